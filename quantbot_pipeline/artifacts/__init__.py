@@ -1,0 +1,1 @@
+"""Run directories, the product's memory: schemas, manifest, commit protocol, verification."""

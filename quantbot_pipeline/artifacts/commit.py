@@ -1,0 +1,144 @@
+"""The commit protocol: a run becomes visible all at once or not at all.
+
+Everything is written and flushed under `runs/.staging/<uuid>/`, then `run.json` with every checksum, then the directory
+is renamed to `runs/YYYY-MM/run_id=<uuid>/`, then `_SUCCESS` (the SHA-256 of run.json) is put there last. Whoever
+dies on the way leaves either a staging directory or a directory without `_SUCCESS`; neither is ever believed.
+A failed run goes the same way with `status: failed` and no `_SUCCESS`.
+"""
+
+import hashlib
+import shutil
+import time
+import uuid
+from pathlib import Path
+
+import filelock
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, SUCCESS_NAME, ArtifactEntry, RunManifest
+from quantbot_pipeline.artifacts.schemas import ARTIFACTS, conform
+from quantbot_pipeline.durable import fsync_path, sha256_file, write_bytes
+
+STAGING = ".staging"
+
+
+class StagedRun:
+    """A run being written; nobody sees it before `commit`. Use as a context manager: leaving it cleans up.
+
+    The lock file beside the staging directory is held by the kernel as long as this process lives, so that a sweep
+    can tell a slow run from a dead one.
+    """
+
+    def __init__(self, runs_dir: Path, month: str, run_id: str | None = None) -> None:
+        self.runs_dir = runs_dir
+        self.month = month
+        self.run_id = run_id or str(uuid.uuid4())
+        self.path = runs_dir / STAGING / self.run_id
+        self.artifacts: dict[str, ArtifactEntry] = {}
+        (runs_dir / STAGING).mkdir(parents=True, exist_ok=True)
+        self._lock = filelock.FileLock(self.path.with_suffix(".lock"))
+        self._lock.acquire(timeout=0)
+        self.path.mkdir()
+
+    def __enter__(self) -> "StagedRun":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.path.with_suffix(".lock").unlink(missing_ok=True)
+        self._lock.release()
+
+    def write(self, artifact_type: str, table: pa.Table) -> ArtifactEntry:
+        """Write one artifact; `table` must fit its schema. `run_id` columns are filled in here."""
+        relative, schema = ARTIFACTS[artifact_type]
+        content = content_sha256(table)
+        if "run_id" in schema.names:
+            ids = pa.repeat(pa.scalar(self.run_id), table.num_rows)
+            table = table.add_column(0, pa.field("run_id", pa.string(), nullable=False), ids)
+        target = self.path / relative
+        target.parent.mkdir(exist_ok=True)
+        pq.write_table(conform(artifact_type, table), target, compression="zstd", write_page_checksum=True)
+        fsync_path(target)
+        entry = ArtifactEntry(
+            rows=table.num_rows,
+            path=relative,
+            bytes=target.stat().st_size,
+            sha256=sha256_file(target),
+            content_sha256=content,
+        )
+        self.artifacts[artifact_type] = entry
+        return entry
+
+    def write_logs(self, stdout: str, stderr: str) -> dict[str, str]:
+        """Write the run's logs; returns the manifest's `logs` entry."""
+        (self.path / "logs").mkdir()
+        for name, text in (("stdout", stdout), ("stderr", stderr)):
+            write_bytes(self.path / "logs" / f"{name}.txt", text.encode())
+        return {"stdout": "logs/stdout.txt", "stderr": "logs/stderr.txt"}
+
+    def commit(self, manifest: RunManifest) -> Path:
+        """Make the run visible; returns its directory."""
+        content = manifest.to_json()
+        write_bytes(self.path / MANIFEST_NAME, content)
+        for folder in [p for p in self.path.iterdir() if p.is_dir()]:
+            fsync_path(folder)
+        fsync_path(self.path)
+        final = self.runs_dir / self.month / f"run_id={self.run_id}"
+        final.parent.mkdir(exist_ok=True)
+        fsync_path(self.runs_dir)
+        self.path.rename(final)
+        fsync_path(final.parent)
+        if manifest.status == "completed":
+            write_bytes(final / SUCCESS_NAME, hashlib.sha256(content).hexdigest().encode() + b"\n")
+            fsync_path(final)
+        return final
+
+
+def content_sha256(table: pa.Table) -> str:
+    """SHA-256 of a table's values and column names as an uncompressed Arrow stream: no run id, no encoding, no time."""
+    digest = hashlib.sha256()
+    schema = pa.schema([pa.field(f.name, f.type) for f in table.schema])
+    with pa.ipc.new_stream(pa.PythonFile(_DigestSink(digest), mode="w"), schema) as writer:
+        for batch in table.cast(schema).combine_chunks().to_batches():
+            writer.write_batch(batch)
+    return digest.hexdigest()
+
+
+class _DigestSink:
+    """A file that only feeds a digest."""
+
+    closed = False
+
+    def __init__(self, digest: "hashlib._Hash") -> None:
+        self._digest = digest
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def sweep_staging(runs_dir: Path, max_age_s: float) -> int:
+    """Remove staging left by dead processes: older than `max_age_s` and not locked. Returns how many were removed."""
+    swept = 0
+    for folder in (runs_dir / STAGING).glob("*-*-*-*-*"):
+        if not folder.is_dir() or time.time() - folder.stat().st_mtime < max_age_s:
+            continue
+        lock = filelock.FileLock(folder.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            continue
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.with_suffix(".lock").unlink(missing_ok=True)
+            swept += 1
+        finally:
+            lock.release()
+    return swept

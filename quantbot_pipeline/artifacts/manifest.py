@@ -1,0 +1,158 @@
+"""`run.json`: what a run was made from, what it holds, and the checksums that let nobody trust "the file opens".
+
+The same model writes, reads and validates it. NaN and infinities never appear; paths are relative to the run directory.
+"""
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from quantbot_pipeline.artifacts.schemas import ARTIFACTS, ARTIFACTS_VERSION
+from quantbot_pipeline.errors import IntegrityError
+
+MANIFEST_VERSION = "1.0.0"
+MANIFEST_NAME = "run.json"
+SUCCESS_NAME = "_SUCCESS"
+MAX_MANIFEST_BYTES = 4 << 20  # read no more than this of a file that claims to be a manifest
+
+RunType = Literal["path-only", "policy", "optimization", "full"]
+Status = Literal["pending", "running", "completed", "failed"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False, ser_json_inf_nan="constants")
+
+
+class Dataset(_Strict):
+    """The calls and candles of a run; `fingerprint` changes when any value of them does."""
+
+    from_: str = Field(alias="from")
+    to: str
+    interval: str
+    calls_count: int = Field(ge=0)
+    calls_excluded: int = Field(ge=0)
+    fingerprint: str
+
+    model_config = ConfigDict(extra="allow", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
+
+class SchemaVersion(_Strict):
+    """Versions of the manifest and of the artifact schemas."""
+
+    manifest: str = MANIFEST_VERSION
+    artifacts: str = ARTIFACTS_VERSION
+
+
+class ArtifactEntry(_Strict):
+    """One file of the run. `content_sha256` hashes the values without the run's id: equal inputs, equal hash."""
+
+    rows: int = Field(ge=0)
+    path: str
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    content_sha256: str | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        parts = PurePosixPath(path)
+        if parts.is_absolute() or ".." in parts.parts or "\x00" in path:
+            raise ValueError("must lie inside the run directory")
+        return path
+
+
+class Timing(_Strict):
+    """Wall-clock milliseconds of each phase."""
+
+    plan_ms: float = 0.0
+    coverage_ms: float = 0.0
+    slice_ms: float = 0.0
+    execution_ms: float = 0.0
+    optimization_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+class DagsterRef(_Strict):
+    """The Dagster run that made this one; empty when a recipe was called without Dagster."""
+
+    run_id: str | None = None
+    partition_key: str | None = None
+    asset_keys: list[str] = []
+
+
+class RunManifest(_Strict):
+    """The whole of `run.json`."""
+
+    run_id: str = Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+    run_type: RunType
+    month: str = Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
+    created_at: str
+    started_at: str
+    completed_at: str | None
+    status: Status
+    git_commit: str | None
+    git_branch: str | None
+    git_dirty: bool | None
+    dataset: Dataset
+    parameters: dict[str, Any]
+    schema_version: SchemaVersion
+    artifacts: dict[str, ArtifactEntry]
+    timing: Timing
+    logs: dict[str, str]
+    dagster: DagsterRef
+    versions: dict[str, str]
+    error: str | None = None
+
+    def to_json(self) -> bytes:
+        """The bytes of `run.json`. Raises ValueError for a NaN or an infinity."""
+        return (json.dumps(self.model_dump(), indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
+def parse_manifest(content: bytes, where: Path) -> RunManifest:
+    """Validate the bytes of a manifest. Raises IntegrityError saying what is wrong with which key."""
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise IntegrityError(f"{where}: larger than {MAX_MANIFEST_BYTES >> 20} MiB, not a manifest")
+    try:
+        data = json.loads(content, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as e:
+        raise IntegrityError(f"{where}: not valid JSON: {str(e)[:200]}") from None
+    version = data.get("schema_version", {}) if isinstance(data, dict) else {}
+    declared = version.get("manifest") if isinstance(version, dict) else None
+    if isinstance(declared, str) and declared.split(".")[0] != MANIFEST_VERSION.split(".")[0]:
+        raise IntegrityError(f"{where}: manifest version {declared[:20]} is not {MANIFEST_VERSION}; upgrade quantbot")
+    try:
+        manifest = RunManifest.model_validate(data)
+    except ValidationError as e:
+        first = e.errors()[0]
+        raise IntegrityError(f"{where}: {'.'.join(map(str, first['loc'])) or 'manifest'}: {first['msg']}") from None
+    for artifact_type, entry in manifest.artifacts.items():
+        if artifact_type in ARTIFACTS and entry.path != ARTIFACTS[artifact_type][0]:
+            raise IntegrityError(f"{where}: artifacts.{artifact_type}.path is not {ARTIFACTS[artifact_type][0]}")
+    return manifest
+
+
+def read_manifest(run_dir: Path) -> RunManifest:
+    """Read and validate `run.json` of a run directory, without looking at the other files."""
+    return parse_manifest(read_bounded(run_dir / MANIFEST_NAME), run_dir / MANIFEST_NAME)
+
+
+def read_bounded(path: Path) -> bytes:
+    """The file's bytes, at most just past MAX_MANIFEST_BYTES. Raises IntegrityError when it cannot be read."""
+    try:
+        with path.open("rb") as f:
+            return f.read(MAX_MANIFEST_BYTES + 1)
+    except OSError as e:
+        raise IntegrityError(f"{path}: {e.strerror or e}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key appears twice")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")

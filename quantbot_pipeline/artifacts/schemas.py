@@ -1,0 +1,64 @@
+"""The artifact contract: one pyarrow schema per artifact type, and where its file lies in a run directory.
+
+Belongs here: names, types and nullability of columns, in order. More columns may be appended in a later version, none may
+change. Units are in the names: `*_bps` basis points, `*_ms` milliseconds, `*_ts_ms` and `t_*_ms` UTC epoch milliseconds.
+"""
+
+import pyarrow as pa
+
+ARTIFACTS_VERSION = "1.0.0"
+
+
+def _schema(spec: str) -> pa.Schema:
+    """`name:type` words; a `?` behind the type marks a nullable column."""
+    types = {"s": pa.string(), "i": pa.int64(), "f": pa.float64(), "b": pa.bool_()}
+    fields = []
+    for word in spec.split():
+        name, kind = word.split(":")
+        fields.append(pa.field(name, types[kind[0]], nullable=kind.endswith("?")))
+    return pa.schema(fields)
+
+
+ALERTS = _schema("call_id:s mint:s caller_name:s chain:s alert_ts_ms:i created_at:s")
+PATHS = _schema(
+    """run_id:s call_id:s caller_name:s mint:s chain:s interval:s alert_ts_ms:i p0:f hit_2x:b t_2x_ms:i? hit_3x:b
+    t_3x_ms:i? hit_4x:b t_4x_ms:i? dd_bps:f dd_to_2x_bps:f? alert_to_activity_ms:i? peak_multiple:f
+    entry_ts_ms:i entry_delay_ms:i t_peak_ms:i? observed_ms:i coverage:f censored:b"""
+)
+TRADES = _schema(
+    """run_id:s policy_id:s call_id:s entry_ts_ms:i entry_px:f exit_ts_ms:i exit_px:f exit_reason:s
+    realized_return_bps:f stop_out:b max_adverse_excursion_bps:f time_exposed_ms:i tail_capture:f?
+    caller_name:s gross_return_bps:f fills:i optimistic_return_bps:f? ambiguous:b?"""
+)
+SUMMARY = _schema(
+    """run_id:s policy_id:s? calls_processed:i calls_excluded:i trades_count:i avg_return_bps:f? median_return_bps:f?
+    p25_return_bps:f? p75_return_bps:f? p90_return_bps:f? stop_out_rate:f? avg_max_adverse_excursion_bps:f?
+    avg_time_exposed_ms:f? median_time_exposed_ms:f? avg_tail_capture:f? median_tail_capture:f?
+    loss_rate:f? es95_bps:f? p95_drawdown_bps:f? stressed_avg_return_bps:f? censored_count:i policy_params:s?"""
+)
+FRONTIER = _schema(
+    """run_id:s caller_name:s policy_params:s meets_constraints:b objective_score:f avg_return_bps:f? median_return_bps:f?
+    stop_out_rate:f? rank:i policy_id:s trades:i calls_excluded:i distinct_mints:i censored_count:i loss_rate:f?
+    es95_bps:f? p95_drawdown_bps:f? stressed_avg_return_bps:f? avg_time_exposed_ms:f? avg_tail_capture:f? violations:s
+    is_pareto:b"""
+)
+ERRORS = _schema("run_id:s timestamp:s level:s phase:s call_id:s? message:s details:s?")
+
+# type: (file inside the run directory, schema)
+ARTIFACTS: dict[str, tuple[str, pa.Schema]] = {
+    "alerts": ("inputs/alerts.parquet", ALERTS),
+    "paths": ("truth/paths.parquet", PATHS),
+    "trades": ("policy/trades.parquet", TRADES),
+    "summary": ("results/summary.parquet", SUMMARY),
+    "frontier": ("results/frontier.parquet", FRONTIER),
+    "errors": ("errors/errors.parquet", ERRORS),
+}
+
+
+def conform(artifact_type: str, table: pa.Table) -> pa.Table:
+    """`table` with exactly the columns of its schema, in order. Raises ValueError when a value does not fit."""
+    schema = ARTIFACTS[artifact_type][1]
+    for field in schema:
+        if not field.nullable and table[field.name].null_count:
+            raise ValueError(f"{artifact_type}.{field.name} must not be null ({table[field.name].null_count} rows are)")
+    return table.select(schema.names).cast(schema)

@@ -1,0 +1,1 @@
+"""The DuckDB index over committed runs: publish, sync, rebuild, query, statistics, views. Disposable."""

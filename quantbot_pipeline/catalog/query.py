@@ -1,0 +1,107 @@
+"""Questions to the catalog file: runs by filter, an artifact's path, statistics. Read-only, parametrised, never blocking."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from quantbot_pipeline.errors import InputError
+
+RUN_COLUMNS = (
+    "run_id", "run_type", "status", "month", "created_at", "git_branch", "git_commit", "git_dirty", "dataset_from", "dataset_to",
+    "dataset_interval", "dataset_calls_count", "dataset_calls_excluded", "config_hash", "timing_total_ms", "run_dir",
+)  # fmt: skip
+
+
+@contextmanager
+def reading(catalog: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A read-only connection to the published file. Raises InputError when there is none or it is broken."""
+    if not catalog.exists():
+        raise InputError(f"{catalog}: no catalog yet; make it with `quantbot backtest catalog-sync`")
+    try:
+        con = duckdb.connect(str(catalog), read_only=True)
+    except duckdb.Error as e:
+        raise InputError(
+            f"{catalog}: not readable ({str(e).splitlines()[0][:120]}); mend it with `quantbot backtest catalog-sync --rebuild`"
+        ) from None
+    try:
+        con.execute("SET TimeZone = 'UTC'")
+        yield con
+    finally:
+        con.close()
+
+
+def query_runs(
+    catalog: Path,
+    *,
+    run_type: str | None = None,
+    status: str | None = None,
+    git_branch: str | None = None,
+    from_ms: int | None = None,
+    to_ms: int | None = None,
+    limit: int = 20,
+) -> pa.Table:
+    """Cataloged runs, newest first; `from_ms <= created_at < to_ms` in UTC ms."""
+    filters = {
+        "run_type = ?": run_type,
+        "status = ?": status,
+        "git_branch = ?": git_branch,
+        "created_at >= make_timestamp_ms(?)": from_ms,
+        "created_at < make_timestamp_ms(?)": to_ms,
+    }
+    chosen = {sql: value for sql, value in filters.items() if value is not None}
+    where = " AND ".join(chosen) or "true"
+    sql = (
+        f"SELECT {', '.join(RUN_COLUMNS)} FROM backtest_runs_catalog WHERE {where} "  # noqa: S608
+        "ORDER BY created_at DESC, run_id DESC LIMIT ?"
+    )
+    with reading(catalog) as con:
+        return con.sql(sql, params=[*chosen.values(), limit]).to_arrow_table()
+
+
+def artifact_path(catalog: Path, base: Path, run_id: str, artifact_type: str) -> Path:
+    """The absolute path of one artifact. Raises InputError when the run or the artifact is not cataloged."""
+    with reading(catalog) as con:
+        rows = con.execute(
+            "SELECT artifact_type, artifact_path FROM backtest_artifacts_catalog WHERE run_id = ?", [run_id]
+        ).fetchall()
+    found = dict(rows)
+    if not found:
+        raise InputError(f"run {run_id!r} is not in the catalog; sync it, or see `quantbot backtest catalog-query`")
+    if artifact_type not in found:
+        raise InputError(f"run {run_id} has no artifact {artifact_type!r}; it has {', '.join(sorted(found))}")
+    return (base / found[artifact_type]).absolute()
+
+
+def newest_runs_with(catalog: Path, artifact_type: str, interval: str | None = None) -> list[str]:
+    """Directories (relative to the base) of the newest completed run of each month that holds the artifact, by month."""
+    with reading(catalog) as con:
+        rows = con.execute(
+            """SELECT run_dir FROM backtest_runs_catalog JOIN backtest_artifacts_catalog USING (run_id)
+               WHERE status = 'completed' AND artifact_type = ? AND (?::VARCHAR IS NULL OR dataset_interval = ?)
+               QUALIFY row_number() OVER (PARTITION BY month ORDER BY backtest_runs_catalog.created_at DESC, run_id DESC) = 1
+               ORDER BY month""",
+            [artifact_type, interval, interval],
+        ).fetchall()
+    return [run_dir for (run_dir,) in rows]
+
+
+def run_counts(catalog: Path) -> pa.Table:
+    """Statistics: runs, months, calls, artifact rows and bytes by run type and status, and what is in quarantine."""
+    with reading(catalog) as con:
+        return con.sql(
+            """SELECT run_type, status, count(*) AS runs, count(DISTINCT month) AS months, min(month) AS first_month,
+                      max(month) AS last_month, sum(dataset_calls_count)::BIGINT AS calls, sum(a.n)::BIGINT AS artifact_rows,
+                      sum(a.b)::BIGINT AS bytes, round(avg(timing_total_ms), 1) AS avg_total_ms
+               FROM backtest_runs_catalog
+               LEFT JOIN (SELECT run_id, sum(rows) AS n, sum(bytes) AS b FROM backtest_artifacts_catalog GROUP BY 1) a USING (run_id)
+               GROUP BY ALL ORDER BY ALL"""
+        ).to_arrow_table()
+
+
+def quarantined(catalog: Path) -> pa.Table:
+    """Run directories that cannot be trusted, and why."""
+    with reading(catalog) as con:
+        return con.sql("SELECT path, reason, detected_at FROM quarantine ORDER BY path").to_arrow_table()

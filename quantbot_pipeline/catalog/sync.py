@@ -1,0 +1,295 @@
+"""Sync: bring the catalog file in line with the run directories, incrementally, and set aside what cannot be trusted.
+
+A run is registered once, after every byte of it was checked. Whatever fails the check is listed in `quarantine` with its reason, and
+looked at again whenever its month changes. The catalog holds nothing that `runs/` does not: `--rebuild` gives the same rows.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from pydantic import BaseModel, ValidationError
+
+from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, RunManifest
+from quantbot_pipeline.artifacts.verify import IncompleteRunError, check_run
+from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, create_views
+from quantbot_pipeline.durable import Publication, published_duckdb, replace
+from quantbot_pipeline.errors import InputError, IntegrityError
+
+# A directory changed so recently may change again without its times telling; it is read anew at the next sync.
+SETTLED_S = 2.0
+
+
+class SyncReport(BaseModel):
+    """What a sync found and did."""
+
+    registered: int = 0
+    removed: int = 0
+    quarantined: int = 0
+    incomplete: int = 0
+    runs: int = 0
+    published: bool = False
+    set_aside: str | None = None
+    months_read: int = 0
+    elapsed_ms: float = 0.0
+
+
+@dataclass
+class _Found:
+    """What the changed months hold."""
+
+    manifests: dict[str, RunManifest] = field(default_factory=dict)
+    bad: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, set[str]] = field(default_factory=dict)
+    signatures: dict[str, str] = field(default_factory=dict)
+
+
+def sync(base: Path, catalog: Path, *, rebuild: bool = False, lock_timeout_s: float = 60.0) -> SyncReport:
+    """Register the runs under `base` (`runs/`) in `catalog`; returns what changed.
+
+    With nothing new the file is not rewritten. A catalog file that DuckDB cannot open is set aside and rebuilt. Raises
+    StoreError when another writer holds the lock for too long, InputError when `base` is not a directory.
+    """
+    started = time.perf_counter()
+    if base.exists() and not base.is_dir():
+        raise InputError(f"{base}: not a directory; give the folder that holds the runs with --base-dir")
+    catalog.parent.mkdir(parents=True, exist_ok=True)
+    report = SyncReport()
+    with published_duckdb(catalog, lock_timeout_s) as publication:
+        memo = _Memo() if rebuild else _read_memo(base, catalog)
+        if memo.months and memo.months == _signatures(base):
+            report.runs = memo.runs
+        else:
+            state = None if rebuild else _read_state(catalog, report)
+            if state is None:
+                publication.start_empty()
+            found = _scan(base, state or _State(), memo)
+            _apply(publication, base, state, found, report)
+            publication.finish()
+            _write_memo(base, catalog, {**found.signatures}, report.runs)
+    report.elapsed_ms = (time.perf_counter() - started) * 1e3
+    return report
+
+
+class _Memo(BaseModel):
+    """What the last sync saw, beside the catalog: it lets a sync with nothing new end without opening a file.
+
+    Valid only for the very catalog file it was written with; losing it costs a slower sync and nothing else.
+    """
+
+    catalog: str = ""
+    base: str = ""
+    months: dict[str, str] = {}
+    runs: int = 0
+
+
+def _memo_path(catalog: Path) -> Path:
+    return catalog.with_name(f".{catalog.name}.memo.json")
+
+
+def _read_memo(base: Path, catalog: Path) -> _Memo:
+    try:
+        memo = _Memo.model_validate_json(_memo_path(catalog).read_bytes())
+    except (OSError, ValidationError):
+        return _Memo()
+    return memo if catalog.exists() and (memo.catalog, memo.base) == (_signature(catalog), str(base)) else _Memo()
+
+
+def _write_memo(base: Path, catalog: Path, months: dict[str, str], runs: int) -> None:
+    memo = _Memo(catalog=_signature(catalog), base=str(base), months=months, runs=runs)
+    temporary = _memo_path(catalog).with_suffix(".tmp")
+    temporary.write_text(memo.model_dump_json())
+    replace(temporary, _memo_path(catalog))
+
+
+def _signature(path: Path) -> str:
+    stat = path.stat()
+    return f"{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
+
+
+def _signatures(base: Path) -> dict[str, str]:
+    """{month: signature of its directory}; changes whenever a run directory appears or goes."""
+    if not base.exists():
+        return {}
+    return {entry.name: _signature(Path(entry.path)) for entry in os.scandir(base) if _is_month(entry)}
+
+
+@dataclass
+class _State:
+    """What the catalog says already: run ids by month, quarantined paths by month, the base."""
+
+    runs: dict[str, set[str]] = field(default_factory=dict)
+    quarantine: dict[str, dict[str, str]] = field(default_factory=dict)
+    base: str = ""
+
+
+def _read_state(catalog: Path, report: SyncReport) -> _State | None:
+    """The state in the published file; None when there is none (or it had to be set aside)."""
+    if not catalog.exists():
+        return None
+    try:
+        with duckdb.connect(str(catalog), read_only=True) as con:
+            meta = dict(con.execute("SELECT key, value FROM catalog_meta").fetchall())
+            if meta.get("version") != CATALOG_VERSION:
+                return None
+            state = _State(base=meta.get("base", ""))
+            for month, ids in con.execute(
+                "SELECT month, list(run_id) FROM backtest_runs_catalog GROUP BY 1"
+            ).fetchall():
+                state.runs[month] = set(ids)
+            for path, reason in con.execute("SELECT path, reason FROM quarantine").fetchall():
+                state.quarantine.setdefault(path.split("/")[0], {})[path] = reason
+            return state
+    except duckdb.Error:
+        aside = catalog.with_name(f"{catalog.name}.broken-{int(time.time())}")
+        catalog.replace(aside)
+        report.set_aside = str(aside)
+        return None
+
+
+def _scan(base: Path, state: _State, memo: _Memo) -> _Found:
+    """Read the months whose directory changed since the last sync; `signatures` are those that need no second look."""
+    found = _Found()
+    months = _signatures(base)
+    for month, signature in sorted(months.items()):
+        if memo.months.get(month) == signature:
+            found.signatures[month] = signature
+            continue
+        folder = base / month
+        stat = folder.stat()
+        settled = time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED_S
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.name.startswith("run_id="))
+        found.seen[month] = set(names)
+        known = state.runs.get(month, set())
+        for name in names:
+            if name.removeprefix("run_id=") in known:
+                continue
+            path = f"{month}/{name}"
+            try:
+                found.manifests[path] = check_run(base / path)
+            except IncompleteRunError as e:
+                found.bad[path] = _reason(e, base)
+                settled = False  # `_SUCCESS` may still come, and does not touch the month's directory
+            except IntegrityError as e:
+                found.bad[path] = _reason(e, base)
+        if settled:
+            found.signatures[month] = signature
+    for month in (state.runs.keys() | state.quarantine.keys()) - months.keys():
+        found.seen[month] = set()
+    return found
+
+
+def _is_month(entry: os.DirEntry) -> bool:
+    name = entry.name
+    return len(name) == 7 and name[4] == "-" and name.replace("-", "").isdigit() and entry.is_dir(follow_symlinks=False)
+
+
+def _reason(error: IntegrityError, base: Path) -> str:
+    return str(error).replace(f"{base}/", "")
+
+
+def _apply(publication: Publication, base: Path, known: _State | None, found: _Found, report: SyncReport) -> None:
+    state = known or _State()
+    gone = [
+        run_id
+        for month, names in found.seen.items()
+        for run_id in state.runs.get(month, set())
+        if f"run_id={run_id}" not in names
+    ]
+    # Run ids are unique over all months: a second directory with the same id is a copy.
+    cataloged = {run_id for ids in state.runs.values() for run_id in ids} - set(gone)
+    for path, manifest in sorted(found.manifests.items()):
+        if manifest.run_id in cataloged:
+            del found.manifests[path]
+            found.bad[path] = f"{path}: run_id {manifest.run_id} is cataloged already"
+        cataloged.add(manifest.run_id)
+    before = {path: why for month in found.seen for path, why in state.quarantine.get(month, {}).items()}
+    report.registered, report.removed = len(found.manifests), len(gone)
+    report.incomplete = sum("no _SUCCESS" in why for why in found.bad.values())
+    report.quarantined = len(found.bad)
+    report.runs, report.months_read = len(cataloged), len(found.seen)
+    if not (known is None or found.manifests or gone or before != found.bad or state.base != str(base)):
+        return
+    con = publication.connect()
+    con.execute("BEGIN")
+    con.execute(TABLES)
+    con.execute("INSERT OR REPLACE INTO catalog_meta VALUES ('version', ?), ('base', ?)", [CATALOG_VERSION, str(base)])
+    for month in found.seen:
+        con.execute("DELETE FROM quarantine WHERE split_part(path, '/', 1) = ?", [month])
+    if gone:
+        con.execute("DELETE FROM backtest_artifacts_catalog WHERE run_id IN (SELECT unnest(?))", [gone])
+        con.execute("DELETE FROM backtest_runs_catalog WHERE run_id IN (SELECT unnest(?))", [gone])
+    now = datetime.now(UTC).replace(tzinfo=None)
+    _insert(con, "quarantine", [{"path": p, "reason": why, "detected_at": now} for p, why in found.bad.items()])
+    _insert(con, "backtest_runs_catalog", [_run_row(path, m, now) for path, m in found.manifests.items()])
+    _insert(
+        con,
+        "backtest_artifacts_catalog",
+        [row for p, m in found.manifests.items() for row in _artifact_rows(p, m, now)],
+    )
+    files = con.execute(
+        """SELECT artifact_type, artifact_path FROM backtest_artifacts_catalog
+           JOIN backtest_runs_catalog USING (run_id) WHERE status = 'completed'"""
+    ).fetchall()
+    create_views(con, base, files)
+    con.execute("COMMIT")
+    publication.changed = report.published = True
+
+
+def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict]) -> None:
+    """One insert through Arrow; `table` is one of this module's constants."""
+    if rows:
+        con.register("incoming_rows", pa.Table.from_pylist(rows))
+        con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming_rows")  # noqa: S608
+        con.unregister("incoming_rows")
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)
+
+
+def _run_row(path: str, m: RunManifest, now: datetime) -> dict:
+    return {
+        "run_id": m.run_id,
+        "run_type": m.run_type,
+        "status": m.status,
+        "month": m.month,
+        "created_at": _time(m.created_at),
+        "started_at": _time(m.started_at),
+        "completed_at": _time(m.completed_at),
+        "git_commit": m.git_commit,
+        "git_branch": m.git_branch,
+        "git_dirty": m.git_dirty,
+        "dataset_from": m.dataset.from_,
+        "dataset_to": m.dataset.to,
+        "dataset_interval": m.dataset.interval,
+        "dataset_calls_count": m.dataset.calls_count,
+        "dataset_calls_excluded": m.dataset.calls_excluded,
+        "parameters_json": json.dumps(m.parameters, sort_keys=True, ensure_ascii=False),
+        "config_hash": m.parameters.get("config_hash"),
+        **{f"timing_{name}": value for name, value in m.timing.model_dump().items() if name.endswith("_ms")},
+        "artifacts_json": json.dumps({t: e.model_dump() for t, e in m.artifacts.items()}, sort_keys=True),
+        "run_dir": path,
+        "manifest_path": f"{path}/{MANIFEST_NAME}",
+        "cataloged_at": now,
+    }
+
+
+def _artifact_rows(path: str, m: RunManifest, now: datetime) -> Iterator[dict]:
+    for artifact_type, entry in m.artifacts.items():
+        yield {
+            "run_id": m.run_id,
+            "artifact_type": artifact_type,
+            "artifact_path": f"{path}/{entry.path}",
+            "rows": entry.rows,
+            "bytes": entry.bytes,
+            "sha256": entry.sha256,
+            "created_at": _time(m.created_at),
+            "cataloged_at": now,
+        }

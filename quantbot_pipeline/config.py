@@ -1,0 +1,73 @@
+"""The configuration of a backtest: everything that changes a number, and which run type depends on which part of it.
+
+One model serves the command line, the Dagster launchpad and the tests. It loads nothing heavy, so that the code location loads fast.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, Policy, parse_policy, policy_id
+
+RunType = Literal["path-only", "policy", "optimization", "full"]
+
+# What each run type writes besides alerts and errors.
+CONTENTS: dict[RunType, tuple[str, ...]] = {
+    "path-only": ("paths",),
+    "policy": ("trades", "summary"),
+}
+
+
+class BacktestConfig(BaseModel):
+    """Everything that changes a number. Defaults are those of docs/semantics.md; times in ms, costs in basis points."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    interval: Literal["1m", "5m", "15m", "1h"] = Field("5m", description="candle interval to replay")
+    latency_ms: int = Field(60_000, ge=0, description="time between the alert and the earliest entry")
+    entry: Literal["open", "close"] = Field("open", description="buy at the open or at the close of the entry candle")
+    horizon_ms: int = Field(172_800_000, gt=0, description="length of the window after the entry")
+    max_entry_delay_ms: int = Field(3_600_000, ge=0, description="alerts without a candle for longer are excluded")
+    min_coverage: float = Field(0.0, ge=0, le=1, description="least share of candles that a window must have")
+    activity_move_pct: float = Field(0.10, gt=0, lt=1, description="price move that counts as activity")
+    intrabar: Literal["pessimistic", "optimistic"] = Field("pessimistic", description="order of touches in a candle")
+    both_orders: bool = Field(False, description="also replay the optimistic order and mark ambiguous trades")
+    taker_fee_bps: float = Field(30.0, ge=0, lt=10_000, description="fee per side")
+    slippage_bps: float = Field(10.0, ge=0, lt=10_000, description="slippage per side")
+    stop_slippage_bps: float = Field(0.0, ge=0, lt=10_000, description="further slippage of protective exits")
+    policies: list[dict[str, Any]] = Field(
+        default_factory=lambda: [dict(p) for p in DEFAULT_POLICIES], description="exit policies, as JSON objects"
+    )
+    policy_id: str | None = Field(None, description="name of the policy, if there is only one")
+    from_ms: int | None = Field(None, description="leave out calls before this UTC time")
+    to_ms: int | None = Field(None, description="leave out calls at or after this UTC time")
+
+    def parsed_policies(self) -> dict[str, Policy]:
+        """{policy id: policy}, without repetitions. Raises InputError naming the key that is wrong."""
+        parsed = [parse_policy(p) for p in self.policies]
+        if self.policy_id is not None:
+            if len(parsed) != 1:
+                raise InputError(f"policy_id names one policy, but there are {len(parsed)}; leave it out")
+            return {self.policy_id: parsed[0]}
+        return {policy_id(p): p for p in parsed}
+
+
+REPLAY_KEYS = ("interval", "latency_ms", "entry", "horizon_ms", "max_entry_delay_ms", "min_coverage")
+KEYS: dict[RunType, tuple[str, ...]] = {
+    "path-only": (*REPLAY_KEYS, "activity_move_pct"),
+    "policy": (
+        *REPLAY_KEYS, "intrabar", "both_orders", "taker_fee_bps", "slippage_bps", "stop_slippage_bps", "policies", "policy_id",
+    ),
+}  # fmt: skip
+
+
+def make_config(values: dict[str, Any]) -> BacktestConfig:
+    """A validated configuration. Raises InputError naming the key that is wrong, policies included."""
+    try:
+        config = BacktestConfig.model_validate(values)
+    except ValidationError as e:
+        first = e.errors()[0]
+        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']} (given: {first['input']!r})") from None
+    config.parsed_policies()
+    return config

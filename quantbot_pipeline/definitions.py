@@ -1,0 +1,24 @@
+"""The only entry point that Dagster loads; `build_defs` is the seam for tests and the command line."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from quantbot_pipeline.orchestration.assets import backtests, catalog, inputs
+from quantbot_pipeline.orchestration.jobs import jobs
+from quantbot_pipeline.orchestration.resources import Lab
+
+
+def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """The same assets, jobs, schedules and sensors with other resources, e.g. `{"lab": Lab(home=…)}`."""
+    return dg.Definitions(
+        assets=[inputs.alerts, inputs.candles, backtests.backtest, catalog.runs],
+        jobs=jobs,
+        resources={"lab": Lab(), **(resource_overrides or {})},
+        # Measured: a tiny run takes 0.55 s in one process and 9.1 s with a process per step.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_defs()

@@ -1,0 +1,132 @@
+"""How a file becomes durable and visible: fsync, atomic replacement, locks, and the publishing of DuckDB files.
+
+Belongs here: the few file system primitives on which every store's promise rests. Nothing here knows what is in a file.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import filelock
+
+from quantbot_pipeline.errors import StoreError
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file or a directory to the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a new file and flush it; fails if the file exists, so that nothing is overwritten by accident."""
+    with path.open("xb") as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def replace(temporary: Path, target: Path) -> None:
+    """Flush `temporary` and put it in the place of `target`, atomically; readers see the old file or the new one."""
+    fsync_path(temporary)
+    temporary.replace(target)
+    fsync_path(target.parent)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: Path, timeout_s: float) -> Iterator[None]:
+    """Hold the lock file `path`; the kernel lets go of it when the process dies.
+
+    Raises StoreError when another process holds it for longer than `timeout_s`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path, timeout=timeout_s)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise StoreError(
+            f"{path}: another process has held this lock for {timeout_s:g} s; wait for it, or raise QUANTBOT_LOCK_TIMEOUT_S"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def published_duckdb(target: Path, timeout_s: float) -> Iterator["Publication"]:
+    """Change a DuckDB file without ever blocking its readers: lock, private copy, checkpoint, replace.
+
+    DuckDB lets one process write or many read. So writers serialize on `<target>.lock`, work on a copy, and swap it in;
+    whoever has the old file open keeps a consistent snapshot. The copy replaces the target only if `publication.changed`
+    is set and the block ends without an exception.
+    """
+    with locked(target.with_name(f".{target.name}.lock"), timeout_s):
+        for orphan in target.parent.glob(f".{target.name}.*.tmp*"):
+            orphan.unlink(missing_ok=True)
+        private = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        publication = Publication(target, private)
+        try:
+            yield publication
+            publication.finish()
+        finally:
+            publication.discard()
+
+
+class Publication:
+    """One pending change of a published DuckDB file; see `published_duckdb`."""
+
+    def __init__(self, target: Path, private: Path) -> None:
+        self.target = target
+        self.changed = False
+        self._private = private
+        self._con: duckdb.DuckDBPyConnection | None = None
+        self._copy = True
+
+    def start_empty(self) -> None:
+        """Begin with an empty file instead of a copy of the published one."""
+        self._copy = False
+
+    def connect(self) -> "duckdb.DuckDBPyConnection":
+        """The connection to the private copy (made at the first call)."""
+        if self._con is None:
+            import duckdb
+
+            if self._copy and self.target.exists():
+                shutil.copyfile(self.target, self._private)
+            self._con = duckdb.connect(str(self._private))
+            self._con.execute("SET TimeZone = 'UTC'")
+        return self._con
+
+    def finish(self) -> None:
+        """Swap the private copy in, if anything changed."""
+        if self._con is not None and self.changed:
+            self._con.execute("CHECKPOINT")
+            self._con.close()
+            self._con = None
+            replace(self._private, self.target)
+
+    def discard(self) -> None:
+        """Close and remove the private copy; harmless after `finish`."""
+        if self._con is not None:
+            self._con.close()
+            self._con = None
+        for leftover in (self._private, self._private.with_name(self._private.name + ".wal")):
+            leftover.unlink(missing_ok=True)

@@ -1,0 +1,325 @@
+"""The store of candles: `data/candles/interval=5m/month=YYYY-MM/candles.parquet`; validation, merge, and its file layout.
+
+A month is one file, sorted by (mint, ts_ms), one row per (mint, ts_ms), and no token spans two row groups: so a reader
+decodes a token once and prunes by mint. A file is replaced atomically; its footer carries the SHA-256 of its content.
+Rejected rows are kept beside it in `rejected.parquet` with their reason; they are never repaired.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from quantbot_pipeline.durable import locked, replace
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.market.readers import (
+    TO_MS,
+    Column,
+    Found,
+    expand_paths,
+    format_of,
+    hive_value,
+    infer_unit,
+    load,
+    raw_time_sql,
+    require_ms,
+    workspace,
+)
+from quantbot_pipeline.market.report import IngestReport
+
+INTERVALS_MS = {"1m": 60_000, "5m": 300_000, "15m": 900_000, "1h": 3_600_000}
+FORMATS = ("parquet", "csv", "feather", "jsonl")
+COLUMNS = (
+    Column("mint"),
+    Column("ts_ms", ("timestamp", "date")),
+    Column("open"),
+    Column("high"),
+    Column("low"),
+    Column("close"),
+    Column("volume"),
+)
+SCHEMA = pa.schema(
+    [
+        pa.field("mint", pa.string(), nullable=False),
+        pa.field("ts_ms", pa.int64(), nullable=False),
+        *(pa.field(name, pa.float64(), nullable=False) for name in ("open", "high", "low", "close")),
+        pa.field("volume", pa.float64()),
+    ]
+)
+REJECTED_SCHEMA = pa.schema(
+    [
+        pa.field("mint", pa.string()),
+        pa.field("ts_ms", pa.int64()),
+        *(pa.field(name, pa.float64()) for name in ("open", "high", "low", "close", "volume")),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("nth", pa.int64(), nullable=False),
+    ]
+)
+ROW_GROUP = 131_072  # rows; a group ends at the first token boundary at or past it
+HASH_KEY = b"quantbot.content_sha256"
+NO_MONTH = "none"  # the folder of rejected rows whose time is unknown
+
+# A row fails once, under the first test that it does not pass. A price is null, not finite or <= 0 in one comparison:
+# DuckDB orders NaN above infinity.
+FINITE_POSITIVE = "coalesce({c} > 0 AND {c} < 'infinity'::DOUBLE, false)"
+REASON = f"""CASE
+    WHEN mint IS NULL OR mint = '' THEN 'mint'
+    WHEN t IS NULL OR isnan(t) OR t <= 0 OR t >= 1e14 THEN 'timestamp'
+    WHEN NOT ({" AND ".join(FINITE_POSITIVE.format(c=c) for c in ("open", "high", "low", "close"))}) THEN 'price'
+    WHEN NOT (low <= open AND open <= high AND low <= close AND close <= high) THEN 'ohlc_order'
+    WHEN volume IS NOT NULL AND NOT isnan(volume) AND NOT (volume >= 0 AND volume < 'infinity'::DOUBLE) THEN 'volume'
+    WHEN t % $step <> 0 THEN 'off_grid' END"""
+
+
+def month_file(store: Path, interval: str, month: str) -> Path:
+    """The one file of valid candles of a month."""
+    return store / f"interval={interval}" / f"month={month}" / "candles.parquet"
+
+
+def rejected_file(store: Path, interval: str, month: str) -> Path:
+    """The file of rejected candles of a month."""
+    return month_file(store, interval, month).with_name("rejected.parquet")
+
+
+def ingest_candles(
+    paths: Sequence[Path],
+    store: Path,
+    interval: str,
+    *,
+    fmt: str = "auto",
+    memory_limit: str = "2GB",
+    lock_timeout_s: float = 60.0,
+) -> IngestReport:
+    """Merge the candles of `paths` into `store`; the last valid row of a (mint, ts_ms) wins, a later ingest wins over all.
+
+    Ingesting the same again changes nothing and rewrites no file. Memory is bounded by `memory_limit`; what does not fit
+    spills beside the store. Raises InputError before anything is written.
+    """
+    if interval not in INTERVALS_MS:
+        raise InputError(f"interval {interval!r} is unknown; choose one of {', '.join(INTERVALS_MS)}")
+    files = expand_paths(paths, FORMATS)
+    store.mkdir(parents=True, exist_ok=True)
+    with (
+        locked(store / ".ingest.lock", lock_timeout_s),
+        workspace(memory_limit=memory_limit, temp_directory=str(store / ".spill")) as con,
+    ):
+        con.execute(
+            "CREATE TEMP TABLE staged (seq BIGINT, mint VARCHAR, t DOUBLE, open DOUBLE, high DOUBLE, low DOUBLE, "
+            "close DOUBLE, volume DOUBLE)"
+        )
+        for file_no, path in enumerate(files):
+            _stage(con, file_no, path, format_of(path, fmt), interval)
+        rows = _count(con, "SELECT count(*) FROM staged")
+        if not rows:
+            raise InputError(f"{', '.join(map(str, files[:3]))}: no rows; expected candles")
+        _refuse_wrong_interval(con, files, interval)
+        return _merge(con, store, interval, len(files), rows)
+
+
+def _count(con: duckdb.DuckDBPyConnection, sql: str, parameters: object = None) -> int:
+    return int(con.execute(sql, parameters).fetchall()[0][0])
+
+
+def _stage(con: duckdb.DuckDBPyConnection, file_no: int, path: Path, fmt: str, interval: str) -> None:
+    declared = hive_value(path, "interval")
+    if declared is not None and declared != interval:
+        raise InputError(f"{path}: the folder says interval={declared}, not {interval}; pass --interval {declared}")
+    found = load(con, path, fmt, COLUMNS)
+    time = raw_time_sql("ts_ms", found["ts_ms"].type)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE timed AS SELECT row_no, {time} AS t FROM incoming")  # noqa: S608
+    unit = infer_unit(con, path, "timed", "t", found["ts_ms"].source)
+    require_ms(path, found["ts_ms"].source, unit)
+    con.execute(
+        f"""INSERT INTO staged SELECT ($n::BIGINT << 40) + row_no, {"mint::VARCHAR" if "mint" in found else "$mint"},
+                   ({time}) {TO_MS[unit]}, {", ".join(_number(found, c) for c in ("open", "high", "low", "close"))},
+                   {_volume(found)} FROM incoming""",  # noqa: S608
+        {"n": file_no} | ({} if "mint" in found else {"mint": hive_value(path, "mint")}),
+    )
+    con.execute("DROP TABLE incoming; DROP TABLE timed")
+
+
+def _number(found: dict[str, Found], name: str) -> str:
+    return f"TRY_CAST({name} AS DOUBLE)"
+
+
+def _volume(found: dict[str, Found]) -> str:
+    if found["volume"].type != "VARCHAR":
+        return _number(found, "volume")
+    # An empty cell is an unknown volume; a word is a bad one.
+    return "CASE WHEN trim(volume) = '' THEN NULL ELSE coalesce(TRY_CAST(volume AS DOUBLE), '-infinity'::DOUBLE) END"
+
+
+def _refuse_wrong_interval(con: duckdb.DuckDBPyConnection, files: Sequence[Path], interval: str) -> None:
+    """Refuse files that are plainly of another interval: most rows off the grid, or all on a coarser one."""
+    step = INTERVALS_MS[interval]
+    names = ", ".join(map(str, files[:3])) + (" …" if len(files) > 3 else "")
+    n = _count(con, "SELECT count(*) FROM staged WHERE t > 0 AND t < 1e14")
+    if n < 20:
+        return
+    if _count(con, "SELECT count(*) FROM staged WHERE t > 0 AND t < 1e14 AND t % ? <> 0", [step]) > n / 2:
+        raise InputError(f"{names}: most candles do not open on the {interval} grid; is --interval {interval} right?")
+    coarser = [name for name, ms in INTERVALS_MS.items() if ms > step]
+    for name in reversed(coarser):
+        if not _count(con, "SELECT count(*) FROM staged WHERE t > 0 AND t < 1e14 AND t % ? <> 0", [INTERVALS_MS[name]]):
+            raise InputError(f"{names}: every candle opens on the {name} grid; pass --interval {name}, not {interval}")
+
+
+def _merge(con: duckdb.DuckDBPyConnection, store: Path, interval: str, files: int, rows: int) -> IngestReport:
+    con.execute(
+        f"CREATE TEMP TABLE judged AS SELECT *, {REASON} AS reason FROM staged",  # noqa: S608
+        {"step": INTERVALS_MS[interval]},
+    )
+    con.execute("DROP TABLE staged")
+    con.execute(
+        """CREATE TEMP TABLE fresh AS
+           SELECT mint, t::BIGINT AS ts_ms, open, high, low, close, CASE WHEN isnan(volume) THEN NULL ELSE volume END AS volume,
+                  strftime(make_timestamp_ms(t::BIGINT), '%Y-%m') AS month
+           FROM judged WHERE reason IS NULL
+           QUALIFY row_number() OVER (PARTITION BY mint, t ORDER BY seq DESC) = 1"""
+    )
+    reasons = dict(
+        con.execute("SELECT reason, count(*) FROM judged WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 1").fetchall()
+    )
+    distinct = _count(con, "SELECT count(*) FROM fresh")
+    months = [m for (m,) in con.execute("SELECT DISTINCT month FROM fresh ORDER BY 1").fetchall()]
+    inserted = updated = 0
+    changed = []
+    for month in months:
+        new, differing = _merge_month(con, month_file(store, interval, month), month)
+        inserted += new
+        updated += differing
+        if new or differing:
+            changed.append(month)
+    for month in _merge_rejected(con, store, interval):
+        if month not in changed:
+            changed.append(month)
+    return IngestReport(
+        kind=f"candles {interval}",
+        files=files,
+        rows=rows,
+        inserted=inserted,
+        updated=updated,
+        unchanged=distinct - inserted - updated,
+        superseded=rows - sum(reasons.values()) - distinct,
+        rejected=reasons,
+        months=sorted(changed),
+    )
+
+
+def _merge_month(con: duckdb.DuckDBPyConnection, target: Path, month: str) -> tuple[int, int]:
+    """Merge the fresh rows of one month into its file; returns (inserted, updated) and leaves the file alone if both are 0."""
+    con.execute("CREATE OR REPLACE TEMP TABLE stored (mint VARCHAR, ts_ms BIGINT, open DOUBLE, high DOUBLE, low DOUBLE, "
+                "close DOUBLE, volume DOUBLE)")  # fmt: skip
+    if target.exists():
+        with pq.ParquetFile(target) as file:
+            source = pa.RecordBatchReader.from_batches(SCHEMA, file.iter_batches(batch_size=ROW_GROUP))
+            con.register("stored_file", source)
+            con.execute("INSERT INTO stored SELECT * FROM stored_file")
+            con.unregister("stored_file")
+    inserted, updated = con.execute(
+        """SELECT count(*) FILTER (s.mint IS NULL),
+                  count(*) FILTER (s.mint IS NOT NULL AND (f.open, f.high, f.low, f.close) <> (s.open, s.high, s.low, s.close)
+                                   OR s.mint IS NOT NULL AND f.volume IS DISTINCT FROM s.volume)
+           FROM fresh f LEFT JOIN stored s USING (mint, ts_ms) WHERE f.month = ?""",
+        [month],
+    ).fetchall()[0]
+    if inserted or updated:
+        merged = con.sql(
+            """SELECT mint, ts_ms, open, high, low, close, volume FROM fresh WHERE month = $month
+               UNION ALL
+               SELECT * FROM stored s WHERE NOT EXISTS (
+                   SELECT 1 FROM fresh f WHERE f.month = $month AND f.mint = s.mint AND f.ts_ms = s.ts_ms)
+               ORDER BY mint, ts_ms""",
+            params={"month": month},
+        ).to_arrow_reader(ROW_GROUP)
+        _write_sorted(target, merged)
+    return inserted, updated
+
+
+def _write_sorted(target: Path, batches: pa.RecordBatchReader) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp")
+    digest = hashlib.sha256()
+    with pq.ParquetWriter(
+        temporary,
+        SCHEMA,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=["mint"],
+        column_encoding={"ts_ms": "DELTA_BINARY_PACKED"}
+        | dict.fromkeys(("open", "high", "low", "close", "volume"), "BYTE_STREAM_SPLIT"),
+        write_page_checksum=True,
+    ) as writer:
+        for group in _token_aligned(batches):
+            _update_digest(digest, group)
+            writer.write_table(group, row_group_size=group.num_rows)
+        writer.add_key_value_metadata({HASH_KEY: digest.hexdigest().encode()})
+    replace(temporary, target)
+
+
+def _token_aligned(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """Regroup a stream sorted by mint: every table ends at the first token boundary at or past ROW_GROUP rows.
+
+    The cut depends on the rows alone, not on how the stream was batched, so that equal content gives equal files.
+    """
+    held = SCHEMA.empty_table()
+    for batch in batches:
+        held = pa.concat_tables([held, pa.Table.from_batches([batch.cast(SCHEMA)])])
+        while (cut := _boundary(held)) is not None:
+            yield held.slice(0, cut).combine_chunks()
+            held = held.slice(cut)
+    if held.num_rows:
+        yield held.combine_chunks()
+
+
+def _boundary(table: pa.Table) -> int | None:
+    if table.num_rows <= ROW_GROUP:
+        return None
+    mints = table["mint"].slice(ROW_GROUP - 1).combine_chunks()
+    changes = pa.compute.index(pa.compute.not_equal(mints[1:], mints[:-1]), True).as_py()
+    return None if changes < 0 else ROW_GROUP + int(changes)
+
+
+def _update_digest(digest: "hashlib._Hash", table: pa.Table) -> None:
+    """Feed the values (not the encoding) into the digest, so that equal content has an equal hash on every machine."""
+    encoded = table["mint"].combine_chunks().dictionary_encode()
+    for text in encoded.dictionary.to_pylist():
+        raw = text.encode()
+        digest.update(len(raw).to_bytes(8, "little") + raw)
+    digest.update(encoded.indices.to_numpy().astype("<i4").tobytes())
+    for name in SCHEMA.names[1:]:
+        values = table[name].combine_chunks()
+        digest.update(values.fill_null(float("nan")).to_numpy() if name == "volume" else values.to_numpy())
+
+
+def _merge_rejected(con: duckdb.DuckDBPyConnection, store: Path, interval: str) -> list[str]:
+    """Keep rejected rows with their multiplicity; the same file again adds nothing. Returns the months that changed."""
+    con.execute(
+        f"""CREATE TEMP TABLE refused AS
+            SELECT mint, ts_ms, open, high, low, close, volume, reason,
+                   row_number() OVER (PARTITION BY mint, ts_ms, open, high, low, close, volume, reason) AS nth,
+                   coalesce(strftime(make_timestamp_ms(ts_ms), '%Y-%m'), '{NO_MONTH}') AS month
+            FROM (SELECT *, CASE WHEN reason NOT IN ('mint', 'timestamp') OR (t > 0 AND t < 1e14) THEN floor(t)::BIGINT END AS ts_ms
+                  FROM judged WHERE reason IS NOT NULL)"""  # noqa: S608
+    )
+    changed = []
+    for (month,) in con.execute("SELECT DISTINCT month FROM refused ORDER BY 1").fetchall():
+        target = rejected_file(store, interval, month)
+        con.register("kept", pq.read_table(target) if target.exists() else REJECTED_SCHEMA.empty_table())
+        union = con.sql(
+            """SELECT mint, ts_ms, open, high, low, close, volume, reason, nth FROM refused WHERE month = ?
+               UNION SELECT * FROM kept ORDER BY ALL""",
+            params=[month],
+        ).to_arrow_table()
+        if union.num_rows > _count(con, "SELECT count(*) FROM kept"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.tmp")
+            pq.write_table(union.cast(REJECTED_SCHEMA), temporary, compression="zstd", write_page_checksum=True)
+            replace(temporary, target)
+            changed.append(month)
+        con.unregister("kept")
+    return changed

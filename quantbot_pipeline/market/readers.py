@@ -1,0 +1,336 @@
+"""Readers: any supported file becomes the DuckDB table `incoming` with canonical column names and a row number.
+
+Belongs here: what a format looks like (columns, encodings, time units). Does not: what a valid call or candle is.
+Values keep their native type; text formats deliver text, which the stores parse, so that one bad cell costs one row
+and not the file. Strings of a file reach SQL only as data: column names are matched against the constants below.
+"""
+
+import csv
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import duckdb
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.feather
+import pyarrow.parquet as pq
+
+from quantbot_pipeline.errors import InputError
+
+SUFFIXES = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".feather": "feather",
+    ".arrow": "feather",
+    ".duckdb": "duckdb",
+}
+CSV_BLOCK = 8 << 20
+HEADER_LIMIT = 1 << 20
+
+
+class Found(NamedTuple):
+    """A column as it was found in a file: its name there and the DuckDB type it arrived with."""
+
+    source: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that a reader looks for: the canonical name, the names it may have in a file, and whether it must exist."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    required: bool = True
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        return (self.name, *self.aliases)
+
+
+def workspace(**config: str) -> duckdb.DuckDBPyConnection:
+    """A private in-memory DuckDB in which times without a zone are UTC, whatever the machine's zone."""
+    con = duckdb.connect(config=dict(config))
+    con.execute("SET TimeZone = 'UTC'")
+    return con
+
+
+def expand_paths(paths: Sequence[Path], formats: Iterable[str]) -> list[Path]:
+    """All input files under `paths`, in byte order of their path; the order decides which duplicate wins.
+
+    Raises InputError for a path that does not exist, cannot be read, or a folder without a known file.
+    """
+    wanted = {suffix for suffix, fmt in SUFFIXES.items() if fmt in set(formats)}
+    found: set[Path] = set()
+    for path in paths:
+        if path.is_dir():
+            inside = [p for p in _walk(path) if p.suffix.lower() in wanted]
+            if not inside:
+                raise InputError(f"{path}: no file ending in {', '.join(sorted(wanted))} in this folder")
+            found.update(inside)
+        elif path.exists():
+            found.add(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    for path in found:
+        if not os.access(path, os.R_OK):
+            raise InputError(f"{path}: no permission to read; check its owner and mode")
+    return sorted(found, key=lambda p: os.fsencode(p))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: {error.strerror}; check its owner and mode")
+
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(parent, name) for name in names if not name.startswith((".", "_")))
+
+
+def format_of(path: Path, fmt: str) -> str:
+    """The format to read `path` with: `fmt`, or by its suffix when `fmt` is `auto`."""
+    if fmt != "auto":
+        return fmt
+    try:
+        return SUFFIXES[path.suffix.lower()]
+    except KeyError:
+        raise InputError(
+            f"{path}: unknown file type {path.suffix!r}; say what it is with --format {'|'.join(sorted(set(SUFFIXES.values())))}"
+        ) from None
+
+
+def load(
+    con: duckdb.DuckDBPyConnection, path: Path, fmt: str, columns: Sequence[Column], table: str | None = None
+) -> dict[str, Found]:
+    """Read `path` into the temporary table `incoming` of `con`; returns the columns found, by canonical name.
+
+    `incoming` holds `row_no` (int64, from 1, in file order) and those of `columns` that the file has. Raises InputError
+    naming the file when it is empty, unreadable, or lacks a required column.
+    """
+    con.execute("DROP TABLE IF EXISTS incoming")
+    try:
+        matched = _LOADERS[fmt](con, path, columns, table)
+    except (pa.ArrowException, duckdb.Error, UnicodeDecodeError, csv.Error, OSError) as e:
+        raise InputError(f"{path}: not readable as {fmt}: {_first_line(e)}") from None
+    described = con.execute(
+        "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'incoming' AND column_name <> 'row_no'"
+    )
+    return {name: Found(matched[name], dtype) for name, dtype in described.fetchall()}
+
+
+def hive_value(path: Path, key: str) -> str | None:
+    """The value of `key=value` in the folders of `path`, decoded; None if there is none."""
+    for part in reversed(path.parent.parts):
+        if part.startswith(key + "="):
+            return unquote(part[len(key) + 1 :])
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _match(path: Path, present: Sequence[str], columns: Sequence[Column]) -> dict[str, str]:
+    """{canonical name: name in the file}, case-insensitively; the earliest alias wins."""
+    folded = {}
+    for name in present:
+        key = name.strip().lower()
+        if key in folded:
+            raise InputError(f"{path}: column {key!r} appears twice; remove one")
+        folded[key] = name
+    matched: dict[str, str] = {}
+    for column in columns:
+        alias = next((a for a in column.accepted if a in folded), None)
+        if alias is not None:
+            matched[column.name] = folded[alias]
+        elif column.required and hive_value(path, column.name) is None:
+            shown = ", ".join(list(folded)[:12]) or "none"
+            raise InputError(
+                f"{path}: missing column {' or '.join(column.accepted)} (columns found: {shown}); add it or rename one"
+            )
+    return matched
+
+
+def _insert(
+    con: duckdb.DuckDBPyConnection, path: Path, reader: pa.RecordBatchReader | pa.Table, matched: dict[str, str]
+) -> None:
+    """Materialize the Arrow stream (already limited to canonical names) with row numbers."""
+    con.register("arrow_source", reader)
+    try:
+        names = ", ".join(matched)
+        con.execute(
+            f"CREATE TEMP TABLE incoming AS SELECT row_number() OVER () AS row_no, {names} FROM arrow_source"  # noqa: S608
+        )
+    finally:
+        con.unregister("arrow_source")
+
+
+def _plain_type(path: Path, field: pa.Field) -> pa.DataType:
+    """The type to hand to DuckDB; refuses what cannot be a scalar value."""
+    t = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_nested(t) or pa.types.is_binary(t) or pa.types.is_large_binary(t):
+        raise InputError(f"{path}: column {field.name!r} has type {field.type}; expected numbers, text or timestamps")
+    return t
+
+
+def _stream(
+    path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], matched: dict[str, str]
+) -> pa.RecordBatchReader:
+    fields = [pa.field(name, _plain_type(path, schema.field(source))) for name, source in matched.items()]
+    target = pa.schema(fields)
+
+    def renamed() -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            arrays = [batch.column(source).cast(target.field(name).type) for name, source in matched.items()]
+            yield pa.RecordBatch.from_arrays(arrays, schema=target)
+
+    return pa.RecordBatchReader.from_batches(target, renamed())
+
+
+def _load_parquet(
+    con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[Column], table: str | None
+) -> dict[str, str]:
+    with pq.ParquetFile(path) as file:
+        matched = _match(path, file.schema_arrow.names, columns)
+        batches = file.iter_batches(columns=list(matched.values()), batch_size=131_072)
+        _insert(con, path, _stream(path, file.schema_arrow, batches, matched), matched)
+        return matched
+
+
+def _load_feather(
+    con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[Column], table: str | None
+) -> dict[str, str]:
+    content = pyarrow.feather.read_table(path, memory_map=True)
+    matched = _match(path, content.schema.names, columns)
+    _insert(con, path, _stream(path, content.schema, content.to_batches(), matched), matched)
+    return matched
+
+
+def _load_csv(
+    con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[Column], table: str | None
+) -> dict[str, str]:
+    names, delimiter = _csv_header(path)
+    matched = _match(path, names, columns)
+    reader = pyarrow.csv.open_csv(
+        path,
+        read_options=pyarrow.csv.ReadOptions(block_size=CSV_BLOCK),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(
+            include_columns=list(matched.values()),
+            column_types={source: pa.string() for source in matched.values()},
+            strings_can_be_null=False,
+        ),
+    )
+    _insert(con, path, _stream(path, reader.schema, reader, matched), matched)
+    return matched
+
+
+def _csv_header(path: Path) -> tuple[list[str], str]:
+    with path.open("rb") as f:
+        first = f.readline(HEADER_LIMIT)
+    if not first.strip():
+        raise InputError(f"{path}: the file is empty; expected a header line")
+    if len(first) == HEADER_LIMIT:
+        raise InputError(f"{path}: the first line is longer than 1 MiB; is this a CSV file?")
+    header = first.decode("utf-8-sig")
+    delimiter = max(",;\t", key=header.count)
+    return next(csv.reader([header], delimiter=delimiter)), delimiter
+
+
+def _load_jsonl(
+    con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[Column], table: str | None
+) -> dict[str, str]:
+    # Keys are declared as text, so DuckDB delivers numbers and strings alike and a missing key as NULL.
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty")
+    declared = [name for column in columns for name in column.accepted]
+    struct = ", ".join(f"{name}: 'VARCHAR'" for name in declared)
+    con.execute(
+        f"CREATE TEMP TABLE incoming AS SELECT row_number() OVER () AS row_no, * "  # noqa: S608
+        f"FROM read_json(?, format = 'newline_delimited', columns = {{{struct}}})",
+        [escape_glob(str(path))],
+    )
+    counts = con.execute(f"SELECT {', '.join(f'count({name})' for name in declared)} FROM incoming").fetchall()[0]  # noqa: S608
+    present = [name for name, n in zip(declared, counts, strict=True) if n]
+    matched = _match(path, present, columns)
+    chosen = ", ".join(f"{source} AS {name}" for name, source in matched.items())
+    con.execute(f"CREATE OR REPLACE TEMP TABLE incoming AS SELECT row_no, {chosen} FROM incoming")  # noqa: S608
+    return matched
+
+
+def _load_duckdb(
+    con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[Column], table: str | None
+) -> dict[str, str]:
+    source = duckdb.connect(str(path), read_only=True)
+    try:
+        names = [r[0] for r in source.execute("SELECT table_name FROM information_schema.tables").fetchall()]
+        name = table or "alerts"
+        if name not in names:
+            raise InputError(
+                f"{path}: no table {name!r} (tables: {', '.join(names) or 'none'}); choose one with --table"
+            )
+        quoted = '"' + name.replace('"', '""') + '"'
+        reader = source.sql(f"SELECT * FROM {quoted}").to_arrow_reader(131_072)  # noqa: S608
+        matched = _match(path, reader.schema.names, columns)
+        _insert(con, path, _stream(path, reader.schema, reader, matched), matched)
+        return matched
+    finally:
+        source.close()
+
+
+_LOADERS = {
+    "parquet": _load_parquet,
+    "feather": _load_feather,
+    "csv": _load_csv,
+    "jsonl": _load_jsonl,
+    "duckdb": _load_duckdb,
+}
+
+
+def escape_glob(path: str) -> str:
+    """A path as a DuckDB glob pattern that matches only itself."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+UNIT_RANGES = {"s": (1e8, 1e11), "ms": (1e11, 1e14), "us": (1e14, 1e17)}  # 1973..5138 in every unit
+TO_MS = {"s": "* 1000.0", "ms": "", "us": "/ 1000.0"}
+
+
+def raw_time_sql(column: str, dtype: str) -> str:
+    """SQL for a time cell as a double: counts stay as they are, ISO-8601 text and timestamps become milliseconds."""
+    if dtype.startswith(("TIMESTAMP", "DATE")):
+        return f"epoch_us({column}::TIMESTAMPTZ) / 1000.0"
+    if dtype == "VARCHAR":
+        return f"coalesce(TRY_CAST({column} AS DOUBLE), epoch_us(TRY_CAST({column} AS TIMESTAMPTZ)) / 1000.0)"
+    return f"{column}::DOUBLE"
+
+
+def infer_unit(con: duckdb.DuckDBPyConnection, path: Path, table: str, column: str, label: str) -> str:
+    """The unit of a column of raw times, by magnitude: `s`, `ms` or `us`; a mix is refused.
+
+    Cells outside every range (zero, negative, absurd) do not vote; they are rejected later, row by row.
+    """
+    cases = " ".join(f"WHEN {column} >= {lo} AND {column} < {hi} THEN '{u}'" for u, (lo, hi) in UNIT_RANGES.items())
+    votes = con.execute(
+        f"SELECT CASE {cases} END AS unit, count(*), min(row_no) FROM {table} GROUP BY unit HAVING unit IS NOT NULL ORDER BY unit"  # noqa: S608
+    ).fetchall()
+    if len(votes) > 1:
+        where = ", ".join(f"{unit} ({n} rows, first in row {row})" for unit, n, row in votes)
+        raise InputError(f"{path}: column {label} mixes time units: {where}; convert them to one unit")
+    return votes[0][0] if votes else "ms"
+
+
+def require_ms(path: Path, label: str, unit: str) -> None:
+    """Refuse a column named `*_ms` whose numbers are of another magnitude."""
+    if label.endswith("_ms") and unit != "ms":
+        raise InputError(f"{path}: column {label} holds {unit} by magnitude, not milliseconds; convert it or rename it")

@@ -1,0 +1,45 @@
+"""The inputs of a month, as the stores hold them: calls and candles. Materializing them takes stock; it changes nothing."""
+
+import dagster as dg
+
+from quantbot_pipeline.orchestration.partitions import months
+from quantbot_pipeline.orchestration.resources import Lab
+
+SINGLE_RUN = dg.BackfillPolicy.single_run()
+
+
+@dg.asset(
+    key=["inputs", "alerts"], group_name="inputs", partitions_def=months, backfill_policy=SINGLE_RUN, kinds={"duckdb"}
+)
+def alerts(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
+    """The calls of a month in `data/alerts.duckdb`: how many, by how many callers, on how many tokens."""
+    from quantbot_pipeline.market.calls import month_statistics
+
+    settings = lab.settings()
+    statistics = month_statistics(settings.alerts_db)
+    for month in context.partition_keys:
+        context.add_asset_metadata(
+            statistics.get(month, {"calls": 0, "callers": 0, "mints": 0}),
+            asset_key=context.asset_key,
+            partition_key=month,
+        )
+    return dg.MaterializeResult()
+
+
+@dg.asset(
+    key=["inputs", "candles"], group_name="inputs", partitions_def=months, backfill_policy=SINGLE_RUN, kinds={"parquet"}
+)
+def candles(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
+    """The candles of a month in `data/candles/`: rows and bytes per interval, and rows that failed validity."""
+    from quantbot_pipeline.market.candles import INTERVALS_MS
+    from quantbot_pipeline.market.slices import month_rows
+
+    settings = lab.settings()
+    for month in context.partition_keys:
+        sizes = {interval: month_rows(settings.candles_dir, interval, month) for interval in INTERVALS_MS}
+        metadata: dict[str, int] = {f"rows_{interval}": rows for interval, (rows, _, _) in sizes.items() if rows}
+        metadata["rows"] = sum(rows for rows, _, _ in sizes.values())
+        metadata["rejected_rows"] = sum(rejected for _, rejected, _ in sizes.values())
+        metadata["bytes"] = sum(size for _, _, size in sizes.values())
+        context.add_asset_metadata(metadata, asset_key=context.asset_key, partition_key=month)
+    return dg.MaterializeResult()

@@ -1,0 +1,348 @@
+"""Exit policies as data: validated models, canonical JSON, a stable id, and their compilation for the engine.
+
+Belongs here: what a policy is and which numbers the engine needs from it. A new kind of policy is a new model here, a
+line in `_rules`, and, if it needs a new kind of level, a step in `engine`. Source of every rule: docs/semantics.md.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from quantbot_pipeline.errors import InputError
+
+Fraction = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+
+FRACTION_SLACK = 1e-9
+ZERO_REMAINDER = 1e-12
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FixedStop(_Model):
+    """Leave at `p0*(1-stop_pct)`, or at `p0*(1+take_profit_pct)`."""
+
+    kind: Literal["fixed_stop"]
+    stop_pct: Fraction
+    take_profit_pct: Positive | None = None
+
+
+class TimeStop(_Model):
+    """Leave once `max_hold_ms` have passed since the entry, or at `p0*(1+take_profit_pct)`."""
+
+    kind: Literal["time_stop"]
+    max_hold_ms: Annotated[int, Field(strict=True, gt=0)]
+    take_profit_pct: Positive | None = None
+
+    @field_validator("max_hold_ms", mode="before")
+    @classmethod
+    def _integral(cls, value: object) -> object:
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class TrailingStop(_Model):
+    """Once the price has risen by `activation_pct`, leave `trail_pct` below the running maximum."""
+
+    kind: Literal["trailing_stop"]
+    activation_pct: NonNegative
+    trail_pct: Fraction
+    hard_stop_pct: Fraction | None = None
+
+
+class Level(_Model):
+    """Sell `fraction` of the original position at `multiple` times the entry price."""
+
+    multiple: Annotated[float, Field(strict=True, gt=1, allow_inf_nan=False)]
+    fraction: Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
+
+
+class Ladder(_Model):
+    """Sell in parts on the way up; the rest leaves at the stop or with the window."""
+
+    kind: Literal["ladder"]
+    levels: Annotated[tuple[Level, ...], Field(min_length=1)]
+    stop_pct: Fraction | None = None
+
+    @field_validator("levels")
+    @classmethod
+    def _ascending(cls, levels: tuple[Level, ...]) -> tuple[Level, ...]:
+        if sum(level.fraction for level in levels) > 1 + FRACTION_SLACK:
+            raise ValueError("the fractions sum to more than 1")
+        if len({level.multiple for level in levels}) < len(levels):
+            raise ValueError("two levels have the same multiple")
+        return tuple(sorted(levels, key=lambda level: level.multiple))
+
+
+Rule = Annotated[FixedStop | TimeStop | TrailingStop | Ladder, Field(discriminator="kind")]
+
+
+class Combo(_Model):
+    """All rules hold on the one position; the first that fires decides."""
+
+    kind: Literal["combo"]
+    policies: Annotated[tuple[Rule, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _one_ladder(self) -> "Combo":
+        if sum(isinstance(rule, Ladder) for rule in self.policies) > 1:
+            raise ValueError("policies: at most one ladder in a combo")
+        return self
+
+
+Policy = FixedStop | TimeStop | TrailingStop | Ladder | Combo
+_ADAPTER: TypeAdapter[Policy] = TypeAdapter(Annotated[Policy, Field(discriminator="kind")])
+
+DEFAULT_POLICIES: tuple[dict[str, Any], ...] = (
+    {"kind": "fixed_stop", "stop_pct": 0.2, "take_profit_pct": 1.0},
+    {"kind": "time_stop", "max_hold_ms": 3_600_000},
+    {"kind": "trailing_stop", "activation_pct": 0.2, "trail_pct": 0.1, "hard_stop_pct": 0.2},
+    {
+        "kind": "ladder",
+        "levels": [
+            {"multiple": 2.0, "fraction": 0.5},
+            {"multiple": 3.0, "fraction": 0.3},
+            {"multiple": 4.0, "fraction": 0.2},
+        ],
+        "stop_pct": 0.2,
+    },
+)
+
+
+def parse_policy(value: str | Mapping[str, Any]) -> Policy:
+    """A policy from JSON text or a mapping. Raises InputError naming the key that is wrong."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value, object_pairs_hook=_no_duplicate_keys)
+        except (ValueError, RecursionError) as e:
+            raise InputError(f"policy: not valid JSON: {e}") from None
+    try:
+        return _ADAPTER.validate_python(value)
+    except ValidationError as e:
+        raise InputError(f"policy: {_explain(e)}") from None
+
+
+def _no_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [k for k, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"key {key!r} appears twice")
+    return dict(pairs)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first complaint in one line: path of the key, what is wrong, what was given."""
+    first = error.errors()[0]
+    kinds = {"fixed_stop", "time_stop", "trailing_stop", "ladder", "combo"}
+    path = ""
+    for part in first["loc"]:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part not in kinds:
+            path += f".{part}" if path else str(part)
+    if first["type"].startswith("union_tag"):
+        path = f"{path}.kind" if path else "kind"
+    given = repr(first["input"])
+    problem = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+    return f"{path}: {problem} (given: {given[:80]})" if path else f"{problem} (given: {given[:80]})"
+
+
+def canonical_json(policy: Policy) -> str:
+    """The one JSON text of a policy: sorted keys, no blanks, nulls omitted, integral numbers as integers."""
+    return _dump(_plain(policy))
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _plain(policy: BaseModel) -> dict[str, Any]:
+    plain = {k: _number(v) for k, v in policy.model_dump(exclude_none=True).items()}
+    if isinstance(policy, Ladder):
+        plain["levels"] = [
+            {"fraction": _number(level.fraction), "multiple": _number(level.multiple)} for level in policy.levels
+        ]
+    if isinstance(policy, Combo):
+        plain["policies"] = sorted((_plain(rule) for rule in policy.policies), key=lambda rule: _dump(rule).encode())
+    return plain
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def policy_id(policy: Policy) -> str:
+    """A readable slug of the canonical JSON, injective: `fixed_sl0.2_tp1`, `time_1h`, `trail_a0.2_t0.1_hs0.2`."""
+    return _slug(json.loads(canonical_json(policy)))
+
+
+def _slug(p: dict[str, Any]) -> str:
+    match p["kind"]:
+        case "fixed_stop":
+            return f"fixed_sl{p['stop_pct']!r}" + _optional("_tp", p.get("take_profit_pct"))
+        case "time_stop":
+            return f"time_{_duration(p['max_hold_ms'])}" + _optional("_tp", p.get("take_profit_pct"))
+        case "trailing_stop":
+            return f"trail_a{p['activation_pct']!r}_t{p['trail_pct']!r}" + _optional("_hs", p.get("hard_stop_pct"))
+        case "ladder":
+            rungs = "+".join(f"{level['multiple']!r}x{level['fraction']!r}" for level in p["levels"])
+            return f"ladder_{rungs}" + _optional("_sl", p.get("stop_pct"))
+        case _:
+            return "combo(" + "&".join(_slug(rule) for rule in p["policies"]) + ")"
+
+
+def _optional(prefix: str, value: float | None) -> str:
+    return "" if value is None else f"{prefix}{value!r}"
+
+
+def _duration(ms: int) -> str:
+    for unit, size in (("h", 3_600_000), ("min", 60_000), ("s", 1_000)):
+        if ms % size == 0:
+            return f"{ms // size}{unit}"
+    return f"{ms}ms"
+
+
+# --- compilation ------------------------------------------------------------------------------------------------------
+
+MAX_HOLD_MS = 1 << 60  # longer than any window, and entry + hold still fits an int64
+
+STOP_LOSS, HARD_STOP = 1, 2  # protective reasons of a stop, as in engine.REASONS
+
+
+class CompiledPolicies(NamedTuple):
+    """Policies as arrays for the engine; thresholds are shared, every table ends with a sentinel that never fires.
+
+    down: (D+1,) float64 stop factors `1-s`, descending, sentinel -1. up: (U+1,) float64 factors of take profits, ladder
+    levels, activations and truth multiples, ascending, sentinel inf. hold: (H+1,) int64 ms, ascending, sentinel
+    MAX_HOLD_MS. pair_up, pair_keep: (T,) activation index into `up` and `1-trail`, by activation, tight to wide.
+    Per policy (P,): stop, take, hold_slot, complete (int32 slots), stop_reason (uint8); trail_lo/hi and rung_lo/hi
+    delimit its part of `trails` (pair indices) and of `rung_up`, `rung_fraction`. truth: (5,) slots of 2x, 3x, 4x and of
+    the upper and lower activity level.
+    """
+
+    down: npt.NDArray[np.float64]
+    up: npt.NDArray[np.float64]
+    hold: npt.NDArray[np.int64]
+    pair_up: npt.NDArray[np.int32]
+    pair_keep: npt.NDArray[np.float64]
+    stop: npt.NDArray[np.int32]
+    stop_reason: npt.NDArray[np.uint8]
+    take: npt.NDArray[np.int32]
+    hold_slot: npt.NDArray[np.int32]
+    complete: npt.NDArray[np.int32]
+    trail_lo: npt.NDArray[np.int32]
+    trail_hi: npt.NDArray[np.int32]
+    trails: npt.NDArray[np.int32]
+    rung_lo: npt.NDArray[np.int32]
+    rung_hi: npt.NDArray[np.int32]
+    rung_up: npt.NDArray[np.int32]
+    rung_fraction: npt.NDArray[np.float64]
+    truth: npt.NDArray[np.int32]
+
+
+class _Terms(NamedTuple):
+    """One policy reduced to what the engine knows: levels as factors of the entry price."""
+
+    stop: float | None
+    stop_reason: int
+    take: float | None
+    hold: int | None
+    trails: tuple[tuple[float, float], ...]
+    rungs: tuple[tuple[float, float], ...]
+
+
+def compile_policies(policies: Sequence[Policy], activity_move_pct: float = 0.10) -> CompiledPolicies:
+    """De-duplicate the thresholds of all policies into sorted tables; O(1) work per policy and call remains."""
+    terms = [_terms(p) for p in policies]
+    activity_up, activity_down = 1 + activity_move_pct, 1 - activity_move_pct
+    down = sorted({t.stop for t in terms if t.stop is not None} | {activity_down}, reverse=True)
+    ups = {2.0, 3.0, 4.0, activity_up}
+    ups |= {t.take for t in terms if t.take is not None}
+    ups |= {multiple for t in terms for multiple, _ in t.rungs}
+    ups |= {activation for t in terms for activation, _ in t.trails}
+    up = sorted(ups)
+    hold = sorted({t.hold for t in terms if t.hold is not None})
+    pairs = sorted({pair for t in terms for pair in t.trails}, key=lambda pair: (pair[0], -pair[1]))
+    down_slot, up_slot, hold_slot, pair_slot = (_slots(table) for table in (down, up, hold, pairs))
+    trail_ends = np.cumsum([0] + [len(t.trails) for t in terms]).astype(np.int32)
+    rung_ends = np.cumsum([0] + [len(t.rungs) for t in terms]).astype(np.int32)
+    return CompiledPolicies(
+        down=np.array([*down, -1.0]),
+        up=np.array([*up, np.inf]),
+        hold=np.array([*hold, MAX_HOLD_MS], dtype=np.int64),
+        pair_up=_i32(up_slot[activation] for activation, _ in pairs),
+        pair_keep=np.array([keep for _, keep in pairs], dtype=np.float64),
+        stop=_i32(len(down) if t.stop is None else down_slot[t.stop] for t in terms),
+        stop_reason=np.array([t.stop_reason for t in terms], dtype=np.uint8),
+        take=_i32(len(up) if t.take is None else up_slot[t.take] for t in terms),
+        hold_slot=_i32(len(hold) if t.hold is None else hold_slot[t.hold] for t in terms),
+        complete=_i32(len(up) if (m := _completing(t)) is None else up_slot[m] for t in terms),
+        trail_lo=trail_ends[:-1],
+        trail_hi=trail_ends[1:],
+        trails=_i32(pair_slot[pair] for t in terms for pair in t.trails),
+        rung_lo=rung_ends[:-1],
+        rung_hi=rung_ends[1:],
+        rung_up=_i32(up_slot[multiple] for t in terms for multiple, _ in t.rungs),
+        rung_fraction=np.array([fraction for t in terms for _, fraction in t.rungs], dtype=np.float64),
+        truth=_i32([up_slot[2.0], up_slot[3.0], up_slot[4.0], up_slot[activity_up], down_slot[activity_down]]),
+    )
+
+
+def compiled_key(policy: Policy) -> tuple[object, ...]:
+    """Equal for two policies that trade alike on every path: the basis of de-duplication in a grid."""
+    return tuple(_terms(policy))
+
+
+def _slots(table: Sequence[Any]) -> dict[Any, int]:
+    return {value: i for i, value in enumerate(table)}
+
+
+def _i32(values: Iterable[int]) -> npt.NDArray[np.int32]:
+    return np.array(list(values), dtype=np.int32)
+
+
+def _terms(policy: Policy) -> _Terms:
+    rules = policy.policies if isinstance(policy, Combo) else (policy,)
+    stops: dict[float, int] = {}
+    takes: list[float] = []
+    holds: list[int] = []
+    trails: set[tuple[float, float]] = set()
+    rungs: tuple[tuple[float, float], ...] = ()
+    for rule in rules:
+        if isinstance(rule, FixedStop | Ladder) and rule.stop_pct is not None:
+            stops[1 - rule.stop_pct] = STOP_LOSS
+        if isinstance(rule, TrailingStop):
+            trails.add((1 + rule.activation_pct, 1 - rule.trail_pct))
+            if rule.hard_stop_pct is not None:
+                stops.setdefault(1 - rule.hard_stop_pct, HARD_STOP)  # a tie goes to stop_loss
+        if isinstance(rule, FixedStop | TimeStop) and rule.take_profit_pct is not None:
+            takes.append(1 + rule.take_profit_pct)
+        if isinstance(rule, TimeStop):
+            holds.append(min(rule.max_hold_ms, MAX_HOLD_MS))
+        if isinstance(rule, Ladder):
+            rungs = tuple((level.multiple, level.fraction) for level in rule.levels)
+    stop = max(stops, default=None)
+    return _Terms(
+        stop,
+        stops[stop] if stop is not None else STOP_LOSS,
+        min(takes, default=None),
+        min(holds, default=None),
+        tuple(sorted(trails)),
+        rungs,
+    )
+
+
+def _completing(terms: _Terms) -> float | None:
+    """The multiple of the ladder level whose fill empties the position, if any: it depends on fractions alone."""
+    remainder = 1.0
+    for multiple, fraction in terms.rungs:
+        remainder -= min(fraction, remainder)
+        if remainder <= ZERO_REMAINDER:
+            return multiple
+    return None

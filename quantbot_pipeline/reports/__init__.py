@@ -1,0 +1,1 @@
+"""What people read: leaderboards and tables computed from the catalog."""

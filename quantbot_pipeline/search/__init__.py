@@ -1,0 +1,1 @@
+"""Pure search over replayed outcomes: grids, objective, frontier, Pareto, walk-forward, evidence."""

@@ -1,0 +1,61 @@
+"""Where things lie and how much of the machine may be used: one settings object, read from `QUANTBOT_*` variables.
+
+Belongs here: paths and resources of the installation. Does not: anything that changes a number of a result; that is
+the configuration of a backtest (`backtest.BacktestConfig`) and is written into every run.
+"""
+
+import os
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of one home directory (`--home` or `QUANTBOT_HOME`, default: the current directory)."""
+
+    model_config = SettingsConfigDict(env_prefix="QUANTBOT_", extra="ignore", frozen=True)
+
+    home: Path = Field(default_factory=Path.cwd, description="directory under which data/ and runs/ lie")
+    calls_db: Path | None = Field(None, description="another DuckDB file with a table alerts, instead of the store")
+    partitions_start: str = Field(
+        "2017-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$", description="first month partition, YYYY-MM"
+    )
+    threads: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, ge=1, description="threads that decode and replay candles"
+    )
+    memory_limit: str = Field("2GB", pattern=r"^\d+(\.\d+)?\s*(MB|GB)$", description="DuckDB's limit while ingesting")
+    lock_timeout_s: float = Field(60.0, ge=0, description="how long a writer waits for another writer")
+    staging_max_age_s: float = Field(
+        3600.0, ge=0, description="age after which an unlocked staging directory is swept away"
+    )
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @property
+    def data_dir(self) -> Path:
+        """Inputs and the catalog; everything the user owns but the runs."""
+        return self.home / "data"
+
+    @property
+    def runs_dir(self) -> Path:
+        """The run directories, `runs/YYYY-MM/run_id=<uuid>/`."""
+        return self.home / "runs"
+
+    @property
+    def alerts_db(self) -> Path:
+        """The store of calls."""
+        return self.calls_db or self.data_dir / "alerts.duckdb"
+
+    @property
+    def candles_dir(self) -> Path:
+        """The store of candles, one folder per interval and month."""
+        return self.data_dir / "candles"
+
+    @property
+    def catalog_db(self) -> Path:
+        """The published index over the runs; disposable."""
+        return self.data_dir / "backtest_catalog.duckdb"

@@ -1,0 +1,1 @@
+"""Tests of quantbot_pipeline; the package layout mirrors the one under test."""

@@ -1,0 +1,1 @@
+"""Tests of calls and candles: readers, stores, slices, the sample market."""
