@@ -11,20 +11,20 @@ import logging
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from quantbot_pipeline import __version__
-from quantbot_pipeline.artifacts.commit import StagedRun, sweep_staging
+from quantbot_pipeline.artifacts.commit import StagedRun, content_sha256, sweep_staging
 from quantbot_pipeline.artifacts.manifest import (
     MANIFEST_NAME,
     DagsterRef,
@@ -35,14 +35,19 @@ from quantbot_pipeline.artifacts.manifest import (
 )
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS, ERRORS
 from quantbot_pipeline.artifacts.verify import check_run
-from quantbot_pipeline.config import CONTENTS, KEYS, BacktestConfig, RunType
+from quantbot_pipeline.config import KEYS, RUN_TYPES, BacktestConfig, Recipe
 from quantbot_pipeline.errors import IntegrityError, QuantbotError
-from quantbot_pipeline.market.calls import read_calls
+from quantbot_pipeline.market.calls import month_statistics, read_calls
 from quantbot_pipeline.market.candles import INTERVALS_MS
-from quantbot_pipeline.market.slices import CandlePlan, Piece, known_mints, plan_slices, read_rejected
-from quantbot_pipeline.months import iso_ms, iso_now, month_of, month_range, month_start_ms, next_month
-from quantbot_pipeline.replay.policies import Policy, canonical_json
+from quantbot_pipeline.market.slices import CandlePlan, Load, Piece, known_mints, plan_slices, read_rejected
+from quantbot_pipeline.months import iso_ms, iso_now, month_of, month_range, month_start_ms, months_before, next_month
+from quantbot_pipeline.replay.policies import Policy, canonical_json, parse_policy
 from quantbot_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.replay import engine
+    from quantbot_pipeline.search.frontier import Candidates
+    from quantbot_pipeline.search.objective import Constraints, Objective
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +85,15 @@ class _Recorder:
         try:
             yield
         finally:
-            self.timing[f"{name}_ms"] = self.timing.get(f"{name}_ms", 0.0) + (time.perf_counter() - start) * 1e3
+            self.add(name, time.perf_counter() - start)
 
     def say(self, text: str) -> None:
         self.out.append(f"{iso_now()} {text}")
         log.debug(text)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add to a phase what was measured elsewhere."""
+        self.timing[f"{name}_ms"] = self.timing.get(f"{name}_ms", 0.0) + seconds * 1e3
 
     def report(
         self, level: str, phase: str, message: str, *, call_id: str | None = None, details: dict[str, Any] | None = None
@@ -103,25 +112,65 @@ class _Recorder:
         return Timing(**self.timing, total_ms=(time.perf_counter() - self.started) * 1e3)
 
 
-class _Replayed(NamedTuple):
-    """Everything the artifacts are built from."""
+class _Month(NamedTuple):
+    """A month's inputs: its calls, how many were rejected at ingest, what must be decoded, and the hash of it all."""
 
+    month: str
     calls: pa.Table
-    rules: Any
-    truth: Any
-    outcomes: Any
-    other_order: Any
+    rejected: dict[str, int]
+    plan: CandlePlan
     fingerprint: str
+
+
+class _Replayed(NamedTuple):
+    """A month replayed; `outcomes` has one column per policy, `other_order` the optimistic ones if both were asked for."""
+
+    month: _Month
+    rules: "engine.Rules"
+    truth: "engine.Truth"
+    outcomes: "engine.Outcomes"
+    other_order: "engine.Outcomes | None"
+
+
+# Replays of earlier months that a walk-forward over several months need not repeat, by (month, fingerprint, config hash).
+ReplayCache = dict[tuple[str, str, str], _Replayed]
+
+
+@dataclass
+class _Run:
+    """What a recipe works with and writes to."""
+
+    settings: Settings
+    config: BacktestConfig
+    inputs: _Month
+    earlier: list[_Month]
+    staged: StagedRun
+    recorder: _Recorder
+    cache: ReplayCache
+    excluded: int | None = None  # known once the month was replayed
+
+    @property
+    def cost(self) -> float:
+        """Fees and slippage of one side, as a fraction."""
+        return (self.config.taker_fee_bps + self.config.slippage_bps) / 10_000
+
+    def replay(self, policies: Sequence[Policy], *, both_orders: bool = False) -> _Replayed:
+        """Replay the month and report the calls that are left out (once)."""
+        replayed = _replay(self.settings, self.inputs, self.config, policies, self.recorder, both_orders=both_orders)
+        if self.excluded is None:
+            self.excluded = _report_exclusions(self.settings, replayed, self.config, self.recorder)
+        return replayed
 
 
 def run_month(
     settings: Settings,
-    run_type: RunType,
+    recipe: Recipe,
     month: str,
     config: BacktestConfig,
     *,
     only_changed: bool = False,
     dagster: DagsterRef | None = None,
+    cache: ReplayCache | None = None,
 ) -> MonthResult | None:
     """Make and commit the run of one month; None when the month has no calls.
 
@@ -130,27 +179,27 @@ def run_month(
     """
     recorder = _Recorder()
     config.parsed_policies()
-    start, end = _bounds(month, config)
     with recorder.phase("plan"):
-        calls, rejected_calls = read_calls(settings.alerts_db, start, end)
-        if not calls.num_rows:
+        bounds = _bounds(month, config)
+        inputs = _load(settings, month, config, bounds)
+        if inputs is None:
             return None
-        plan = _plan_candles(settings, month, calls, config)
-        fingerprint = _fingerprint(calls, plan)
-    parameters = _parameters(run_type, config, start, end, month)
-    if only_changed and (found := find_unchanged(settings, run_type, month, parameters["config_hash"], fingerprint)):
-        log.info("%s: unchanged, %d calls", month, found.manifest.dataset.calls_count, extra={"month": month})
+        earlier = _earlier_months(settings, month, config) if recipe == "walk-forward" else []
+        hashes = [inputs.fingerprint, *(m.fingerprint for m in earlier)]
+        fingerprint = hashes[0] if not earlier else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    parameters = _parameters(recipe, config, bounds, month)
+    calls = inputs.calls.num_rows
+    if only_changed and (found := find_unchanged(settings, recipe, month, parameters["config_hash"], fingerprint)):
+        log.info("%s: unchanged, %d calls", month, calls, extra={"month": month})
         return found
     sweep_staging(settings.runs_dir, settings.staging_max_age_s)
     with StagedRun(settings.runs_dir, month) as staged:
-        recorder.say(f"run {staged.run_id}: {run_type} {month}, {calls.num_rows} calls")
+        recorder.say(f"run {staged.run_id}: {recipe} {month}, {calls} calls")
+        run = _Run(settings, config, inputs, earlier, staged, recorder, {} if cache is None else cache)
         failure = None
-        excluded = 0
         try:
-            staged.write("alerts", calls)
-            replayed = _replay(settings, month, calls, plan, config, run_type, fingerprint, recorder)
-            excluded = _report_exclusions(settings, month, replayed, config, recorder, rejected_calls)
-            _write_artifacts(staged, run_type, replayed, config, recorder)
+            staged.write("alerts", inputs.calls)
+            RECIPES[recipe](run)
         except Exception as e:
             failure = f"{type(e).__name__}: {e}"
             recorder.report("error", "execution", failure)
@@ -158,9 +207,10 @@ def run_month(
         recorder.say("failed" if failure else "completed")
         logs = staged.write_logs("\n".join(recorder.out) + "\n", "".join(line + "\n" for line in recorder.err))
         commit, branch, dirty = git_provenance()
+        start, end = bounds
         manifest = RunManifest(
             run_id=staged.run_id,
-            run_type=run_type,
+            run_type=RUN_TYPES[recipe],
             month=month,
             created_at=iso_now(),
             started_at=recorder.started_at,
@@ -170,8 +220,12 @@ def run_month(
             git_branch=branch,
             git_dirty=dirty,
             dataset=Dataset(
-                from_=iso_ms(start), to=iso_ms(end - 1), interval=config.interval, calls_count=calls.num_rows,
-                calls_excluded=excluded, fingerprint=fingerprint,
+                from_=iso_ms(start),
+                to=iso_ms(end - 1),
+                interval=config.interval,
+                calls_count=calls,
+                calls_excluded=run.excluded or 0,
+                fingerprint=fingerprint,
             ),
             parameters=parameters,
             schema_version=SchemaVersion(),
@@ -181,23 +235,28 @@ def run_month(
             dagster=dagster or DagsterRef(),
             versions=versions(),
             error=failure,
-        )  # fmt: skip
+        )
         run_dir = staged.commit(manifest)
     if failure:
         raise RunFailedError(month, failure, run_dir)
-    log.info("%s: %d calls, %d excluded", month, calls.num_rows, excluded, extra={"month": month})
+    log.info("%s: %d calls, %d excluded", month, calls, run.excluded or 0, extra={"month": month})
     return MonthResult(run_dir, manifest)
 
 
 def find_unchanged(
-    settings: Settings, run_type: RunType, month: str, config_hash: str, fingerprint: str
+    settings: Settings, recipe: Recipe, month: str, config_hash: str, fingerprint: str
 ) -> MonthResult | None:
     """The newest completed run of the month with this configuration, these inputs and the present code, verified by size."""
     code = versions()["code"]
     for run_dir, manifest in sorted(completed_runs(settings, month), key=lambda pair: pair[1].created_at, reverse=True):
-        if (manifest.run_type, manifest.parameters.get("config_hash"), manifest.dataset.fingerprint) == (
-            run_type, config_hash, fingerprint,
-        ) and manifest.versions.get("code") == code:  # fmt: skip
+        wanted = (RUN_TYPES[recipe], config_hash, fingerprint, code)
+        made = (
+            manifest.run_type,
+            manifest.parameters.get("config_hash"),
+            manifest.dataset.fingerprint,
+            manifest.versions.get("code"),
+        )
+        if made == wanted:
             return MonthResult(run_dir, manifest, reused=True)
     return None
 
@@ -226,6 +285,24 @@ def _reach_ms(config: BacktestConfig) -> int:
     return config.max_entry_delay_ms + INTERVALS_MS[config.interval] + config.horizon_ms
 
 
+def _load(settings: Settings, month: str, config: BacktestConfig, bounds: tuple[int, int]) -> _Month | None:
+    """The inputs of a month; None when it has no calls."""
+    calls, rejected = read_calls(settings.alerts_db, *bounds)
+    if not calls.num_rows:
+        return None
+    plan = _plan_candles(settings, month, calls, config)
+    text = "\n".join([content_sha256(calls), *plan.fingerprint])
+    return _Month(month, calls, rejected, plan, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _earlier_months(settings: Settings, month: str, config: BacktestConfig) -> list[_Month]:
+    """The inputs of all months before `month` that have calls, ascending."""
+    whole = config.model_copy(update={"from_ms": None, "to_ms": None})
+    names = [m for m in month_statistics(settings.alerts_db) if m < month]
+    loaded = [_load(settings, name, whole, _bounds(name, whole)) for name in names]
+    return [one for one in loaded if one is not None]
+
+
 def _plan_candles(settings: Settings, month: str, calls: pa.Table, config: BacktestConfig) -> CandlePlan:
     last_alert = calls.group_by("mint").aggregate([("alert_ts_ms", "max")])
     reach = _reach_ms(config)
@@ -237,20 +314,16 @@ def _plan_candles(settings: Settings, month: str, calls: pa.Table, config: Backt
     return plan_slices(settings.candles_dir, config.interval, months, until, month_start_ms(next_month(month)))
 
 
-def _fingerprint(calls: pa.Table, plan: CandlePlan) -> str:
-    from quantbot_pipeline.artifacts.commit import content_sha256
-
-    return hashlib.sha256("\n".join([content_sha256(calls), *plan.fingerprint]).encode()).hexdigest()
-
-
-def _parameters(run_type: RunType, config: BacktestConfig, start: int, end: int, month: str) -> dict[str, Any]:
-    """The configuration that this run type depends on, and its hash; part of a month is another configuration."""
+def _parameters(recipe: Recipe, config: BacktestConfig, bounds: tuple[int, int], month: str) -> dict[str, Any]:
+    """The configuration that this recipe depends on, and its hash; part of a month is another configuration."""
     values = config.model_dump()
-    chosen = {key: values[key] for key in KEYS[run_type]}
+    chosen = {key: values[key] for key in KEYS[recipe]}
     if "policies" in chosen:
         chosen["policies"] = [json.loads(canonical_json(p)) for p in config.parsed_policies().values()]
-    if (start, end) != (month_start_ms(month), month_start_ms(next_month(month))):
-        chosen |= {"from_ms": start, "to_ms": end}
+    if RUN_TYPES[recipe] == "optimization":
+        chosen["strategy_id"] = "grid-search" if recipe == "optimization" else recipe
+    if bounds != (month_start_ms(month), month_start_ms(next_month(month))):
+        chosen |= {"from_ms": bounds[0], "to_ms": bounds[1]}
     text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
     ids = list(config.parsed_policies()) if "policies" in chosen else []
     identity = {"policy_id": ids[0]} if len(ids) == 1 else {}
@@ -261,34 +334,44 @@ def _parameters(run_type: RunType, config: BacktestConfig, start: int, end: int,
 
 
 def _replay(
-    settings: Settings, month: str, calls: pa.Table, plan: CandlePlan, config: BacktestConfig, run_type: RunType,
-    fingerprint: str, recorder: _Recorder,
-) -> _Replayed:  # fmt: skip
+    settings: Settings,
+    inputs: _Month,
+    config: BacktestConfig,
+    policies: Sequence[Policy],
+    recorder: _Recorder,
+    *,
+    both_orders: bool = False,
+) -> _Replayed:
+    """Decode the month's candles and replay all calls and policies in one pass, a thread per row group."""
     from quantbot_pipeline.replay import engine
     from quantbot_pipeline.replay.policies import compile_policies
 
-    needs_policies = "trades" in CONTENTS[run_type]
-    policies = list(config.parsed_policies().values()) if needs_policies else []
+    calls, plan = inputs.calls, inputs.plan
     compiled = compile_policies(policies, config.activity_move_pct)
     rules = engine.Rules(
-        INTERVALS_MS[config.interval], config.latency_ms, config.entry == "close", config.horizon_ms, config.max_entry_delay_ms,
-        config.min_coverage, config.intrabar == "optimistic", config.stop_slippage_bps,
-    )  # fmt: skip
+        interval_ms=INTERVALS_MS[config.interval],
+        latency_ms=config.latency_ms,
+        entry_close=config.entry == "close",
+        horizon_ms=config.horizon_ms,
+        max_entry_delay_ms=config.max_entry_delay_ms,
+        min_coverage=config.min_coverage,
+        optimistic=config.intrabar == "optimistic",
+        stop_slippage_bps=config.stop_slippage_bps,
+    )
     truth = engine.empty_truth(calls.num_rows)
     outcomes = engine.empty_outcomes(calls.num_rows, len(policies))
-    other = engine.empty_outcomes(calls.num_rows, len(policies)) if needs_policies and config.both_orders else None
+    other = engine.empty_outcomes(calls.num_rows, len(policies)) if both_orders else None
     by_mint = _rows_by_mint(calls)
     alert = calls["alert_ts_ms"].to_numpy()
-    spent = {"slice": 0.0, "execution": 0.0}
 
-    def work(load: Any) -> tuple[float, float]:
+    def work(load: Load) -> tuple[float, float]:
         decoding = replaying = 0.0
         mark = time.perf_counter()
         for piece in load():
             decoded = time.perf_counter()
             lo, hi, rows = _match(piece, by_mint)
             if len(rows):
-                candles = engine.Candles(*piece[2:])
+                candles = engine.Candles(*piece.arrays())
                 engine.replay(candles, alert[rows], lo, hi, rows, rules, compiled, truth, outcomes)
                 if other is not None:
                     optimistic = rules._replace(optimistic=True)
@@ -300,19 +383,25 @@ def _replay(
 
     begun = time.perf_counter()
     with ThreadPoolExecutor(settings.threads) as pool:
-        for decoding, replaying in pool.map(work, plan.loads):
-            spent["slice"] += decoding
-            spent["execution"] += replaying
-    wall, busy = time.perf_counter() - begun, sum(spent.values()) or 1.0
-    for name, seconds in spent.items():  # threads overlap: the wall time, split as the work was
-        recorder.timing[f"{name}_ms"] = wall * 1e3 * seconds / busy
-    absent = np.flatnonzero(truth.status == engine.NO_CANDLES)
+        spent = list(pool.map(work, plan.loads))
+    wall = time.perf_counter() - begun
+    totals = {"slice": sum(d for d, _ in spent), "execution": sum(r for _, r in spent)}
+    for name, seconds in totals.items():  # threads overlap: the wall time, split as the work was
+        recorder.add(name, wall * seconds / (sum(totals.values()) or 1.0))
+    _tell_no_entry_from_no_candles(settings, calls, truth, config.interval)
+    recorder.say(f"{inputs.month}: {len(policies)} policies over {len(plan.loads)} row groups in {wall:.3f} s")
+    return _Replayed(inputs, rules, truth, outcomes, other)
+
+
+def _tell_no_entry_from_no_candles(settings: Settings, calls: pa.Table, truth: "engine.Truth", interval: str) -> None:
+    """A mint without candles in the months read may have some elsewhere: then the call has no entry, not no candles."""
+    from quantbot_pipeline.replay.engine import NO_CANDLES, NO_ENTRY
+
+    absent = np.flatnonzero(truth.status == NO_CANDLES)
     if len(absent):
         mints = calls["mint"].take(pa.array(absent)).to_pylist()
-        known = known_mints(settings.candles_dir, config.interval, list(set(mints)))
-        truth.status[[row for row, mint in zip(absent, mints, strict=True) if mint in known]] = engine.NO_ENTRY
-    recorder.say(f"replayed {len(plan.loads)} row groups in {wall:.3f} s")
-    return _Replayed(calls, rules, truth, outcomes, other, fingerprint)
+        known = known_mints(settings.candles_dir, interval, list(set(mints)))
+        truth.status[[row for row, mint in zip(absent, mints, strict=True) if mint in known]] = NO_ENTRY
 
 
 def _rows_by_mint(calls: pa.Table) -> dict[str, npt.NDArray[np.int64]]:
@@ -337,14 +426,7 @@ def _match(
 # --- artifacts --------------------------------------------------------------------------------------------------------
 
 
-def _report_exclusions(
-    settings: Settings,
-    month: str,
-    replayed: _Replayed,
-    config: BacktestConfig,
-    recorder: _Recorder,
-    rejected_calls: dict[str, int],
-) -> int:
+def _report_exclusions(settings: Settings, replayed: _Replayed, config: BacktestConfig, recorder: _Recorder) -> int:
     """Write one row per excluded call, and one per token and reason of rejected candles; returns the excluded calls."""
     from quantbot_pipeline.replay.truth import excluded
 
@@ -361,17 +443,18 @@ def _report_exclusions(
     }
     with recorder.phase("coverage"):
         left_out = excluded(replayed.truth)
-        ids, mints = replayed.calls["call_id"].to_pylist(), replayed.calls["mint"].to_pylist()
+        calls = replayed.month.calls
+        ids, mints = calls["call_id"].to_pylist(), calls["mint"].to_pylist()
         for row, reason in left_out:
             recorder.report(
                 "warning", "coverage", f"{reason}: {texts[reason].format(**values)}", call_id=ids[row],
                 details={"reason": reason, "mint": mints[row]},
             )  # fmt: skip
-        for details in _rejected_candles(settings, month, replayed, config):
+        for details in _rejected_candles(settings, replayed, config):
             recorder.report(
                 "warning", "coverage", f"{details['rows']} candles rejected: {details['reason']}", details=details
             )
-        for reason, rows in rejected_calls.items():
+        for reason, rows in replayed.month.rejected.items():
             recorder.report(
                 "warning",
                 "plan",
@@ -381,11 +464,9 @@ def _report_exclusions(
     return len(left_out)
 
 
-def _rejected_candles(
-    settings: Settings, month: str, replayed: _Replayed, config: BacktestConfig
-) -> list[dict[str, Any]]:
+def _rejected_candles(settings: Settings, replayed: _Replayed, config: BacktestConfig) -> list[dict[str, Any]]:
     """Rejected candles that a window of this run would have used, counted once each, by token and reason."""
-    calls, truth = replayed.calls, replayed.truth
+    (month, calls, *_), truth = replayed.month, replayed.truth
     by_mint = _rows_by_mint(calls)
     alert = calls["alert_ts_ms"].to_numpy()
     months = list(month_range(month, month_of(int(alert.max()) + _reach_ms(config))))
@@ -406,45 +487,192 @@ def _rejected_candles(
     ]
 
 
-def _write_artifacts(
-    staged: StagedRun, run_type: RunType, replayed: _Replayed, config: BacktestConfig, recorder: _Recorder
-) -> None:
-    from quantbot_pipeline.replay.trades import cost_per_side, trades_table
+# --- recipes ----------------------------------------------------------------------------------------------------------
+
+
+def _path_only(run: _Run) -> None:
+    _write_paths(run, run.replay([]))
+
+
+def _policy(run: _Run) -> None:
+    policies = run.config.parsed_policies()
+    replayed = run.replay(list(policies.values()), both_orders=run.config.both_orders)
+    _write_trades(run, replayed, policies)
+    _write_summary(run, replayed, policies)
+
+
+def _optimization(run: _Run) -> None:
+    search = _search(run.config)
+    replayed = run.replay(search.policies)
+    _write_frontier(run, replayed, search, best_trades=True)
+
+
+def _full(run: _Run) -> None:
+    search, policies = _search(run.config), run.config.parsed_policies()
+    replayed = run.replay([*search.policies, *policies.values()], both_orders=run.config.both_orders)
+    grid, own = _columns(replayed, 0, len(search.policies)), _columns(replayed, len(search.policies), None)
+    _write_paths(run, replayed)
+    _write_trades(run, own, policies)
+    _write_summary(run, own, policies)
+    _write_frontier(run, grid, search, best_trades=False)
+
+
+def _v1_baseline(run: _Run) -> None:
+    from quantbot_pipeline.search import v1
+    from quantbot_pipeline.search.frontier import ALL_CALLERS, Group, caller_groups
+
+    replayed = run.replay([params.policy() for params in v1.GRID])
+    with run.recorder.phase("optimization"):
+        calls, truth = run.inputs.calls, replayed.truth
+        position = v1.entry_order(truth, calls["call_id"])
+        groups = [g for g in caller_groups(calls["caller_name"], truth) if g.name != ALL_CALLERS]
+        optimized = v1.optimize(groups, truth, replayed.outcomes, position, run.cost)
+        grouped = v1.grouped_params(optimized)
+        if grouped is not None:
+            members, mean = grouped
+            together = Group(ALL_CALLERS, np.concatenate([g.rows for g in members]))
+            outcomes = _replay(run.settings, run.inputs, run.config, [mean.policy()], run.recorder).outcomes
+            account = v1.run_account(together, mean, 0, truth, outcomes, position, run.cost)
+            optimized.insert(0, v1.Optimized([account], *v1.flags_of(account)))
+        for one in optimized:
+            counts = {reason: n for reason, n in v1.skip_counts(one.accounts[0]).items() if n}
+            name = one.accounts[0].group.name
+            if counts:
+                text = ", ".join(f"{n} calls skipped: {reason}" for reason, n in counts.items())
+                run.recorder.report("info", "optimization", text, details={"caller_name": name, **counts})
+            if one.flags:
+                flagged = {"caller_name": name, "flags": one.flags}
+                run.recorder.report("info", "optimization", f"best parameters are {one.flags}", details=flagged)
+        ids = calls["call_id"].to_pylist()
+        equity = [row for one in optimized for row in v1.equity_rows(one.accounts[0], ids)]
+        _write_rows(run, "frontier", v1.frontier_rows(optimized, calls, truth))
+        _write_rows(run, "equity", equity)
+
+
+def _walk_forward(run: _Run) -> None:
+    from quantbot_pipeline.replay.engine import concatenate
+    from quantbot_pipeline.search.walk_forward import Evaluated, walk_forward
+
+    config, search = run.config, _search(run.config)
+    hold = parse_policy({"kind": "time_stop", "max_hold_ms": config.horizon_ms})
+    policies = [*search.policies, hold]
+    key = _parameters("walk-forward", config, _bounds(run.inputs.month, config), run.inputs.month)["config_hash"]
+    replays = [run.replay(policies)]
+    for inputs in run.earlier:
+        known = (inputs.month, inputs.fingerprint, key)
+        if known not in run.cache:
+            run.cache[known] = _replay(run.settings, inputs, config, policies, run.recorder)
+        replays.append(run.cache[known])
+    run.cache[(run.inputs.month, run.inputs.fingerprint, key)] = replays[0]
+    with run.recorder.phase("optimization"):
+        starts = [month_start_ms(r.month.month) for r in replays]
+        truth, outcomes = concatenate([r.truth for r in replays], [r.outcomes for r in replays])
+        data = Evaluated(
+            callers=np.concatenate([np.array(r.month.calls["caller_name"].to_pylist(), dtype=object) for r in replays]),
+            month_start=np.repeat(starts, [r.month.calls.num_rows for r in replays]),
+            truth=truth,
+            outcomes=outcomes,
+        )
+        rolling = month_start_ms(months_before(run.inputs.month, config.rolling_months))
+        since = {"anchored": min(starts), "rolling": rolling}
+        constraints, objective = _goals(config)
+        rows = walk_forward(data, starts[0], since, config.horizon_ms, search, run.cost, constraints, objective)
+        _write_rows(run, "walk_forward", rows)
+
+
+RECIPES: dict[Recipe, Callable[[_Run], None]] = {
+    "path-only": _path_only,
+    "policy": _policy,
+    "optimization": _optimization,
+    "full": _full,
+    "v1-baseline": _v1_baseline,
+    "walk-forward": _walk_forward,
+}
+
+
+def _search(config: BacktestConfig) -> "Candidates":
+    from quantbot_pipeline.search.frontier import candidates
+    from quantbot_pipeline.search.grid import parse_grid
+
+    return candidates(parse_grid(config.grid).multiply())
+
+
+def _goals(config: BacktestConfig) -> "tuple[Constraints, Objective]":
+    from quantbot_pipeline.search.objective import Constraints, Objective, parse_model
+
+    constraints = parse_model(Constraints, "constraints", config.constraints)
+    return constraints, parse_model(Objective, "objective", config.objective)
+
+
+def _columns(replayed: _Replayed, first: int, last: int | None) -> _Replayed:
+    """The same replay with some of its policies only."""
+
+    chosen, other = slice(first, last), replayed.other_order
+    return replayed._replace(
+        outcomes=replayed.outcomes.of_policies(chosen), other_order=None if other is None else other.of_policies(chosen)
+    )
+
+
+def _write_rows(run: _Run, artifact: str, rows: list[dict[str, Any]]) -> None:
+    schema = pa.schema([f for f in ARTIFACTS[artifact][1] if f.name != "run_id"])
+    run.staged.write(artifact, pa.Table.from_pylist(rows, schema=schema))
+
+
+def _write_paths(run: _Run, replayed: _Replayed) -> None:
     from quantbot_pipeline.replay.truth import paths_table
 
-    contents = CONTENTS[run_type]
-    c = cost_per_side(config.taker_fee_bps, config.slippage_bps)
-    with recorder.phase("execution"):
-        if "paths" in contents:
-            staged.write("paths", paths_table(replayed.calls, replayed.truth, replayed.rules, config.interval))
-        if "trades" in contents:
-            ids = list(config.parsed_policies())
-            staged.write(
-                "trades", trades_table(replayed.calls, replayed.truth, replayed.outcomes, ids, c, replayed.other_order)
-            )
-        if "summary" in contents:
-            staged.write("summary", _summary(replayed, config.parsed_policies(), c))
+    with run.recorder.phase("execution"):
+        run.staged.write("paths", paths_table(run.inputs.calls, replayed.truth, replayed.rules, run.config.interval))
 
 
-def _summary(replayed: _Replayed, policies: dict[str, Policy], c: float) -> pa.Table:
+def _write_trades(run: _Run, replayed: _Replayed, policies: dict[str, Policy]) -> None:
+    from quantbot_pipeline.replay.trades import trades_table
+
+    with run.recorder.phase("execution"):
+        table = trades_table(
+            run.inputs.calls, replayed.truth, replayed.outcomes, list(policies), run.cost, replayed.other_order
+        )
+        run.staged.write("trades", table)
+
+
+def _write_frontier(run: _Run, replayed: _Replayed, search: "Candidates", *, best_trades: bool) -> None:
+    """The frontier of every caller and, if asked for, the trades of each caller's first policy on its own calls."""
+    from quantbot_pipeline.replay.trades import best_trades_table
+    from quantbot_pipeline.search.frontier import ALL_CALLERS, caller_groups, frontier_table, rank
+
+    calls, truth = run.inputs.calls, replayed.truth
+    with run.recorder.phase("optimization"):
+        groups = caller_groups(calls["caller_name"], truth)
+        rankings = rank(groups, truth, replayed.outcomes, search, run.cost, *_goals(run.config))
+        run.staged.write("frontier", frontier_table(groups, rankings, calls, truth, search))
+        if best_trades:
+            first = {g.name: int(r.order[0]) for g, r in zip(groups, rankings, strict=True) if g.name != ALL_CALLERS}
+            run.staged.write("trades", best_trades_table(calls, truth, replayed.outcomes, search.ids, first, run.cost))
+
+
+def _write_summary(run: _Run, replayed: _Replayed, policies: dict[str, Policy]) -> None:
     from quantbot_pipeline.replay.trades import STATS, aggregate
     from quantbot_pipeline.replay.truth import included_rows
 
     rows = included_rows(replayed.truth)
-    stats = aggregate(replayed.truth, replayed.outcomes, rows, np.array([len(rows)], dtype=np.int64), c)[0]
-    n = len(policies)
-    columns: dict[str, Any] = {
-        "policy_id": pa.array(list(policies), pa.string()),
-        "calls_processed": np.full(n, replayed.calls.num_rows),
-        "calls_excluded": np.full(n, replayed.calls.num_rows - len(rows)),
-        "trades_count": np.full(n, len(rows)),
-        "censored_count": np.full(n, int(replayed.truth.censored[rows].sum())),
-        "policy_params": pa.array([canonical_json(p) for p in policies.values()], pa.string()),
+    ends = np.array([len(rows)], dtype=np.int64)
+    stats = aggregate(replayed.truth, replayed.outcomes, rows, ends, run.cost)[0]
+    calls = run.inputs.calls.num_rows
+    counts = {
+        "calls_processed": calls,
+        "calls_excluded": calls - len(rows),
+        "trades_count": len(rows),
+        "censored_count": int(replayed.truth.censored[rows].sum()),
     }
-    for i, name in enumerate(STATS):
-        columns[name] = pa.array(stats[:, i], mask=np.isnan(stats[:, i]))
-    schema = ARTIFACTS["summary"][1]
-    return pa.table({name: columns[name] for name in schema.names if name != "run_id"})
+    _write_rows(
+        run,
+        "summary",
+        [
+            {"policy_id": name, "policy_params": canonical_json(policy), **counts}
+            | {stat: None if np.isnan(value) else float(value) for stat, value in zip(STATS, values, strict=True)}
+            for (name, policy), values in zip(policies.items(), stats, strict=True)
+        ],
+    )
 
 
 # --- provenance -------------------------------------------------------------------------------------------------------

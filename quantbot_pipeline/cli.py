@@ -4,24 +4,23 @@ Data goes to standard output, everything else to standard error. Exit status: 0 
 2 the input or the arguments are wrong. Imports of heavy libraries happen inside the commands.
 """
 
+import inspect
 import json
+import math
 import os
 import shutil
 import sys
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from pydantic import ValidationError
 
-from quantbot_pipeline.config import BacktestConfig, RunType, make_config
+from quantbot_pipeline.config import BacktestConfig, Recipe, make_config
 from quantbot_pipeline.errors import InputError, QuantbotError
-from quantbot_pipeline.months import contiguous, month_of, month_range, parse_day
+from quantbot_pipeline.months import month_of, month_range, parse_day
 from quantbot_pipeline.settings import Settings
-
-if TYPE_CHECKING:
-    import dagster as dg
 
 app = typer.Typer(
     help="The research lab for calls.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
@@ -47,17 +46,12 @@ PrintAs = Annotated[Output, typer.Option("--output", help="How to print the resu
 
 def main() -> None:
     """Entry point: every foreseen mistake ends in one line and an exit status, never in a traceback."""
-    import click
-
     try:
         status = app(standalone_mode=False)
-    except click.exceptions.Abort:
+    except typer.Abort:
         status = _complain("interrupted", 130)
-    except click.exceptions.NoArgsIsHelpError as e:
-        print(e.format_message(), file=sys.stderr)  # noqa: T201
-        status = 2
-    except click.ClickException as e:
-        status = _complain(e.format_message(), 2)
+    except typer.TyperException as e:
+        status = _complain_of_arguments(e.format_message())
     except InputError as e:
         status = _complain(str(e), 2)
     except QuantbotError as e:
@@ -71,6 +65,13 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def _complain_of_arguments(text: str) -> int:
+    if text.lstrip().startswith("Usage:"):  # no arguments at all: the text is the help
+        _note(text)
+        return 2
+    return _complain(f"{text} (see --help)", 2)
+
+
 def _complain(text: str, status: int) -> int:
     print("quantbot: " + " ".join(text.split()), file=sys.stderr)  # noqa: T201
     return status
@@ -82,7 +83,12 @@ def _note(text: str) -> None:
 
 def _settings(home: Path | None, calls_db: Path | None = None) -> Settings:
     given = {"home": home, "calls_db": calls_db}
-    settings = Settings.model_validate({key: value for key, value in given.items() if value is not None})
+    try:
+        settings = Settings.model_validate({key: value for key, value in given.items() if value is not None})
+    except ValidationError as e:
+        first = e.errors()[0]
+        name = "QUANTBOT_" + "_".join(map(str, first["loc"])).upper()
+        raise InputError(f"{name}: {first['msg']} (given: {first['input']!r})") from None
     if settings.home.exists() and not settings.home.is_dir():
         raise InputError(f"{settings.home}: not a directory; choose another --home")
     if calls_db is not None and not calls_db.exists():
@@ -173,114 +179,145 @@ def _print_report(report: Any, fmt: Output) -> None:
 # --- backtest ---------------------------------------------------------------------------------------------------------
 
 
-@backtest_app.command("path-only")
-def path_only(
-    from_: From,
-    to: To,
-    interval: Annotated[Interval, typer.Option(help="Candle interval.")] = "5m",
-    calls_from_duckdb: CallsDb = None,
-    entry: Annotated[Literal["open", "close"], typer.Option(help="Entry at the open or the close.")] = "open",
-    latency_ms: Annotated[int, typer.Option(help="Delay between alert and entry.")] = 60_000,
-    horizon_hours: Annotated[float, typer.Option(help="Length of the window.")] = 48.0,
-    max_entry_delay_ms: Annotated[int, typer.Option(help="Longest wait for the entry candle.")] = 3_600_000,
-    min_coverage: Annotated[float, typer.Option(help="Least share of candles in a window.")] = 0.0,
-    activity_move_pct: Annotated[float, typer.Option(help="Price move that counts as activity.")] = 0.10,
-    only_changed: OnlyChanged = False,
-    fmt: Format = "table",
-    home: Home = None,
-) -> None:
-    """Truth metrics of every call of the months: peaks, hits, drawdowns."""
-    values = _window(locals()) | {"activity_move_pct": activity_move_pct}
-    _backtest("path-only", values, from_, to, _settings(home, calls_from_duckdb), fmt, only_changed)
+# Options of the backtest commands, {parameter: (annotation, default)}; each command takes some of these groups.
+Options = dict[str, tuple[Any, Any]]
 
 
-@backtest_app.command("policy")
-def policy_command(
-    from_: From,
-    to: To,
-    policy: Annotated[list[str] | None, typer.Option(help="A policy as JSON, or @file.json; repeatable.")] = None,
-    policy_id: Annotated[str | None, typer.Option(help="Name of the policy, if there is only one.")] = None,
-    interval: Annotated[Interval, typer.Option(help="Candle interval.")] = "5m",
-    calls_from_duckdb: CallsDb = None,
-    intrabar: Annotated[
-        Literal["pessimistic", "optimistic"], typer.Option(help="Order of touches in a candle.")
-    ] = "pessimistic",
-    both_orders: Annotated[bool, typer.Option(help="Replay both orders and mark ambiguous trades.")] = False,
-    entry: Annotated[Literal["open", "close"], typer.Option(help="Entry at the open or the close.")] = "open",
-    latency_ms: Annotated[int, typer.Option(help="Delay between alert and entry.")] = 60_000,
-    horizon_hours: Annotated[float, typer.Option(help="Length of the window.")] = 48.0,
-    max_entry_delay_ms: Annotated[int, typer.Option(help="Longest wait for the entry candle.")] = 3_600_000,
-    min_coverage: Annotated[float, typer.Option(help="Least share of candles in a window.")] = 0.0,
-    taker_fee_bps: Annotated[float, typer.Option(help="Fee per side.")] = 30.0,
-    slippage_bps: Annotated[float, typer.Option(help="Slippage per side.")] = 10.0,
-    stop_slippage_bps: Annotated[float, typer.Option(help="Further slippage of protective exits.")] = 0.0,
-    only_changed: OnlyChanged = False,
-    fmt: Format = "table",
-    home: Home = None,
-) -> None:
-    """Replay exit policies over every call of the months: trades and summary."""
-    values = _window(locals()) | {
-        "intrabar": intrabar, "both_orders": both_orders, "policy_id": policy_id, "taker_fee_bps": taker_fee_bps,
-        "slippage_bps": slippage_bps, "stop_slippage_bps": stop_slippage_bps,
-    }  # fmt: skip
-    if policy:
-        values["policies"] = [p for text in policy for p in _read_policies(text)]
-    _backtest("policy", values, from_, to, _settings(home, calls_from_duckdb), fmt, only_changed)
+def _option(kind: Any, default: Any, text: str) -> tuple[Any, Any]:
+    return Annotated[kind, typer.Option(help=text)], default
 
 
-def _window(options: dict[str, Any]) -> dict[str, Any]:
-    names = ("interval", "entry", "latency_ms", "max_entry_delay_ms", "min_coverage")
-    return {name: options[name] for name in names} | {"horizon_ms": round(options["horizon_hours"] * 3_600_000)}
+RANGE: Options = {
+    "from_": (From, inspect.Parameter.empty),
+    "to": (To, inspect.Parameter.empty),
+    "interval": _option(Interval, "5m", "Candle interval."),
+    "calls_from_duckdb": (CallsDb, None),
+    "entry": _option(Literal["open", "close"], "open", "Entry at the open or the close of the entry candle."),
+    "latency_ms": _option(int, 60_000, "Delay between alert and entry."),
+    "horizon_hours": _option(float, 48.0, "Length of the window after the entry."),
+    "max_entry_delay_ms": _option(int, 3_600_000, "Longest wait for the entry candle."),
+    "min_coverage": _option(float, 0.0, "Least share of candles in a window."),
+}
+ACTIVITY: Options = {"activity_move_pct": _option(float, 0.10, "Price move that counts as activity.")}
+COSTS: Options = {
+    "taker_fee_bps": _option(float, 30.0, "Fee per side."),
+    "slippage_bps": _option(float, 10.0, "Slippage per side."),
+    "stop_slippage_bps": _option(float, 0.0, "Further slippage of protective exits."),
+}
+ORDER: Options = {
+    "intrabar": _option(Literal["pessimistic", "optimistic"], "pessimistic", "Order of touches inside a candle.")
+}
+POLICY: Options = {
+    "policy": _option(list[str] | None, None, "A policy as JSON, or @file.json; repeatable."),
+    "policy_id": _option(str | None, None, "Name of the policy, if there is only one."),
+    "both_orders": _option(bool, False, "Replay both orders and mark ambiguous trades."),
+}
+SEARCH: Options = {
+    "constraints": _option(str | None, None, 'Limits as JSON or @file.json, e.g. {"min_trades": 20}.'),
+    "objective": _option(str | None, None, "growth or median, or JSON with a key kind."),
+    "grid": _option(str | None, None, "Levels of the policy grid as JSON or @file.json."),
+}
+ROLLING: Options = {"rolling_months": _option(int, 3, "Months that the rolling scheme learns from.")}
+OUTPUT: Options = {"only_changed": (OnlyChanged, False), "fmt": (Format, "table"), "home": (Home, None)}
 
 
-def _read_policies(text: str) -> list[dict[str, Any]]:
-    """The policies of one `--policy`: a JSON object, a JSON array of them, or @file with either."""
-    where = "--policy"
+def _add_backtest(name: str, recipe: Recipe, text: str, *groups: Options) -> None:
+    """Register a backtest command whose parameters are those of the groups."""
+
+    def command(**given: Any) -> None:
+        _backtest(recipe, given)
+
+    chosen = {key: value for group in (RANGE, *groups, OUTPUT) for key, value in group.items()}
+    command.__doc__ = text
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for key, (annotation, default) in chosen.items()
+        ]
+    )
+    backtest_app.command(name)(command)
+
+
+_add_backtest("path-only", "path-only", "Truth metrics of every call: peaks, hits, drawdowns.", ACTIVITY)
+_add_backtest("policy", "policy", "Replay exit policies over every call: trades and summary.", POLICY, ORDER, COSTS)
+_add_backtest("optimize", "optimization", "Search each caller's policy: the frontier.", SEARCH, ORDER, COSTS)
+_add_backtest("full", "full", "Truth, policy and frontier in one run.", ACTIVITY, POLICY, SEARCH, ORDER, COSTS)
+_add_backtest("baseline", "v1-baseline", "The capital-aware V1 baseline, per caller and grouped.", COSTS)
+_add_backtest(
+    "walk-forward", "walk-forward", "Whether last month's choice held up in this one.", SEARCH, ORDER, COSTS, ROLLING
+)
+
+
+def _config_values(given: dict[str, Any]) -> dict[str, Any]:
+    """The configuration that the options of a backtest command spell."""
+    values = {key: value for key, value in given.items() if key in BacktestConfig.model_fields and value is not None}
+    hours = given["horizon_hours"]
+    if not math.isfinite(hours):
+        raise InputError(f"--horizon-hours {hours}: not a number of hours")
+    values["horizon_ms"] = round(hours * 3_600_000)
+    if given.get("policy"):
+        values["policies"] = [p for text in given["policy"] for p in _read_policies(text)]
+    for key in ("constraints", "grid"):
+        if given.get(key) is not None:
+            values[key] = _read_json(f"--{key}", given[key])
+    if given.get("objective") is not None:
+        text = given["objective"]
+        spelled = {"kind": text} if text.isalpha() else _read_json("--objective", text)
+        values["objective"] = {"kind": spelled} if isinstance(spelled, str) else spelled
+    return values
+
+
+def _read_json(where: str, text: str) -> Any:
+    """The JSON value of an option, or of the file that `@file` names."""
     if text.startswith("@"):
         where = text[1:]
         try:
             text = Path(where).read_text(encoding="utf-8")
         except OSError as e:
-            raise InputError(f"{where}: {e.strerror}; --policy @FILE needs a JSON file") from None
+            raise InputError(f"{where}: {e.strerror}; @FILE needs a JSON file") from None
         except UnicodeDecodeError:
-            raise InputError(f"{where}: not UTF-8 text; --policy @FILE needs a JSON file") from None
+            raise InputError(f"{where}: not UTF-8 text; @FILE needs a JSON file") from None
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as e:
         raise InputError(f"{where}: not valid JSON: {e}") from None
+
+
+def _read_policies(text: str) -> list[dict[str, Any]]:
+    """The policies of one `--policy`: a JSON object, a JSON array of them, or @file with either."""
+    value = _read_json("--policy", text)
     found = value if isinstance(value, list) else [value]
+    if not found:
+        raise InputError("--policy: an empty list; give at least one policy")
     for policy in found:
         if not isinstance(policy, dict):
-            raise InputError(f"{where}: a policy is a JSON object with a key kind (given: {policy!r})")
+            raise InputError(f"--policy: a policy is a JSON object with a key kind (given: {policy!r})")
     return found
 
 
-def _backtest(
-    run_type: RunType, values: dict[str, Any], from_: str, to: str, settings: Settings, fmt: Output, only_changed: bool
-) -> None:
+def _backtest(recipe: Recipe, given: dict[str, Any]) -> None:
+    from_, to, fmt = given["from_"], given["to"], given["fmt"]
+    settings = _settings(given["home"], given["calls_from_duckdb"])
     from_ms, to_ms = parse_day(from_, end=False), parse_day(to, end=True)
     if from_ms >= to_ms:
         raise InputError(f"--from {from_} is after --to {to}; swap them")
-    config = make_config(values | {"from_ms": from_ms, "to_ms": to_ms})
-    runs, failure = _materialize(run_type, config, settings, only_changed=only_changed)
+    config = make_config(_config_values(given) | {"from_ms": from_ms, "to_ms": to_ms})
+    runs, failure = _materialize(recipe, config, settings, only_changed=given["only_changed"])
     if not runs and failure is None:
         _note(f"no calls between {from_} and {to} in {settings.alerts_db}: nothing to backtest")
     for run in runs if fmt == "table" else []:
         run["artifacts"] = ", ".join(f"{name} {rows}" for name, rows in run["artifacts"].items())
     columns = ("run_id", "run_type", "month", "status", "calls", "excluded", "run_dir", "artifacts")
     shown = ("month", "status", "calls", "excluded", "artifacts", "run_id")
-    _print(runs, fmt, f"Runs: {run_type}", shown if fmt == "table" else columns)
+    _print(runs, fmt, f"Runs: {recipe}", shown if fmt == "table" else columns)
     if failure is not None:
         raise QuantbotError(failure)
 
 
 def _materialize(
-    run_type: RunType, config: BacktestConfig, settings: Settings, *, only_changed: bool
+    recipe: Recipe, config: BacktestConfig, settings: Settings, *, only_changed: bool
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Run the job over the months that have calls; returns (committed runs, failure or None).
-
-    One Dagster run per stretch of months, as Dagster itself launches a backfill: months without calls cost nothing.
-    """
+    """Run the recipe over the months that have calls; returns (committed runs, failure or None)."""
     from quantbot_pipeline.market.calls import month_statistics
 
     if config.from_ms is None or config.to_ms is None:
@@ -289,137 +326,22 @@ def _materialize(
     with_calls = [month for month in month_statistics(settings.alerts_db) if month in wanted]
     if not with_calls:
         return [], None
-    import dagster as dg
-
     from quantbot_pipeline.definitions import build_defs
-    from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
+    from quantbot_pipeline.orchestration.launch import launch
     from quantbot_pipeline.orchestration.partitions import months
     from quantbot_pipeline.orchestration.resources import Lab
 
     known = months.get_partition_keys()
-    outside = [month for month in with_calls if month not in known]
-    if outside:
+    inside = [month for month in with_calls if month in known]
+    if outside := [month for month in with_calls if month not in known]:
         _note(
             f"calls of {', '.join(outside)} are outside the month partitions {known[0]} … {known[-1]} and left out "
             "(QUANTBOT_PARTITIONS_START sets the first)"
         )
-    inside = [month for month in with_calls if month in known]
     if not inside:
         return [], None
     lab = Lab(home=str(settings.home), calls_db=str(settings.calls_db) if settings.calls_db else None)
-    job = build_defs({"lab": lab}).resolve_job_def(run_type.replace("-", "_"))
-    launch = LaunchConfig(**config.model_dump(), only_changed=only_changed)
-    runs: list[dict[str, Any]] = []
-    failures: list[str] = []
-    with _instance(settings) as instance, _progress(len(inside), run_type):
-        for stretch in contiguous(inside):
-            result = job.execute_in_process(
-                run_config=dg.RunConfig(
-                    ops={"backtest": launch}, loggers={"console": {"config": {"log_level": "CRITICAL"}}}
-                ),
-                instance=instance,
-                tags={
-                    "dagster/asset_partition_range_start": stretch[0],
-                    "dagster/asset_partition_range_end": stretch[-1],
-                },
-                raise_on_error=False,
-            )
-            runs += _committed(result)
-            failures += [failure] if (failure := _failure(result)) else []
-    return runs, "; ".join(failures) or None
-
-
-def _instance(settings: Settings) -> "dg.DagsterInstance":
-    """The Dagster instance of the home directory: the same one that `quantbot ui` shows."""
-    import dagster as dg
-    import filelock
-
-    prepare_instance(settings)
-    # Two first uses at once would both create the instance's tables.
-    with filelock.FileLock(settings.data_dir / ".dagster-init.lock"):
-        return dg.DagsterInstance.get()
-
-
-def prepare_instance(settings: Settings) -> None:
-    """Point DAGSTER_HOME to the home (unless it is set) and give it a dagster.yaml if it has none."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    folder = Path(os.environ.setdefault("DAGSTER_HOME", str(settings.home)))
-    if folder.is_dir() and not (folder / "dagster.yaml").exists():
-        template = resources.files("quantbot_pipeline.orchestration") / "dagster.yaml"
-        (folder / "dagster.yaml").write_bytes(template.read_bytes())
-
-
-def _progress(total: int, title: str) -> Any:
-    """A progress bar on a terminal, fed by the log lines of finished months; nothing elsewhere."""
-    import contextlib
-    import logging
-
-    if not sys.stderr.isatty():
-        return contextlib.nullcontext()
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=Console(stderr=True)
-    )  # fmt: skip
-    task = bar.add_task(title, total=total)
-
-    class Advance(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if hasattr(record, "month"):
-                bar.update(task, advance=1, description=f"{title} {record.month}")
-
-    logger = logging.getLogger("quantbot_pipeline.backtest")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(Advance())
-    return bar
-
-
-def _committed(result: "dg.ExecuteInProcessResult") -> list[dict[str, Any]]:
-    """One object per run that the Dagster run committed, by month; failed ones too."""
-    from quantbot_pipeline.artifacts.manifest import read_manifest
-
-    folders: dict[str, None] = {}
-    for event in result.all_events:
-        if event.is_step_materialization:
-            metadata = event.step_materialization_data.materialization.metadata
-            if "run_dir" in metadata:
-                folders[str(metadata["run_dir"].value)] = None
-        elif event.is_step_failure and (data := event.step_failure_data.user_failure_data) is not None:
-            failed = data.metadata.get("failed_run_dirs")
-            folders |= dict.fromkeys(failed.value if failed else [])  # type: ignore[arg-type]
-    found = []
-    for folder in folders:
-        manifest = read_manifest(Path(folder))
-        found.append(
-            {
-                "run_id": manifest.run_id,
-                "run_type": manifest.run_type,
-                "month": manifest.month,
-                "status": manifest.status,
-                "calls": manifest.dataset.calls_count,
-                "excluded": manifest.dataset.calls_excluded,
-                "run_dir": folder,
-                "artifacts": {name: entry.rows for name, entry in manifest.artifacts.items()},
-            }
-        )
-    return sorted(found, key=lambda run: run["month"])
-
-
-def _failure(result: "dg.ExecuteInProcessResult") -> str | None:
-    """What went wrong, in one line; raises InputError when it is the user's input."""
-    if result.success:
-        return None
-    for event in result.all_events:
-        if event.is_step_failure:
-            data = event.step_failure_data
-            if data.user_failure_data is not None:
-                text = data.user_failure_data.description or "failed"
-                if "input_error" in data.user_failure_data.metadata:
-                    raise InputError(text)
-                return text
-            return (data.error_display_string or "failed").strip().splitlines()[0]
-    return "the Dagster run failed"
+    return launch(build_defs({"lab": lab}), recipe, config, settings, inside, only_changed=only_changed)
 
 
 @backtest_app.command("catalog-sync")
@@ -555,6 +477,36 @@ def leaderboard_command(
     _print(leaderboard(settings.catalog_db, settings.runs_dir, interval), fmt, "Callers", COLUMNS)
 
 
+@app.command("frontier")
+def frontier_command(
+    caller: Annotated[str | None, typer.Option(help="Caller, or __all__ for all pooled (default: each).")] = None,
+    month: Annotated[str | None, typer.Option(help="Month, YYYY-MM (default: every month).")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Best ranks per caller and month.")] = 20,
+    strategy: Annotated[Literal["grid-search", "v1-baseline"], typer.Option(help="Which search.")] = "grid-search",
+    fmt: Format = "table",
+    home: Home = None,
+) -> None:
+    """The policies that the search ranked best for a caller, from the newest run of each month."""
+    from quantbot_pipeline.reports.search import FRONTIER_COLUMNS, frontier
+
+    settings = _settings(home)
+    if month is not None:
+        parse_day(month, end=False)
+    rows = frontier(
+        settings.catalog_db, settings.runs_dir, caller=caller, month=month, strategy_id=strategy, limit=limit
+    )
+    _print(rows, fmt, "Frontier", FRONTIER_COLUMNS if fmt == "table" else ())
+
+
+@app.command("walk-forward")
+def walk_forward_command(fmt: Format = "table", home: Home = None) -> None:
+    """What choices made on earlier months earned later, per caller and scheme, beside holding and the pooled choice."""
+    from quantbot_pipeline.reports.search import WALK_FORWARD_COLUMNS, walk_forward
+
+    settings = _settings(home)
+    _print(walk_forward(settings.catalog_db, settings.runs_dir), fmt, "Walk-forward", WALK_FORWARD_COLUMNS)
+
+
 @app.command("ui")
 def ui(
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
@@ -562,6 +514,8 @@ def ui(
     home: Home = None,
 ) -> None:
     """Start the Dagster web UI and daemon on this home directory."""
+    from quantbot_pipeline.orchestration.launch import prepare_instance
+
     settings = _settings(home)
     prepare_instance(settings)
     os.environ["QUANTBOT_HOME"] = str(settings.home)
@@ -588,7 +542,9 @@ def demo(fmt: Format = "table", home: Home = None) -> None:
     from quantbot_pipeline.catalog.sync import sync
     from quantbot_pipeline.market.calls import month_statistics
     from quantbot_pipeline.months import month_start_ms, next_month
+    from quantbot_pipeline.reports import render
     from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
+    from quantbot_pipeline.reports.search import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS, frontier, walk_forward
 
     settings = _settings(home)
     if not month_statistics(settings.alerts_db):
@@ -596,18 +552,28 @@ def demo(fmt: Format = "table", home: Home = None) -> None:
     months = list(month_statistics(settings.alerts_db))
     _note(f"backtesting {len(months)} months ({months[0]} … {months[-1]}); the engine compiles once, at its first use")
     span = {"from_ms": month_start_ms(months[0]), "to_ms": month_start_ms(next_month(months[-1]))}
-    run_types: tuple[RunType, ...] = ("path-only", "policy")
-    for run_type in run_types:
-        runs, failure = _materialize(run_type, make_config(span), settings, only_changed=True)
+    recipes: tuple[Recipe, ...] = ("full", "v1-baseline", "walk-forward")
+    for recipe in recipes:
+        runs, failure = _materialize(recipe, make_config(span), settings, only_changed=True)
         if failure:
             raise QuantbotError(failure)
-        _note(f"{run_type}: {len(runs)} runs")
+        _note(f"{recipe}: {len(runs)} runs")
     sync(settings.runs_dir, settings.catalog_db, lock_timeout_s=settings.lock_timeout_s)
+    reports = {
+        "leaderboard": leaderboard(settings.catalog_db, settings.runs_dir),
+        "frontier": frontier(settings.catalog_db, settings.runs_dir, month=months[-1], limit=1),
+        "walk_forward": walk_forward(settings.catalog_db, settings.runs_dir),
+    }
+    if fmt == "json":
+        print(render.to_json([reports]))  # noqa: T201
+        return
+    _print(reports["leaderboard"], fmt, "Callers", COLUMNS)
+    _print(reports["frontier"], fmt, f"The policy each caller deserved in {months[-1]}, in sample", FRONTIER_COLUMNS)
     _print(
-        leaderboard(settings.catalog_db, settings.runs_dir),
+        reports["walk_forward"],
         fmt,
-        "Callers of the sample market (generated data)",
-        COLUMNS,
+        "Walk-forward: what the choice made before each month earned in it",
+        WALK_FORWARD_COLUMNS,
     )
     _note(
         "\nNext:\n  quantbot ui                                   the Dagster web UI\n"

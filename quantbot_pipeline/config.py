@@ -11,12 +11,30 @@ from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, Policy, parse_policy, policy_id
 
 RunType = Literal["path-only", "policy", "optimization", "full"]
+Recipe = Literal["path-only", "policy", "optimization", "full", "v1-baseline", "walk-forward"]
 
-# What each run type writes besides alerts and errors.
-CONTENTS: dict[RunType, tuple[str, ...]] = {
+# The run type under which a recipe's runs are kept; the searches are told apart by `parameters.strategy_id`.
+RUN_TYPES: dict[Recipe, RunType] = {
+    "path-only": "path-only",
+    "policy": "policy",
+    "optimization": "optimization",
+    "full": "full",
+    "v1-baseline": "optimization",
+    "walk-forward": "optimization",
+}
+
+# What each recipe writes besides alerts and errors.
+CONTENTS: dict[Recipe, tuple[str, ...]] = {
     "path-only": ("paths",),
     "policy": ("trades", "summary"),
+    "optimization": ("frontier", "trades"),
+    "full": ("paths", "trades", "summary", "frontier"),
+    "v1-baseline": ("frontier", "equity"),
+    "walk-forward": ("walk_forward",),
 }
+
+
+MAX_SPAN_MS = 3_660 * 86_400_000  # ten years; more is a slip of the unit
 
 
 class BacktestConfig(BaseModel):
@@ -25,10 +43,12 @@ class BacktestConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     interval: Literal["1m", "5m", "15m", "1h"] = Field("5m", description="candle interval to replay")
-    latency_ms: int = Field(60_000, ge=0, description="time between the alert and the earliest entry")
+    latency_ms: int = Field(60_000, ge=0, le=MAX_SPAN_MS, description="time between the alert and the earliest entry")
     entry: Literal["open", "close"] = Field("open", description="buy at the open or at the close of the entry candle")
-    horizon_ms: int = Field(172_800_000, gt=0, description="length of the window after the entry")
-    max_entry_delay_ms: int = Field(3_600_000, ge=0, description="alerts without a candle for longer are excluded")
+    horizon_ms: int = Field(172_800_000, gt=0, le=MAX_SPAN_MS, description="length of the window after the entry")
+    max_entry_delay_ms: int = Field(
+        3_600_000, ge=0, le=MAX_SPAN_MS, description="alerts without a candle for longer are excluded"
+    )
     min_coverage: float = Field(0.0, ge=0, le=1, description="least share of candles that a window must have")
     activity_move_pct: float = Field(0.10, gt=0, lt=1, description="price move that counts as activity")
     intrabar: Literal["pessimistic", "optimistic"] = Field("pessimistic", description="order of touches in a candle")
@@ -40,6 +60,10 @@ class BacktestConfig(BaseModel):
         default_factory=lambda: [dict(p) for p in DEFAULT_POLICIES], description="exit policies, as JSON objects"
     )
     policy_id: str | None = Field(None, description="name of the policy, if there is only one")
+    grid: dict[str, Any] = Field(default_factory=dict, description="levels of the policy grid; empty: the default")
+    constraints: dict[str, Any] = Field(default_factory=dict, description="limits of the search; empty: the default")
+    objective: dict[str, Any] = Field(default_factory=dict, description='{"kind": "growth"} or {"kind": "median"}')
+    rolling_months: int = Field(3, ge=1, description="months that the rolling walk-forward learns from")
     from_ms: int | None = Field(None, description="leave out calls before this UTC time")
     to_ms: int | None = Field(None, description="leave out calls at or after this UTC time")
 
@@ -53,13 +77,20 @@ class BacktestConfig(BaseModel):
         return {policy_id(p): p for p in parsed}
 
 
-REPLAY_KEYS = ("interval", "latency_ms", "entry", "horizon_ms", "max_entry_delay_ms", "min_coverage")
-KEYS: dict[RunType, tuple[str, ...]] = {
-    "path-only": (*REPLAY_KEYS, "activity_move_pct"),
-    "policy": (
-        *REPLAY_KEYS, "intrabar", "both_orders", "taker_fee_bps", "slippage_bps", "stop_slippage_bps", "policies", "policy_id",
-    ),
-}  # fmt: skip
+_WINDOW = ("interval", "latency_ms", "entry", "horizon_ms", "max_entry_delay_ms", "min_coverage")
+_COSTS = ("taker_fee_bps", "slippage_bps", "stop_slippage_bps")
+_SEARCH = ("intrabar", *_COSTS, "grid", "constraints", "objective")
+_POLICY = ("intrabar", "both_orders", *_COSTS, "policies", "policy_id")
+
+# The part of the configuration that a recipe's results depend on: its hash tells configurations apart.
+KEYS: dict[Recipe, tuple[str, ...]] = {
+    "path-only": (*_WINDOW, "activity_move_pct"),
+    "policy": (*_WINDOW, *_POLICY),
+    "optimization": (*_WINDOW, *_SEARCH),
+    "full": tuple(dict.fromkeys((*_WINDOW, "activity_move_pct", *_POLICY, *_SEARCH))),
+    "v1-baseline": (*_WINDOW, *_COSTS),
+    "walk-forward": (*_WINDOW, *_SEARCH, "rolling_months"),
+}
 
 
 def make_config(values: dict[str, Any]) -> BacktestConfig:
@@ -70,4 +101,11 @@ def make_config(values: dict[str, Any]) -> BacktestConfig:
         first = e.errors()[0]
         raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']} (given: {first['input']!r})") from None
     config.parsed_policies()
+    if config.grid or config.constraints or config.objective:
+        from quantbot_pipeline.search.grid import parse_grid
+        from quantbot_pipeline.search.objective import Constraints, Objective, parse_model
+
+        parse_grid(config.grid).multiply()
+        parse_model(Constraints, "constraints", config.constraints)
+        parse_model(Objective, "objective", config.objective)
     return config

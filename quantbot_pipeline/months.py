@@ -24,6 +24,12 @@ def next_month(month: str) -> str:
     return f"{year + number // 12:04d}-{number % 12 + 1:02d}"
 
 
+def months_before(month: str, n: int) -> str:
+    """The month `n` months earlier."""
+    index = int(month[:4]) * 12 + int(month[5:7]) - 1 - n
+    return f"{index // 12:04d}-{index % 12 + 1:02d}"
+
+
 def month_range(first: str, last: str) -> Iterator[str]:
     """All months from `first` to `last`, both included."""
     while first <= last:

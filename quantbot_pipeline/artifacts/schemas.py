@@ -40,7 +40,16 @@ FRONTIER = _schema(
     """run_id:s caller_name:s policy_params:s meets_constraints:b objective_score:f avg_return_bps:f? median_return_bps:f?
     stop_out_rate:f? rank:i policy_id:s trades:i calls_excluded:i distinct_mints:i censored_count:i loss_rate:f?
     es95_bps:f? p95_drawdown_bps:f? stressed_avg_return_bps:f? avg_time_exposed_ms:f? avg_tail_capture:f? violations:s
-    is_pareto:b"""
+    is_pareto:b flags:s? skipped_max_positions:i? skipped_below_min_size:i?"""
+)
+EQUITY = _schema("run_id:s caller_name:s policy_id:s ts_ms:i event:s call_id:s size:f cash:f equity:f")
+WALK_FORWARD = _schema(
+    """run_id:s caller_name:s scheme:s policy_id:s? policy_params:s? pooled:b train_calls:i test_calls:i
+    in_sample_avg_return_bps:f? in_sample_median_return_bps:f? in_sample_stop_out_rate:f? in_sample_es95_bps:f?
+    out_of_sample_trades:i out_of_sample_avg_return_bps:f out_of_sample_median_return_bps:f out_of_sample_stop_out_rate:f
+    out_of_sample_es95_bps:f efficiency:f? hold_trades:i hold_avg_return_bps:f hold_median_return_bps:f hold_stop_out_rate:f
+    hold_es95_bps:f pooled_policy_id:s? pooled_trades:i pooled_avg_return_bps:f pooled_median_return_bps:f
+    pooled_stop_out_rate:f pooled_es95_bps:f"""
 )
 ERRORS = _schema("run_id:s timestamp:s level:s phase:s call_id:s? message:s details:s?")
 
@@ -51,13 +60,21 @@ ARTIFACTS: dict[str, tuple[str, pa.Schema]] = {
     "trades": ("policy/trades.parquet", TRADES),
     "summary": ("results/summary.parquet", SUMMARY),
     "frontier": ("results/frontier.parquet", FRONTIER),
+    "walk_forward": ("results/walk_forward.parquet", WALK_FORWARD),
+    "equity": ("results/equity.parquet", EQUITY),
     "errors": ("errors/errors.parquet", ERRORS),
 }
 
 
 def conform(artifact_type: str, table: pa.Table) -> pa.Table:
-    """`table` with exactly the columns of its schema, in order. Raises ValueError when a value does not fit."""
+    """`table` with exactly the columns of its schema, in order; absent nullable ones are null.
+
+    Raises ValueError when a value does not fit.
+    """
     schema = ARTIFACTS[artifact_type][1]
+    absent = [field for field in schema if field.nullable and field.name not in table.schema.names]
+    for field in absent:
+        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     for field in schema:
         if not field.nullable and table[field.name].null_count:
             raise ValueError(f"{artifact_type}.{field.name} must not be null ({table[field.name].null_count} rows are)")

@@ -75,15 +75,29 @@ def artifact_path(catalog: Path, base: Path, run_id: str, artifact_type: str) ->
     return (base / found[artifact_type]).absolute()
 
 
-def newest_runs_with(catalog: Path, artifact_type: str, interval: str | None = None) -> list[str]:
-    """Directories (relative to the base) of the newest completed run of each month that holds the artifact, by month."""
+def newest_runs_with(
+    catalog: Path,
+    artifact_type: str,
+    *,
+    interval: str | None = None,
+    month: str | None = None,
+    strategy_id: str | None = None,
+) -> list[str]:
+    """Directories (relative to the base) of the newest completed run of each month that holds the artifact, by month.
+
+    `strategy_id` tells the searches apart (grid-search, v1-baseline, walk-forward); a full run counts as a grid search.
+    """
     with reading(catalog) as con:
         rows = con.execute(
-            """SELECT run_dir FROM backtest_runs_catalog JOIN backtest_artifacts_catalog USING (run_id)
-               WHERE status = 'completed' AND artifact_type = ? AND (?::VARCHAR IS NULL OR dataset_interval = ?)
-               QUALIFY row_number() OVER (PARTITION BY month ORDER BY backtest_runs_catalog.created_at DESC, run_id DESC) = 1
+            """SELECT run_dir FROM backtest_runs_catalog r JOIN backtest_artifacts_catalog a USING (run_id)
+               WHERE status = 'completed' AND artifact_type = $artifact
+                 AND ($interval::VARCHAR IS NULL OR dataset_interval = $interval)
+                 AND ($month::VARCHAR IS NULL OR month = $month)
+                 AND ($strategy::VARCHAR IS NULL OR
+                      coalesce(json_extract_string(parameters_json, '$.strategy_id'), 'grid-search') = $strategy)
+               QUALIFY row_number() OVER (PARTITION BY month ORDER BY r.created_at DESC, run_id DESC) = 1
                ORDER BY month""",
-            [artifact_type, interval, interval],
+            {"artifact": artifact_type, "interval": interval, "month": month, "strategy": strategy_id},
         ).fetchall()
     return [run_dir for (run_dir,) in rows]
 

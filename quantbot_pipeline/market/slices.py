@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,10 @@ class Piece(NamedTuple):
     high: npt.NDArray[np.float64]
     low: npt.NDArray[np.float64]
     close: npt.NDArray[np.float64]
+
+    def arrays(self) -> tuple[Any, ...]:
+        """ts, open, high, low, close."""
+        return self[2:]
 
 
 class Load(Protocol):
@@ -173,12 +177,12 @@ def _decode(path: Path, group: int) -> Piece:
 def _token(piece: Piece, i: int) -> Piece:
     rows = slice(piece.offsets[i], piece.offsets[i + 1])
     size = np.array([0, rows.stop - rows.start], dtype=np.int64)
-    return Piece([piece.mints[i]], size, *(array[rows] for array in piece[2:]))  # type: ignore[arg-type]
+    return Piece([piece.mints[i]], size, *(array[rows] for array in piece.arrays()))
 
 
 def _concat(mint: str, first: Piece, second: Piece) -> Piece:
     size = np.array([0, len(first.ts) + len(second.ts)], dtype=np.int64)
-    return Piece([mint], size, *(np.concatenate(pair) for pair in zip(first[2:], second[2:], strict=True)))  # type: ignore[arg-type]
+    return Piece([mint], size, *(np.concatenate(pair) for pair in zip(first.arrays(), second.arrays(), strict=True)))
 
 
 def _read_tail(path: Path, until: Mapping[str, int]) -> dict[str, Piece]:
@@ -193,6 +197,6 @@ def _read_tail(path: Path, until: Mapping[str, int]) -> dict[str, Piece]:
                 token = _token(piece, i)
                 stop = int(np.searchsorted(token.ts, until[mint]))
                 if stop:
-                    kept = (array[:stop].copy() for array in token[2:])  # lets go of the decoded row group
+                    kept = (array[:stop].copy() for array in token.arrays())  # lets go of the decoded row group
                     tails[mint] = Piece([mint], np.array([0, stop], dtype=np.int64), *kept)
     return tails

@@ -9,6 +9,7 @@ the earliest of its events, and that one candle is replayed step by step as the 
 Floating-point expressions are those of the contract (`p0*(1-s)`, `M*(1-trail)`, …), so results equal a plain loop's bits.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numba
@@ -68,7 +69,7 @@ class Truth(NamedTuple):
     candles: npt.NDArray[np.int64]
     observed: npt.NDArray[np.int64]
     censored: npt.NDArray[np.uint8]
-    peak: npt.NDArray[np.float64]
+    peak: npt.NDArray[np.float64]  # a price: the highest high, or the entry price
     t_peak: npt.NDArray[np.int64]
     t_multiple: npt.NDArray[np.int64]  # (C, 3): 2x, 3x, 4x
     dd_bps: npt.NDArray[np.float64]
@@ -84,6 +85,20 @@ class Outcomes(NamedTuple):
     reason: npt.NDArray[np.uint8]
     fills: npt.NDArray[np.uint16]
     mae_bps: npt.NDArray[np.float64]
+
+    def of_policies(self, chosen: slice) -> "Outcomes":
+        """The outcomes of some policies only."""
+        return Outcomes(*(np.ascontiguousarray(array[:, chosen]) for array in self))  # type: ignore[arg-type]
+
+    def of_chosen(self, rows: npt.NDArray[np.int64], column: npt.NDArray[np.int64]) -> "Outcomes":
+        """One policy per call, shape (len(rows), 1)."""
+        return Outcomes(*(array[rows, column][:, None] for array in self))  # type: ignore[arg-type]
+
+
+def concatenate(truths: Sequence[Truth], outcomes: Sequence[Outcomes]) -> tuple[Truth, Outcomes]:
+    """Several replays with the same policies as one."""
+    joined = Truth(*(np.concatenate(parts) for parts in zip(*truths, strict=True)))
+    return joined, Outcomes(*(np.concatenate(parts) for parts in zip(*outcomes, strict=True)))
 
 
 def empty_truth(calls: int) -> Truth:
@@ -280,9 +295,9 @@ def _replay_calls(candles, alert_ts, lo, hi, rows, rules, policies, truth, outco
         for q in range(n_pair):
             act = policies.pair_up[q]
             keep = policies.pair_keep[q]
-            start = np.int32(0) if up_px[act] <= p0 else up_at[act]
+            start = 0 if up_px[act] <= p0 else int(up_at[act])
             if q > 0 and policies.pair_up[q - 1] == act:
-                start = pair_at[q - 1]  # a wider trail cannot fire before a tighter one
+                start = int(pair_at[q - 1])  # a wider trail cannot fire before a tighter one
             pair_at[q] = NEVER
             if start != NEVER:
                 _find_trail(

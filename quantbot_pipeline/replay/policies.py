@@ -139,13 +139,16 @@ def _no_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _explain(error: ValidationError) -> str:
     """The first complaint in one line: path of the key, what is wrong, what was given."""
     first = error.errors()[0]
-    kinds = {"fixed_stop", "time_stop", "trailing_stop", "ladder", "combo"}
+    location = first["loc"]
     path = ""
-    for part in first["loc"]:
+    for i, part in enumerate(location):
+        # pydantic puts the union's tag behind the place of the union: at the top, and behind an index of `policies`
+        is_tag = i == 0 or (isinstance(location[i - 1], int) and i > 1 and location[i - 2] == "policies")
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part not in kinds:
-            path += f".{part}" if path else str(part)
+        elif not is_tag:
+            name = part if part.isidentifier() else repr(part)
+            path += f".{name}" if path else name
     if first["type"].startswith("union_tag"):
         path = f"{path}.kind" if path else "kind"
     given = repr(first["input"])
@@ -295,8 +298,9 @@ def compile_policies(policies: Sequence[Policy], activity_move_pct: float = 0.10
 
 
 def compiled_key(policy: Policy) -> tuple[object, ...]:
-    """Equal for two policies that trade alike on every path: the basis of de-duplication in a grid."""
-    return tuple(_terms(policy))
+    """Equal for two policies that trade alike on every path (only the name of a stop may differ): de-duplicates a grid."""
+    terms = _terms(policy)
+    return tuple(terms._replace(stop_reason=STOP_LOSS))
 
 
 def _slots(table: Sequence[Any]) -> dict[Any, int]:

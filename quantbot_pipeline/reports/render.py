@@ -16,9 +16,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 def to_json(rows: Sequence[dict[str, Any]]) -> str:
     """An array with one object per row; NaN and infinities become null."""
-    return json.dumps(
-        [{k: _plain(v) for k, v in row.items()} for row in rows], indent=1, ensure_ascii=False, allow_nan=False
-    )
+    return json.dumps([_plain(row) for row in rows], indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
@@ -55,6 +53,10 @@ def print_table(rows: Sequence[dict[str, Any]], title: str, columns: Sequence[st
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, datetime):

@@ -191,7 +191,7 @@ def test_an_unknown_key_that_is_spelled_like_a_kind_is_named_too(key: str) -> No
     ids=repr,
 )
 def test_the_edges_of_the_ranges_are_accepted(policy: dict[str, Any]) -> None:
-    assert compile_policies([parse_policy(policy)]).count == 1
+    assert len(compile_policies([parse_policy(policy)]).stop) == 1
 
 
 # --- canonical JSON ---------------------------------------------------------------------------------------------------
@@ -433,11 +433,15 @@ def test_rules_that_never_decide_leave_no_trace(policy: dict[str, Any], same: di
     assert compiled_key(parse_policy(policy)) == compiled_key(parse_policy(same))
 
 
-def test_a_hard_stop_is_not_a_stop() -> None:
-    """They trade alike, but under another reason."""
-    hard = combo(trail(activation_pct=5, hard_stop_pct=0.1))
-    assert compiled_key(parse_policy(hard)) != compiled_key(parse_policy(combo(trail(activation_pct=5), fixed())))
+def test_a_hard_stop_trades_like_a_stop_under_another_name() -> None:
+    """A grid needs only one of the two, a trade has to tell them apart."""
+    hard = parse_policy(combo(trail(activation_pct=5, hard_stop_pct=0.1)))
+    plain = parse_policy(combo(trail(activation_pct=5), fixed()))
+    assert compiled_key(hard) == compiled_key(plain)
+    compiled = compile_policies([hard, plain])
+    assert compiled.stop[0] == compiled.stop[1]
+    assert compiled.stop_reason[0] != compiled.stop_reason[1]
 
 
 def test_nothing_compiles_too() -> None:
-    assert compile_policies([]).count == 0
+    assert len(compile_policies([]).stop) == 0

@@ -1,29 +1,46 @@
-"""The backtests: one multi-asset whose chosen outputs decide which run type is made, one committed run per month.
+"""The backtests: three multi-assets over months, each making one committed run per month.
 
-A range of months is one Dagster run. Months are independent: each is committed and reported on its own; one that fails
-leaves the others standing, and the run fails at its end naming it. The work is in `quantbot_pipeline.backtest`.
+`backtest` makes truth, policy and frontier artifacts in one pass; which of its outputs are chosen decides the run type.
+`v1_baseline` and `walk_forward` are searches of their own. A range of months is one Dagster run; months are independent: each
+is committed and reported on its own, one that fails leaves the others standing, and the run fails at its end naming it.
+The work is in `quantbot_pipeline.backtest`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field, create_model
 
-from quantbot_pipeline.config import CONTENTS, BacktestConfig, RunType
+from quantbot_pipeline.config import BacktestConfig, Recipe
 from quantbot_pipeline.orchestration.assets.inputs import SINGLE_RUN
 from quantbot_pipeline.orchestration.partitions import months
 from quantbot_pipeline.orchestration.resources import Lab
 
 if TYPE_CHECKING:
     from quantbot_pipeline.backtest import MonthResult
+    from quantbot_pipeline.errors import QuantbotError
+
+Key = tuple[str, str]
 
 # asset key → (artifact, what it is)
-OUTPUTS: dict[tuple[str, str], tuple[str, str]] = {
+BACKTEST: dict[Key, tuple[str, str]] = {
     ("truth", "paths"): ("paths", "What the price did after each call: peaks, 2x/3x/4x hits, drawdowns, activity."),
-    ("policy", "trades"): ("trades", "What each exit policy would have earned on each call, after costs."),
+    ("policy", "trades"): ("trades", "What exit policies would have earned on each call, after costs."),
     ("policy", "summary"): ("summary", "Return, risk and exposure statistics of each policy over the month's calls."),
+    ("results", "frontier"): ("frontier", "Every policy of the grid for every caller, ranked under constraints."),
 }
+V1: dict[Key, tuple[str, str]] = {
+    ("results", "v1_frontier"): (
+        "frontier",
+        "The capital-aware V1 baseline: thirty parameter pairs per caller, by final capital.",
+    ),
+    ("results", "v1_equity"): ("equity", "The equity curve of each caller's best V1 account."),
+}
+WALK_FORWARD: dict[Key, tuple[str, str]] = {
+    ("results", "walk_forward"): ("walk_forward", "What the choice made before the month earned in it."),
+}
+OUTPUTS = BACKTEST | V1 | WALK_FORWARD
 
 _fields: dict[str, Any] = {name: (f.annotation, f) for name, f in BacktestConfig.model_fields.items()}
 _fields["only_changed"] = (
@@ -33,15 +50,18 @@ _fields["only_changed"] = (
 LaunchConfig: Any = create_model("LaunchConfig", __base__=dg.Config, **_fields)
 
 
-def run_type_of(artifacts: set[str]) -> RunType:
-    """The run type whose contents cover the chosen artifacts with the least besides."""
-    covering = [t for t, contents in CONTENTS.items() if artifacts <= set(contents)]
-    return min(covering, key=lambda t: len(CONTENTS[t])) if covering else "full"
+def recipe_of(artifacts: set[str]) -> Recipe:
+    """The recipe of the `backtest` asset for the chosen artifacts: the narrow one, or everything in one run."""
+    narrow: dict[Recipe, set[str]] = {
+        "path-only": {"paths"},
+        "policy": {"trades", "summary"},
+        "optimization": {"frontier"},
+    }
+    return next((recipe for recipe, contents in narrow.items() if artifacts <= contents), "full")
 
 
-@dg.multi_asset(
-    name="backtest",
-    specs=[
+def _specs(outputs: dict[Key, tuple[str, str]]) -> list[dg.AssetSpec]:
+    return [
         dg.AssetSpec(
             list(key),
             deps=[["inputs", "alerts"], ["inputs", "candles"]],
@@ -49,65 +69,97 @@ def run_type_of(artifacts: set[str]) -> RunType:
             description=description,
             kinds={"parquet"},
         )
-        for key, (_, description) in OUTPUTS.items()
-    ],
-    can_subset=True,
-    partitions_def=months,
-    backfill_policy=SINGLE_RUN,
-)
-def backtest(
-    context: dg.AssetExecutionContext,
-    config: LaunchConfig,
-    lab: Lab,
-) -> Iterator[dg.MaterializeResult]:
+        for key, (_, description) in outputs.items()
+    ]
+
+
+@dg.multi_asset(specs=_specs(BACKTEST), can_subset=True, partitions_def=months, backfill_policy=SINGLE_RUN)
+def backtest(context: dg.AssetExecutionContext, config: LaunchConfig, lab: Lab) -> Iterator[dg.MaterializeResult]:
     """Replay the calls of each month and commit one run per month."""
+    chosen = [key for key in BACKTEST if dg.AssetKey(list(key)) in context.selected_asset_keys]
+    yield from _run_months(context, config, lab, recipe_of({BACKTEST[key][0] for key in chosen}), chosen)
+
+
+@dg.multi_asset(specs=_specs(V1), partitions_def=months, backfill_policy=SINGLE_RUN)
+def v1_baseline(context: dg.AssetExecutionContext, config: LaunchConfig, lab: Lab) -> Iterator[dg.MaterializeResult]:
+    """Optimize the capital-aware baseline per caller and for the grouped account."""
+    yield from _run_months(context, config, lab, "v1-baseline", list(V1))
+
+
+@dg.multi_asset(specs=_specs(WALK_FORWARD), partitions_def=months, backfill_policy=SINGLE_RUN)
+def walk_forward(context: dg.AssetExecutionContext, config: LaunchConfig, lab: Lab) -> Iterator[dg.MaterializeResult]:
+    """Apply the policy chosen on the months before to this month. Earlier months are read in the body: the declared
+    dependency is this month's inputs, so that a range of months stays one run."""
+    yield from _run_months(context, config, lab, "walk-forward", list(WALK_FORWARD))
+
+
+def _run_months(
+    context: dg.AssetExecutionContext, config: LaunchConfig, lab: Lab, recipe: Recipe, keys: Sequence[Key]
+) -> Iterator[dg.MaterializeResult]:
     from quantbot_pipeline.artifacts.manifest import DagsterRef
-    from quantbot_pipeline.backtest import RunFailedError, run_month
+    from quantbot_pipeline.backtest import ReplayCache, RunFailedError, run_month
     from quantbot_pipeline.config import make_config
     from quantbot_pipeline.errors import InputError
 
     settings = lab.settings()
-    chosen = [key for key in OUTPUTS if dg.AssetKey(list(key)) in context.selected_asset_keys]
-    run_type = run_type_of({OUTPUTS[key][0] for key in chosen})
     values = config.model_dump()
     only_changed = values.pop("only_changed")
-    committed: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
-    failed: dict[str, RunFailedError] = {}
+    committed: dict[str, dict[Key, dict[str, Any]]] = {}
+    failed: dict[str, QuantbotError] = {}
+    cache: ReplayCache = {}
     try:
         backtest_config = make_config(values)
         for month in context.partition_keys:
             reference = DagsterRef(
-                run_id=context.run_id, partition_key=month, asset_keys=["/".join(key) for key in chosen]
+                run_id=context.run_id, partition_key=month, asset_keys=["/".join(key) for key in keys]
             )
             try:
                 result = run_month(
-                    settings, run_type, month, backtest_config, only_changed=only_changed, dagster=reference
+                    settings,
+                    recipe,
+                    month,
+                    backtest_config,
+                    only_changed=only_changed,
+                    dagster=reference,
+                    cache=cache,
                 )
-            except RunFailedError as e:
+            except (RunFailedError, InputError) as e:
                 failed[month] = e
-                context.log.error(str(e))
+                context.log.error(f"{month}: {str(e).removeprefix(f'{month}: ')}")
                 continue
-            committed[month] = {key: _metadata(OUTPUTS[key][0], result) for key in chosen}
+            committed[month] = {key: _metadata(OUTPUTS[key][0], result) for key in keys}
+        if failed:
+            raise _failure(failed, of=len(context.partition_keys))
     except InputError as e:
-        _report_committed(context, committed)
         raise dg.Failure(str(e), metadata={"input_error": True}, allow_retries=False) from None
-    if failed:
+    except BaseException:
+        # Whatever ends the run (a bad month, a full disk, Terminate in the UI): months that are done count as done.
         _report_committed(context, committed)
-        raise dg.Failure(
-            f"{len(failed)} of {len(context.partition_keys)} months failed: " + "; ".join(map(str, failed.values())),
-            metadata={"failed_run_dirs": dg.MetadataValue.json([str(e.run_dir) for e in failed.values()])},
-            allow_retries=False,
-        )
+        raise
     for month, by_key in committed.items():
         for key, metadata in by_key.items():
             context.add_asset_metadata(metadata, asset_key=list(key), partition_key=month)
-    for key in chosen:
+    for key in keys:
         yield dg.MaterializeResult(asset_key=list(key))
 
 
-def _report_committed(
-    context: dg.AssetExecutionContext, committed: dict[str, dict[tuple[str, str], dict[str, Any]]]
-) -> None:
+def _failure(failed: dict[str, "QuantbotError"], of: int) -> dg.Failure:
+    """One error for all months that failed: each reason once, with its months and where the failed runs lie."""
+    from quantbot_pipeline.errors import InputError
+
+    reasons: dict[str, list[str]] = {}
+    for month, error in failed.items():
+        reasons.setdefault(str(error).removeprefix(f"{month}: "), []).append(month)
+    metadata: dict[str, Any] = {
+        "failed_run_dirs": dg.MetadataValue.json([str(e.run_dir) for e in failed.values() if hasattr(e, "run_dir")])
+    }
+    if len(failed) == of and all(isinstance(e, InputError) for e in failed.values()):
+        metadata["input_error"] = True
+    text = "; ".join(f"{', '.join(months)}: {reason}" for reason, months in reasons.items())
+    return dg.Failure(f"{len(failed)} of {of} months failed: {text}", metadata=metadata, allow_retries=False)
+
+
+def _report_committed(context: dg.AssetExecutionContext, committed: dict[str, dict[Key, dict[str, Any]]]) -> None:
     """Record the months that are done although the run as a whole fails."""
     for month, by_key in committed.items():
         for key, metadata in by_key.items():
@@ -123,8 +175,7 @@ def _metadata(artifact: str, result: "MonthResult | None") -> dict[str, Any]:
 
     manifest = result.manifest
     entry = manifest.artifacts[artifact]
-    table = read_artifact(result.run_dir, manifest, artifact)
-    numbers, best = highlights(artifact, table)
+    numbers, best = highlights(artifact, read_artifact(result.run_dir, manifest, artifact))
     metadata: dict[str, Any] = {
         "calls": manifest.dataset.calls_count,
         "excluded": manifest.dataset.calls_excluded,

@@ -31,15 +31,22 @@ def alerts(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
 )
 def candles(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
     """The candles of a month in `data/candles/`: rows and bytes per interval, and rows that failed validity."""
+    from quantbot_pipeline.errors import InputError
     from quantbot_pipeline.market.candles import INTERVALS_MS
     from quantbot_pipeline.market.slices import month_rows
 
     settings = lab.settings()
     for month in context.partition_keys:
-        sizes = {interval: month_rows(settings.candles_dir, interval, month) for interval in INTERVALS_MS}
-        metadata: dict[str, int] = {f"rows_{interval}": rows for interval, (rows, _, _) in sizes.items() if rows}
-        metadata["rows"] = sum(rows for rows, _, _ in sizes.values())
-        metadata["rejected_rows"] = sum(rejected for _, rejected, _ in sizes.values())
-        metadata["bytes"] = sum(size for _, _, size in sizes.values())
-        context.add_asset_metadata(metadata, asset_key=context.asset_key, partition_key=month)
+        sizes: dict[str, tuple[int, int, int]] = {}
+        unreadable: dict[str, str] = {}
+        for interval in INTERVALS_MS:
+            try:
+                sizes[interval] = month_rows(settings.candles_dir, interval, month)
+            except InputError as e:  # one bad file must not keep the other months from being backtested
+                unreadable[f"unreadable_{interval}"] = str(e)
+                context.log.error(f"{month}: {e}")
+        rows, rejected, size = (sum(column) for column in zip(*sizes.values(), (0, 0, 0), strict=True))
+        metadata = {f"rows_{interval}": n for interval, (n, _, _) in sizes.items() if n}
+        metadata |= {"rows": rows, "rejected_rows": rejected, "bytes": size}
+        context.add_asset_metadata(metadata | unreadable, asset_key=context.asset_key, partition_key=month)
     return dg.MaterializeResult()

@@ -1,0 +1,170 @@
+"""Launching jobs in this process, in the same instance as the UI: what the command line calls.
+
+Belongs here: the home's Dagster instance, one in-process run per stretch of months, and what a finished run says. Does not:
+printing, exit statuses.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dagster as dg
+import filelock
+
+from quantbot_pipeline.config import BacktestConfig, Recipe
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.months import contiguous
+from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
+from quantbot_pipeline.orchestration.jobs import RECIPE_JOBS
+from quantbot_pipeline.settings import Settings
+
+
+class Launched(NamedTuple):
+    """What a launch committed, one object per run and by month (failed ones too), and what went wrong, if anything."""
+
+    runs: list[dict[str, Any]]
+    failure: str | None
+
+
+def launch(
+    defs: dg.Definitions,
+    recipe: Recipe,
+    config: BacktestConfig,
+    settings: Settings,
+    months: Sequence[str],
+    *,
+    only_changed: bool,
+) -> Launched:
+    """Run a recipe's job over ascending `months`; raises InputError when the input is at fault.
+
+    One Dagster run per stretch of months, as Dagster itself launches a backfill: months in a gap cost nothing.
+    """
+    job_name, op, _, _ = RECIPE_JOBS[recipe]
+    job = defs.resolve_job_def(job_name)
+    run_config = dg.RunConfig(
+        ops={op: LaunchConfig(**config.model_dump(), only_changed=only_changed)},
+        loggers={"console": {"config": {"log_level": "CRITICAL"}}},
+    )
+    runs: list[dict[str, Any]] = []
+    failures: list[str] = []
+    with open_instance(settings) as instance, _progress(len(months), recipe):
+        for stretch in contiguous(list(months)):
+            result = job.execute_in_process(
+                run_config=run_config,
+                instance=instance,
+                tags={
+                    "dagster/asset_partition_range_start": stretch[0],
+                    "dagster/asset_partition_range_end": stretch[-1],
+                },
+                raise_on_error=False,
+            )
+            runs += _committed(result)
+            failures += [failure] if (failure := _failure(result)) else []
+    return Launched(runs, "; ".join(failures) or None)
+
+
+def open_instance(settings: Settings) -> dg.DagsterInstance:
+    """The Dagster instance of the home directory: the same one that `quantbot ui` shows."""
+    prepare_instance(settings)
+    # Two first uses at once would both create the instance's tables.
+    with filelock.FileLock(settings.data_dir / ".dagster-init.lock"):
+        return dg.DagsterInstance.get()
+
+
+def prepare_instance(settings: Settings) -> None:
+    """Point DAGSTER_HOME to the home (unless it is set) and give it a dagster.yaml if it has none."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    folder = Path(os.environ.setdefault("DAGSTER_HOME", str(settings.home)))
+    if not folder.is_absolute() or not folder.is_dir():
+        raise InputError(
+            f"DAGSTER_HOME={folder}: not an absolute path of an existing directory; create it, or unset it"
+        )
+    if not (folder / "dagster.yaml").exists():
+        template = resources.files("quantbot_pipeline.orchestration") / "dagster.yaml"
+        (folder / "dagster.yaml").write_bytes(template.read_bytes())
+
+
+@contextlib.contextmanager
+def _progress(total: int, title: str) -> Iterator[None]:
+    """A progress bar on a terminal, fed by the log lines of finished months; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total)
+
+        class Advance(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                if month := getattr(record, "month", None):
+                    bar.update(task, advance=1, description=f"{title} {month}")
+
+        logger, handler = logging.getLogger("quantbot_pipeline.backtest"), Advance()
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
+
+def _committed(result: dg.ExecuteInProcessResult) -> list[dict[str, Any]]:
+    """One object per run that the Dagster run committed, by month; failed ones too."""
+    from quantbot_pipeline.artifacts.manifest import read_manifest
+
+    folders: dict[str, None] = {}
+    for event in result.all_events:
+        if event.is_step_materialization:
+            metadata = event.step_materialization_data.materialization.metadata
+            if "run_dir" in metadata:
+                folders[str(metadata["run_dir"].value)] = None
+        elif event.is_step_failure and (data := event.step_failure_data.user_failure_data) is not None:
+            failed = data.metadata.get("failed_run_dirs")
+            folders |= dict.fromkeys(failed.value if failed else [])  # type: ignore[arg-type]
+    found = []
+    for folder in folders:
+        manifest = read_manifest(Path(folder))
+        found.append(
+            {
+                "run_id": manifest.run_id,
+                "run_type": manifest.run_type,
+                "month": manifest.month,
+                "status": manifest.status,
+                "calls": manifest.dataset.calls_count,
+                "excluded": manifest.dataset.calls_excluded,
+                "run_dir": folder,
+                "artifacts": {name: entry.rows for name, entry in manifest.artifacts.items()},
+            }
+        )
+    return sorted(found, key=lambda run: run["month"])
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> str | None:
+    """What went wrong, in one line; raises InputError when it is the user's input."""
+    if result.success:
+        return None
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            if data.user_failure_data is not None:
+                text = data.user_failure_data.description or "failed"
+                if "input_error" in data.user_failure_data.metadata:
+                    raise InputError(text)
+                return text
+            return _root_cause(data.error)
+    return "the Dagster run failed"
+
+
+def _root_cause(error: Any) -> str:
+    """Dagster wraps what an asset raised; the innermost exception is the one that says something."""
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return "failed" if error is None else error.message.strip()

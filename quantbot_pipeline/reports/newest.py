@@ -1,0 +1,32 @@
+"""The newest run of every month that holds an artifact, verified and as one table: what every report starts from."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from quantbot_pipeline.artifacts.manifest import read_manifest
+from quantbot_pipeline.artifacts.schemas import ARTIFACTS
+from quantbot_pipeline.artifacts.verify import read_artifact
+from quantbot_pipeline.catalog.query import newest_runs_with
+
+
+def load_newest(
+    catalog: Path,
+    base: Path,
+    artifact_type: str,
+    *,
+    interval: str | None = None,
+    month: str | None = None,
+    strategy_id: str | None = None,
+) -> pa.Table:
+    """The artifact's rows with a column `month`, month after month; no rows without any run.
+
+    Raises IntegrityError when a file is not what was committed, InputError when there is no catalog.
+    """
+    tables = []
+    for run_dir in newest_runs_with(catalog, artifact_type, interval=interval, month=month, strategy_id=strategy_id):
+        manifest = read_manifest(base / run_dir)
+        table = read_artifact(base / run_dir, manifest, artifact_type)
+        tables.append(table.append_column("month", pa.repeat(pa.scalar(manifest.month), table.num_rows)))
+    empty = ARTIFACTS[artifact_type][1].append(pa.field("month", pa.string())).empty_table()
+    return pa.concat_tables([empty, *tables])

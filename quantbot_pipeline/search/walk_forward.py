@@ -1,0 +1,138 @@
+"""Walk-forward: what the choice made before a month earned in it, beside holding to the horizon and the pooled choice.
+
+Training sees only calls whose whole window ended before the month began, so the choice cannot know the future. Sources:
+docs/semantics.md, "Walk-forward"; Pardo, "The Evaluation and Optimization of Trading Strategies" (walk-forward efficiency).
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from quantbot_pipeline.replay.engine import INCLUDED, Outcomes, Truth
+from quantbot_pipeline.replay.trades import RANKING_STATS, STATS, aggregate
+from quantbot_pipeline.search.frontier import ALL_CALLERS, Candidates, Group, Ranking, rank
+from quantbot_pipeline.search.objective import Constraints, Objective
+
+SCHEMES = ("anchored", "rolling")
+MIN_TRAIN_CALLS = 10
+MEASURES = {
+    "avg_return_bps": "avg_return_bps",
+    "median_return_bps": "median_return_bps",
+    "stop_out_rate": "stop_out_rate",
+    "es95_bps": "es95_bps",
+}
+
+
+class Evaluated(NamedTuple):
+    """The replay of every call up to and including the tested month: caller, month start (UTC ms), truth and outcomes.
+
+    `outcomes` columns are the candidates and, last, holding to the horizon.
+    """
+
+    callers: npt.NDArray[np.object_]
+    month_start: npt.NDArray[np.int64]
+    truth: Truth
+    outcomes: Outcomes
+
+
+def train_rows(data: Evaluated, month_start: int, since: int, horizon_ms: int) -> npt.NDArray[np.int64]:
+    """Included calls of months in [since, month_start) whose window ends by the month's start."""
+    return np.flatnonzero(
+        (data.truth.status == INCLUDED)
+        & (data.month_start >= since)
+        & (data.month_start < month_start)
+        & (data.truth.entry_ts + horizon_ms <= month_start)
+    )
+
+
+def walk_forward(
+    data: Evaluated,
+    month_start: int,
+    since: Mapping[str, int],
+    horizon_ms: int,
+    found: Candidates,
+    c: float,
+    constraints: Constraints,
+    objective: Objective,
+) -> list[dict[str, Any]]:
+    """Rows of the `walk_forward` artifact without `run_id`: per scheme, all callers pooled and each caller of the month.
+
+    since: {scheme: start (UTC ms) of the first month it may learn from}.
+    """
+    test = _by_caller(data, np.flatnonzero(data.month_start == month_start))
+    tested = {name: rows[data.truth.status[rows] == INCLUDED] for name, rows in test.items()}
+    searched = data.outcomes.of_policies(slice(len(found.ids)))
+    rows = []
+    for scheme in SCHEMES:
+        train = _by_caller(data, train_rows(data, month_start, since[scheme], horizon_ms))
+        groups = [
+            Group(n, r) for n, r in train.items() if n == ALL_CALLERS or (n in test and len(r) >= MIN_TRAIN_CALLS)
+        ]
+        groups = [g for g in groups if len(g.rows)]
+        ranked = dict(
+            zip(
+                (g.name for g in groups),
+                rank(groups, data.truth, searched, found, c, constraints, objective),
+                strict=True,
+            )
+        )
+        for name, test_rows in tested.items():
+            own = train.get(name, np.empty(0, np.int64))
+            pooled = len(own) < MIN_TRAIN_CALLS
+            choice = ranked.get(ALL_CALLERS if pooled else name)
+            rows.append(
+                {
+                    "caller_name": name,
+                    "scheme": scheme,
+                    "pooled": pooled,
+                    "train_calls": len(train.get(ALL_CALLERS, own)) if pooled else len(own),
+                    "test_calls": len(test_rows),
+                }
+                | _judge(data, test_rows, choice, found, c)
+                | _beside(data, test_rows, ranked.get(ALL_CALLERS), found, c)
+            )
+    return rows
+
+
+def _by_caller(data: Evaluated, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
+    """{caller: rows}, all callers pooled first, then in byte order."""
+    callers = data.callers[rows]
+    names = sorted(set(callers), key=lambda name: str(name).encode())
+    return {ALL_CALLERS: rows} | {name: rows[callers == name] for name in names}
+
+
+def _judge(
+    data: Evaluated, test: npt.NDArray[np.int64], ranking: Ranking | None, found: Candidates, c: float
+) -> dict[str, Any]:
+    best = None if ranking is None else ranking.best()
+    out = _measure(data, test, best, c, "out_of_sample")
+    if best is None or ranking is None:
+        inside: dict[str, Any] = {f"in_sample_{name}": None for name in MEASURES}
+        return {"policy_id": None, "policy_params": None, "efficiency": None, **inside, **out}
+    inside = {f"in_sample_{name}": float(ranking.stats[best, STATS.index(column)]) for name, column in MEASURES.items()}
+    trained, earned = inside["in_sample_avg_return_bps"], out["out_of_sample_avg_return_bps"]
+    efficiency = earned / trained if trained > 0 and out["out_of_sample_trades"] else None
+    return {"policy_id": found.ids[best], "policy_params": found.texts[best], "efficiency": efficiency, **inside, **out}
+
+
+def _beside(
+    data: Evaluated, test: npt.NDArray[np.int64], pooled: Ranking | None, found: Candidates, c: float
+) -> dict[str, Any]:
+    hold = _measure(data, test, data.outcomes.exit_px.shape[1] - 1, c, "hold")
+    best = None if pooled is None else pooled.best()
+    everyone = _measure(data, test, best, c, "pooled")
+    return {**hold, "pooled_policy_id": None if best is None else found.ids[best], **everyone}
+
+
+def _measure(data: Evaluated, rows: npt.NDArray[np.int64], column: int | None, c: float, prefix: str) -> dict[str, Any]:
+    """Trades and returns of one policy on some calls; no policy is no trade, and no trade earns 0."""
+    if column is None or not len(rows):
+        return {f"{prefix}_trades": 0, **{f"{prefix}_{name}": 0.0 for name in MEASURES}}
+    single = data.outcomes.of_policies(slice(column, column + 1))
+    stats = aggregate(data.truth, single, rows, np.array([len(rows)], dtype=np.int64), c, stats=RANKING_STATS)[0, 0]
+    return {
+        f"{prefix}_trades": len(rows),
+        **{f"{prefix}_{name}": float(stats[STATS.index(column_name)]) for name, column_name in MEASURES.items()},
+    }
