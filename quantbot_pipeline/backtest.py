@@ -35,9 +35,9 @@ from quantbot_pipeline.artifacts.manifest import (
 )
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS, ERRORS
 from quantbot_pipeline.artifacts.verify import check_run
-from quantbot_pipeline.config import KEYS, RUN_TYPES, BacktestConfig, Recipe
+from quantbot_pipeline.config import CONTENTS, KEYS, RUN_TYPES, BacktestConfig, Recipe
 from quantbot_pipeline.errors import IntegrityError, QuantbotError
-from quantbot_pipeline.market.calls import month_statistics, read_calls
+from quantbot_pipeline.market.calls import call_features, month_statistics, read_calls
 from quantbot_pipeline.market.candles import INTERVALS_MS
 from quantbot_pipeline.market.slices import CandlePlan, Load, Piece, known_mints, plan_slices, read_rejected
 from quantbot_pipeline.months import iso_ms, iso_now, month_of, month_range, month_start_ms, months_before, next_month
@@ -144,6 +144,7 @@ class _Run:
     config: BacktestConfig
     inputs: _Month
     earlier: list[_Month]
+    features: pa.Table | None
     staged: StagedRun
     recorder: _Recorder
     cache: ReplayCache
@@ -185,8 +186,10 @@ def run_month(
         if inputs is None:
             return None
         earlier = _earlier_months(settings, month, config) if recipe == "walk-forward" else []
-        hashes = [inputs.fingerprint, *(m.fingerprint for m in earlier)]
-        fingerprint = hashes[0] if not earlier else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+        features = call_features(settings.alerts_db, *bounds) if "features" in CONTENTS[recipe] else None
+        fingerprint = _hash(
+            inputs.fingerprint, *(m.fingerprint for m in earlier), *([content_sha256(features)] if features else [])
+        )
     parameters = _parameters(recipe, config, bounds, month)
     calls = inputs.calls.num_rows
     if only_changed and (found := find_unchanged(settings, recipe, month, parameters["config_hash"], fingerprint)):
@@ -195,7 +198,7 @@ def run_month(
     sweep_staging(settings.runs_dir, settings.staging_max_age_s)
     with StagedRun(settings.runs_dir, month) as staged:
         recorder.say(f"run {staged.run_id}: {recipe} {month}, {calls} calls")
-        run = _Run(settings, config, inputs, earlier, staged, recorder, {} if cache is None else cache)
+        run = _Run(settings, config, inputs, earlier, features, staged, recorder, {} if cache is None else cache)
         failure = None
         try:
             staged.write("alerts", inputs.calls)
@@ -291,8 +294,11 @@ def _load(settings: Settings, month: str, config: BacktestConfig, bounds: tuple[
     if not calls.num_rows:
         return None
     plan = _plan_candles(settings, month, calls, config)
-    text = "\n".join([content_sha256(calls), *plan.fingerprint])
-    return _Month(month, calls, rejected, plan, hashlib.sha256(text.encode()).hexdigest())
+    return _Month(month, calls, rejected, plan, _hash(content_sha256(calls), *plan.fingerprint))
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _earlier_months(settings: Settings, month: str, config: BacktestConfig) -> list[_Month]:
@@ -491,7 +497,7 @@ def _rejected_candles(settings: Settings, replayed: _Replayed, config: BacktestC
 
 
 def _path_only(run: _Run) -> None:
-    _write_paths(run, run.replay([]))
+    _write_truth(run, run.replay([]))
 
 
 def _policy(run: _Run) -> None:
@@ -511,7 +517,7 @@ def _full(run: _Run) -> None:
     search, policies = _search(run.config), run.config.parsed_policies()
     replayed = run.replay([*search.policies, *policies.values()], both_orders=run.config.both_orders)
     grid, own = _columns(replayed, 0, len(search.policies)), _columns(replayed, len(search.policies), None)
-    _write_paths(run, replayed)
+    _write_truth(run, replayed)
     _write_trades(run, own, policies)
     _write_summary(run, own, policies)
     _write_frontier(run, grid, search, best_trades=False)
@@ -618,11 +624,12 @@ def _write_rows(run: _Run, artifact: str, rows: list[dict[str, Any]]) -> None:
     run.staged.write(artifact, pa.Table.from_pylist(rows, schema=schema))
 
 
-def _write_paths(run: _Run, replayed: _Replayed) -> None:
+def _write_truth(run: _Run, replayed: _Replayed) -> None:
     from quantbot_pipeline.replay.truth import paths_table
 
     with run.recorder.phase("execution"):
         run.staged.write("paths", paths_table(run.inputs.calls, replayed.truth, replayed.rules, run.config.interval))
+        run.staged.write("features", run.features)
 
 
 def _write_trades(run: _Run, replayed: _Replayed, policies: dict[str, Policy]) -> None:

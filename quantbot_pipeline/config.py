@@ -25,10 +25,10 @@ RUN_TYPES: dict[Recipe, RunType] = {
 
 # What each recipe writes besides alerts and errors.
 CONTENTS: dict[Recipe, tuple[str, ...]] = {
-    "path-only": ("paths",),
+    "path-only": ("paths", "features"),
     "policy": ("trades", "summary"),
     "optimization": ("frontier", "trades"),
-    "full": ("paths", "trades", "summary", "frontier"),
+    "full": ("paths", "features", "trades", "summary", "frontier"),
     "v1-baseline": ("frontier", "equity"),
     "walk-forward": ("walk_forward",),
 }

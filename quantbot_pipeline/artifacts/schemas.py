@@ -25,6 +25,10 @@ PATHS = _schema(
     t_3x_ms:i? hit_4x:b t_4x_ms:i? dd_bps:f dd_to_2x_bps:f? alert_to_activity_ms:i? peak_multiple:f
     entry_ts_ms:i entry_delay_ms:i t_peak_ms:i? observed_ms:i coverage:f censored:b"""
 )
+FEATURES = _schema(
+    """run_id:s call_id:s features:s caller_prior_calls:i hour_utc:i mint_age_ms:i? mint_prior_callers:i mint_prior_calls:i
+    since_callers_last_call_ms:i? weekday_utc:i"""
+)
 TRADES = _schema(
     """run_id:s policy_id:s call_id:s entry_ts_ms:i entry_px:f exit_ts_ms:i exit_px:f exit_reason:s
     realized_return_bps:f stop_out:b max_adverse_excursion_bps:f time_exposed_ms:i tail_capture:f?
@@ -57,6 +61,7 @@ ERRORS = _schema("run_id:s timestamp:s level:s phase:s call_id:s? message:s deta
 ARTIFACTS: dict[str, tuple[str, pa.Schema]] = {
     "alerts": ("inputs/alerts.parquet", ALERTS),
     "paths": ("truth/paths.parquet", PATHS),
+    "features": ("features/features.parquet", FEATURES),
     "trades": ("policy/trades.parquet", TRADES),
     "summary": ("results/summary.parquet", SUMMARY),
     "frontier": ("results/frontier.parquet", FRONTIER),

@@ -215,6 +215,46 @@ def read_calls(store: Path, from_ms: int, to_ms: int) -> MonthCalls:
     return MonthCalls(calls, dict(rejected))
 
 
+FEATURES = (
+    "caller_prior_calls",
+    "hour_utc",
+    "mint_age_ms",
+    "mint_prior_callers",
+    "mint_prior_calls",
+    "since_callers_last_call_ms",
+    "weekday_utc",
+)
+
+
+def call_features(store: Path, from_ms: int, to_ms: int) -> pa.Table:
+    """What was known when each call of the range was made, from strictly earlier calls of the whole store.
+
+    Columns: call_id, and int64 FEATURES (ages and times in ms, null without an earlier call; weekday 1 = Monday), and
+    `features`, the same as a JSON object with sorted keys; ordered by (alert_ts_ms, call_id).
+    """
+    pairs = ", ".join(f"'{name}', {name}" for name in FEATURES)
+    with _reading(store) as con:
+        return con.sql(
+            f"""WITH history AS (
+                  SELECT call_id, alert_ts_ms,
+                         hour(make_timestamp_ms(alert_ts_ms)) AS hour_utc,
+                         isodow(make_timestamp_ms(alert_ts_ms)) AS weekday_utc,
+                         count(*) OVER of_caller AS caller_prior_calls,
+                         alert_ts_ms - max(alert_ts_ms) OVER of_caller AS since_callers_last_call_ms,
+                         count(*) OVER of_mint AS mint_prior_calls,
+                         count(DISTINCT caller_name) OVER of_mint AS mint_prior_callers,
+                         alert_ts_ms - min(alert_ts_ms) OVER of_mint AS mint_age_ms
+                  FROM alerts WHERE alert_ts_ms < $to_ms
+                  WINDOW of_caller AS (PARTITION BY caller_name ORDER BY alert_ts_ms
+                                       RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
+                         of_mint AS (PARTITION BY mint ORDER BY alert_ts_ms
+                                     RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING))
+                SELECT call_id, json_object({pairs})::VARCHAR AS features, {", ".join(FEATURES)} FROM history
+                WHERE alert_ts_ms >= $from_ms ORDER BY alert_ts_ms, call_id""",
+            params={"from_ms": from_ms, "to_ms": to_ms},
+        ).to_arrow_table()
+
+
 def month_statistics(store: Path) -> dict[str, dict[str, int]]:
     """{month: calls, callers, mints} of every month that has calls, ascending."""
     if not store.exists():

@@ -6,6 +6,7 @@ the month's end; those few tokens are stitched together with their rows in the f
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -121,9 +122,12 @@ def month_rows(store: Path, interval: str, month: str) -> tuple[int, int, int]:
     return counts[0], counts[1], sum(path.stat().st_size for path in (valid, rejected) if path.exists())
 
 
-def _open(path: Path) -> pq.ParquetFile:
+@contextmanager
+def _open(path: Path) -> Iterator[pq.ParquetFile]:
+    """A store file; whatever is wrong with it or its pages is an InputError. A flipped bit is an error, never a price."""
     try:
-        return pq.ParquetFile(path, memory_map=True, read_dictionary=["mint"])
+        with pq.ParquetFile(path, memory_map=True, read_dictionary=["mint"], page_checksum_verification=True) as file:
+            yield file
     except (pa.ArrowException, OSError) as e:
         raise InputError(
             f"{path}: the candle store is not readable ({str(e)[:120]}); delete the file and ingest its candles again"

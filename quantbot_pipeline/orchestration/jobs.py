@@ -9,7 +9,12 @@ INPUTS = dg.AssetSelection.keys(["inputs", "alerts"], ["inputs", "candles"])
 
 # recipe → (job, asset (op) that runs it, its outputs, description)
 RECIPE_JOBS: dict[Recipe, tuple[str, str, list[Key], str]] = {
-    "path-only": ("path_only", "backtest", [("truth", "paths")], "Truth only: what the price did after each call."),
+    "path-only": (
+        "path_only",
+        "backtest",
+        [("truth", "paths"), ("truth", "features")],
+        "Truth only: what the price did after each call.",
+    ),
     "policy": (
         "policy",
         "backtest",

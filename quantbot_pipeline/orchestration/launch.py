@@ -17,7 +17,7 @@ import dagster as dg
 import filelock
 
 from quantbot_pipeline.config import BacktestConfig, Recipe
-from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.errors import InputError, QuantbotError
 from quantbot_pipeline.months import contiguous
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
 from quantbot_pipeline.orchestration.jobs import RECIPE_JOBS
@@ -40,7 +40,7 @@ def launch(
     *,
     only_changed: bool,
 ) -> Launched:
-    """Run a recipe's job over ascending `months`; raises InputError when the input is at fault.
+    """Run a recipe's job over ascending `months`; raises InputError when the input is at fault and nothing was made.
 
     One Dagster run per stretch of months, as Dagster itself launches a backfill: months in a gap cost nothing.
     """
@@ -51,7 +51,7 @@ def launch(
         loggers={"console": {"config": {"log_level": "CRITICAL"}}},
     )
     runs: list[dict[str, Any]] = []
-    failures: list[str] = []
+    failures: list[QuantbotError] = []
     with open_instance(settings) as instance, _progress(len(months), recipe):
         for stretch in contiguous(list(months)):
             result = job.execute_in_process(
@@ -63,9 +63,12 @@ def launch(
                 },
                 raise_on_error=False,
             )
-            runs += _committed(result)
+            runs += _committed(instance, result.run_id)
             failures += [failure] if (failure := _failure(result)) else []
-    return Launched(runs, "; ".join(failures) or None)
+    text = "; ".join(map(str, failures))
+    if failures and not runs and all(isinstance(failure, InputError) for failure in failures):
+        raise InputError(text)
+    return Launched(runs, text or None)
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
@@ -116,12 +119,17 @@ def _progress(total: int, title: str) -> Iterator[None]:
             logger.removeHandler(handler)
 
 
-def _committed(result: dg.ExecuteInProcessResult) -> list[dict[str, Any]]:
-    """One object per run that the Dagster run committed, by month; failed ones too."""
+def _committed(instance: dg.DagsterInstance, run_id: str) -> list[dict[str, Any]]:
+    """One object per run that the Dagster run committed, by month; failed ones too.
+
+    From the event log: the result of a run does not hold the months that were reported before it failed.
+    """
     from quantbot_pipeline.artifacts.manifest import read_manifest
 
     folders: dict[str, None] = {}
-    for event in result.all_events:
+    for event in (entry.dagster_event for entry in instance.all_logs(run_id)):
+        if event is None:
+            continue
         if event.is_step_materialization:
             metadata = event.step_materialization_data.materialization.metadata
             if "run_dir" in metadata:
@@ -147,20 +155,18 @@ def _committed(result: dg.ExecuteInProcessResult) -> list[dict[str, Any]]:
     return sorted(found, key=lambda run: run["month"])
 
 
-def _failure(result: dg.ExecuteInProcessResult) -> str | None:
-    """What went wrong, in one line; raises InputError when it is the user's input."""
+def _failure(result: dg.ExecuteInProcessResult) -> QuantbotError | None:
+    """What went wrong; an InputError when it is the user's input."""
     if result.success:
         return None
     for event in result.all_events:
         if event.is_step_failure:
             data = event.step_failure_data
             if data.user_failure_data is not None:
-                text = data.user_failure_data.description or "failed"
-                if "input_error" in data.user_failure_data.metadata:
-                    raise InputError(text)
-                return text
-            return _root_cause(data.error)
-    return "the Dagster run failed"
+                kind = InputError if "input_error" in data.user_failure_data.metadata else QuantbotError
+                return kind(data.user_failure_data.description or "failed")
+            return QuantbotError(_root_cause(data.error))
+    return QuantbotError("the Dagster run failed")
 
 
 def _root_cause(error: Any) -> str:

@@ -19,13 +19,16 @@ from quantbot_pipeline.orchestration.resources import Lab
 
 if TYPE_CHECKING:
     from quantbot_pipeline.backtest import MonthResult
-    from quantbot_pipeline.errors import QuantbotError
 
 Key = tuple[str, str]
 
 # asset key → (artifact, what it is)
 BACKTEST: dict[Key, tuple[str, str]] = {
     ("truth", "paths"): ("paths", "What the price did after each call: peaks, 2x/3x/4x hits, drawdowns, activity."),
+    ("truth", "features"): (
+        "features",
+        "What was known when each call was made: earlier calls of its caller and token.",
+    ),
     ("policy", "trades"): ("trades", "What exit policies would have earned on each call, after costs."),
     ("policy", "summary"): ("summary", "Return, risk and exposure statistics of each policy over the month's calls."),
     ("results", "frontier"): ("frontier", "Every policy of the grid for every caller, ranked under constraints."),
@@ -53,7 +56,7 @@ LaunchConfig: Any = create_model("LaunchConfig", __base__=dg.Config, **_fields)
 def recipe_of(artifacts: set[str]) -> Recipe:
     """The recipe of the `backtest` asset for the chosen artifacts: the narrow one, or everything in one run."""
     narrow: dict[Recipe, set[str]] = {
-        "path-only": {"paths"},
+        "path-only": {"paths", "features"},
         "policy": {"trades", "summary"},
         "optimization": {"frontier"},
     }
@@ -97,15 +100,15 @@ def _run_months(
     context: dg.AssetExecutionContext, config: LaunchConfig, lab: Lab, recipe: Recipe, keys: Sequence[Key]
 ) -> Iterator[dg.MaterializeResult]:
     from quantbot_pipeline.artifacts.manifest import DagsterRef
-    from quantbot_pipeline.backtest import ReplayCache, RunFailedError, run_month
+    from quantbot_pipeline.backtest import ReplayCache, run_month
     from quantbot_pipeline.config import make_config
-    from quantbot_pipeline.errors import InputError
+    from quantbot_pipeline.errors import InputError, QuantbotError
 
     settings = lab.settings()
     values = config.model_dump()
     only_changed = values.pop("only_changed")
     committed: dict[str, dict[Key, dict[str, Any]]] = {}
-    failed: dict[str, QuantbotError] = {}
+    failed: dict[str, Exception] = {}
     cache: ReplayCache = {}
     try:
         backtest_config = make_config(values)
@@ -123,9 +126,9 @@ def _run_months(
                     dagster=reference,
                     cache=cache,
                 )
-            except (RunFailedError, InputError) as e:
+            except Exception as e:
                 failed[month] = e
-                context.log.error(f"{month}: {str(e).removeprefix(f'{month}: ')}")
+                context.log.error(f"{month}: {_reason(month, e)}", exc_info=not isinstance(e, QuantbotError))
                 continue
             committed[month] = {key: _metadata(OUTPUTS[key][0], result) for key in keys}
         if failed:
@@ -133,7 +136,7 @@ def _run_months(
     except InputError as e:
         raise dg.Failure(str(e), metadata={"input_error": True}, allow_retries=False) from None
     except BaseException:
-        # Whatever ends the run (a bad month, a full disk, Terminate in the UI): months that are done count as done.
+        # Whatever ends the run (a bad month, Terminate in the UI): months that are done count as done.
         _report_committed(context, committed)
         raise
     for month, by_key in committed.items():
@@ -143,13 +146,20 @@ def _run_months(
         yield dg.MaterializeResult(asset_key=list(key))
 
 
-def _failure(failed: dict[str, "QuantbotError"], of: int) -> dg.Failure:
+def _reason(month: str, error: Exception) -> str:
+    from quantbot_pipeline.errors import QuantbotError
+
+    known = isinstance(error, QuantbotError)
+    return str(error).removeprefix(f"{month}: ") if known else f"{type(error).__name__}: {error}"
+
+
+def _failure(failed: dict[str, Exception], of: int) -> dg.Failure:
     """One error for all months that failed: each reason once, with its months and where the failed runs lie."""
     from quantbot_pipeline.errors import InputError
 
     reasons: dict[str, list[str]] = {}
     for month, error in failed.items():
-        reasons.setdefault(str(error).removeprefix(f"{month}: "), []).append(month)
+        reasons.setdefault(_reason(month, error), []).append(month)
     metadata: dict[str, Any] = {
         "failed_run_dirs": dg.MetadataValue.json([str(e.run_dir) for e in failed.values() if hasattr(e, "run_dir")])
     }
