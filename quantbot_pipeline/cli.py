@@ -43,13 +43,15 @@ OnlyChanged = Annotated[bool, typer.Option(help="Keep runs whose inputs, code an
 # A command whose --format already means the input's format prints in the format of --output.
 PrintAs = Annotated[Output, typer.Option("--output", help="How to print the result.")]
 
+INTERRUPTED = 130  # as shells report Ctrl-C
+
 
 def main() -> None:
     """Entry point: every foreseen mistake ends in one line and an exit status, never in a traceback."""
     try:
         status = app(standalone_mode=False)
-    except typer.Abort:
-        status = _complain("interrupted", 130)
+        if status == INTERRUPTED:
+            _complain("interrupted; what is committed stays", INTERRUPTED)
     except typer.TyperException as e:
         status = _complain_of_arguments(e.format_message())
     except InputError as e:
@@ -179,6 +181,8 @@ def _print_report(report: Any, fmt: Output) -> None:
 # --- backtest ---------------------------------------------------------------------------------------------------------
 
 
+RUN_COLUMNS = ("run_id", "run_type", "month", "status", "calls", "excluded", "run_dir", "artifacts", "unchanged")
+
 # Options of the backtest commands, {parameter: (annotation, default)}; each command takes some of these groups.
 Options = dict[str, tuple[Any, Any]]
 
@@ -298,26 +302,37 @@ def _read_policies(text: str) -> list[dict[str, Any]]:
 def _backtest(recipe: Recipe, given: dict[str, Any]) -> None:
     from_, to, fmt = given["from_"], given["to"], given["fmt"]
     settings = _settings(given["home"], given["calls_from_duckdb"])
-    from_ms, to_ms = parse_day(from_, end=False), parse_day(to, end=True)
-    if from_ms >= to_ms:
-        raise InputError(f"--from {from_} is after --to {to}; swap them")
-    config = make_config(_config_values(given) | {"from_ms": from_ms, "to_ms": to_ms})
+    config = make_config(_config_values(given) | _days(from_, to))
     runs, failure = _materialize(recipe, config, settings, only_changed=given["only_changed"])
     if not runs and failure is None:
         _note(f"no calls between {from_} and {to} in {settings.alerts_db}: nothing to backtest")
-    for run in runs if fmt == "table" else []:
-        run["artifacts"] = ", ".join(f"{name} {rows}" for name, rows in run["artifacts"].items())
-    columns = ("run_id", "run_type", "month", "status", "calls", "excluded", "run_dir", "artifacts")
-    shown = ("month", "status", "calls", "excluded", "artifacts", "run_id")
-    _print(runs, fmt, f"Runs: {recipe}", shown if fmt == "table" else columns)
+    _print_runs(runs, fmt, f"Runs: {recipe}")
     if failure is not None:
         raise QuantbotError(failure)
 
 
+def _days(from_: str, to: str) -> dict[str, int]:
+    """`--from` and `--to` as the bounds of a configuration."""
+    from_ms, to_ms = parse_day(from_, end=False), parse_day(to, end=True)
+    if from_ms >= to_ms:
+        raise InputError(f"--from {from_} is after --to {to}; swap them")
+    return {"from_ms": from_ms, "to_ms": to_ms}
+
+
+def _print_runs(runs: list[dict[str, Any]], fmt: Output, title: str) -> None:
+    if fmt != "table":
+        _print(runs, fmt, title, RUN_COLUMNS)
+        return
+    shown = [
+        run | {"artifacts": ", ".join(f"{name} {rows}" for name, rows in run["artifacts"].items())} for run in runs
+    ]
+    _print(shown, fmt, title, ("month", "run_type", "status", "calls", "excluded", "artifacts", "run_id"))
+
+
 def _materialize(
-    recipe: Recipe, config: BacktestConfig, settings: Settings, *, only_changed: bool
+    recipe: Recipe | Literal["everything"], config: BacktestConfig, settings: Settings, *, only_changed: bool
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Run the recipe over the months that have calls; returns (committed runs, failure or None)."""
+    """Run the recipe (or every one) over the months that have calls; returns (committed runs, failure or None)."""
     from quantbot_pipeline.market.calls import month_statistics
 
     if config.from_ms is None or config.to_ms is None:
@@ -327,6 +342,7 @@ def _materialize(
     if not with_calls:
         return [], None
     from quantbot_pipeline.definitions import build_defs
+    from quantbot_pipeline.orchestration.jobs import EVERYTHING, EVERYTHING_OPS, RECIPE_JOBS
     from quantbot_pipeline.orchestration.launch import launch
     from quantbot_pipeline.orchestration.partitions import months
     from quantbot_pipeline.orchestration.resources import Lab
@@ -340,8 +356,11 @@ def _materialize(
         )
     if not inside:
         return [], None
+    job, ops = (
+        (EVERYTHING, EVERYTHING_OPS) if recipe == "everything" else (RECIPE_JOBS[recipe][0], RECIPE_JOBS[recipe][1:2])
+    )
     lab = Lab(home=str(settings.home), calls_db=str(settings.calls_db) if settings.calls_db else None)
-    return launch(build_defs({"lab": lab}), recipe, config, settings, inside, only_changed=only_changed)
+    return launch(build_defs({"lab": lab}), job, ops, config, settings, inside, only_changed=only_changed)
 
 
 @backtest_app.command("catalog-sync")
@@ -505,6 +524,69 @@ def walk_forward_command(fmt: Format = "table", home: Home = None) -> None:
 
     settings = _settings(home)
     _print(walk_forward(settings.catalog_db, settings.runs_dir), fmt, "Walk-forward", WALK_FORWARD_COLUMNS)
+
+
+@app.command("backfill")
+def backfill(
+    from_: From,
+    to: To,
+    only_changed: OnlyChanged = False,
+    interval: Annotated[Interval, typer.Option(help="Candle interval.")] = "5m",
+    fmt: Format = "table",
+    home: Home = None,
+) -> None:
+    """Everything for a range of months: truth, policies, frontier, baseline, walk-forward, and the catalog."""
+    from quantbot_pipeline.catalog.sync import sync
+
+    settings = _settings(home)
+    config = make_config({"interval": interval, **_days(from_, to)})
+    runs, failure = _materialize("everything", config, settings, only_changed=only_changed)
+    _print_runs(runs, fmt, f"Backfill {from_} … {to}")
+    unchanged = sum(run["unchanged"] for run in runs)
+    _note(f"{len(runs) - unchanged} runs made, {unchanged} unchanged" if runs else f"no calls between {from_} and {to}")
+    sync(settings.runs_dir, settings.catalog_db, lock_timeout_s=settings.lock_timeout_s)
+    if failure is not None:
+        raise QuantbotError(failure)
+
+
+@app.command("automation")
+def automation(
+    action: Annotated[Literal["on", "off", "status"], typer.Argument(help="What to do.")] = "status",
+    dry_run: Annotated[bool, typer.Option(help="Say what would change, and change nothing.")] = False,
+    fmt: Format = "table",
+    home: Home = None,
+) -> None:
+    """Turn all schedules and sensors of this home's instance on or off; they run while `quantbot ui` (or a daemon) does."""
+    from quantbot_pipeline.definitions import defs
+    from quantbot_pipeline.orchestration.switch import switch
+
+    rows = switch(defs, _settings(home), action, dry_run=dry_run)
+    _print(rows, fmt, "Automation" + (" (dry run)" if dry_run else ""))
+
+
+@app.command("prune")
+def prune_command(
+    before: Annotated[str, typer.Option(help="Runs created before this UTC day.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Second step: remove what the first step set aside.")] = False,
+    force: Annotated[bool, typer.Option(help="Also the newest run of its kind, month and configuration.")] = False,
+    fmt: Format = "table",
+    home: Home = None,
+) -> None:
+    """Remove old runs in two steps: set them aside in runs/.trash/, look, then remove them with --yes."""
+    from quantbot_pipeline.catalog.prune import empty_trash, set_aside
+    from quantbot_pipeline.catalog.sync import sync
+
+    settings = _settings(home)
+    if yes:
+        removed = empty_trash(settings.runs_dir, parse_day(before, end=False))
+        _note(f"{len(removed)} runs removed for good")
+        _print([{"run_dir": path} for path in removed], fmt, "Removed", ("run_dir",))
+        return
+    sync(settings.runs_dir, settings.catalog_db, lock_timeout_s=settings.lock_timeout_s)
+    moved = set_aside(settings.runs_dir, settings.catalog_db, parse_day(before, end=False), force=force)
+    sync(settings.runs_dir, settings.catalog_db, lock_timeout_s=settings.lock_timeout_s)
+    _note(f"{len(moved)} runs set aside in {settings.runs_dir}/.trash; move them back, or remove them with --yes")
+    _print([{"run_dir": path} for path in moved], fmt, "Set aside", ("run_dir",))
 
 
 @app.command("ui")

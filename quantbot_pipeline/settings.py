@@ -46,6 +46,11 @@ class Settings(BaseSettings):
         return self.home / "runs"
 
     @property
+    def inbox_dir(self) -> Path:
+        """Files dropped here are ingested by the inbox sensor."""
+        return self.data_dir / "inbox"
+
+    @property
     def alerts_db(self) -> Path:
         """The store of calls."""
         return self.calls_db or self.data_dir / "alerts.duckdb"

@@ -5,6 +5,7 @@ an artifact, with the checksum verified first, so that a flipped bit is an error
 """
 
 import hashlib
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -55,8 +56,13 @@ def check_run(run_dir: Path, *, checksums: bool = True) -> RunManifest:
     return manifest
 
 
-def read_artifact(run_dir: Path, manifest: RunManifest, artifact_type: str) -> pa.Table:
-    """The rows of one artifact, verified. Raises IntegrityError when the file is not what was committed."""
+def read_artifact(
+    run_dir: Path, manifest: RunManifest, artifact_type: str, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The rows of one artifact (all columns, or those asked for), verified as a whole.
+
+    Raises IntegrityError when the file is not what was committed.
+    """
     entry = manifest.artifacts.get(artifact_type)
     if entry is None:
         raise IntegrityError(f"{run_dir}: the run has no artifact {artifact_type}")
@@ -68,7 +74,9 @@ def read_artifact(run_dir: Path, manifest: RunManifest, artifact_type: str) -> p
     if hashlib.sha256(content).hexdigest() != entry.sha256:
         raise IntegrityError(f"{path}: checksum differs from run.json")
     return pq.read_table(
-        BytesIO(content), schema=None if artifact_type not in ARTIFACTS else ARTIFACTS[artifact_type][1]
+        BytesIO(content),
+        columns=None if columns is None else list(columns),
+        schema=None if artifact_type not in ARTIFACTS else ARTIFACTS[artifact_type][1],
     )
 
 

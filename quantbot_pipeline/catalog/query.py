@@ -54,7 +54,7 @@ def query_runs(
     chosen = {sql: value for sql, value in filters.items() if value is not None}
     where = " AND ".join(chosen) or "true"
     sql = (
-        f"SELECT {', '.join(RUN_COLUMNS)} FROM backtest_runs_catalog WHERE {where} "  # noqa: S608
+        f"SELECT {', '.join(RUN_COLUMNS)} FROM backtest_runs_catalog WHERE {where} "
         "ORDER BY created_at DESC, run_id DESC LIMIT ?"
     )
     with reading(catalog) as con:
@@ -98,6 +98,17 @@ def newest_runs_with(
                QUALIFY row_number() OVER (PARTITION BY month ORDER BY r.created_at DESC, run_id DESC) = 1
                ORDER BY month""",
             {"artifact": artifact_type, "interval": interval, "month": month, "strategy": strategy_id},
+        ).fetchall()
+    return [run_dir for (run_dir,) in rows]
+
+
+def latest_runs_with(catalog: Path, artifact_type: str, limit: int = 500) -> list[str]:
+    """Directories of the newest completed run of each kind, month and configuration that holds the artifact, newest first."""
+    with reading(catalog) as con:
+        rows = con.execute(
+            """SELECT r.run_dir FROM latest_runs r JOIN backtest_artifacts_catalog a USING (run_id)
+               WHERE artifact_type = ? ORDER BY r.created_at DESC, run_id DESC LIMIT ?""",
+            [artifact_type, limit],
         ).fetchall()
     return [run_dir for (run_dir,) in rows]
 

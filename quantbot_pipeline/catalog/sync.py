@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, RunManifest
 from quantbot_pipeline.artifacts.verify import IncompleteRunError, check_run
+from quantbot_pipeline.catalog.memo import Memo, month_signatures, read_memo, write_memo
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, create_views
 from quantbot_pipeline.durable import Publication, published_duckdb, replace
 from quantbot_pipeline.errors import InputError, IntegrityError
@@ -62,8 +63,8 @@ def sync(base: Path, catalog: Path, *, rebuild: bool = False, lock_timeout_s: fl
     catalog.parent.mkdir(parents=True, exist_ok=True)
     report = SyncReport()
     with published_duckdb(catalog, lock_timeout_s) as publication:
-        memo = _Memo() if rebuild else _read_memo(base, catalog)
-        if memo.months and memo.months == _signatures(base):
+        memo = Memo() if rebuild else read_memo(base, catalog)
+        if memo.months and memo.months == month_signatures(base):
             report.runs = memo.runs
         else:
             state = None if rebuild else _read_state(catalog, report)
@@ -72,52 +73,9 @@ def sync(base: Path, catalog: Path, *, rebuild: bool = False, lock_timeout_s: fl
             found = _scan(base, state or _State(), memo)
             _apply(publication, base, state, found, report)
             publication.finish()
-            _write_memo(base, catalog, {**found.signatures}, report.runs)
+            write_memo(base, catalog, {**found.signatures}, report.runs)
     report.elapsed_ms = (time.perf_counter() - started) * 1e3
     return report
-
-
-class _Memo(BaseModel):
-    """What the last sync saw, beside the catalog: it lets a sync with nothing new end without opening a file.
-
-    Valid only for the very catalog file it was written with; losing it costs a slower sync and nothing else.
-    """
-
-    catalog: str = ""
-    base: str = ""
-    months: dict[str, str] = {}
-    runs: int = 0
-
-
-def _memo_path(catalog: Path) -> Path:
-    return catalog.with_name(f".{catalog.name}.memo.json")
-
-
-def _read_memo(base: Path, catalog: Path) -> _Memo:
-    try:
-        memo = _Memo.model_validate_json(_memo_path(catalog).read_bytes())
-    except (OSError, ValidationError):
-        return _Memo()
-    return memo if catalog.exists() and (memo.catalog, memo.base) == (_signature(catalog), str(base)) else _Memo()
-
-
-def _write_memo(base: Path, catalog: Path, months: dict[str, str], runs: int) -> None:
-    memo = _Memo(catalog=_signature(catalog), base=str(base), months=months, runs=runs)
-    temporary = _memo_path(catalog).with_suffix(".tmp")
-    temporary.write_text(memo.model_dump_json())
-    replace(temporary, _memo_path(catalog))
-
-
-def _signature(path: Path) -> str:
-    stat = path.stat()
-    return f"{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
-
-
-def _signatures(base: Path) -> dict[str, str]:
-    """{month: signature of its directory}; changes whenever a run directory appears or goes."""
-    if not base.exists():
-        return {}
-    return {entry.name: _signature(Path(entry.path)) for entry in os.scandir(base) if _is_month(entry)}
 
 
 @dataclass
@@ -153,10 +111,10 @@ def _read_state(catalog: Path, report: SyncReport) -> _State | None:
         return None
 
 
-def _scan(base: Path, state: _State, memo: _Memo) -> _Found:
+def _scan(base: Path, state: _State, memo: Memo) -> _Found:
     """Read the months whose directory changed since the last sync; `signatures` are those that need no second look."""
     found = _Found()
-    months = _signatures(base)
+    months = month_signatures(base)
     for month, signature in sorted(months.items()):
         if memo.months.get(month) == signature:
             found.signatures[month] = signature
@@ -183,11 +141,6 @@ def _scan(base: Path, state: _State, memo: _Memo) -> _Found:
     for month in (state.runs.keys() | state.quarantine.keys()) - months.keys():
         found.seen[month] = set()
     return found
-
-
-def _is_month(entry: os.DirEntry) -> bool:
-    name = entry.name
-    return len(name) == 7 and name[4] == "-" and name.replace("-", "").isdigit() and entry.is_dir(follow_symlinks=False)
 
 
 def _reason(error: IntegrityError, base: Path) -> str:
@@ -246,7 +199,7 @@ def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict]) -> Non
     """One insert through Arrow; `table` is one of this module's constants."""
     if rows:
         con.register("incoming_rows", pa.Table.from_pylist(rows))
-        con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming_rows")  # noqa: S608
+        con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming_rows")
         con.unregister("incoming_rows")
 
 

@@ -78,14 +78,14 @@ def ingest_calls(
             "caller_name VARCHAR, chain VARCHAR, alert_ts_ms BIGINT, source VARCHAR)"
         )
         for file_no, path in enumerate(files):
-            _stage(con, file_no, path, format_of(path, fmt), table, caller)
-        con.execute(f"CREATE TEMP TABLE judged AS SELECT *, {REASON} AS reason FROM staged")  # noqa: S608
+            _stage(con, file_no, path, format_of(path, fmt, FORMATS), table, caller)
+        con.execute(f"CREATE TEMP TABLE judged AS SELECT *, {REASON} AS reason FROM staged")
         if con.execute("SELECT count(*) FROM judged").fetchall() == [(0,)]:
             raise InputError(f"{', '.join(map(str, files))}: no rows; expected calls below the header")
         valid = con.sql(
             f"""SELECT coalesce(nullif(call_id, ''), {DERIVED_ID}) AS call_id, mint, caller_name, chain, alert_ts_ms,
                        {ISO_MS} AS created_at, source, file_no, row_no
-                FROM judged WHERE reason IS NULL ORDER BY file_no, row_no"""  # noqa: S608
+                FROM judged WHERE reason IS NULL ORDER BY file_no, row_no"""
         ).to_arrow_table()
         rejected = con.sql(
             """SELECT call_id, mint, caller_name, chain, alert_ts_ms, reason, source, row_number() OVER (
@@ -122,7 +122,7 @@ def _stage(
     con.execute(
         f"""INSERT INTO staged SELECT $n, row_no, {_text(found, "call_id", "NULL")}, {_text(found, "mint", "NULL")},
                    {_text(found, "caller_name", "$caller")}, coalesce({_text(found, "chain", "''")}, ''), coalesce({", ".join(ms)}), {source}
-            FROM incoming""",  # noqa: S608
+            FROM incoming""",
         {"n": file_no, "file": path.name} | ({} if "caller_name" in found else {"caller": caller}),
     )
 

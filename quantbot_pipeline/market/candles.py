@@ -15,7 +15,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from quantbot_pipeline.durable import locked, replace
-from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.market.readers import (
     TO_MS,
     Column,
@@ -34,7 +34,7 @@ from quantbot_pipeline.market.report import IngestReport
 INTERVALS_MS = {"1m": 60_000, "5m": 300_000, "15m": 900_000, "1h": 3_600_000}
 FORMATS = ("parquet", "csv", "feather", "jsonl")
 COLUMNS = (
-    Column("mint"),
+    Column("mint", in_folder=True),
     Column("ts_ms", ("timestamp", "date")),
     Column("open"),
     Column("high"),
@@ -112,7 +112,7 @@ def ingest_candles(
             "close DOUBLE, volume DOUBLE)"
         )
         for file_no, path in enumerate(files):
-            _stage(con, file_no, path, format_of(path, fmt), interval)
+            _stage(con, file_no, path, format_of(path, fmt, FORMATS), interval)
         rows = _count(con, "SELECT count(*) FROM staged")
         if not rows:
             raise InputError(f"{', '.join(map(str, files[:3]))}: no rows; expected candles")
@@ -130,13 +130,13 @@ def _stage(con: duckdb.DuckDBPyConnection, file_no: int, path: Path, fmt: str, i
         raise InputError(f"{path}: the folder says interval={declared}, not {interval}; pass --interval {declared}")
     found = load(con, path, fmt, COLUMNS)
     time = raw_time_sql("ts_ms", found["ts_ms"].type)
-    con.execute(f"CREATE OR REPLACE TEMP TABLE timed AS SELECT row_no, {time} AS t FROM incoming")  # noqa: S608
+    con.execute(f"CREATE OR REPLACE TEMP TABLE timed AS SELECT row_no, {time} AS t FROM incoming")
     unit = infer_unit(con, path, "timed", "t", found["ts_ms"].source)
     require_ms(path, found["ts_ms"].source, unit)
     con.execute(
         f"""INSERT INTO staged SELECT ($n::BIGINT << 40) + row_no, {"mint::VARCHAR" if "mint" in found else "$mint"},
                    ({time}) {TO_MS[unit]}, {", ".join(_number(found, c) for c in ("open", "high", "low", "close"))},
-                   {_volume(found)} FROM incoming""",  # noqa: S608
+                   {_volume(found)} FROM incoming""",
         {"n": file_no} | ({} if "mint" in found else {"mint": hive_value(path, "mint")}),
     )
     con.execute("DROP TABLE incoming; DROP TABLE timed")
@@ -149,8 +149,10 @@ def _number(found: dict[str, Found], name: str) -> str:
 def _volume(found: dict[str, Found]) -> str:
     if found["volume"].type != "VARCHAR":
         return _number(found, "volume")
-    # An empty cell is an unknown volume; a word is a bad one.
-    return "CASE WHEN trim(volume) = '' THEN NULL ELSE coalesce(TRY_CAST(volume AS DOUBLE), '-infinity'::DOUBLE) END"
+    # No value or an empty cell is an unknown volume; a word is a bad one.
+    return (
+        "CASE WHEN trim(volume) <> '' THEN coalesce(TRY_CAST(volume AS DOUBLE), '-infinity'::DOUBLE) END"
+    )
 
 
 def _refuse_wrong_interval(con: duckdb.DuckDBPyConnection, files: Sequence[Path], interval: str) -> None:
@@ -170,7 +172,7 @@ def _refuse_wrong_interval(con: duckdb.DuckDBPyConnection, files: Sequence[Path]
 
 def _merge(con: duckdb.DuckDBPyConnection, store: Path, interval: str, files: int, rows: int) -> IngestReport:
     con.execute(
-        f"CREATE TEMP TABLE judged AS SELECT *, {REASON} AS reason FROM staged",  # noqa: S608
+        f"CREATE TEMP TABLE judged AS SELECT *, {REASON} AS reason FROM staged",
         {"step": INTERVALS_MS[interval]},
     )
     con.execute("DROP TABLE staged")
@@ -215,11 +217,7 @@ def _merge_month(con: duckdb.DuckDBPyConnection, target: Path, month: str) -> tu
     con.execute("CREATE OR REPLACE TEMP TABLE stored (mint VARCHAR, ts_ms BIGINT, open DOUBLE, high DOUBLE, low DOUBLE, "
                 "close DOUBLE, volume DOUBLE)")  # fmt: skip
     if target.exists():
-        with pq.ParquetFile(target) as file:
-            source = pa.RecordBatchReader.from_batches(SCHEMA, file.iter_batches(batch_size=ROW_GROUP))
-            con.register("stored_file", source)
-            con.execute("INSERT INTO stored SELECT * FROM stored_file")
-            con.unregister("stored_file")
+        _load_stored(con, target)
     inserted, updated = con.execute(
         """SELECT count(*) FILTER (s.mint IS NULL),
                   count(*) FILTER (s.mint IS NOT NULL AND (f.open, f.high, f.low, f.close) <> (s.open, s.high, s.low, s.close)
@@ -238,6 +236,20 @@ def _merge_month(con: duckdb.DuckDBPyConnection, target: Path, month: str) -> tu
         ).to_arrow_reader(ROW_GROUP)
         _write_sorted(target, merged)
     return inserted, updated
+
+
+def _load_stored(con: duckdb.DuckDBPyConnection, target: Path) -> None:
+    """Append a store file to the table `stored`; its page checksums keep a flipped bit from becoming a price."""
+    try:
+        with pq.ParquetFile(target, page_checksum_verification=True) as file:
+            source = pa.RecordBatchReader.from_batches(SCHEMA, file.iter_batches(batch_size=ROW_GROUP))
+            con.register("stored_file", source)
+            con.execute("INSERT INTO stored SELECT * FROM stored_file")
+            con.unregister("stored_file")
+    except (pa.ArrowException, duckdb.Error, OSError) as e:
+        raise StoreError(
+            f"{target}: not readable ({str(e).strip()[:120]}); delete the file and ingest its candles again"
+        ) from None
 
 
 def _write_sorted(target: Path, batches: pa.RecordBatchReader) -> None:
@@ -304,7 +316,7 @@ def _merge_rejected(con: duckdb.DuckDBPyConnection, store: Path, interval: str) 
                    row_number() OVER (PARTITION BY mint, ts_ms, open, high, low, close, volume, reason) AS nth,
                    coalesce(strftime(make_timestamp_ms(ts_ms), '%Y-%m'), '{NO_MONTH}') AS month
             FROM (SELECT *, CASE WHEN reason NOT IN ('mint', 'timestamp') OR (t > 0 AND t < 1e14) THEN floor(t)::BIGINT END AS ts_ms
-                  FROM judged WHERE reason IS NOT NULL)"""  # noqa: S608
+                  FROM judged WHERE reason IS NOT NULL)"""
     )
     changed = []
     for (month,) in con.execute("SELECT DISTINCT month FROM refused ORDER BY 1").fetchall():

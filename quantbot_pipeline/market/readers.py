@@ -5,9 +5,13 @@ Values keep their native type; text formats deliver text, which the stores parse
 and not the file. Strings of a file reach SQL only as data: column names are matched against the constants below.
 """
 
+import codecs
+import contextlib
 import csv
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +49,15 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Column:
-    """A column that a reader looks for: the canonical name, the names it may have in a file, and whether it must exist."""
+    """A column that a reader looks for: the canonical name, the names it may have in a file, and whether it must exist.
+
+    With `in_folder` a folder `name=value` may stand in for it; see `hive_value`.
+    """
 
     name: str
     aliases: tuple[str, ...] = ()
     required: bool = True
+    in_folder: bool = False
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -94,16 +102,12 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in names if not name.startswith((".", "_")))
 
 
-def format_of(path: Path, fmt: str) -> str:
-    """The format to read `path` with: `fmt`, or by its suffix when `fmt` is `auto`."""
-    if fmt != "auto":
-        return fmt
-    try:
-        return SUFFIXES[path.suffix.lower()]
-    except KeyError:
-        raise InputError(
-            f"{path}: unknown file type {path.suffix!r}; say what it is with --format {'|'.join(sorted(set(SUFFIXES.values())))}"
-        ) from None
+def format_of(path: Path, fmt: str, formats: Sequence[str]) -> str:
+    """The format to read `path` with: `fmt`, or by its suffix when `fmt` is `auto`; one of `formats`."""
+    known = SUFFIXES.get(path.suffix.lower(), "") if fmt == "auto" else fmt
+    if known not in formats:
+        raise InputError(f"{path}: unknown file type {path.suffix!r}; say what it is with --format {'|'.join(formats)}")
+    return known
 
 
 def load(
@@ -151,7 +155,7 @@ def _match(path: Path, present: Sequence[str], columns: Sequence[Column]) -> dic
         alias = next((a for a in column.accepted if a in folded), None)
         if alias is not None:
             matched[column.name] = folded[alias]
-        elif column.required and hive_value(path, column.name) is None:
+        elif column.required and not (column.in_folder and hive_value(path, column.name)):
             shown = ", ".join(list(folded)[:12]) or "none"
             raise InputError(
                 f"{path}: missing column {' or '.join(column.accepted)} (columns found: {shown}); add it or rename one"
@@ -166,9 +170,7 @@ def _insert(
     con.register("arrow_source", reader)
     try:
         names = ", ".join(matched)
-        con.execute(
-            f"CREATE TEMP TABLE incoming AS SELECT row_number() OVER () AS row_no, {names} FROM arrow_source"  # noqa: S608
-        )
+        con.execute(f"CREATE TEMP TABLE incoming AS SELECT row_number() OVER () AS row_no, {names} FROM arrow_source")
     finally:
         con.unregister("arrow_source")
 
@@ -176,7 +178,9 @@ def _insert(
 def _plain_type(path: Path, field: pa.Field) -> pa.DataType:
     """The type to hand to DuckDB; refuses what cannot be a scalar value."""
     t = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    if pa.types.is_nested(t) or pa.types.is_binary(t) or pa.types.is_large_binary(t):
+    scalar = pa.types.is_string(t) or pa.types.is_large_string(t) or t in (pa.string_view(), pa.null(), pa.bool_())
+    number = pa.types.is_integer(t) or pa.types.is_floating(t) or pa.types.is_decimal(t)
+    if not (scalar or number or pa.types.is_timestamp(t) or pa.types.is_date(t)):
         raise InputError(f"{path}: column {field.name!r} has type {field.type}; expected numbers, text or timestamps")
     return t
 
@@ -217,8 +221,12 @@ def _load_feather(
 def _load_csv(
     con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[Column], table: str | None
 ) -> dict[str, str]:
-    names, delimiter = _csv_header(path)
+    names, delimiter, is_all = _csv_header(path)
     matched = _match(path, names, columns)
+    if is_all:  # the reader wants at least one line break
+        empty = pa.schema([(name, pa.string()) for name in matched]).empty_table()
+        _insert(con, path, empty, matched)
+        return matched
     reader = pyarrow.csv.open_csv(
         path,
         read_options=pyarrow.csv.ReadOptions(block_size=CSV_BLOCK),
@@ -233,37 +241,56 @@ def _load_csv(
     return matched
 
 
-def _csv_header(path: Path) -> tuple[list[str], str]:
+def _csv_header(path: Path) -> tuple[list[str], str, bool]:
+    """(column names, delimiter, whether nothing follows); empty lines before the header do not count."""
     with path.open("rb") as f:
         first = f.readline(HEADER_LIMIT)
+        while first in (b"\n", b"\r\n"):
+            first = f.readline(HEADER_LIMIT)
+        is_all = not f.peek(1)
     if not first.strip():
         raise InputError(f"{path}: the file is empty; expected a header line")
     if len(first) == HEADER_LIMIT:
         raise InputError(f"{path}: the first line is longer than 1 MiB; is this a CSV file?")
     header = first.decode("utf-8-sig")
     delimiter = max(",;\t", key=header.count)
-    return next(csv.reader([header], delimiter=delimiter)), delimiter
+    return next(csv.reader([header], delimiter=delimiter)), delimiter, is_all
 
 
 def _load_jsonl(
     con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[Column], table: str | None
 ) -> dict[str, str]:
-    # Keys are declared as text, so DuckDB delivers numbers and strings alike and a missing key as NULL.
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty")
-    declared = [name for column in columns for name in column.accepted]
-    struct = ", ".join(f"{name}: 'VARCHAR'" for name in declared)
-    con.execute(
-        f"CREATE TEMP TABLE incoming AS SELECT row_number() OVER () AS row_no, * "  # noqa: S608
-        f"FROM read_json(?, format = 'newline_delimited', columns = {{{struct}}})",
-        [escape_glob(str(path))],
-    )
-    counts = con.execute(f"SELECT {', '.join(f'count({name})' for name in declared)} FROM incoming").fetchall()[0]  # noqa: S608
-    present = [name for name, n in zip(declared, counts, strict=True) if n]
-    matched = _match(path, present, columns)
-    chosen = ", ".join(f"{source} AS {name}" for name, source in matched.items())
-    con.execute(f"CREATE OR REPLACE TEMP TABLE incoming AS SELECT row_no, {chosen} FROM incoming")  # noqa: S608
-    return matched
+    with _without_bom(path) as plain:
+        pattern = escape_glob(str(plain))
+        # A column exists if any row has its key, be its value null in every row.
+        keys = con.execute("SELECT DISTINCT unnest(json_keys(json)) AS k FROM read_ndjson_objects(?) ORDER BY k", [pattern])
+        present = [key for (key,) in keys.fetchall()]
+        if not present:
+            raise InputError(f"{path}: the file is empty; expected one JSON object per line")
+        matched = _match(path, present, columns)
+        # Declared as text, numbers and strings arrive alike and a missing key as NULL.
+        quoted = {name: '"' + source.replace('"', '""') + '"' for name, source in matched.items()}
+        struct = ", ".join(f"{source}: 'VARCHAR'" for source in quoted.values())
+        chosen = ", ".join(f"{source} AS {name}" for name, source in quoted.items())
+        con.execute(
+            f"CREATE TEMP TABLE incoming AS SELECT row_number() OVER () AS row_no, {chosen} "
+            f"FROM read_json(?, format = 'newline_delimited', columns = {{{struct}}})",
+            [pattern],
+        )
+        return matched
+
+
+@contextlib.contextmanager
+def _without_bom(path: Path) -> Iterator[Path]:
+    """The file, or a copy without its byte order mark: DuckDB takes none in JSON."""
+    with path.open("rb") as f, tempfile.TemporaryDirectory() as folder:
+        if f.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            yield path
+            return
+        plain = Path(folder, "plain.jsonl")
+        with plain.open("wb") as copy:
+            shutil.copyfileobj(f, copy)
+        yield plain
 
 
 def _load_duckdb(
@@ -278,7 +305,7 @@ def _load_duckdb(
                 f"{path}: no table {name!r} (tables: {', '.join(names) or 'none'}); choose one with --table"
             )
         quoted = '"' + name.replace('"', '""') + '"'
-        reader = source.sql(f"SELECT * FROM {quoted}").to_arrow_reader(131_072)  # noqa: S608
+        reader = source.sql(f"SELECT * FROM {quoted}").to_arrow_reader(131_072)
         matched = _match(path, reader.schema.names, columns)
         _insert(con, path, _stream(path, reader.schema, reader, matched), matched)
         return matched
@@ -318,16 +345,24 @@ def raw_time_sql(column: str, dtype: str) -> str:
 def infer_unit(con: duckdb.DuckDBPyConnection, path: Path, table: str, column: str, label: str) -> str:
     """The unit of a column of raw times, by magnitude: `s`, `ms` or `us`; a mix is refused.
 
-    Cells outside every range (zero, negative, absurd) do not vote; they are rejected later, row by row.
+    Cells outside every range (zero, negative, absurd) do not vote. A column without one vote is refused (20240131 is no
+    count of anything since 1970) unless its name says that it holds milliseconds.
     """
     cases = " ".join(f"WHEN {column} >= {lo} AND {column} < {hi} THEN '{u}'" for u, (lo, hi) in UNIT_RANGES.items())
     votes = con.execute(
-        f"SELECT CASE {cases} END AS unit, count(*), min(row_no) FROM {table} GROUP BY unit HAVING unit IS NOT NULL ORDER BY unit"  # noqa: S608
+        f"SELECT CASE {cases} END AS unit, count(*), min(row_no) FROM {table} GROUP BY unit HAVING unit IS NOT NULL ORDER BY unit"
     ).fetchall()
     if len(votes) > 1:
         where = ", ".join(f"{unit} ({n} rows, first in row {row})" for unit, n, row in votes)
         raise InputError(f"{path}: column {label} mixes time units: {where}; convert them to one unit")
-    return votes[0][0] if votes else "ms"
+    if votes:
+        return str(votes[0][0])
+    odd = con.execute(f"SELECT min({column}) FROM {table} WHERE {column} > 0 AND NOT isnan({column})").fetchall()[0][0]
+    if odd is not None and not label.endswith("_ms"):
+        raise InputError(
+            f"{path}: column {label} holds {odd:.15g}, which is no time in s, ms or µs; convert it to one or to ISO-8601"
+        )
+    return "ms"
 
 
 def require_ms(path: Path, label: str, unit: str) -> None:

@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 import dagster as dg
 import filelock
 
-from quantbot_pipeline.config import BacktestConfig, Recipe
+from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.errors import InputError, QuantbotError
 from quantbot_pipeline.months import contiguous
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
-from quantbot_pipeline.orchestration.jobs import RECIPE_JOBS
 from quantbot_pipeline.settings import Settings
 
 
@@ -33,7 +32,8 @@ class Launched(NamedTuple):
 
 def launch(
     defs: dg.Definitions,
-    recipe: Recipe,
+    job_name: str,
+    ops: Sequence[str],
     config: BacktestConfig,
     settings: Settings,
     months: Sequence[str],
@@ -44,15 +44,14 @@ def launch(
 
     One Dagster run per stretch of months, as Dagster itself launches a backfill: months in a gap cost nothing.
     """
-    job_name, op, _, _ = RECIPE_JOBS[recipe]
     job = defs.resolve_job_def(job_name)
     run_config = dg.RunConfig(
-        ops={op: LaunchConfig(**config.model_dump(), only_changed=only_changed)},
+        ops=dict.fromkeys(ops, LaunchConfig(**config.model_dump(), only_changed=only_changed)),
         loggers={"console": {"config": {"log_level": "CRITICAL"}}},
     )
     runs: list[dict[str, Any]] = []
     failures: list[QuantbotError] = []
-    with open_instance(settings) as instance, _progress(len(months), recipe):
+    with open_instance(settings) as instance, _progress(len(months) * len(ops), job_name):
         for stretch in contiguous(list(months)):
             result = job.execute_in_process(
                 run_config=run_config,
@@ -89,7 +88,9 @@ def prepare_instance(settings: Settings) -> None:
         )
     if not (folder / "dagster.yaml").exists():
         template = resources.files("quantbot_pipeline.orchestration") / "dagster.yaml"
-        (folder / "dagster.yaml").write_bytes(template.read_bytes())
+        temporary = folder / f".dagster.yaml.{os.getpid()}"  # another first use must not read half a file
+        temporary.write_bytes(template.read_bytes())
+        temporary.replace(folder / "dagster.yaml")
 
 
 @contextlib.contextmanager
@@ -120,25 +121,25 @@ def _progress(total: int, title: str) -> Iterator[None]:
 
 
 def _committed(instance: dg.DagsterInstance, run_id: str) -> list[dict[str, Any]]:
-    """One object per run that the Dagster run committed, by month; failed ones too.
+    """One object per run that the Dagster run committed (or kept unchanged), by month; failed ones too.
 
     From the event log: the result of a run does not hold the months that were reported before it failed.
     """
     from quantbot_pipeline.artifacts.manifest import read_manifest
 
-    folders: dict[str, None] = {}
+    kept: dict[str, bool] = {}
     for event in (entry.dagster_event for entry in instance.all_logs(run_id)):
         if event is None:
             continue
         if event.is_step_materialization:
             metadata = event.step_materialization_data.materialization.metadata
             if "run_dir" in metadata:
-                folders[str(metadata["run_dir"].value)] = None
+                kept[str(metadata["run_dir"].value)] = bool(metadata["unchanged"].value)
         elif event.is_step_failure and (data := event.step_failure_data.user_failure_data) is not None:
-            failed = data.metadata.get("failed_run_dirs")
-            folders |= dict.fromkeys(failed.value if failed else [])  # type: ignore[arg-type]
+            failed: Any = data.metadata.get("failed_run_dirs")
+            kept |= dict.fromkeys(failed.value if failed else [], False)
     found = []
-    for folder in folders:
+    for folder, unchanged in kept.items():
         manifest = read_manifest(Path(folder))
         found.append(
             {
@@ -150,6 +151,7 @@ def _committed(instance: dg.DagsterInstance, run_id: str) -> list[dict[str, Any]
                 "excluded": manifest.dataset.calls_excluded,
                 "run_dir": folder,
                 "artifacts": {name: entry.rows for name, entry in manifest.artifacts.items()},
+                "unchanged": unchanged,
             }
         )
     return sorted(found, key=lambda run: run["month"])
@@ -159,18 +161,19 @@ def _failure(result: dg.ExecuteInProcessResult) -> QuantbotError | None:
     """What went wrong; an InputError when it is the user's input."""
     if result.success:
         return None
-    for event in result.all_events:
-        if event.is_step_failure:
-            data = event.step_failure_data
-            if data.user_failure_data is not None:
-                kind = InputError if "input_error" in data.user_failure_data.metadata else QuantbotError
-                return kind(data.user_failure_data.description or "failed")
-            return QuantbotError(_root_cause(data.error))
-    return QuantbotError("the Dagster run failed")
+    failures = [_step_failure(event.step_failure_data) for event in result.all_events if event.is_step_failure]
+    kind = InputError if all(isinstance(failure, InputError) for failure in failures) else QuantbotError
+    return kind("; ".join(dict.fromkeys(map(str, failures)))) if failures else QuantbotError("the Dagster run failed")
 
 
-def _root_cause(error: Any) -> str:
-    """Dagster wraps what an asset raised; the innermost exception is the one that says something."""
-    while error is not None and error.cause is not None:
+def _step_failure(data: Any) -> QuantbotError:
+    """Raises KeyboardInterrupt for what Dagster made of one."""
+    if data.user_failure_data is not None:
+        kind = InputError if "input_error" in data.user_failure_data.metadata else QuantbotError
+        return kind(data.user_failure_data.description or "failed")
+    error = data.error
+    while error is not None and error.cause is not None:  # Dagster wraps what an asset raised
         error = error.cause
-    return "failed" if error is None else error.message.strip()
+    if error is not None and error.cls_name == "DagsterExecutionInterruptedError":
+        raise KeyboardInterrupt
+    return QuantbotError("failed" if error is None else error.message.strip())

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from quantbot_pipeline.reports.newest import load_newest
 
@@ -22,7 +23,11 @@ COLUMNS = (
 
 def leaderboard(catalog: Path, base: Path, interval: str | None = None) -> list[dict[str, Any]]:
     """One row per caller, best 2x rate first; rates in [0, 1], drawdown in bps, time from alert to 2x in minutes."""
-    paths = load_newest(catalog, base, "paths", interval=interval)
+    return rank_callers(load_newest(catalog, base, "paths", interval=interval))
+
+
+def rank_callers(paths: pa.Table) -> list[dict[str, Any]]:
+    """The leaderboard of these rows of the `paths` artifact."""
     with duckdb.connect() as con:
         con.register("newest_paths", paths)
         return (

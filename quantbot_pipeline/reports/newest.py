@@ -1,10 +1,11 @@
 """The newest run of every month that holds an artifact, verified and as one table: what every report starts from."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from quantbot_pipeline.artifacts.manifest import read_manifest
+from quantbot_pipeline.artifacts.manifest import RunManifest, read_manifest
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.artifacts.verify import read_artifact
 from quantbot_pipeline.catalog.query import newest_runs_with
@@ -23,10 +24,19 @@ def load_newest(
 
     Raises IntegrityError when a file is not what was committed, InputError when there is no catalog.
     """
-    tables = []
-    for run_dir in newest_runs_with(catalog, artifact_type, interval=interval, month=month, strategy_id=strategy_id):
-        manifest = read_manifest(base / run_dir)
-        table = read_artifact(base / run_dir, manifest, artifact_type)
-        tables.append(table.append_column("month", pa.repeat(pa.scalar(manifest.month), table.num_rows)))
+    run_dirs = newest_runs_with(catalog, artifact_type, interval=interval, month=month, strategy_id=strategy_id)
+    tables = [
+        table.append_column("month", pa.repeat(pa.scalar(manifest.month), table.num_rows))
+        for manifest, table in read_each(base, run_dirs, artifact_type)
+    ]
     empty = ARTIFACTS[artifact_type][1].append(pa.field("month", pa.string())).empty_table()
     return pa.concat_tables([empty, *tables])
+
+
+def read_each(
+    base: Path, run_dirs: Sequence[str], artifact_type: str, columns: Sequence[str] | None = None
+) -> Iterator[tuple[RunManifest, pa.Table]]:
+    """(manifest, verified rows) of each run in turn: for artifacts that are too large to hold for all months at once."""
+    for run_dir in run_dirs:
+        manifest = read_manifest(base / run_dir)
+        yield manifest, read_artifact(base / run_dir, manifest, artifact_type, columns)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.reports.newest import load_newest
@@ -30,6 +31,7 @@ WALK_FORWARD_COLUMNS = (
     "months_traded",
     "trades",
     "in_sample_avg_bps",
+    "in_sample_median_bps",
     "out_of_sample_avg_bps",
     "out_of_sample_median_bps",
     "hold_avg_bps",
@@ -73,9 +75,13 @@ def frontier(
 def walk_forward(catalog: Path, base: Path) -> list[dict[str, Any]]:
     """Per caller and scheme over all months: in-sample promise, out-of-sample result, holding, pooled choice; in bps.
 
-    Means over months are weighted by trades; the median is of the monthly medians of months that traded.
+    Means over months are weighted by trades; medians are of the monthly medians of months that traded.
     """
-    rows = load_newest(catalog, base, "walk_forward")
+    return judge_choices(load_newest(catalog, base, "walk_forward"))
+
+
+def judge_choices(rows: pa.Table) -> list[dict[str, Any]]:
+    """The walk-forward report of these rows of the `walk_forward` artifact."""
     with duckdb.connect() as con:
         con.register("rows", rows)
         return (
@@ -84,6 +90,8 @@ def walk_forward(catalog: Path, base: Path) -> list[dict[str, Any]]:
                           sum(out_of_sample_trades)::BIGINT AS trades,
                           sum(in_sample_avg_return_bps * out_of_sample_trades) / nullif(sum(out_of_sample_trades), 0)
                               AS in_sample_avg_bps,
+                          median(in_sample_median_return_bps) FILTER (out_of_sample_trades > 0)
+                              AS in_sample_median_bps,
                           sum(out_of_sample_avg_return_bps * out_of_sample_trades) / nullif(sum(out_of_sample_trades), 0)
                               AS out_of_sample_avg_bps,
                           median(out_of_sample_median_return_bps) FILTER (out_of_sample_trades > 0)

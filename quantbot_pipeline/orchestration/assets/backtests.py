@@ -107,17 +107,17 @@ def _run_months(
     settings = lab.settings()
     values = config.model_dump()
     only_changed = values.pop("only_changed")
-    committed: dict[str, dict[Key, dict[str, Any]]] = {}
+    committed: dict[str, MonthResult | None] = {}
     failed: dict[str, Exception] = {}
     cache: ReplayCache = {}
     try:
         backtest_config = make_config(values)
         for month in context.partition_keys:
             reference = DagsterRef(
-                run_id=context.run_id, partition_key=month, asset_keys=["/".join(key) for key in keys]
+                run_id=context.run.run_id, partition_key=month, asset_keys=["/".join(key) for key in keys]
             )
             try:
-                result = run_month(
+                committed[month] = run_month(
                     settings,
                     recipe,
                     month,
@@ -129,18 +129,20 @@ def _run_months(
             except Exception as e:
                 failed[month] = e
                 context.log.error(f"{month}: {_reason(month, e)}", exc_info=not isinstance(e, QuantbotError))
-                continue
-            committed[month] = {key: _metadata(OUTPUTS[key][0], result) for key in keys}
         if failed:
             raise _failure(failed, of=len(context.partition_keys))
     except InputError as e:
         raise dg.Failure(str(e), metadata={"input_error": True}, allow_retries=False) from None
     except BaseException:
         # Whatever ends the run (a bad month, Terminate in the UI): months that are done count as done.
-        _report_committed(context, committed)
+        for month, result in committed.items():
+            for key in keys:
+                metadata = _metadata(OUTPUTS[key][0], result)
+                context.log_event(dg.AssetMaterialization(list(key), partition=month, metadata=metadata))
         raise
-    for month, by_key in committed.items():
-        for key, metadata in by_key.items():
+    for month, result in committed.items():
+        for key in keys:
+            metadata = _metadata(OUTPUTS[key][0], result)
             context.add_asset_metadata(metadata, asset_key=list(key), partition_key=month)
     for key in keys:
         yield dg.MaterializeResult(asset_key=list(key))
@@ -167,13 +169,6 @@ def _failure(failed: dict[str, Exception], of: int) -> dg.Failure:
         metadata["input_error"] = True
     text = "; ".join(f"{', '.join(months)}: {reason}" for reason, months in reasons.items())
     return dg.Failure(f"{len(failed)} of {of} months failed: {text}", metadata=metadata, allow_retries=False)
-
-
-def _report_committed(context: dg.AssetExecutionContext, committed: dict[str, dict[Key, dict[str, Any]]]) -> None:
-    """Record the months that are done although the run as a whole fails."""
-    for month, by_key in committed.items():
-        for key, metadata in by_key.items():
-            context.log_event(dg.AssetMaterialization(list(key), partition=month, metadata=metadata))
 
 
 def _metadata(artifact: str, result: "MonthResult | None") -> dict[str, Any]:

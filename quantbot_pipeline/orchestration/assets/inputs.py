@@ -1,6 +1,10 @@
-"""The inputs of a month, as the stores hold them: calls and candles. Materializing them takes stock; it changes nothing."""
+"""The inputs: the inbox that feeds the stores, and what the stores hold of a month.
+
+Materializing `inputs/alerts` and `inputs/candles` takes stock and changes nothing; `inputs/inbox` ingests files.
+"""
 
 import dagster as dg
+from pydantic import Field
 
 from quantbot_pipeline.orchestration.partitions import months
 from quantbot_pipeline.orchestration.resources import Lab
@@ -50,3 +54,30 @@ def candles(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult
         metadata |= {"rows": rows, "rejected_rows": rejected, "bytes": size}
         context.add_asset_metadata(metadata | unreadable, asset_key=context.asset_key, partition_key=month)
     return dg.MaterializeResult()
+
+
+class InboxConfig(dg.Config):
+    """Which files to take; the sensor names those whose copy is complete."""
+
+    files: list[str] = Field([], description="paths relative to data/inbox/; empty: everything that waits there")
+
+
+@dg.asset(key=["inputs", "inbox"], group_name="inputs", pool="input_writer", kinds={"duckdb"})
+def inbox(context: dg.AssetExecutionContext, config: InboxConfig, lab: Lab) -> dg.MaterializeResult:
+    """Ingest files of `data/inbox/`; what cannot be read is set aside in `rejected/` with its reason."""
+    from quantbot_pipeline.market.inbox import scan, take_in
+
+    settings = lab.settings()
+    intake = take_in(settings, config.files or sorted(scan(settings.inbox_dir)))
+    for path, reason in intake.rejected.items():
+        context.log.error(f"{path} set aside: {reason}")
+    return dg.MaterializeResult(
+        metadata={
+            "files": len(intake.ingested),
+            "rows_changed": sum(intake.ingested.values()),
+            "rejected_files": len(intake.rejected),
+            "rejected": dg.MetadataValue.json(intake.rejected),
+            "call_months": dg.MetadataValue.json(sorted(set(intake.call_months))),
+            "candle_months": dg.MetadataValue.json(sorted(set(intake.candle_months))),
+        }
+    )

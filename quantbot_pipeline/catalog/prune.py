@@ -1,0 +1,46 @@
+"""Pruning old runs in two steps: set aside in `runs/.trash/`, and, after a look, removed for good.
+
+The newest completed run of its type, month and configuration is what every report reads: it stays unless forced.
+"""
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+from quantbot_pipeline.artifacts.manifest import read_manifest
+from quantbot_pipeline.catalog.query import reading
+from quantbot_pipeline.errors import IntegrityError
+
+TRASH = ".trash"
+
+
+def set_aside(base: Path, catalog: Path, before_ms: int, *, force: bool = False) -> list[str]:
+    """Move cataloged runs created before `before_ms` (UTC) to the trash; returns their directories, relative to `base`."""
+    with reading(catalog) as con:
+        rows = con.execute(
+            """SELECT run_dir FROM backtest_runs_catalog WHERE created_at < make_timestamp_ms($before)
+               AND ($force OR run_id NOT IN (SELECT run_id FROM latest_runs)) ORDER BY run_dir""",
+            {"before": before_ms, "force": force},
+        ).fetchall()
+    moved = []
+    for (run_dir,) in rows:
+        source, target = base / run_dir, base / TRASH / run_dir
+        if source.is_dir() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.rename(target)
+            moved.append(run_dir)
+    return moved
+
+
+def empty_trash(base: Path, before_ms: int) -> list[str]:
+    """Remove runs in the trash that were created before `before_ms`; returns their directories, relative to the trash."""
+    removed = []
+    for run_dir in sorted((base / TRASH).glob("*/run_id=*")):
+        try:
+            created = datetime.fromisoformat(read_manifest(run_dir).created_at).astimezone(UTC)
+        except IntegrityError:
+            continue  # not something this program set aside
+        if created.timestamp() * 1000 < before_ms:
+            shutil.rmtree(run_dir)
+            removed.append(run_dir.relative_to(base / TRASH).as_posix())
+    return removed

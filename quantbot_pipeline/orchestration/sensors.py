@@ -1,0 +1,116 @@
+"""Sensors: new files in the inbox, months they touched, committed runs that the catalog does not know yet.
+
+A sensor here is a few lines around a pure decision (`settled`, `months_to_rerun`) or a cheap look (`is_due`), which have
+tests of their own. All are stopped until `quantbot automation on`.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from quantbot_pipeline.market.inbox import scan, settled
+from quantbot_pipeline.months import contiguous, months_before
+from quantbot_pipeline.orchestration.jobs import everything_config
+from quantbot_pipeline.orchestration.partitions import months
+from quantbot_pipeline.orchestration.resources import Lab
+
+INBOX_KEY = dg.AssetKey(["inputs", "inbox"])
+STOPPED = dg.DefaultSensorStatus.STOPPED
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+@dg.sensor(
+    job_name="ingest_inbox",
+    minimum_interval_seconds=15,
+    default_status=STOPPED,
+    description="Files in `data/inbox/` that have not changed since the last look (15 s) are ingested; a copy still going on waits.",
+)
+def inbox_files(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResult:
+    before = json.loads(context.cursor) if context.cursor else {}
+    now = scan(lab.settings().inbox_dir)
+    ready = settled(before, now)
+    cursor = json.dumps(now, sort_keys=True)
+    if not ready:
+        return dg.SensorResult(skip_reason=f"{len(now)} files wait, none complete yet", cursor=cursor)
+    if _is_active(context, "ingest_inbox"):
+        return dg.SensorResult(skip_reason="the inbox is being ingested", cursor=cursor)
+    signature = json.dumps([(path, now[path]) for path in ready])
+    request = dg.RunRequest(run_key=signature, run_config={"ops": {"inputs__inbox": {"config": {"files": ready}}}})
+    return dg.SensorResult(run_requests=[request], cursor=cursor)
+
+
+@dg.sensor(
+    job_name="everything",
+    minimum_interval_seconds=15,
+    default_status=STOPPED,
+    description="Months whose inputs the inbox changed are backtested again, and the later ones that learn from them; what is unchanged is kept.",
+)
+def touched_months(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResult:
+    from quantbot_pipeline.market.calls import month_statistics
+
+    after = int(context.cursor) if context.cursor else 0
+    records = context.instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=INBOX_KEY, after_storage_id=after), limit=100, ascending=True
+    ).records
+    if not records:
+        return dg.SensorResult(skip_reason="nothing ingested")
+    calls: set[str] = set()
+    candles: set[str] = set()
+    for record in records:
+        metadata = record.asset_materialization.metadata if record.asset_materialization else {}
+        calls |= set(metadata["call_months"].value) if "call_months" in metadata else set()  # type: ignore[arg-type]
+        candles |= set(metadata["candle_months"].value) if "candle_months" in metadata else set()  # type: ignore[arg-type]
+    last = records[-1].storage_id
+    known = set(months.get_partition_keys())
+    with_calls = [month for month in month_statistics(lab.settings().alerts_db) if month in known]
+    requests = [
+        dg.RunRequest(
+            run_key=f"inbox-{last}-{stretch[0]}",
+            run_config=everything_config(),
+            tags={RANGE_START: stretch[0], RANGE_END: stretch[-1]},
+        )
+        for stretch in contiguous(months_to_rerun(calls, candles, with_calls))
+    ]
+    return dg.SensorResult(run_requests=requests, cursor=str(last))
+
+
+def months_to_rerun(calls: set[str], candles: set[str], with_calls: Sequence[str]) -> list[str]:
+    """Months with calls from the first one that new inputs can change: windows reach back a month, and walk-forward
+    learns from all earlier months."""
+    touched = calls | {months_before(month, 1) for month in candles} | candles
+    return [month for month in with_calls if touched and month >= min(touched)]
+
+
+@dg.sensor(
+    job_name="catalog_sync",
+    minimum_interval_seconds=15,
+    default_status=STOPPED,
+    description="Committed runs that the catalog does not know yet are registered.",
+)
+def uncataloged_runs(context: dg.SensorEvaluationContext, lab: Lab) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    if not sync_is_due(lab):
+        yield dg.SkipReason("every committed run is in the catalog")
+    elif _is_active(context, "catalog_sync"):
+        yield dg.SkipReason("a sync is going on")
+    else:
+        yield dg.RunRequest()
+
+
+def sync_is_due(lab: Lab) -> bool:
+    """Whether a month's directory differs from what the last sync saw; reads no run and no DuckDB file."""
+    from quantbot_pipeline.catalog.memo import is_due
+
+    settings = lab.settings()
+    return is_due(settings.runs_dir, settings.catalog_db)
+
+
+def _is_active(context: dg.SensorEvaluationContext, job_name: str) -> bool:
+    """Whether a run of the job is queued or running."""
+    active = [
+        dg.DagsterRunStatus.QUEUED,
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+    ]
+    return context.instance.get_runs_count(dg.RunsFilter(job_name=job_name, statuses=active)) > 0
