@@ -4,6 +4,7 @@ Belongs here: the few file system primitives on which every store's promise rest
 """
 
 import contextlib
+import glob
 import hashlib
 import os
 import shutil
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import filelock
 
-from quantbot_pipeline.errors import StoreError
+from quantbot_pipeline.errors import IntegrityError, StoreError
 
 if TYPE_CHECKING:
     import duckdb
@@ -79,7 +80,7 @@ def published_duckdb(target: Path, timeout_s: float) -> Iterator["Publication"]:
     is set and the block ends without an exception.
     """
     with locked(target.with_name(f".{target.name}.lock"), timeout_s):
-        for orphan in target.parent.glob(f".{target.name}.*.tmp*"):
+        for orphan in target.parent.glob(f".{glob.escape(target.name)}.*.tmp*"):
             orphan.unlink(missing_ok=True)
         private = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
         publication = Publication(target, private)
@@ -101,17 +102,23 @@ class Publication:
         self._copy = True
 
     def start_empty(self) -> None:
-        """Begin with an empty file instead of a copy of the published one."""
+        """Begin with an empty file instead of a copy of the published one; forgets what was changed so far."""
+        self.discard()
         self._copy = False
 
     def connect(self) -> "duckdb.DuckDBPyConnection":
-        """The connection to the private copy (made at the first call)."""
-        if self._con is None:
-            import duckdb
+        """The connection to the private copy (made at the first call).
 
+        Raises IntegrityError for a file that DuckDB cannot open, StoreError while another program writes to it.
+        """
+        if self._con is None:
             if self._copy and self.target.exists():
+                if _wal(self.target).exists():
+                    _open_for_writing(
+                        self.target
+                    ).close()  # replays it: plain DuckDB was killed here, and a copy would lose it
                 shutil.copyfile(self.target, self._private)
-            self._con = duckdb.connect(str(self._private))
+            self._con = _open_for_writing(self._private, self.target)
             self._con.execute("SET TimeZone = 'UTC'")
         return self._con
 
@@ -122,11 +129,31 @@ class Publication:
             self._con.close()
             self._con = None
             replace(self._private, self.target)
+            _wal(self.target).unlink(
+                missing_ok=True
+            )  # of the file that is no longer there: nobody could open the new one
 
     def discard(self) -> None:
         """Close and remove the private copy; harmless after `finish`."""
         if self._con is not None:
             self._con.close()
             self._con = None
-        for leftover in (self._private, self._private.with_name(self._private.name + ".wal")):
+        for leftover in (self._private, _wal(self._private)):
             leftover.unlink(missing_ok=True)
+
+
+def _wal(path: Path) -> Path:
+    """DuckDB's write-ahead log beside a file."""
+    return path.with_name(path.name + ".wal")
+
+
+def _open_for_writing(path: Path, shown: Path | None = None) -> "duckdb.DuckDBPyConnection":
+    import duckdb
+
+    try:
+        return duckdb.connect(str(path))
+    except duckdb.Error as e:
+        text = str(e).splitlines()[0][:160]
+        if "lock" in text or isinstance(e, duckdb.ConnectionException):
+            raise StoreError(f"{shown or path}: another program has it open for writing; close that program") from None
+        raise IntegrityError(f"{shown or path}: not readable as a DuckDB file ({text})") from None

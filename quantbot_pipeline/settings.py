@@ -6,9 +6,10 @@ the configuration of a backtest (`backtest.BacktestConfig`) and is written into 
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class Settings(BaseSettings):
@@ -29,11 +30,30 @@ class Settings(BaseSettings):
     staging_max_age_s: float = Field(
         3600.0, ge=0, description="age after which an unlocked staging directory is swept away"
     )
+    max_excluded_share: float = Field(0.25, ge=0, le=1, description="share of a month's calls that may have no window")
+    min_mean_coverage: float = Field(0.5, ge=0, le=1, description="least mean coverage of a month's windows")
+    max_rejected_share: float = Field(0.01, ge=0, le=1, description="share of rejected candles in a month's windows")
+    quality_blocks: bool = Field(False, description="whether inputs past these limits stop what is downstream")
+    regression_min_z: float = Field(
+        -3.0, le=0, description="robust z of a month against the six before it, below which it counts as a regression"
+    )
+    catalog_sample_files: int = Field(20, ge=0, description="cataloged files whose checksum a catalog check verifies")
+    catalog_max_lag_s: float = Field(600.0, ge=0, description="age at which a committed run must be in the catalog")
+    min_free_gb: float = Field(2.0, ge=0, description="free disk space at the home below which an alert is raised")
+    alert_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="where alerts go: apprise URLs, separated by blanks; none: only to the log"
+    )
+    ui_url: str = Field("http://127.0.0.1:3000", description="address of the web UI, for links in alerts")
 
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @field_validator("alert_urls", mode="before")
+    @classmethod
+    def _separate(cls, urls: str | tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(urls.split()) if isinstance(urls, str) else urls
 
     @property
     def data_dir(self) -> Path:

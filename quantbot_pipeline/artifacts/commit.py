@@ -36,6 +36,7 @@ class StagedRun:
         self.run_id = run_id or str(uuid.uuid4())
         self.path = runs_dir / STAGING / self.run_id
         self.artifacts: dict[str, ArtifactEntry] = {}
+        self._logs_sha256: dict[str, str] = {}
         (runs_dir / STAGING).mkdir(parents=True, exist_ok=True)
         self._lock = filelock.FileLock(self.path.with_suffix(".lock"))
         self._lock.acquire(timeout=0)
@@ -75,10 +76,12 @@ class StagedRun:
         (self.path / "logs").mkdir()
         for name, text in (("stdout", stdout), ("stderr", stderr)):
             write_bytes(self.path / "logs" / f"{name}.txt", text.encode())
+            self._logs_sha256[name] = hashlib.sha256(text.encode()).hexdigest()
         return {"stdout": "logs/stdout.txt", "stderr": "logs/stderr.txt"}
 
     def commit(self, manifest: RunManifest) -> Path:
-        """Make the run visible; returns its directory."""
+        """Make the run visible; returns its directory. The checksums of the logs are filled in here."""
+        manifest.logs_sha256 = dict(self._logs_sha256)
         content = manifest.to_json()
         write_bytes(self.path / MANIFEST_NAME, content)
         for folder in [p for p in self.path.iterdir() if p.is_dir()]:
@@ -125,10 +128,11 @@ class _DigestSink:
 
 
 def sweep_staging(runs_dir: Path, max_age_s: float) -> int:
-    """Remove staging left by dead processes: older than `max_age_s` and not locked. Returns how many were removed."""
+    """Remove staging left by dead processes: older than `max_age_s` and not locked. Returns how many runs were removed."""
     swept = 0
-    for folder in (runs_dir / STAGING).glob("*-*-*-*-*"):
-        if not folder.is_dir() or time.time() - folder.stat().st_mtime < max_age_s:
+    entries = sorted((runs_dir / STAGING).glob("*-*-*-*-*"))
+    for folder in dict.fromkeys(entry.with_suffix("") for entry in entries):  # a lock file can be left alone, too
+        if not _is_older(folder, max_age_s):
             continue
         lock = filelock.FileLock(folder.with_suffix(".lock"))
         try:
@@ -136,9 +140,19 @@ def sweep_staging(runs_dir: Path, max_age_s: float) -> int:
         except filelock.Timeout:
             continue
         try:
+            swept += folder.is_dir()
             shutil.rmtree(folder, ignore_errors=True)
             folder.with_suffix(".lock").unlink(missing_ok=True)
-            swept += 1
         finally:
             lock.release()
     return swept
+
+
+def _is_older(folder: Path, age_s: float) -> bool:
+    """Whether a staging directory, or where there is none its lock file, was last touched so long ago."""
+    for path in (folder, folder.with_suffix(".lock")):
+        try:
+            return time.time() - path.stat().st_mtime >= age_s
+        except FileNotFoundError:  # committed or swept by another process meanwhile
+            continue
+    return False

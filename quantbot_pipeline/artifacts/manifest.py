@@ -4,10 +4,11 @@ The same model writes, reads and validates it. NaN and infinities never appear; 
 """
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS, ARTIFACTS_VERSION
 from quantbot_pipeline.errors import IntegrityError
@@ -21,6 +22,30 @@ RunType = Literal["path-only", "policy", "optimization", "full"]
 Status = Literal["pending", "running", "completed", "failed"]
 
 
+def _inside(path: str) -> str:
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts or "\x00" in path:
+        raise ValueError("must lie inside the run directory")
+    return path
+
+
+def _moment(text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+        moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("must be an ISO-8601 time") from None
+    if moment.tzinfo is None:
+        raise ValueError("must say its offset from UTC")
+    return text
+
+
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+InnerPath = Annotated[str, AfterValidator(_inside)]
+Moment = Annotated[str, AfterValidator(_moment)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, ser_json_inf_nan="constants")
 
@@ -31,8 +56,8 @@ class Dataset(_Strict):
     from_: str = Field(alias="from")
     to: str
     interval: str
-    calls_count: int = Field(ge=0)
-    calls_excluded: int = Field(ge=0)
+    calls_count: Count
+    calls_excluded: Count
     fingerprint: str
 
     model_config = ConfigDict(extra="allow", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
@@ -48,19 +73,11 @@ class SchemaVersion(_Strict):
 class ArtifactEntry(_Strict):
     """One file of the run. `content_sha256` hashes the values without the run's id: equal inputs, equal hash."""
 
-    rows: int = Field(ge=0)
-    path: str
-    bytes: int = Field(ge=0)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    rows: Count
+    path: InnerPath
+    bytes: Count
+    sha256: Sha256
     content_sha256: str | None = None
-
-    @field_validator("path")
-    @classmethod
-    def _inside(cls, path: str) -> str:
-        parts = PurePosixPath(path)
-        if parts.is_absolute() or ".." in parts.parts or "\x00" in path:
-            raise ValueError("must lie inside the run directory")
-        return path
 
 
 class Timing(_Strict):
@@ -88,9 +105,9 @@ class RunManifest(_Strict):
     run_id: str = Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
     run_type: RunType
     month: str = Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
-    created_at: str
-    started_at: str
-    completed_at: str | None
+    created_at: Moment
+    started_at: Moment
+    completed_at: Moment | None
     status: Status
     git_commit: str | None
     git_branch: str | None
@@ -100,7 +117,8 @@ class RunManifest(_Strict):
     schema_version: SchemaVersion
     artifacts: dict[str, ArtifactEntry]
     timing: Timing
-    logs: dict[str, str]
+    logs: dict[str, InnerPath]
+    logs_sha256: dict[str, Sha256] = {}
     dagster: DagsterRef
     versions: dict[str, str]
     error: str | None = None
@@ -127,6 +145,12 @@ def parse_manifest(content: bytes, where: Path) -> RunManifest:
     except ValidationError as e:
         first = e.errors()[0]
         raise IntegrityError(f"{where}: {'.'.join(map(str, first['loc'])) or 'manifest'}: {first['msg']}") from None
+    try:
+        manifest.to_json()  # what cannot be written again (half a character, 1e999) could not be cataloged either
+    except (ValueError, RecursionError) as e:
+        raise IntegrityError(f"{where}: {str(e)[:200]}") from None
+    if not isinstance(manifest.parameters.get("config_hash", ""), str):
+        raise IntegrityError(f"{where}: parameters.config_hash must be a string")
     for artifact_type, entry in manifest.artifacts.items():
         if artifact_type in ARTIFACTS and entry.path != ARTIFACTS[artifact_type][0]:
             raise IntegrityError(f"{where}: artifacts.{artifact_type}.path is not {ARTIFACTS[artifact_type][0]}")

@@ -34,6 +34,13 @@ def check_run(run_dir: Path, *, checksums: bool = True) -> RunManifest:
 
     A failed run has no `_SUCCESS`; its manifest and files are checked alike.
     """
+    try:
+        return _check(run_dir, checksums)
+    except OSError as e:
+        raise IntegrityError(f"{run_dir}: {e.strerror or e}") from None
+
+
+def _check(run_dir: Path, checksums: bool) -> RunManifest:
     if run_dir.is_symlink() or not run_dir.is_dir():
         raise IntegrityError(f"{run_dir}: not a run directory")
     content = read_bounded(run_dir / MANIFEST_NAME)
@@ -46,13 +53,15 @@ def check_run(run_dir: Path, *, checksums: bool = True) -> RunManifest:
     if manifest.status == "completed":
         if not success.exists():
             raise IncompleteRunError(f"{run_dir}: no {SUCCESS_NAME}: the commit did not finish")
-        if read_bounded(success).strip() != hashlib.sha256(content).hexdigest().encode():
+        if read_bounded(success) != hashlib.sha256(content).hexdigest().encode() + b"\n":
             raise IntegrityError(f"{run_dir}: run.json is not the one that {SUCCESS_NAME} vouches for")
     elif manifest.status != "failed" or success.exists():
         raise IntegrityError(f"{run_dir}: status {manifest.status} in a run directory")
-    for entry in manifest.artifacts.values():
-        _check_file(run_dir, entry, checksums)
     _check_nothing_else(run_dir, manifest)
+    for artifact_type, entry in manifest.artifacts.items():
+        _check_artifact(run_dir / entry.path, artifact_type, entry, checksums)
+    for name, path in manifest.logs.items():
+        _check_file(run_dir / path, manifest.logs_sha256.get(name), checksums)
     return manifest
 
 
@@ -80,20 +89,41 @@ def read_artifact(
     )
 
 
-def _check_file(run_dir: Path, entry: ArtifactEntry, checksums: bool) -> None:
-    path = run_dir / entry.path
-    if path.is_symlink() or path.parent.is_symlink() or not path.is_file():
-        raise IntegrityError(f"{path}: missing or not a regular file")
+def _check_artifact(path: Path, artifact_type: str, entry: ArtifactEntry, checksums: bool) -> None:
+    _check_file(path, entry.sha256, checksums)
     size = path.stat().st_size
     if size != entry.bytes:
         raise IntegrityError(f"{path}: {size} bytes, run.json says {entry.bytes}")
-    if checksums and sha256_file(path) != entry.sha256:
+    if checksums and artifact_type in ARTIFACTS:
+        _check_table(path, ARTIFACTS[artifact_type][1], entry.rows)
+
+
+def _check_file(path: Path, sha256: str | None, checksums: bool) -> None:
+    if not path.is_file():
+        raise IntegrityError(f"{path}: missing or not a regular file")
+    if checksums and sha256 is not None and sha256_file(path) != sha256:
         raise IntegrityError(f"{path}: checksum differs from run.json")
+
+
+def _check_table(path: Path, schema: pa.Schema, rows: int) -> None:
+    """Rows and column types are as promised; an older or newer run may have fewer or more columns."""
+    try:
+        with pq.ParquetFile(path) as file:
+            found, count = file.schema_arrow, file.metadata.num_rows
+    except pa.ArrowException as e:
+        raise IntegrityError(f"{path}: not a Parquet file: {str(e)[:120]}") from None
+    if count != rows:
+        raise IntegrityError(f"{path}: {count} rows, run.json says {rows}")
+    for field in schema:
+        if field.name in found.names and found.field(field.name).type != field.type:
+            raise IntegrityError(f"{path}: column {field.name} is {found.field(field.name).type}, not {field.type}")
 
 
 def _check_nothing_else(run_dir: Path, manifest: RunManifest) -> None:
     expected = {entry.path for entry in manifest.artifacts.values()} | set(manifest.logs.values())
     expected |= {MANIFEST_NAME, SUCCESS_NAME}
     for path in run_dir.rglob("*"):
+        if path.is_symlink():
+            raise IntegrityError(f"{path}: a symbolic link; what it points to can change")
         if not path.is_dir() and path.relative_to(run_dir).as_posix() not in expected:
             raise IntegrityError(f"{path}: not part of the run")

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 from pydantic import BaseModel, ValidationError
 
-from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, RunManifest
+from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, RunManifest, Timing
 from quantbot_pipeline.artifacts.verify import IncompleteRunError, check_run
 from quantbot_pipeline.catalog.memo import Memo, month_signatures, read_memo, write_memo
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, create_views
@@ -58,6 +58,7 @@ def sync(base: Path, catalog: Path, *, rebuild: bool = False, lock_timeout_s: fl
     StoreError when another writer holds the lock for too long, InputError when `base` is not a directory.
     """
     started = time.perf_counter()
+    base = base.absolute()  # the views work from every directory
     if base.exists() and not base.is_dir():
         raise InputError(f"{base}: not a directory; give the folder that holds the runs with --base-dir")
     catalog.parent.mkdir(parents=True, exist_ok=True)
@@ -67,12 +68,16 @@ def sync(base: Path, catalog: Path, *, rebuild: bool = False, lock_timeout_s: fl
         if memo.months and memo.months == month_signatures(base):
             report.runs = memo.runs
         else:
-            state = None if rebuild else _read_state(catalog, report)
-            if state is None:
-                publication.start_empty()
-            found = _scan(base, state or _State(), memo)
-            _apply(publication, base, state, found, report)
-            publication.finish()
+            try:
+                found = _refresh(publication, base, memo, report, rebuild=rebuild)
+                publication.finish()
+            except (duckdb.Error, IntegrityError):
+                if rebuild or not catalog.exists():
+                    raise
+                report = SyncReport(set_aside=f"{catalog}.broken-{int(time.time())}")
+                found = _refresh(publication, base, memo, report, rebuild=True)
+                catalog.replace(str(report.set_aside))
+                publication.finish()
             write_memo(base, catalog, {**found.signatures}, report.runs)
     report.elapsed_ms = (time.perf_counter() - started) * 1e3
     return report
@@ -87,28 +92,33 @@ class _State:
     base: str = ""
 
 
-def _read_state(catalog: Path, report: SyncReport) -> _State | None:
-    """The state in the published file; None when there is none (or it had to be set aside)."""
-    if not catalog.exists():
+def _refresh(publication: Publication, base: Path, memo: Memo, report: SyncReport, *, rebuild: bool) -> _Found:
+    """Bring the private copy in line with `base`; what the memo says holds only for the catalog it was written with."""
+    state = None if rebuild else _read_state(publication)
+    if state is None:
+        publication.start_empty()
+    found = _scan(base, state or _State(), Memo() if state is None else memo)
+    _apply(publication, base, state, found, report)
+    return found
+
+
+def _read_state(publication: Publication) -> _State | None:
+    """The state in the published file; None when there is none of this version.
+
+    Read from the private copy: within one process DuckDB would answer from an older file that somebody still has open.
+    """
+    if not publication.target.exists():
         return None
-    try:
-        with duckdb.connect(str(catalog), read_only=True) as con:
-            meta = dict(con.execute("SELECT key, value FROM catalog_meta").fetchall())
-            if meta.get("version") != CATALOG_VERSION:
-                return None
-            state = _State(base=meta.get("base", ""))
-            for month, ids in con.execute(
-                "SELECT month, list(run_id) FROM backtest_runs_catalog GROUP BY 1"
-            ).fetchall():
-                state.runs[month] = set(ids)
-            for path, reason in con.execute("SELECT path, reason FROM quarantine").fetchall():
-                state.quarantine.setdefault(path.split("/")[0], {})[path] = reason
-            return state
-    except duckdb.Error:
-        aside = catalog.with_name(f"{catalog.name}.broken-{int(time.time())}")
-        catalog.replace(aside)
-        report.set_aside = str(aside)
+    con = publication.connect()
+    meta = dict(con.execute("SELECT key, value FROM catalog_meta").fetchall())
+    if meta.get("version") != CATALOG_VERSION:
         return None
+    state = _State(base=meta.get("base", ""))
+    for month, ids in con.execute("SELECT month, list(run_id) FROM backtest_runs_catalog GROUP BY 1").fetchall():
+        state.runs[month] = set(ids)
+    for path, reason in con.execute("SELECT path, reason FROM quarantine").fetchall():
+        state.quarantine.setdefault(path.split("/")[0], {})[path] = reason
+    return state
 
 
 def _scan(base: Path, state: _State, memo: Memo) -> _Found:
@@ -128,9 +138,9 @@ def _scan(base: Path, state: _State, memo: Memo) -> _Found:
         for name in names:
             if name.removeprefix("run_id=") in known:
                 continue
-            path = f"{month}/{name}"
+            path = _printable(f"{month}/{name}")
             try:
-                found.manifests[path] = check_run(base / path)
+                found.manifests[path] = check_run(folder / name)
             except IncompleteRunError as e:
                 found.bad[path] = _reason(e, base)
                 settled = False  # `_SUCCESS` may still come, and does not touch the month's directory
@@ -143,8 +153,13 @@ def _scan(base: Path, state: _State, memo: Memo) -> _Found:
     return found
 
 
+def _printable(text: str) -> str:
+    """File names that are not UTF-8 as text that a database takes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _reason(error: IntegrityError, base: Path) -> str:
-    return str(error).replace(f"{base}/", "")
+    return _printable(str(error).replace(f"{base}/", ""))
 
 
 def _apply(publication: Publication, base: Path, known: _State | None, found: _Found, report: SyncReport) -> None:
@@ -226,7 +241,7 @@ def _run_row(path: str, m: RunManifest, now: datetime) -> dict:
         "dataset_calls_excluded": m.dataset.calls_excluded,
         "parameters_json": json.dumps(m.parameters, sort_keys=True, ensure_ascii=False),
         "config_hash": m.parameters.get("config_hash"),
-        **{f"timing_{name}": value for name, value in m.timing.model_dump().items() if name.endswith("_ms")},
+        **{f"timing_{name}": getattr(m.timing, name) for name in Timing.model_fields},
         "artifacts_json": json.dumps({t: e.model_dump() for t, e in m.artifacts.items()}, sort_keys=True),
         "run_dir": path,
         "manifest_path": f"{path}/{MANIFEST_NAME}",

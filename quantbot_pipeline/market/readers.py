@@ -102,7 +102,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in names if not name.startswith((".", "_")))
 
 
-def format_of(path: Path, fmt: str, formats: Sequence[str]) -> str:
+def format_of(path: Path, fmt: str, formats: Sequence[str] = tuple(dict.fromkeys(SUFFIXES.values()))) -> str:
     """The format to read `path` with: `fmt`, or by its suffix when `fmt` is `auto`; one of `formats`."""
     known = SUFFIXES.get(path.suffix.lower(), "") if fmt == "auto" else fmt
     if known not in formats:
@@ -263,10 +263,12 @@ def _load_jsonl(
     with _without_bom(path) as plain:
         pattern = escape_glob(str(plain))
         # A column exists if any row has its key, be its value null in every row.
-        keys = con.execute("SELECT DISTINCT unnest(json_keys(json)) AS k FROM read_ndjson_objects(?) ORDER BY k", [pattern])
+        keys = con.execute(
+            "SELECT DISTINCT unnest(json_keys(json)) AS k FROM read_ndjson_objects(?) ORDER BY k", [pattern]
+        )
         present = [key for (key,) in keys.fetchall()]
         if not present:
-            raise InputError(f"{path}: the file is empty; expected one JSON object per line")
+            raise InputError(f"{path}: no JSON object found; expected one per line")
         matched = _match(path, present, columns)
         # Declared as text, numbers and strings arrive alike and a missing key as NULL.
         quoted = {name: '"' + source.replace('"', '""') + '"' for name, source in matched.items()}

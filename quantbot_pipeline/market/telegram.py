@@ -40,7 +40,10 @@ def load_telegram(con: duckdb.DuckDBPyConnection, path: Path, caller: str | None
     rows = [row for message in messages if isinstance(message, dict) for row in _calls(message, export.get("id"), name)]
     for row_no, row in enumerate(rows, start=1):
         row["row_no"] = row_no
-    con.register("arrow_source", pa.Table.from_pylist(rows, schema=SCHEMA))
+    try:
+        con.register("arrow_source", pa.Table.from_pylist(rows, schema=SCHEMA))
+    except UnicodeEncodeError:  # JSON can spell half of a surrogate pair
+        raise InputError(f"{path}: the chat's name or an id is not valid Unicode; export the chat again") from None
     con.execute("CREATE OR REPLACE TEMP TABLE incoming AS SELECT * FROM arrow_source")
     con.unregister("arrow_source")
     return {name: Found(name, "VARCHAR") for name in SCHEMA.names[1:]}

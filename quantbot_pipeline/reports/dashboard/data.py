@@ -1,0 +1,50 @@
+"""All numbers of the dashboard: aggregates of verified artifacts and answers of the catalog, as one JSON-able mapping.
+
+Belongs here: which sections there are and what they share. A number that the page shows is computed in a section's module or
+in the report behind the command of the same name, never in the browser (which only sorts, filters and draws).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from quantbot_pipeline import __version__
+from quantbot_pipeline.months import iso_now
+from quantbot_pipeline.reports.dashboard.calls import calls_section
+from quantbot_pipeline.reports.dashboard.callers import callers_section
+from quantbot_pipeline.reports.dashboard.encode import Index
+from quantbot_pipeline.reports.dashboard.frontiers import ALL_CALLERS, frontier_section, v1_section
+from quantbot_pipeline.reports.dashboard.overview import errors, overview
+from quantbot_pipeline.reports.dashboard.policies import PolicyKey, load_replayed, policy_columns, replayed_section
+from quantbot_pipeline.reports.newest import load_newest
+
+MIN_CALLS = 10  # below that a caller is marked: the same number that the search asks for
+
+
+def collect(catalog: Path, base: Path, candles_dir: Path) -> dict[str, Any]:
+    """Everything the page shows. Raises InputError without a catalog, IntegrityError for a file that was changed."""
+    callers: Index[str] = Index(ALL_CALLERS)
+    policies: Index[PolicyKey] = Index()
+    violations: Index[str] = Index("")
+    paths = load_newest(catalog, base, "paths")
+    data: dict[str, Any] = {
+        "built_at": iso_now(),
+        "version": __version__,
+        "min_calls": MIN_CALLS,
+        "overview": overview(catalog, base),
+        "callers": callers_section(paths, load_newest(catalog, base, "walk_forward"), callers, policies),
+        "errors": errors(catalog, base, callers),
+        "frontier": frontier_section(catalog, base, callers, policies, violations),
+        "v1": v1_section(catalog, base, callers, policies),
+    }
+    with duckdb.connect() as con:
+        settings = load_replayed(con, catalog, base, policies)
+        data["policies"] = replayed_section(con, settings)
+        data["calls"] = calls_section(con, paths, candles_dir, callers, policies)
+    # Last, when every section has named what it refers to.
+    return data | {
+        "names": callers.values,
+        "policy": policy_columns(policies),
+        "violations": violations.values,
+    }

@@ -1,0 +1,167 @@
+"""What the searches found: each caller's frontier, the best policies, the pooled statistics, and the V1 accounts.
+
+A frontier has a row per caller and policy, too many to carry all of them for hundreds of callers: then a caller keeps its
+best ranks, its Pareto set and an even sample of the rest, of its newest months. Tables are never thinned.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from quantbot_pipeline.catalog.query import newest_runs_with
+from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns
+from quantbot_pipeline.reports.dashboard.policies import PolicyKey
+from quantbot_pipeline.reports.newest import load_newest, read_each
+
+ALL_CALLERS = "__all__"
+POINTS = 60_000  # scatter points on the page: about 40 bytes each
+CURVE_POINTS = 40_000  # points of equity curves
+POINT_MONTHS = 12
+POOLED_MONTHS = 6
+BEST_RANKS = 20  # always kept
+MIN_POINTS = 120  # per caller and month, before older months are left out
+_POINTS = {"objective_score": 1, "avg_return_bps": 1, "median_return_bps": 1, "stop_out_rate": 4, "p95_drawdown_bps": 1}
+_BEST = (
+    "meets_constraints", "objective_score", "avg_return_bps", "median_return_bps", "stop_out_rate", "p95_drawdown_bps",
+    "trades", "is_pareto",
+)  # fmt: skip
+_POOLED = (
+    "rank", "meets_constraints", "trades", "objective_score", "avg_return_bps", "median_return_bps", "stop_out_rate",
+    "loss_rate", "es95_bps", "p95_drawdown_bps", "stressed_avg_return_bps", "avg_time_exposed_ms", "avg_tail_capture",
+)  # fmt: skip
+_READ = tuple(dict.fromkeys(("caller_name", "policy_id", "policy_params", "violations", *_BEST, *_POOLED)))
+
+
+def frontier_section(
+    catalog: Path, base: Path, callers: Index[str], policies: Index[PolicyKey], violations: Index[str]
+) -> dict[str, Any]:
+    """Frontiers of the newest grid search of each month: scatter points, best rows, and all callers pooled."""
+    points: list[dict[str, Any]] = []
+    best: list[pa.Table] = []
+    pooled: dict[str, Columns] = {}
+    keep_months = POINT_MONTHS
+    limit = 0
+    run_dirs = newest_runs_with(catalog, "frontier", strategy_id="grid-search")
+    for i, (manifest, table) in enumerate(read_each(base, run_dirs[::-1], "frontier", _READ)):
+        coded = _coded(table, callers, policies, violations)
+        if i == 0:
+            keep_months, limit = _budget(len(np.unique(coded["caller"].to_numpy())), len(run_dirs))
+        with duckdb.connect() as con:
+            con.register("rows", coded)
+            best.append(_best_rows(con, manifest.month))
+            if i < POOLED_MONTHS:
+                pooled[manifest.month] = _pooled_rows(con)
+            if i < keep_months:
+                points += _points(con, manifest.month, limit)
+    newest_first = pa.concat_tables(best) if best else pa.table({})
+    return {"points": points, "best": columns(newest_first), "pooled": pooled}
+
+
+def _coded(table: pa.Table, callers: Index[str], policies: Index[PolicyKey], violations: Index[str]) -> pa.Table:
+    """The frontier with positions instead of texts."""
+    with duckdb.connect() as con:
+        con.register("rows", table)
+        params = dict(con.execute("SELECT policy_id, any_value(policy_params) FROM rows GROUP BY 1").fetchall())
+    ids = table["policy_id"].combine_chunks().dictionary_encode()
+    positions = np.array([policies.of((name, params[name])) for name in ids.dictionary.to_pylist()], dtype=np.int64)
+    coded = {
+        "caller": callers.of_each(table["caller_name"]),
+        "policy": positions[ids.indices.to_numpy()] if len(ids) else positions,
+        "violations": violations.of_each(table["violations"]),
+    }
+    numbers = table.drop_columns(["caller_name", "policy_id", "policy_params", "violations"])
+    return pa.table({**coded, **{name: numbers[name] for name in numbers.column_names}})
+
+
+def _budget(callers: int, months: int) -> tuple[int, int]:
+    """(months, points per caller and month) that fit into POINTS."""
+    kept = max(1, min(months, POINT_MONTHS, POINTS // (max(1, callers) * MIN_POINTS)))
+    return kept, max(BEST_RANKS, POINTS // (max(1, callers) * kept))
+
+
+def _best_rows(con: duckdb.DuckDBPyConnection, month: str) -> pa.Table:
+    return con.sql(
+        f"""SELECT caller, $month AS month, policy, violations, {", ".join(_BEST)} FROM rows
+            WHERE rank = 1 ORDER BY objective_score DESC, caller""",  # noqa: S608 -- constants of this module
+        params={"month": month},
+    ).to_arrow_table()
+
+
+def _pooled_rows(con: duckdb.DuckDBPyConnection) -> Columns:
+    table = con.sql(
+        f"SELECT policy, violations, is_pareto, {', '.join(_POOLED)} FROM rows WHERE caller = 0 ORDER BY rank"  # noqa: S608
+    ).to_arrow_table()
+    return columns(table)
+
+
+def _points(con: duckdb.DuckDBPyConnection, month: str, limit: int) -> list[dict[str, Any]]:
+    """One dict per caller: its points as columns, by rank, and how many policies there were."""
+    found = con.sql(
+        """WITH sized AS (SELECT *, count(*) OVER (PARTITION BY caller) AS policies FROM rows),
+           kept AS (SELECT * FROM sized QUALIFY row_number() OVER (PARTITION BY caller ORDER BY
+               CASE WHEN rank <= $best THEN 0 WHEN is_pareto THEN 1 WHEN rank % ceil(2.0 * policies / $limit)::BIGINT = 0 THEN 2
+               ELSE 3 END, rank) <= $limit)
+           SELECT caller, policies, trades, policy, rank, is_pareto::INT AS is_pareto, violations, objective_score,
+                  avg_return_bps, median_return_bps, stop_out_rate, p95_drawdown_bps
+           FROM kept ORDER BY caller, rank""",
+        params={"best": BEST_RANKS, "limit": limit},
+    ).to_arrow_table()
+    caller = found["caller"].to_numpy()
+    starts = np.flatnonzero(np.diff(caller, prepend=-1)).tolist()
+    groups = []
+    for start, end in zip(starts, [*starts[1:], len(caller)], strict=True):
+        part = found.slice(start, end - start)
+        first = {name: part[name][0].as_py() for name in ("caller", "policies", "trades")}
+        groups.append({**first, "month": month, **columns(part.drop_columns(list(first)), _POINTS)})
+    return groups
+
+
+def v1_section(catalog: Path, base: Path, callers: Index[str], policies: Index[PolicyKey]) -> dict[str, Any]:
+    """The best V1 account of each caller and month, and its equity curve, thinned to what a line can show."""
+    rows = load_newest(catalog, base, "frontier", strategy_id="v1-baseline")
+    with duckdb.connect() as con:
+        con.register("rows", rows)
+        best = con.sql(
+            """SELECT caller_name, policy_id, policy_params, month, meets_constraints, objective_score AS final_capital,
+                      trades, stop_out_rate, avg_return_bps, median_return_bps, flags, skipped_max_positions,
+                      skipped_below_min_size
+               FROM rows WHERE rank = 1 ORDER BY month DESC, final_capital DESC, caller_name"""
+        ).to_arrow_table()
+    keys = zip(best["policy_id"].to_pylist(), best["policy_params"].to_pylist(), strict=True)
+    return {
+        "best": {
+            "caller": callers.of_each(best["caller_name"]).tolist(),
+            "policy": [policies.of(key) for key in keys],
+            **columns(best.drop_columns(["caller_name", "policy_id", "policy_params"])),
+        },
+        "equity": _curves(load_newest(catalog, base, "equity"), callers),
+    }
+
+
+def _curves(equity: pa.Table, callers: Index[str]) -> list[dict[str, Any]]:
+    """One dict per caller and month: minutes since the first event, and equity after each kept event."""
+    if not equity.num_rows:
+        return []
+    # Rows of an account are in order of its events, which its times alone do not tell.
+    numbered = equity.append_column("event_no", pa.array(np.arange(equity.num_rows)))
+    with duckdb.connect() as con:
+        con.register("equity", numbered)
+        ((groups,),) = con.execute("SELECT count(DISTINCT (caller_name, month)) FROM equity").fetchall()
+        found = con.sql(
+            """WITH sized AS (SELECT *, row_number() OVER (PARTITION BY month, caller_name ORDER BY event_no) AS n,
+                         count(*) OVER (PARTITION BY month, caller_name) AS events,
+                         min(ts_ms) OVER (PARTITION BY month, caller_name) AS start_ts_ms FROM equity)
+               SELECT caller_name, month, start_ts_ms, list((ts_ms - start_ts_ms) // 60000 ORDER BY event_no) AS minutes,
+                      list(round(equity, 2) ORDER BY event_no) AS equity
+               FROM sized WHERE n = 1 OR n = events OR n % ceil(events / $limit)::BIGINT = 0
+               GROUP BY 1, 2, 3 ORDER BY month DESC, caller_name""",
+            params={"limit": float(max(8, CURVE_POINTS // groups))},
+        ).to_arrow_table()
+    kept = columns(found.drop_columns(["caller_name"]))
+    caller = callers.of_each(found["caller_name"]).tolist()
+    return [
+        {"caller": caller[i], **{name: values[i] for name, values in kept.items()}} for i in range(found.num_rows)
+    ]

@@ -1,0 +1,179 @@
+"""What there is and how good it is: runs, months, exclusions, rejected candles, quarantine, errors."""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from quantbot_pipeline.artifacts.manifest import read_manifest
+from quantbot_pipeline.catalog.query import latest_runs_with, newest_runs_with, quarantined, reading
+from quantbot_pipeline.errors import IntegrityError
+from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, of_rows
+from quantbot_pipeline.reports.newest import read_each
+
+# A search is told apart by its strategy; every other run by its type.
+KIND = "CASE WHEN run_type = 'optimization' THEN coalesce(parameters_json ->> '$.strategy_id', 'grid-search') ELSE run_type END"
+FAILED_SHOWN = 50
+MESSAGES_SHOWN = 200
+
+
+def overview(catalog: Path, base: Path) -> dict[str, Any]:
+    """Runs by kind and status, the months that they cover, and the quality of the inputs behind them."""
+    with reading(catalog) as con:
+        runs = con.sql(
+            f"""SELECT {KIND} AS kind, run_type, status, count(*) AS runs, count(DISTINCT month) AS months,
+                       min(month) AS first_month, max(month) AS last_month, sum(dataset_calls_count)::BIGINT AS calls,
+                       coalesce(sum(a.n), 0)::BIGINT AS artifact_rows, coalesce(sum(a.b), 0)::BIGINT AS bytes,
+                       avg(timing_total_ms) AS avg_total_ms
+                FROM backtest_runs_catalog LEFT JOIN (SELECT run_id, sum(rows) AS n, sum(bytes) AS b
+                     FROM backtest_artifacts_catalog GROUP BY 1) a USING (run_id)
+                GROUP BY 1, 2, 3 ORDER BY 1, 3"""  # noqa: S608 -- a constant of this module
+        ).to_arrow_table()
+        coverage = con.sql(
+            f"""SELECT {KIND} AS kind, month, count(*) FILTER (status = 'completed') AS completed,
+                       count(*) FILTER (status = 'failed') AS failed
+                FROM backtest_runs_catalog GROUP BY 1, 2 ORDER BY 1, 2"""  # noqa: S608
+        ).to_arrow_table()
+    return {
+        "runs": columns(runs),
+        "coverage": columns(coverage),
+        "quarantine": columns(quarantined(catalog).select(["path", "reason"])),
+        "sources": _sources(catalog, base),
+        "quality": _quality(catalog, base),
+    }
+
+
+def errors(catalog: Path, base: Path, callers: Index[str]) -> dict[str, Any]:
+    """Messages of the newest runs by kind, level and phase; failed runs; excluded calls by caller and reason."""
+    tables = [
+        table.append_column("kind", pa.repeat(pa.scalar(_kind(manifest)), table.num_rows)).append_column(
+            "month", pa.repeat(pa.scalar(manifest.month), table.num_rows)
+        )
+        for manifest, table in read_each(base, latest_runs_with(catalog, "errors"), "errors")
+    ]
+    return {
+        "messages": _messages(tables),
+        "failed": _failed(catalog, base),
+        "excluded": _excluded_by_caller(catalog, base, callers),
+    }
+
+
+def _kind(manifest: Any) -> str:
+    default = "grid-search" if manifest.run_type == "optimization" else manifest.run_type
+    return manifest.parameters.get("strategy_id", default) if manifest.run_type == "optimization" else default
+
+
+def _quality_runs(catalog: Path) -> list[str]:
+    """The runs behind the leaderboard or, without any, the newest of each month: each call's exclusion counts once."""
+    return newest_runs_with(catalog, "paths") or newest_runs_with(catalog, "errors")
+
+
+def _quality(catalog: Path, base: Path) -> dict[str, Columns]:
+    months, found = [], []
+    for manifest, table in read_each(base, _quality_runs(catalog), "errors"):
+        calls, excluded = manifest.dataset.calls_count, manifest.dataset.calls_excluded
+        months.append({"month": manifest.month, "included": calls - excluded, "excluded": excluded})
+        found.append(table.select(["phase", "call_id", "details"]))
+    parts = {name: _by_reason(found, where, what) for name, where, what in _QUALITY}
+    return {"months": of_rows(months, ("month", "included", "excluded")), **parts}
+
+
+# (name, rows of errors.parquet, what is counted)
+_QUALITY = (
+    ("excluded", "phase = 'coverage' AND call_id IS NOT NULL", "count(*)"),
+    ("rejected_candles", "phase = 'coverage' AND call_id IS NULL", "sum((details ->> '$.rows')::BIGINT)::BIGINT"),
+    ("rejected_calls", "phase = 'plan' AND call_id IS NULL", "sum((details ->> '$.rows')::BIGINT)::BIGINT"),
+)
+
+
+def _by_reason(tables: list[pa.Table], where: str, what: str) -> Columns:
+    if not tables:
+        return {"reason": [], "count": []}
+    with duckdb.connect() as con:
+        con.register("found", pa.concat_tables(tables))
+        return columns(
+            con.sql(
+                f"""SELECT details ->> '$.reason' AS reason, {what} AS count FROM found
+                    WHERE {where} AND details ->> '$.reason' IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"""  # noqa: S608
+            ).to_arrow_table()
+        )
+
+
+def _sources(catalog: Path, base: Path) -> Columns:
+    """Which run stands behind which month: newest per artifact, as every table on the page uses them."""
+    chosen = {
+        "paths": newest_runs_with(catalog, "paths"),
+        "frontier": newest_runs_with(catalog, "frontier", strategy_id="grid-search"),
+        "v1-baseline": newest_runs_with(catalog, "frontier", strategy_id="v1-baseline"),
+        "walk_forward": newest_runs_with(catalog, "walk_forward"),
+    }
+    rows = []
+    for artifact, run_dirs in chosen.items():
+        for manifest in (read_manifest(base / run_dir) for run_dir in run_dirs):
+            rows.append(
+                {
+                    "month": manifest.month,
+                    "artifact": artifact,
+                    "run_id": manifest.run_id,
+                    "interval": manifest.dataset.interval,
+                    "config_hash": manifest.parameters.get("config_hash"),
+                    "created_at": manifest.created_at,
+                }
+            )
+    return of_rows(rows, ("month", "artifact", "run_id", "interval", "config_hash", "created_at"))
+
+
+def _messages(tables: list[pa.Table]) -> Columns:
+    if not tables:
+        return {}
+    with duckdb.connect() as con:
+        con.register("found", pa.concat_tables(tables))
+        return columns(
+            con.sql(
+                # "3 candles rejected: price" and "1 candles rejected: price" are one message.
+                """SELECT level, kind, phase, regexp_replace(message, '^[0-9]+ ', '') AS message, count(*) AS rows,
+                          count(DISTINCT run_id) AS runs, min(month) AS first_month, max(month) AS last_month
+                   FROM found GROUP BY 1, 2, 3, 4
+                   ORDER BY list_position(['error', 'warning', 'info'], level), rows DESC, kind, message LIMIT ?""",
+                params=[MESSAGES_SHOWN],
+            ).to_arrow_table()
+        )
+
+
+def _failed(catalog: Path, base: Path) -> Columns:
+    with reading(catalog) as con:
+        found = con.execute(
+            f"""SELECT run_id, {KIND}, month, epoch_ms(created_at), run_dir FROM backtest_runs_catalog
+                WHERE status = 'failed' ORDER BY created_at DESC, run_id LIMIT ?""",  # noqa: S608
+            [FAILED_SHOWN],
+        ).fetchall()
+    rows = [
+        {"month": month, "kind": kind, "created_at": created, "run_id": run_id, "error": _error(base / run_dir)}
+        for run_id, kind, month, created, run_dir in found
+    ]
+    return of_rows(rows, ("month", "kind", "created_at", "run_id", "error"))
+
+
+def _error(run_dir: Path) -> str:
+    try:
+        return read_manifest(run_dir).error or ""
+    except IntegrityError as e:  # a failed run may be removed by hand at any time; it carries no numbers
+        return str(e).replace(f"{run_dir.parent.parent}/", "")
+
+
+def _excluded_by_caller(catalog: Path, base: Path, callers: Index[str]) -> Columns:
+    run_dirs = _quality_runs(catalog)
+    found = [table for _, table in read_each(base, run_dirs, "errors", ["call_id", "phase", "details"])]
+    alerts = [table for _, table in read_each(base, run_dirs, "alerts", ["call_id", "caller_name"])]
+    if not found:
+        return {"caller": [], "reason": [], "calls": []}
+    with duckdb.connect() as con:
+        con.register("found", pa.concat_tables(found))
+        con.register("alerts", pa.concat_tables(alerts))
+        table = con.sql(
+            """SELECT caller_name, details ->> '$.reason' AS reason, count(*) AS calls
+               FROM found JOIN (SELECT DISTINCT call_id, caller_name FROM alerts) USING (call_id)
+               WHERE phase = 'coverage' GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"""
+        ).to_arrow_table()
+    return {"caller": callers.of_each(table["caller_name"]).tolist(), **columns(table.drop_columns(["caller_name"]))}

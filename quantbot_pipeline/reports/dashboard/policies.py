@@ -1,0 +1,109 @@
+"""Replayed policies: what each earned over all calls, from the newest run of each month that replayed it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from quantbot_pipeline.catalog.query import latest_runs_with
+from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, histogram
+from quantbot_pipeline.reports.describe import describe, kind_of
+from quantbot_pipeline.reports.newest import read_each
+
+PolicyKey = tuple[str, str | None]  # (policy_id, policy_params): a name given by hand may stand for two policies
+
+MAX_POLICIES = 60  # replayed ones, newest first: what a person can compare
+RETURN_EDGES_BPS = (-5_000.0, -2_500.0, -1_000.0, -500.0, 0.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0, 20_000.0)
+_TRADES = (
+    "policy_id", "call_id", "exit_ts_ms", "exit_px", "exit_reason", "entry_px", "realized_return_bps", "stop_out",
+    "max_adverse_excursion_bps", "time_exposed_ms", "tail_capture",
+)  # fmt: skip
+# As in docs/semantics.md, "Aggregates": over all trades of a policy.
+_STATS = """
+    count(*) AS trades_count, avg(r) AS avg_return_bps, median(r) AS median_return_bps,
+    quantile_cont(r, 0.25) AS p25_return_bps, quantile_cont(r, 0.75) AS p75_return_bps, quantile_cont(r, 0.9) AS p90_return_bps,
+    avg(stop_out::INT) AS stop_out_rate, avg((r < 0)::INT) AS loss_rate,
+    list_avg(list_slice(list_sort(list(r)), 1, greatest(1, count(*) // 20))) AS es95_bps,
+    quantile_cont(max_adverse_excursion_bps, 0.05) AS p95_drawdown_bps,
+    avg(CASE WHEN exit_reason = 'data_end' THEN -10000.0 ELSE r END) AS stressed_avg_return_bps,
+    avg(time_exposed_ms) AS avg_time_exposed_ms, avg(tail_capture) AS avg_tail_capture
+"""
+
+
+def load_replayed(
+    con: duckdb.DuckDBPyConnection, catalog: Path, base: Path, policies: Index[PolicyKey]
+) -> set[tuple[int, str]]:
+    """Fill the table `replayed` of `con`: every trade of every replayed policy, one run per (policy, month).
+
+    Returns the (policy, configuration) pairs behind it, so that the page can say where settings were mixed.
+    """
+    con.execute(
+        """CREATE TABLE replayed (policy BIGINT, month VARCHAR, call_id VARCHAR, exit_ts_ms BIGINT, exit_px DOUBLE,
+           exit_reason VARCHAR, entry_px DOUBLE, r DOUBLE, stop_out BOOLEAN, max_adverse_excursion_bps DOUBLE,
+           time_exposed_ms BIGINT, tail_capture DOUBLE)"""
+    )
+    claimed: set[tuple[int, str]] = set()
+    settings: set[tuple[int, str]] = set()
+    for run_dir in latest_runs_with(catalog, "summary"):
+        manifest, summary = next(read_each(base, [run_dir], "summary", ["policy_id", "policy_params"]))
+        keys = zip(summary["policy_id"].to_pylist(), summary["policy_params"].to_pylist(), strict=True)
+        known = {policy for policy, _ in claimed}
+        mine = {}
+        for key in keys:
+            policy = policies.of(key)
+            if (policy, manifest.month) not in claimed and (policy in known or len(known) < MAX_POLICIES):
+                mine[key[0]] = policy
+                known.add(policy)
+        if mine:
+            claimed |= {(policy, manifest.month) for policy in mine.values()}
+            settings |= {(policy, manifest.parameters["config_hash"]) for policy in mine.values()}
+            _add_trades(con, base, run_dir, mine)
+    return settings
+
+
+def _add_trades(con: duckdb.DuckDBPyConnection, base: Path, run_dir: str, mine: dict[str, int]) -> None:
+    manifest, trades = next(read_each(base, [run_dir], "trades", _TRADES))
+    con.register("chosen", pa.table({"policy_id": list(mine), "policy": list(mine.values())}))
+    con.register("trades", trades)
+    con.execute(
+        """INSERT INTO replayed SELECT policy, ?, call_id, exit_ts_ms, exit_px, exit_reason, entry_px,
+           realized_return_bps, stop_out, max_adverse_excursion_bps, time_exposed_ms, tail_capture
+           FROM trades JOIN chosen USING (policy_id)""",
+        [manifest.month],
+    )
+    con.unregister("trades")
+
+
+def replayed_section(con: duckdb.DuckDBPyConnection, settings: set[tuple[int, str]]) -> dict[str, Any]:
+    """Statistics of each replayed policy, over all months and month by month, and the distribution of its returns."""
+    overall = con.sql(f"SELECT policy, {_STATS} FROM replayed GROUP BY 1 ORDER BY 1").to_arrow_table()  # noqa: S608
+    months = con.sql(
+        """SELECT policy, month, count(*) AS trades_count, avg(r) AS avg_return_bps, median(r) AS median_return_bps,
+                  avg(stop_out::INT) AS stop_out_rate FROM replayed GROUP BY 1, 2 ORDER BY 1, 2"""
+    ).to_arrow_table()
+    returns = con.sql("SELECT policy, r FROM replayed").to_arrow_table()
+    order = overall["policy"].to_numpy()
+    counts = histogram(
+        np.searchsorted(order, returns["policy"].to_numpy()), returns["r"].to_numpy(), RETURN_EDGES_BPS, len(order)
+    )
+    configs = [len({config for policy, config in settings if policy == one}) for one in order.tolist()]
+    return {
+        "overall": {**columns(overall), "configurations": configs},
+        "months": columns(months),
+        "return_edges_bps": RETURN_EDGES_BPS,
+        "returns": counts.tolist(),
+    }
+
+
+def policy_columns(policies: Index[PolicyKey]) -> Columns:
+    """Every policy that the page mentions: id, parameters, kind, and words."""
+    known = [(policy_id, params if params else None) for policy_id, params in policies.values]
+    return {
+        "policy_id": [policy_id for policy_id, _ in known],
+        "params": [None if params is None else json.loads(params) for _, params in known],
+        "kind": ["unknown" if params is None else kind_of(params) for _, params in known],
+        "words": [policy_id if params is None else describe(params) for policy_id, params in known],
+    }

@@ -1,0 +1,143 @@
+"""Schedules, sensors and the switch: each decision as a pure function, and each definition on a real instance."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from quantbot_pipeline.definitions import build_defs
+from quantbot_pipeline.orchestration import schedules, sensors
+from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline_tests.builders import call, write_csv
+from quantbot_pipeline_tests.labs import run
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("now", "closed", "refreshed"),
+    [
+        ("2024-03-02T03:00:00+00:00", "2024-02", ("2024-02", "2024-03")),
+        ("2024-01-01T00:00:00+00:00", "2023-12", ("2023-12", "2024-01")),
+        ("2024-03-04T04:00:00+00:00", "2024-02", ("2024-02", "2024-03")),
+        ("2024-03-05T04:00:00+00:00", "2024-02", ("2024-03", "2024-03")),
+        ("2024-02-29T23:59:59+00:00", "2024-01", ("2024-02", "2024-02")),
+        ("2024-03-01T01:00:00+02:00", "2024-01", ("2024-02", "2024-02")),  # 29 February, 23:00 UTC
+    ],
+)
+def test_the_months_of_a_moment(now: str, closed: str, refreshed: tuple[str, str]) -> None:
+    moment = datetime.fromisoformat(now)
+    assert schedules.month_to_close(moment) == closed
+    assert schedules.months_to_refresh(moment.astimezone(UTC)) == refreshed
+
+
+@pytest.mark.parametrize(
+    ("calls", "candles", "expected"),
+    [
+        (set(), set(), []),
+        ({"2024-02"}, set(), ["2024-02", "2024-04"]),
+        (set(), {"2024-02"}, ["2024-01", "2024-02", "2024-04"]),
+        ({"2024-04"}, {"2024-04"}, ["2024-04"]),
+        (set(), {"2025-01"}, []),
+    ],
+)
+def test_new_inputs_rerun_what_they_can_change(calls: set[str], candles: set[str], expected: list[str]) -> None:
+    assert sensors.months_to_rerun(calls, candles, ["2024-01", "2024-02", "2024-04"]) == expected
+
+
+def test_the_schedules_ask_for_their_months(instance: dg.DagsterInstance) -> None:
+    at = datetime(2024, 3, 2, 3, tzinfo=UTC)
+    context = dg.build_schedule_context(instance=instance, scheduled_execution_time=at)
+    closed = schedules.closed_month(context)
+    assert isinstance(closed, dg.RunRequest)
+    assert closed.partition_key == "2024-02"
+    daily = schedules.open_month_daily(context)
+    assert isinstance(daily, dg.RunRequest)
+    assert (daily.tags[sensors.RANGE_START], daily.tags[sensors.RANGE_END]) == ("2024-02", "2024-03")
+    defs = build_defs()
+    for request, job in ((closed, "everything"), (daily, "full")):
+        assert dg.validate_run_config(defs.resolve_job_def(job), request.run_config)
+
+
+def test_the_catalog_schedule_skips_while_there_is_nothing_new(instance: dg.DagsterInstance, home: Path) -> None:
+    lab = Lab(home=str(home))
+    context = dg.build_schedule_context(instance=instance, scheduled_execution_time=datetime(2024, 3, 2, tzinfo=UTC))
+    assert isinstance(schedules.catalog_every_five_minutes(context, lab=lab), dg.SkipReason)
+    (home / "runs" / "2024-01" / "run_id=x").mkdir(parents=True)
+    assert isinstance(schedules.catalog_every_five_minutes(context, lab=lab), dg.RunRequest)
+    found = list(sensors.uncataloged_runs(dg.build_sensor_context(instance=instance), lab=lab))
+    assert [type(one) for one in found] == [dg.RunRequest]
+
+
+def test_the_inbox_sensor_waits_for_a_complete_copy(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    lab = Lab(home=str(tmp_path))
+    path = write_csv(tmp_path / "data/inbox/calls.csv", [call("m", "2024-01-05")])
+    first = sensors.inbox_files(dg.build_sensor_context(instance=instance), lab=lab)
+    assert not first.run_requests
+    os.utime(path, ns=(time.time_ns(), time.time_ns()))  # the copy goes on
+    second = sensors.inbox_files(dg.build_sensor_context(instance=instance, cursor=first.cursor), lab=lab)
+    assert not second.run_requests
+    third = sensors.inbox_files(dg.build_sensor_context(instance=instance, cursor=second.cursor), lab=lab)
+    assert [r.run_config["ops"]["inputs__inbox"]["config"] for r in third.run_requests] == [{"files": ["calls.csv"]}]
+
+
+def test_an_ingested_file_leads_to_a_run_of_its_months(home: Path, instance: dg.DagsterInstance) -> None:
+    lab = Lab(home=str(home))
+    defs = build_defs({"lab": lab})
+    write_csv(home / "data/inbox/more.csv", [call("new", "2024-02-10T10:00:00", "carol")])
+    (home / "data/inbox/bad.csv").write_text("nothing,of,use\n1,2,3\n")
+    done = defs.resolve_job_def("ingest_inbox").execute_in_process(instance=instance)
+    metadata = done.asset_materializations_for_node("inputs__inbox")[0].metadata
+    assert metadata["call_months"].value == ["2024-02"]
+    assert metadata["rejected_files"].value == 1
+    tick = sensors.touched_months(dg.build_sensor_context(instance=instance), lab=lab)
+    assert next(r.tags[sensors.RANGE_START] for r in tick.run_requests) == "2024-02"
+    again = sensors.touched_months(dg.build_sensor_context(instance=instance, cursor=tick.cursor), lab=lab)
+    assert not again.run_requests
+
+
+def test_everything_starts_stopped() -> None:
+    defs = build_defs()
+    assert {s.default_status for s in defs.schedules or []} == {dg.DefaultScheduleStatus.STOPPED}
+    assert {s.default_status for s in defs.sensors or []} == {dg.DefaultSensorStatus.STOPPED}
+    described = [*(defs.schedules or []), *(defs.sensors or [])]
+    assert all(len(d.description or "") > 40 for d in described)
+
+
+def test_the_switch_turns_all_on_and_off(tmp_path: Path) -> None:
+    def status(*arguments: str) -> set[str]:
+        done = run(tmp_path, "automation", *arguments, "--format", "json", "--home", str(tmp_path))
+        assert done.status == 0, done.err
+        return {row["now"] for row in json.loads(done.out)}
+
+    assert status("status") == {"off"}
+    assert status("on", "--dry-run") == {"on"}
+    assert status("status") == {"off"}
+    assert status("on") == {"on"}
+    assert status("off") == {"off"}
+
+
+def test_the_service_units_are_valid(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    verify = ["systemd-analyze", "verify"]
+    try:
+        subprocess.run(["systemd-analyze", "--version"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("systemd-analyze is not installed")
+    for unit in sorted((root / "deploy/systemd").glob("*.service")):
+        # An installed unit names a real program; here the checkout's own stands in.
+        local = tmp_path / unit.name
+        local.write_text(unit.read_text().replace("/opt/quantbot/.venv", str(Path(sys.prefix))))
+        done = subprocess.run([*verify, str(local)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
