@@ -10,6 +10,7 @@ import json
 import logging
 import platform
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -310,11 +311,11 @@ def _earlier_months(settings: Settings, month: str, config: BacktestConfig) -> l
 
 
 def _plan_candles(settings: Settings, month: str, calls: pa.Table, config: BacktestConfig) -> CandlePlan:
-    last_alert = calls.group_by("mint").aggregate([("alert_ts_ms", "max")])
     reach = _reach_ms(config)
+    # Calls come in order of time, so the last alert of a mint is the one that stays.
     until = {
         mint: alert + reach
-        for mint, alert in zip(last_alert["mint"].to_pylist(), last_alert["alert_ts_ms_max"].to_pylist(), strict=True)
+        for mint, alert in zip(calls["mint"].to_pylist(), calls["alert_ts_ms"].to_pylist(), strict=True)
     }
     months = list(month_range(month, month_of(max(until.values()))))
     return plan_slices(settings.candles_dir, config.interval, months, until, month_start_ms(next_month(month)))
@@ -352,6 +353,7 @@ def _replay(
     from quantbot_pipeline.replay import engine
     from quantbot_pipeline.replay.policies import compile_policies
 
+    _ready_engine()
     calls, plan = inputs.calls, inputs.plan
     compiled = compile_policies(policies, config.activity_move_pct)
     rules = engine.Rules(
@@ -397,6 +399,22 @@ def _replay(
     _tell_no_entry_from_no_candles(settings, calls, truth, config.interval)
     recorder.say(f"{inputs.month}: {len(policies)} policies over {len(plan.loads)} row groups in {wall:.3f} s")
     return _Replayed(inputs, rules, truth, outcomes, other)
+
+
+@functools.cache
+def _ready_engine() -> None:
+    """Have the engine compiled before threads need it, and say so when that takes a while (the first time ever)."""
+    from quantbot_pipeline.replay.engine import warm_up
+
+    notice = threading.Timer(
+        2.0, log.warning, ["compiling the replay engine once, about ten seconds; later starts load it"]
+    )
+    notice.daemon = True
+    notice.start()
+    try:
+        warm_up()
+    finally:
+        notice.cancel()
 
 
 def _tell_no_entry_from_no_candles(settings: Settings, calls: pa.Table, truth: "engine.Truth", interval: str) -> None:

@@ -10,13 +10,13 @@ Floating-point expressions are those of the contract (`p0*(1-s)`, `M*(1-trail)`,
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-from quantbot_pipeline.replay.policies import CompiledPolicies
+from quantbot_pipeline.replay.policies import CompiledPolicies, compile_policies
 
 BLOCK = 32
 NEVER = np.int32(2_147_483_647)
@@ -149,7 +149,23 @@ def replay(
     alert_ts: (K,) UTC ms. lo, hi: (K,) the token's slice `[lo, hi)` of `candles`. rows: (K,) distinct output rows.
     Releases the GIL, so that threads can replay disjoint rows at once; the result does not depend on their order.
     """
-    _replay_calls(candles, alert_ts, lo, hi, rows, rules, policies, truth, outcomes)
+    # Decoded Parquet is read-only memory; seeing everything as such keeps the kernel to one compiled specialisation.
+    frozen = Candles(*(_read_only(array) for array in candles))
+    _replay_calls(frozen, alert_ts, lo, hi, rows, rules, policies, truth, outcomes)
+
+
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def warm_up() -> None:
+    """Compile the kernel, or load it from the cache, by replaying nothing: about ten seconds the first time ever."""
+    nothing, none = np.empty(0, dtype=np.int64), np.empty(0)
+    candles = Candles(nothing, none, none, none, none)
+    empty = compile_policies([])
+    replay(candles, nothing, nothing, nothing, nothing, Rules(), empty, empty_truth(0), empty_outcomes(0, 0))
 
 
 _kernel = numba.njit(nogil=True, cache=True, error_model="numpy")
