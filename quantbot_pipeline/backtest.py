@@ -37,7 +37,7 @@ from quantbot_pipeline.artifacts.manifest import (
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS, ERRORS
 from quantbot_pipeline.artifacts.verify import check_run
 from quantbot_pipeline.config import CONTENTS, KEYS, RUN_TYPES, BacktestConfig, Recipe
-from quantbot_pipeline.errors import IntegrityError, QuantbotError
+from quantbot_pipeline.errors import InputError, IntegrityError, QuantbotError
 from quantbot_pipeline.market.calls import call_features, month_statistics, read_calls
 from quantbot_pipeline.market.candles import INTERVALS_MS
 from quantbot_pipeline.market.slices import CandlePlan, Load, Piece, known_mints, plan_slices, read_rejected
@@ -121,6 +121,7 @@ class _Month(NamedTuple):
     rejected: dict[str, int]
     plan: CandlePlan
     fingerprint: str
+    broken: str | None
 
 
 class _Replayed(NamedTuple):
@@ -203,9 +204,11 @@ def run_month(
         failure = None
         try:
             staged.write("alerts", inputs.calls)
+            if broken := next((m.broken for m in (inputs, *earlier) if m.broken), None):
+                raise InputError(broken)
             RECIPES[recipe](run)
         except Exception as e:
-            failure = f"{type(e).__name__}: {e}"
+            failure = str(e) if isinstance(e, QuantbotError) else f"{type(e).__name__}: {e}"
             recorder.report("error", "execution", failure)
         staged.write("errors", recorder.errors_table())
         recorder.say("failed" if failure else "completed")
@@ -294,8 +297,11 @@ def _load(settings: Settings, month: str, config: BacktestConfig, bounds: tuple[
     calls, rejected = read_calls(settings.alerts_db, *bounds)
     if not calls.num_rows:
         return None
-    plan = _plan_candles(settings, month, calls, config)
-    return _Month(month, calls, rejected, plan, _hash(content_sha256(calls), *plan.fingerprint))
+    try:
+        plan, broken = _plan_candles(settings, month, calls, config), None
+    except InputError as e:  # this month's run will be committed as failed; the other months go on
+        plan, broken = CandlePlan([], []), str(e)
+    return _Month(month, calls, rejected, plan, _hash(content_sha256(calls), *plan.fingerprint), broken)
 
 
 def _hash(*parts: str) -> str:
@@ -545,6 +551,8 @@ def _v1_baseline(run: _Run) -> None:
     from quantbot_pipeline.search import v1
     from quantbot_pipeline.search.frontier import ALL_CALLERS, Group, caller_groups
 
+    # V1 is defined for the pessimistic order, whatever the configuration says.
+    run.config = run.config.model_copy(update={"intrabar": "pessimistic"})
     replayed = run.replay([params.policy() for params in v1.GRID])
     with run.recorder.phase("optimization"):
         calls, truth = run.inputs.calls, replayed.truth

@@ -45,7 +45,11 @@ WALK_FORWARD: dict[Key, tuple[str, str]] = {
 }
 OUTPUTS = BACKTEST | V1 | WALK_FORWARD
 
-_fields: dict[str, Any] = {name: (f.annotation, f) for name, f in BacktestConfig.model_fields.items()}
+# Dagster refuses a null inside a mapping (`"stop_pct": null`), but not inside Any; our own models validate it anyway.
+_LOOSE: dict[Any, Any] = {dict[str, Any]: Any, list[dict[str, Any]]: list[Any]}
+_fields: dict[str, Any] = {
+    name: (_LOOSE.get(f.annotation, f.annotation), f) for name, f in BacktestConfig.model_fields.items()
+}
 _fields["only_changed"] = (
     bool,
     Field(False, description="keep a month's run if inputs, code and configuration are the same"),
