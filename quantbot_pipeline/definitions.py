@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from quantbot_pipeline.orchestration import schedules, sensors
+from quantbot_pipeline.orchestration import checks, schedules, sensors
 from quantbot_pipeline.orchestration.assets import backtests, catalog, inputs
 from quantbot_pipeline.orchestration.jobs import jobs
 from quantbot_pipeline.orchestration.resources import Lab
@@ -23,6 +23,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             backtests.walk_forward,
             catalog.runs,
         ],
+        asset_checks=checks.all_checks,
         jobs=jobs,
         schedules=[schedules.closed_month, schedules.open_month_daily, schedules.catalog_every_five_minutes],
         sensors=[sensors.inbox_files, sensors.touched_months, sensors.uncataloged_runs],

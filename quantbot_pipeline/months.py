@@ -32,9 +32,11 @@ def months_before(month: str, n: int) -> str:
 
 def month_range(first: str, last: str) -> Iterator[str]:
     """All months from `first` to `last`, both included."""
-    while first <= last:
+    while first < last:
         yield first
         first = next_month(first)
+    if first == last:  # asked last: after 9999-12 comes no month that sorts behind it
+        yield first
 
 
 def contiguous(months: list[str]) -> list[list[str]]:

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     catalog_max_lag_s: float = Field(600.0, ge=0, description="age at which a committed run must be in the catalog")
     min_free_gb: float = Field(2.0, ge=0, description="free disk space at the home below which an alert is raised")
     alert_urls: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="where alerts go: apprise URLs, separated by blanks; none: only to the log"
+        (), repr=False, description="where alerts go: apprise URLs, separated by blanks; none: only to the log"
     )
     ui_url: str = Field("http://127.0.0.1:3000", description="address of the web UI, for links in alerts")
 

@@ -6,6 +6,7 @@ that finds one may stop everything that would be built on it. The rules follow d
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,9 @@ def broken(artifact_type: str, table: pa.Table) -> list[str]:
 
 def _schema_faults(schema: pa.Schema, table: pa.Table) -> Iterator[str] | list[str]:
     if not table.schema.equals(schema):
-        expected, found = ({f.name: str(f) for f in s} for s in (schema, table.schema))
+        expected, found = (
+            {f.name: f"{f.type}{'' if f.nullable else ' not null'}" for f in s} for s in (schema, table.schema)
+        )
         absent = [f"{name}: missing" for name in expected if name not in found]
         unknown = [f"{name}: not in the contract" for name in found if name not in expected]
         other = [
@@ -245,7 +248,7 @@ def _summary(t: _Columns) -> Iterator[Fault]:
     yield from _rates(t, "median_tail_capture")
     yield from _counts(t, "median_time_exposed_ms")
     quartiles = ("p25_return_bps", "median_return_bps", "p75_return_bps", "p90_return_bps")
-    for low, high in zip(quartiles, quartiles[1:], strict=False):
+    for low, high in pairwise(quartiles):
         yield high, f"below {low}", _above(t[low], t[high])
     yield "avg_max_adverse_excursion_bps", "above 0", t["avg_max_adverse_excursion_bps"] > 0
 

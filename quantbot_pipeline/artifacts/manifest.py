@@ -165,6 +165,8 @@ def read_manifest(run_dir: Path) -> RunManifest:
 def read_bounded(path: Path) -> bytes:
     """The file's bytes, at most just past MAX_MANIFEST_BYTES. Raises IntegrityError when it cannot be read."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would block for ever
+            raise IntegrityError(f"{path}: not a regular file")
         with path.open("rb") as f:
             return f.read(MAX_MANIFEST_BYTES + 1)
     except OSError as e:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, RunManifest, Timing
 from quantbot_pipeline.artifacts.verify import IncompleteRunError, check_run
 from quantbot_pipeline.catalog.memo import Memo, month_signatures, read_memo, write_memo
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, create_views
-from quantbot_pipeline.durable import Publication, published_duckdb, replace
+from quantbot_pipeline.durable import Publication, published_duckdb
 from quantbot_pipeline.errors import InputError, IntegrityError
 
 # A directory changed so recently may change again without its times telling; it is read anew at the next sync.

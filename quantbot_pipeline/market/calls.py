@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.durable import published_duckdb
-from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.market.readers import (
     TO_MS,
     Column,
@@ -92,7 +92,10 @@ def ingest_calls(
                       PARTITION BY call_id, mint, caller_name, chain, alert_ts_ms, reason ORDER BY file_no, row_no) AS nth
                FROM judged WHERE reason IS NOT NULL"""
         ).to_arrow_table()
-    return _merge(store, len(files), valid, rejected, lock_timeout_s)
+    try:
+        return _merge(store, len(files), valid, rejected, lock_timeout_s)
+    except duckdb.Error as e:
+        raise StoreError(f"{store}: not usable as the store of calls: {str(e).splitlines()[0][:200]}") from None
 
 
 def _stage(

@@ -150,9 +150,7 @@ def _volume(found: dict[str, Found]) -> str:
     if found["volume"].type != "VARCHAR":
         return _number(found, "volume")
     # No value or an empty cell is an unknown volume; a word is a bad one.
-    return (
-        "CASE WHEN trim(volume) <> '' THEN coalesce(TRY_CAST(volume AS DOUBLE), '-infinity'::DOUBLE) END"
-    )
+    return "CASE WHEN trim(volume) <> '' THEN coalesce(TRY_CAST(volume AS DOUBLE), '-infinity'::DOUBLE) END"
 
 
 def _refuse_wrong_interval(con: duckdb.DuckDBPyConnection, files: Sequence[Path], interval: str) -> None:

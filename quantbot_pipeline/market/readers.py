@@ -24,7 +24,7 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.errors import InputError, StoreError
 
 SUFFIXES = {
     ".csv": "csv",
@@ -64,11 +64,22 @@ class Column:
         return (self.name, *self.aliases)
 
 
-def workspace(**config: str) -> duckdb.DuckDBPyConnection:
-    """A private in-memory DuckDB in which times without a zone are UTC, whatever the machine's zone."""
-    con = duckdb.connect(config=dict(config))
-    con.execute("SET TimeZone = 'UTC'")
-    return con
+@contextlib.contextmanager
+def workspace(**config: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A private in-memory DuckDB in which times without a zone are UTC, whatever the machine's zone.
+
+    What it cannot do within its memory and disk is a StoreError; DuckDB reports it in three ways.
+    """
+    try:
+        with duckdb.connect(config=dict(config)) as con:
+            con.execute("SET TimeZone = 'UTC'")
+            yield con
+    except (duckdb.Error, pa.ArrowException, OSError) as e:
+        if isinstance(e, OSError) and e.errno is not None:
+            raise  # the file system's own words
+        raise StoreError(
+            f"the ingest stopped: {_first_line(e)}; give it more memory (QUANTBOT_MEMORY_LIMIT) or free disk space"
+        ) from e
 
 
 def expand_paths(paths: Sequence[Path], formats: Iterable[str]) -> list[Path]:

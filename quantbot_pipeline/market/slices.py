@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from quantbot_pipeline.durable import sha256_file
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.market.candles import HASH_KEY, month_file, rejected_file
 
@@ -78,7 +79,8 @@ def plan_slices(
     orphans = [tails[mint] for mint in sorted(tails.keys() - stitched)]
     if orphans:
         loads.append(partial(iter, orphans))
-    return CandlePlan(loads, [content_hash(p) for p in files])
+    refused = [rejected_file(store, interval, m) for m in months]  # a run counts them, so they are part of its input
+    return CandlePlan(loads, [*map(content_hash, files), *(sha256_file(p) for p in refused if p.exists())])
 
 
 def content_hash(path: Path) -> str:

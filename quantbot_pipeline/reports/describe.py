@@ -96,11 +96,11 @@ def _optional(prefix: str, change: float | None) -> str:
 
 
 def _percent(fraction: float) -> str:
-    return f"{fraction * 100:.6g}%"
+    return f"{fraction * 100:.4g}%"
 
 
 def _change(fraction: float) -> str:
-    return f"{fraction * 100:+.6g}%"
+    return f"{fraction * 100:+.4g}%"
 
 
 def _duration(ms: int) -> str:

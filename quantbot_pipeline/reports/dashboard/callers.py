@@ -53,7 +53,8 @@ def _choices(walk_forward: pa.Table, policies: Index[PolicyKey]) -> dict[str, di
         con.register("rows", walk_forward)
         newest = con.execute(
             """SELECT caller_name, month, policy_id, policy_params FROM rows WHERE scheme = ?
-               QUALIFY row_number() OVER (PARTITION BY caller_name ORDER BY month DESC) = 1""",
+               QUALIFY row_number() OVER (PARTITION BY caller_name ORDER BY month DESC) = 1
+               ORDER BY caller_name""",
             [SCHEME],
         ).fetchall()
     return {

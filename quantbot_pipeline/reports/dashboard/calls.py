@@ -7,6 +7,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from quantbot_pipeline.market.candles import INTERVALS_MS, month_file
@@ -91,18 +92,17 @@ def _span(call: dict[str, Any]) -> tuple[int, int]:
 def _window(call: dict[str, Any], tables: list[pa.Table]) -> Columns | None:
     start, end = _span(call)
     step = INTERVALS_MS[call["interval"]]
-    with duckdb.connect() as con:
-        found = [table for table in tables if table.num_rows]
-        if not found:
-            return None
-        con.register("candles", pa.concat_tables(found))
-        rows = con.sql(
-            """SELECT ts_ms, open, high, low, close FROM candles WHERE mint = $mint AND ts_ms >= $start AND ts_ms < $end
-               ORDER BY ts_ms""",
-            params={"mint": call["mint"], "start": start, "end": end},
-        ).fetchnumpy()
-    if not len(rows["ts_ms"]):
+    if not tables:
         return None
+    found = pa.concat_tables(tables)
+    inside = pc.and_(
+        pc.equal(found["mint"], call["mint"]),
+        pc.and_(pc.greater_equal(found["ts_ms"], start), pc.less(found["ts_ms"], end)),
+    )
+    found = found.filter(inside).sort_by("ts_ms")
+    if not found.num_rows:
+        return None
+    rows = {name: found[name].to_numpy() for name in ("ts_ms", *_PRICES)}
     merged = -(-(end - start) // (step * MAX_CANDLES))  # candles per bar, rounded up
     return _bars(rows, call["entry_ts_ms"], call["p0"], step * merged)
 

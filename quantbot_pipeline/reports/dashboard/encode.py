@@ -44,6 +44,7 @@ def _values(column: pa.ChunkedArray, digits: int | None) -> list[Any]:
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_finite(column), column, None)
         column = column if digits is None else pc.round(column, digits)
+        column = column.cast(pa.int64()) if digits == 0 else column
     return column.to_pylist()
 
 

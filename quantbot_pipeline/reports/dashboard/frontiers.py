@@ -17,13 +17,20 @@ from quantbot_pipeline.reports.dashboard.policies import PolicyKey
 from quantbot_pipeline.reports.newest import load_newest, read_each
 
 ALL_CALLERS = "__all__"
-POINTS = 60_000  # scatter points on the page: about 40 bytes each
+POINTS = 60_000  # scatter points on the page: about 35 bytes each
 CURVE_POINTS = 40_000  # points of equity curves
 POINT_MONTHS = 12
 POOLED_MONTHS = 6
 BEST_RANKS = 20  # always kept
 MIN_POINTS = 120  # per caller and month, before older months are left out
-_POINTS = {"objective_score": 1, "avg_return_bps": 1, "median_return_bps": 1, "stop_out_rate": 4, "p95_drawdown_bps": 1}
+# Digits of what is drawn or compared in bulk; the tables of best policies and accounts are exact.
+_POINT_DIGITS = {
+    "objective_score": 0,
+    "avg_return_bps": 0,
+    "median_return_bps": 0,
+    "stop_out_rate": 4,
+    "p95_drawdown_bps": 0,
+}
 _BEST = (
     "meets_constraints", "objective_score", "avg_return_bps", "median_return_bps", "stop_out_rate", "p95_drawdown_bps",
     "trades", "is_pareto",
@@ -32,6 +39,7 @@ _POOLED = (
     "rank", "meets_constraints", "trades", "objective_score", "avg_return_bps", "median_return_bps", "stop_out_rate",
     "loss_rate", "es95_bps", "p95_drawdown_bps", "stressed_avg_return_bps", "avg_time_exposed_ms", "avg_tail_capture",
 )  # fmt: skip
+_POOLED_DIGITS = {name: 6 if name.endswith("_rate") or name == "avg_tail_capture" else 2 for name in _POOLED[3:]}
 _READ = tuple(dict.fromkeys(("caller_name", "policy_id", "policy_params", "violations", *_BEST, *_POOLED)))
 
 
@@ -94,7 +102,7 @@ def _pooled_rows(con: duckdb.DuckDBPyConnection) -> Columns:
     table = con.sql(
         f"SELECT policy, violations, is_pareto, {', '.join(_POOLED)} FROM rows WHERE caller = 0 ORDER BY rank"  # noqa: S608
     ).to_arrow_table()
-    return columns(table)
+    return columns(table, _POOLED_DIGITS)
 
 
 def _points(con: duckdb.DuckDBPyConnection, month: str, limit: int) -> list[dict[str, Any]]:
@@ -115,7 +123,7 @@ def _points(con: duckdb.DuckDBPyConnection, month: str, limit: int) -> list[dict
     for start, end in zip(starts, [*starts[1:], len(caller)], strict=True):
         part = found.slice(start, end - start)
         first = {name: part[name][0].as_py() for name in ("caller", "policies", "trades")}
-        groups.append({**first, "month": month, **columns(part.drop_columns(list(first)), _POINTS)})
+        groups.append({**first, "month": month, **columns(part.drop_columns(list(first)), _POINT_DIGITS)})
     return groups
 
 
@@ -162,6 +170,4 @@ def _curves(equity: pa.Table, callers: Index[str]) -> list[dict[str, Any]]:
         ).to_arrow_table()
     kept = columns(found.drop_columns(["caller_name"]))
     caller = callers.of_each(found["caller_name"]).tolist()
-    return [
-        {"caller": caller[i], **{name: values[i] for name, values in kept.items()}} for i in range(found.num_rows)
-    ]
+    return [{"caller": caller[i], **{name: values[i] for name, values in kept.items()}} for i in range(found.num_rows)]

@@ -1,0 +1,75 @@
+"""One committed run looked at as a whole: bytes, row counts, invariants of each artifact, and that they fit together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from quantbot_pipeline.artifacts.invariants import broken
+from quantbot_pipeline.artifacts.manifest import RunManifest
+from quantbot_pipeline.artifacts.verify import check_run
+from quantbot_pipeline.errors import IntegrityError
+
+SHARED = ("alerts", "errors")  # in every run: what is wrong with them concerns all its artifacts
+
+
+class Inspection(NamedTuple):
+    """By artifact: its rows, and a sentence per fault (of the artifact, or of the run it lies in)."""
+
+    rows: dict[str, int]
+    faults: dict[str, list[str]]
+
+
+def inspect_run(run_dir: Path, artifact_types: Sequence[str]) -> Inspection:
+    """Verify a run's bytes, then the rows of these artifacts."""
+    try:
+        manifest = check_run(run_dir)
+        if manifest.status != "completed":
+            raise IntegrityError(f"{run_dir}: status {manifest.status}")
+        tables = {name: _read(run_dir, manifest, name) for name in dict.fromkeys((*SHARED, *artifact_types))}
+    except (IntegrityError, pa.ArrowException) as e:
+        return Inspection(dict.fromkeys(artifact_types, 0), {name: [str(e)] for name in artifact_types})
+    shared = [fault for name in SHARED for fault in _faults(name, tables, manifest)]
+    return Inspection(
+        {name: tables[name].num_rows for name in artifact_types},
+        {name: [*shared, *_faults(name, tables, manifest)] for name in artifact_types},
+    )
+
+
+def _read(run_dir: Path, manifest: RunManifest, artifact_type: str) -> pa.Table:
+    """The file as it is: `read_artifact` would bring it into the contract's shape."""
+    entry = manifest.artifacts.get(artifact_type)
+    if entry is None:
+        raise IntegrityError(f"{run_dir}: the run has no artifact {artifact_type}")
+    with pq.ParquetFile(run_dir / entry.path, page_checksum_verification=True) as file:
+        return file.read()
+
+
+def _faults(name: str, tables: dict[str, pa.Table], manifest: RunManifest) -> list[str]:
+    table = tables[name]
+    if found := broken(name, table):
+        return found
+    faults = []
+    if table.num_rows != manifest.artifacts[name].rows:
+        faults.append(f"{name}: {table.num_rows} rows, run.json says {manifest.artifacts[name].rows}")
+    if "run_id" in table.column_names:
+        others = table["run_id"].filter(pc.not_equal(table["run_id"], manifest.run_id))
+        faults += [f"{name}.run_id: of another run in {len(others)} of {table.num_rows} rows"] if len(others) else []
+    if name != "errors" and "call_id" in table.column_names:
+        known = pc.is_in(table["call_id"], value_set=tables["alerts"]["call_id"].combine_chunks())
+        strangers = table["call_id"].filter(pc.invert(known))
+        if len(strangers):
+            faults.append(
+                f"{name}.call_id: not among the run's alerts in {len(strangers)} of {table.num_rows} rows, "
+                f"e.g. {strangers[0].as_py()!r}"
+            )
+    return faults + _counts(name, table.num_rows, manifest)
+
+
+def _counts(name: str, rows: int, manifest: RunManifest) -> list[str]:
+    calls, excluded = manifest.dataset.calls_count, manifest.dataset.calls_excluded
+    expected = {"alerts": calls, "paths": calls - excluded, "features": calls}.get(name, rows)
+    return [] if rows == expected else [f"{name}: {rows} rows for {calls} calls, {excluded} of them excluded"]

@@ -1,0 +1,249 @@
+"""How the numbers are drawn: one Vega-Lite specification per chart, made with altair, without data.
+
+The page fills in the named data when a chart is shown, so one specification serves every caller and call. Colours are
+tokens (`@accent`) that the page replaces by those of the light or the dark theme.
+"""
+
+from typing import Any
+
+_RETURN_TICKS = [-10_000, -5_000, -2_000, -1_000, 0, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000]
+_FEASIBLE = "datum.meets_constraints === 'yes'"
+KINDS = ("fixed_stop", "time_stop", "trailing_stop", "ladder", "combo", "v1", "unknown")
+
+
+def specifications() -> dict[str, dict[str, Any]]:
+    """{chart: Vega-Lite specification}; the data names in them are what the page must supply."""
+    import altair as alt
+
+    # Without a theme: colours, fonts and sizes come from the page, which knows light from dark.
+    with alt.theme.enable("none"):
+        made = {build.__name__.strip("_"): build(alt) for build in _CHARTS}
+        return {name: _plain(chart.to_dict()) for name, chart in made.items()}
+
+
+def bundle() -> str:
+    """Vega, Vega-Lite and vega-embed as one script that needs no network."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle()
+
+
+def _plain(spec: dict[str, Any]) -> dict[str, Any]:
+    spec.pop("$schema", None)  # an address nobody asks; a page that opens from disk should not hold it
+    spec.pop("config", None)
+    return spec
+
+
+def _data(alt: Any, name: str = "rows") -> Any:
+    return alt.NamedData(name=name)
+
+
+def _sized(chart: Any, height: int = 260) -> Any:
+    return chart.properties(width="container", height=height)
+
+
+def _kind_colour(alt: Any) -> Any:
+    tokens = [f"@kind{i + 1}" for i in range(len(KINDS))]
+    return alt.Color("kind:N", scale=alt.Scale(domain=list(KINDS), range=tokens), legend=None)
+
+
+def _months(alt: Any) -> Any:
+    x = alt.X("month:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
+    status = alt.Color(
+        "what:N",
+        scale=alt.Scale(domain=["included", "excluded"], range=["@accent", "@bad"]),
+        legend=alt.Legend(title=None, orient="top"),
+    )
+    bars = alt.Chart(_data(alt)).mark_bar().encode(x=x, y=alt.Y("calls:Q", title="calls"), color=status, order="at:Q")
+    return _sized(bars.encode(tooltip=["month:O", "what:N", "calls:Q"]), 200)
+
+
+def _histogram(alt: Any) -> Any:
+    """Bars: this caller's (or policy's) share per bin; ticks: the share of all, to compare with."""
+    x = alt.X("bin:O", sort=None, title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
+    y = alt.Y("share:Q", title="share of calls", axis=alt.Axis(format="%"))
+    tips = [alt.Tooltip("bin:O"), alt.Tooltip("calls:Q"), alt.Tooltip("share:Q", format=".1%"), alt.Tooltip("all:Q", format=".1%")]  # fmt: skip
+    bars = alt.Chart(_data(alt)).mark_bar(color="@accent").encode(x=x, y=y, tooltip=tips)
+    ticks = alt.Chart(_data(alt)).mark_tick(color="@ink", thickness=2, width=alt.RelativeBandSize(0.9))
+    return _sized(bars + ticks.encode(x=x, y=alt.Y("all:Q"), tooltip=tips), 200)
+
+
+def _reached(alt: Any) -> Any:
+    """Share of calls that had reached a multiple so long after the alert."""
+    x = alt.X("minutes:Q", scale=alt.Scale(type="log", nice=False), title="after the alert", axis=_minute_axis(alt))
+    y = alt.Y("share:Q", title="share of calls", axis=alt.Axis(format="%"), scale=alt.Scale(domainMin=0))
+    multiple = alt.Color(
+        "what:N",
+        scale=alt.Scale(domain=["2x", "3x", "4x", "2x, all callers"], range=["@kind1", "@kind2", "@kind4", "@muted"]),
+        legend=alt.Legend(title=None, orient="top"),
+    )
+    dash = alt.StrokeDash("all:N", scale=alt.Scale(domain=[False, True], range=[[1, 0], [4, 3]]), legend=None)
+    tips = ["what:N", "after:N", "calls:Q", alt.Tooltip("share:Q", format=".1%")]
+    lines = alt.Chart(_data(alt)).mark_line(interpolate="linear", point=alt.OverlayMarkDef(size=26))
+    return _sized(lines.encode(x=x, y=y, color=multiple, strokeDash=dash, tooltip=tips), 220)
+
+
+def _minute_axis(alt: Any) -> Any:
+    label = "datum.value < 60 ? datum.value + ' min' : datum.value / 60 + ' h'"
+    return alt.Axis(values=[5, 15, 60, 240, 720, 2880, 11520, 46080], labelExpr=label, labelOverlap=True)
+
+
+def _hit_months(alt: Any) -> Any:
+    """2x rate by month with its interval: wide where the calls are few."""
+    x = alt.X("month:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
+    y = alt.Y("low:Q", title="hit 2x rate", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]))
+    tips = [
+        "month:O", "calls:Q", alt.Tooltip("hit_2x_rate:Q", format=".1%"), alt.Tooltip("low:Q", format=".1%"),
+        alt.Tooltip("high:Q", format=".1%"),
+    ]  # fmt: skip
+    rules = alt.Chart(_data(alt)).mark_rule(color="@accent", strokeWidth=3, opacity=0.4).encode(x=x, y=y, y2="high:Q", tooltip=tips)  # fmt: skip
+    points = alt.Chart(_data(alt)).mark_point(color="@accent", filled=True, size=70, opacity=1)
+    return _sized(rules + points.encode(x=x, y=alt.Y("hit_2x_rate:Q"), tooltip=tips), 200)
+
+
+def _frontier(alt: Any) -> Any:
+    """Every policy of a search; infeasible ones faded, Pareto ones ringed, and the edge nobody beats as a line."""
+    x = alt.X("stop_out_rate:Q", title="stop out rate", axis=alt.Axis(format="%", tickCount=10), scale=alt.Scale(padding=8, nice=False))
+    y = alt.Y("value:Q", title="return, bps", axis=alt.Axis(format=",d"), scale=alt.Scale(zero=False))
+    tips = [
+        alt.Tooltip("words:N", title="policy"), alt.Tooltip("policy_id:N"), alt.Tooltip("rank:Q"),
+        alt.Tooltip("meets_constraints:N"), alt.Tooltip("violations:N"), alt.Tooltip("is_pareto:N"),
+        alt.Tooltip("avg_return_bps:Q", format=",d"), alt.Tooltip("median_return_bps:Q", format=",d"),
+        alt.Tooltip("stop_out_rate:Q", format=".1%"), alt.Tooltip("p95_drawdown_bps:Q", format=",d"),
+        alt.Tooltip("objective_score:Q", format=",d"),
+    ]  # fmt: skip
+    line = alt.Chart(_data(alt, "edge")).mark_line(interpolate="step-after", color="@ink", strokeWidth=1.2)
+    points = alt.Chart(_data(alt)).mark_point(filled=True, strokeWidth=1.4, size=46)
+    opacity = alt.condition(_FEASIBLE, alt.value(0.95), alt.value(0.22))
+    ring = alt.condition("datum.is_pareto == 'yes'", alt.value("@ink"), alt.value("transparent"))
+    drawn = points.encode(x=x, y=y, color=_kind_colour(alt), opacity=opacity, stroke=ring, tooltip=tips)
+    return _sized(line.encode(x=x, y=y) + drawn, 340)
+
+
+def _best(alt: Any) -> Any:
+    """The best policy of each caller: what it returned and how often it was stopped out."""
+    x = alt.X("stop_out_rate:Q", title="stop out rate", axis=alt.Axis(format="%", tickCount=10), scale=alt.Scale(padding=14, nice=False))
+    y = alt.Y("value:Q", title="return, bps", axis=alt.Axis(format=",d", values=_RETURN_TICKS), scale=alt.Scale(type="symlog", constant=1000))
+    tips = [
+        alt.Tooltip("caller_name:N"), alt.Tooltip("words:N", title="policy"), alt.Tooltip("trades:Q"),
+        alt.Tooltip("meets_constraints:N"), alt.Tooltip("violations:N"), alt.Tooltip("avg_return_bps:Q", format=",.1f"),
+        alt.Tooltip("median_return_bps:Q", format=",.1f"), alt.Tooltip("stop_out_rate:Q", format=".1%"),
+        alt.Tooltip("p95_drawdown_bps:Q", format=",.1f"),
+    ]  # fmt: skip
+    points = alt.Chart(_data(alt)).mark_point(filled=True, cursor="pointer")
+    opacity = alt.condition(_FEASIBLE, alt.value(0.95), alt.value(0.3))
+    size = alt.Size("trades:Q", scale=alt.Scale(range=[40, 500], domainMin=0), legend=None)
+    return _sized(points.encode(x=x, y=y, color=_kind_colour(alt), opacity=opacity, size=size, tooltip=tips), 340)
+
+
+def _pair_colour(alt: Any) -> Any:
+    return alt.Color("which:N", scale=alt.Scale(domain=["A", "B"], range=["@kind1", "@kind2"]), legend=None)
+
+
+def _policy_months(alt: Any) -> Any:
+    x = alt.X("month:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
+    y = alt.Y("value:Q", title="median return, bps", axis=alt.Axis(format=",d"))
+    tips = [
+        "which:N",
+        "words:N",
+        "month:O",
+        alt.Tooltip("value:Q", title="median_return_bps", format=",.1f"),
+        "trades:Q",
+    ]
+    lines = alt.Chart(_data(alt)).mark_line(point=alt.OverlayMarkDef(size=50))
+    return _sized(lines.encode(x=x, y=y, color=_pair_colour(alt), tooltip=tips), 220)
+
+
+def _policy_returns(alt: Any) -> Any:
+    x = alt.X("bin:O", sort=None, title="realized return, bps", axis=alt.Axis(labelAngle=-45, labelOverlap=False))
+    y = alt.Y("share:Q", title="share of trades", axis=alt.Axis(format="%"))
+    tips = ["which:N", "words:N", "bin:O", "trades:Q", alt.Tooltip("share:Q", format=".1%")]
+    bars = alt.Chart(_data(alt)).mark_bar()
+    return _sized(bars.encode(x=x, y=y, xOffset="which:N", color=_pair_colour(alt), tooltip=tips), 220)
+
+
+def _walk_callers(alt: Any) -> Any:
+    """What the past promised against what followed; on the diagonal the promise was kept."""
+    x = alt.X("inside:Q", title="in sample, bps", axis=alt.Axis(format=",d"))
+    y = alt.Y("outside:Q", title="out of sample, bps", axis=alt.Axis(format=",d"))
+    tips = [
+        "caller_name:N", "scheme:N", alt.Tooltip("trades:Q", title="out_of_sample_trades"),
+        alt.Tooltip("inside:Q", title="in sample", format=",.1f"), alt.Tooltip("outside:Q", title="out of sample", format=",.1f"),
+    ]  # fmt: skip
+    colour = alt.Color(
+        "scheme:N",
+        scale=alt.Scale(domain=["anchored", "rolling"], range=["@kind1", "@kind2"]),
+        legend=alt.Legend(title=None, orient="top"),
+    )
+    diagonal = alt.Chart(_data(alt, "diagonal")).mark_line(color="@muted", strokeDash=[4, 4]).encode(x=x, y=y)
+    zero = alt.Chart(_data(alt, "zero")).mark_rule(color="@muted").encode(y="y:Q")
+    size = alt.Size("trades:Q", scale=alt.Scale(range=[30, 500], domainMin=0), legend=None)
+    points = alt.Chart(_data(alt)).mark_point(filled=True, cursor="pointer")
+    opacity = alt.condition("datum.few", alt.value(0.3), alt.value(0.8))
+    return _sized(zero + diagonal + points.encode(x=x, y=y, color=colour, size=size, opacity=opacity, tooltip=tips), 340)
+
+
+def _walk_months(alt: Any) -> Any:
+    x = alt.X("month:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
+    y = alt.Y("value:Q", title="average return, bps", axis=alt.Axis(format=",d"))
+    names = ["in sample", "out of sample", "hold"]
+    colour = alt.Color(
+        "what:N",
+        scale=alt.Scale(domain=names, range=["@muted", "@kind1", "@kind2"]),
+        legend=alt.Legend(title=None, orient="top"),
+    )
+    tips = ["month:O", "what:N", alt.Tooltip("value:Q", format=",.1f"), "trades:Q"]
+    lines = alt.Chart(_data(alt)).mark_line(point=alt.OverlayMarkDef(size=40))
+    return _sized(lines.encode(x=x, y=y, color=colour, tooltip=tips), 240)
+
+
+def _equity(alt: Any) -> Any:
+    """Equity of the V1 accounts: the grouped account and single callers."""
+    x = alt.X("days:Q", title="days since the month's first entry")
+    y = alt.Y("equity:Q", title="equity", axis=alt.Axis(format=",d"), scale=alt.Scale(zero=False))
+    palette = [f"@line{i + 1}" for i in range(9)]
+    colour = alt.Color(
+        "name:N", sort=None, scale=alt.Scale(range=palette), legend=alt.Legend(title=None, orient="bottom")
+    )
+    lines = alt.Chart(_data(alt)).mark_line(interpolate="step-after", strokeWidth=1.8)
+    start = alt.Chart(_data(alt, "start")).mark_rule(color="@muted", strokeDash=[4, 4]).encode(y="equity:Q")
+    tips = ["name:N", alt.Tooltip("days:Q", format=".1f"), alt.Tooltip("equity:Q", format=",.2f")]
+    return _sized(start + lines.encode(x=x, y=y, color=colour, tooltip=tips), 320)
+
+
+def _candles(alt: Any) -> Any:
+    """A call's window in multiples of the entry price, with levels of one policy and the exits of all."""
+    x = alt.X("start:Q", title="hours since the entry", scale=alt.Scale(nice=False))
+    y = alt.Y("low:Q", title="multiple of the entry price", scale=alt.Scale(type="log", nice=False))
+    colour = alt.condition("datum.close >= datum.open", alt.value("@good"), alt.value("@bad"))
+    tips = [alt.Tooltip("start:Q", title="hours", format=".2f")]
+    tips += [alt.Tooltip(f"{name}:Q", format=".4~f") for name in ("open", "high", "low", "close")]
+    candles = alt.Chart(_data(alt))
+    wicks = candles.mark_rule().encode(x=alt.X("middle:Q"), y=y, y2="high:Q", color=colour, tooltip=tips)
+    bodies = candles.mark_bar(stroke=None).encode(x=x, x2="end:Q", y="open:Q", y2="close:Q", color=colour, tooltip=tips)
+    levels = alt.Chart(_data(alt, "levels"))
+    rules = levels.mark_rule(strokeDash=[5, 4], strokeWidth=1.2, color="@ink", opacity=0.7).encode(y="multiple:Q")
+    place = {"x": alt.value(0), "y": "multiple:Q", "text": "label:N"}
+    at = {"align": "left", "dx": 4, "dy": -6, "fontSize": 11}
+    # Twice, the first time as a halo: the words stay readable over candles.
+    halo = levels.mark_text(**at, stroke="@surface", strokeWidth=4, strokeJoin="round").encode(**place)
+    texts = halo + levels.mark_text(**at, color="@ink").encode(**place)
+    exits = alt.Chart(_data(alt, "exits")).mark_point(
+        filled=True, size=90, stroke="@surface", strokeWidth=1.2, opacity=1
+    )
+    exit_tips = ["words:N", "exit_reason:N", alt.Tooltip("exit_multiple:Q", format=".3f"), alt.Tooltip("realized_return_bps:Q", format=",.1f")]  # fmt: skip
+    marked = exits.encode(
+        x="hours:Q",
+        y="exit_multiple:Q",
+        color=_kind_colour(alt),
+        shape=alt.Shape("mark:N", scale=None),
+        tooltip=exit_tips,
+    )
+    entry = alt.Chart(_data(alt, "entry")).mark_rule(color="@accent", strokeWidth=1.5).encode(x="hours:Q")
+    return _sized(wicks + bodies + rules + entry + texts + marked, 380)
+
+
+_CHARTS = (
+    _months, _histogram, _reached, _hit_months, _frontier, _best, _policy_months, _policy_returns, _walk_callers,
+    _walk_months, _equity, _candles,
+)  # fmt: skip

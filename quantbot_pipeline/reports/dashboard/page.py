@@ -1,0 +1,74 @@
+"""The page: one self-contained HTML file that asks for nothing, not even when its data would like to.
+
+What comes from outside is only ever inside the JSON block; the scripts put it into text nodes. Beside that, the page's content
+security policy admits the two scripts written here by their hashes, no other script, and no connection.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import uuid
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from quantbot_pipeline.durable import replace, write_bytes
+from quantbot_pipeline.reports.dashboard.charts import bundle, specifications
+from quantbot_pipeline.reports.dashboard.data import collect
+
+STYLES = ("style.css",)
+SCRIPTS = ("dom.js", "table.js", "charts.js", "callers.js", "policies.js", "searches.js", "market.js", "app.js")
+# Within <script> these could end the block or open a comment; JSON may spell any of them as an escape.
+_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+
+
+def write_dashboard(catalog: Path, base: Path, candles_dir: Path, out: Path) -> Path:
+    """Write the dashboard over the newest runs to `out`, atomically, and return its absolute path.
+
+    catalog: the published catalog file; base: the runs it indexes; candles_dir: the candle store, for the pictures of single
+    calls (it may be gone). Raises InputError without a catalog, IntegrityError when an artifact was changed.
+    """
+    out = out.absolute()
+    content = render(collect(catalog, base, candles_dir))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        write_bytes(temporary, content.encode())
+        replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return out
+
+
+def render(data: dict[str, Any]) -> str:
+    """The page with this data; `data` as `collect` returns it."""
+    vega = _script(bundle())
+    app = _script("(() => {\n'use strict';\n" + "\n".join(map(_asset, SCRIPTS)) + "\n})();\n")
+    parts = {
+        "policy": f"default-src 'none'; script-src {_hash(vega)} {_hash(app)}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'",
+        "style": "\n".join(map(_asset, STYLES)),
+        "data": json_block(data | {"charts": specifications()}),
+        "vega": vega,
+        "app": app,
+    }
+    # One pass, so that nothing inside a part is taken for a placeholder.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
+
+
+def json_block(data: Any) -> str:
+    """JSON for a `<script type="application/json">`: no character of it can end the block."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
+
+
+def _asset(name: str) -> str:
+    return (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")
+
+
+def _script(text: str) -> str:
+    """Script text that a `<script>` element holds unchanged; the spelling of its strings may change, their value not."""
+    return text.replace("</script", "<\\/script").replace("<!--", "<\\!--").replace("\r\n", "\n")
+
+
+def _hash(text: str) -> str:
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"

@@ -1,0 +1,311 @@
+"""Invariants: real artifacts keep them, and every way to break one is named with its column, count and an example."""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from quantbot_pipeline.artifacts import invariants
+from quantbot_pipeline.artifacts.inspection import inspect_run
+from quantbot_pipeline.artifacts.invariants import broken
+from quantbot_pipeline.artifacts.manifest import RunManifest, read_manifest
+from quantbot_pipeline.artifacts.schemas import ARTIFACTS
+from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.config import BacktestConfig, Recipe
+from quantbot_pipeline.replay.engine import REASONS
+from quantbot_pipeline.search.walk_forward import SCHEMES
+from quantbot_pipeline.settings import Settings
+from quantbot_pipeline_tests.builders import Row, call, candles, make_home
+
+MONTHS = ("2024-01", "2024-02")
+Tables = dict[str, pa.Table]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Two callers with a dozen calls a month on twelve tokens, one of them without candles."""
+    calls: list[Row] = []
+    rows: list[Row] = []
+    for month in MONTHS:
+        for i in range(12):
+            mint = f"{month}-{i}"
+            calls += [call(mint, f"{month}-{2 * i + 1:02}T0{k}:02", "ab"[k], call_id=f"{mint}-{k}") for k in range(2)]
+            if i:
+                rows += candles(mint, f"{month}-{2 * i + 1:02}", 640)
+    return make_home(tmp_path_factory.mktemp("invariants"), calls, rows)
+
+
+@pytest.fixture(scope="module")
+def tables(settings: Settings) -> Tables:
+    """Every artifact as a real run wrote it; `v1` is the frontier of the baseline."""
+    found: Tables = {}
+    recipes: tuple[Recipe, ...] = ("v1-baseline", "walk-forward", "full")
+    for recipe in recipes:
+        result = run_month(settings, recipe, MONTHS[1], BacktestConfig(both_orders=True))
+        assert result is not None
+        read = {name: pq.ParquetFile(result.run_dir / e.path).read() for name, e in result.manifest.artifacts.items()}
+        found |= {"v1": read["frontier"], **read} if recipe == "v1-baseline" else read
+    return found
+
+
+def changed(table: pa.Table, values: Row, row: int = 0) -> pa.Table:
+    """The table with other values in one row; nothing else changes, not even the schema."""
+    for name, value in values.items():
+        at = table.schema.get_field_index(name)
+        column = table[name].to_pylist()
+        column[row] = value
+        table = table.set_column(at, table.schema.field(at), pa.array(column, table.schema.field(at).type))
+    return table
+
+
+def test_every_artifact_of_a_real_run_keeps_its_invariants(tables: Tables) -> None:
+    assert tables.keys() == {*ARTIFACTS, "v1"}
+    for name, table in tables.items():
+        assert table.num_rows, name
+        assert broken("frontier" if name == "v1" else name, table) == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"entry": "close", "horizon_ms": 1_000_003, "intrabar": "optimistic"},
+        {"horizon_ms": 300_000, "taker_fee_bps": 0, "slippage_bps": 0},
+        {"min_coverage": 1.0, "stop_slippage_bps": 500.0, "objective": {"kind": "median"}},
+        {"horizon_ms": 1, "latency_ms": 0},  # no call has a window
+    ],
+)
+@pytest.mark.parametrize("recipe", ["full", "v1-baseline", "walk-forward"])
+def test_no_configuration_breaks_them(settings: Settings, recipe: Recipe, config: dict[str, Any]) -> None:
+    result = run_month(settings, recipe, MONTHS[1], BacktestConfig(**config))
+    assert result is not None
+    names = [name for name in result.manifest.artifacts if name not in ("alerts", "errors")]
+    assert not any(inspect_run(result.run_dir, names).faults.values())
+
+
+@pytest.mark.parametrize("artifact", ARTIFACTS)
+def test_an_empty_artifact_keeps_them(artifact: str) -> None:
+    assert broken(artifact, ARTIFACTS[artifact][1].empty_table()) == []
+
+
+TIME = 1_706_800_000_000
+BREAKS: list[tuple[str, Row, str]] = [
+    ("alerts", {"call_id": "2024-02-1-1"}, "call_id: repeated"),
+    ("alerts", {"caller_name": ""}, "caller_name: empty"),
+    ("alerts", {"alert_ts_ms": 0}, "alert_ts_ms: not a time"),
+    ("paths", {"call_id": "2024-02-2-0"}, "call_id: repeated"),
+    ("paths", {"p0": 0.0}, "p0: not above 0"),
+    ("paths", {"peak_multiple": 0.93}, "peak_multiple: below 1"),
+    ("paths", {"peak_multiple": 1.0}, "t_peak_ms: without a peak"),
+    ("paths", {"peak_multiple": 9.0}, "hit_2x: not what peak_multiple says"),
+    ("paths", {"dd_bps": 3.0}, "dd_bps: outside"),
+    ("paths", {"dd_bps": -10_001.0}, "dd_bps: outside"),
+    ("paths", {"hit_2x": False, "t_2x_ms": TIME}, "hit_2x: without t_2x_ms"),
+    ("paths", {"hit_2x": True, "t_2x_ms": None}, "hit_2x: without t_2x_ms"),
+    ("paths", {"hit_3x": True, "t_3x_ms": TIME, "hit_2x": False}, "hit_3x: without hit_2x"),
+    ("paths", {"hit_4x": True, "t_4x_ms": TIME, "hit_3x": False}, "hit_4x: without hit_3x"),
+    ("paths", {"hit_2x": True, "hit_3x": True, "t_2x_ms": TIME + 1, "t_3x_ms": TIME}, "t_3x_ms: before t_2x_ms"),
+    ("paths", {"hit_2x": True, "t_2x_ms": TIME, "dd_to_2x_bps": None}, "dd_to_2x_bps: without hit_2x"),
+    ("paths", {"dd_to_2x_bps": -9_999.0}, "dd_to_2x_bps: deeper than dd_bps"),
+    ("paths", {"t_2x_ms": 5}, "t_2x_ms: outside the observed window"),
+    ("paths", {"t_peak_ms": TIME * 2}, "t_peak_ms: outside the observed window"),
+    ("paths", {"alert_to_activity_ms": -1}, "alert_to_activity_ms: outside the observed window"),
+    ("paths", {"coverage": 1.01}, "coverage: outside 0 to 1"),
+    ("paths", {"coverage": float("nan")}, "coverage: not finite"),
+    ("paths", {"observed_ms": 0}, "observed_ms: not above 0"),
+    ("paths", {"entry_ts_ms": 1}, "entry_ts_ms: before the alert"),
+    ("paths", {"entry_delay_ms": 1}, "entry_delay_ms: not entry_ts_ms"),
+    ("features", {"call_id": "2024-02-2-0"}, "call_id: repeated"),
+    ("features", {"hour_utc": 24}, "hour_utc: outside"),
+    ("features", {"weekday_utc": 0}, "weekday_utc: outside"),
+    ("features", {"caller_prior_calls": -1}, "caller_prior_calls: negative"),
+    ("features", {"mint_prior_callers": 9, "mint_prior_calls": 1}, "mint_prior_callers: more than"),
+    ("features", {"since_callers_last_call_ms": 0}, "since_callers_last_call_ms: not above 0"),
+    ("features", {"caller_prior_calls": 0}, "since_callers_last_call_ms: without caller_prior_calls"),
+    ("features", {"mint_age_ms": -3, "mint_prior_calls": 1}, "mint_age_ms: not above 0"),
+    ("features", {"features": '{"b": 1, "a": 2}'}, "features: not a JSON object with sorted keys"),
+    ("features", {"features": "[1]"}, "features: not a JSON object"),
+    ("trades", {"call_id": "2024-02-2-0"}, "call_id: repeated under one policy"),
+    ("trades", {"exit_ts_ms": 1}, "exit_ts_ms: before entry_ts_ms"),
+    ("trades", {"time_exposed_ms": -1}, "time_exposed_ms: not exit_ts_ms"),
+    ("trades", {"exit_px": 0.0}, "exit_px: not above 0"),
+    ("trades", {"exit_px": -1.0}, "exit_px: not above 0"),
+    ("trades", {"entry_px": float("inf")}, "entry_px: not finite"),
+    ("trades", {"exit_reason": "mood"}, "exit_reason: unknown"),
+    ("trades", {"realized_return_bps": 1e9}, "realized_return_bps: above gross_return_bps"),
+    ("trades", {"gross_return_bps": 1.5}, "gross_return_bps: not what the prices say"),
+    ("trades", {"exit_reason": "stop_loss", "gross_return_bps": -5.0, "stop_out": False}, "stop_out: not what"),
+    ("trades", {"exit_reason": "horizon", "stop_out": True}, "stop_out: not what"),
+    ("trades", {"max_adverse_excursion_bps": 1.0}, "max_adverse_excursion_bps: outside"),
+    ("trades", {"tail_capture": -0.1}, "tail_capture: outside 0 to 1"),
+    ("trades", {"fills": 0}, "fills: less than 1"),
+    ("trades", {"ambiguous": None}, "ambiguous: without optimistic_return_bps"),
+    ("summary", {"trades_count": 3}, "trades_count: not calls_processed - calls_excluded"),
+    ("summary", {"stop_out_rate": 1.5}, "stop_out_rate: outside 0 to 1"),
+    ("summary", {"loss_rate": -0.5}, "loss_rate: outside 0 to 1"),
+    ("summary", {"median_tail_capture": 2.0}, "median_tail_capture: outside 0 to 1"),
+    ("summary", {"p25_return_bps": 1e9}, "median_return_bps: below p25_return_bps"),
+    ("summary", {"p90_return_bps": -1e9}, "p90_return_bps: below p75_return_bps"),
+    ("summary", {"avg_return_bps": None}, "avg_return_bps: without a trade"),
+    ("summary", {"es95_bps": 1e9}, "es95_bps: above avg_return_bps"),
+    ("summary", {"stressed_avg_return_bps": 1e9}, "stressed_avg_return_bps: above avg_return_bps"),
+    ("summary", {"censored_count": 99}, "censored_count: more than the trades"),
+    ("summary", {"avg_max_adverse_excursion_bps": 1.0}, "avg_max_adverse_excursion_bps: above 0"),
+    ("frontier", {"rank": 2}, "rank: not 1 to the number"),
+    ("frontier", {"rank": 0}, "rank: not 1 to the number"),
+    ("frontier", {"objective_score": float("-inf")}, "objective_score: not finite"),
+    ("frontier", {"objective_score": -1e9}, "objective_score: above that of the rank before"),
+    ("frontier", {"violations": "trades", "meets_constraints": True}, "meets_constraints: not what violations say"),
+    ("frontier", {"violations": "", "meets_constraints": False}, "meets_constraints: not what violations say"),
+    ("frontier", {"policy_params": "{"}, "policy_params: not a JSON object"),
+    ("frontier", {"p95_drawdown_bps": 1.0}, "p95_drawdown_bps: outside"),
+    ("frontier", {"distinct_mints": 999}, "distinct_mints: more than trades"),
+    ("v1", {"rank": 31}, "rank: not 1 to the number"),
+    ("v1", {"trades": -1}, "trades: negative"),
+    ("equity", {"event": "hold"}, "event: neither open nor close"),
+    ("equity", {"size": 0.0}, "size: not above 0"),
+    ("equity", {"cash": -5.0}, "cash: below 0"),
+    ("equity", {"equity": 1.0}, "equity: below cash"),
+    ("equity", {"ts_ms": TIME * 2}, "ts_ms: before the event above"),
+    ("equity", {"call_id": "nobody"}, "call_id: opened and never closed"),
+    ("walk_forward", {"scheme": "clairvoyant"}, "scheme: unknown"),
+    ("walk_forward", {"caller_name": "a"}, "caller_name: repeated under one scheme"),
+    ("walk_forward", {"out_of_sample_trades": 1}, "out_of_sample_trades: not test_calls"),
+    ("walk_forward", {"hold_trades": 0}, "hold_trades: not test_calls"),
+    ("walk_forward", {"hold_stop_out_rate": 1.1}, "hold_stop_out_rate: outside 0 to 1"),
+    ("walk_forward", {"policy_id": None, "policy_params": "{}"}, "policy_params: without policy_id"),
+    ("walk_forward", {"in_sample_es95_bps": 1.0, "policy_id": None}, "in_sample_es95_bps: without policy_id"),
+    ("walk_forward", {"efficiency": 1.0, "in_sample_avg_return_bps": -1.0}, "efficiency: without a gain"),
+    ("walk_forward", {"pooled_trades": 0, "pooled_avg_return_bps": 1.0}, "pooled_avg_return_bps: not 0 without"),
+    ("errors", {"level": "fatal"}, "level: unknown"),
+    ("errors", {"phase": "afterwards"}, "phase: unknown"),
+    ("errors", {"details": "no"}, "details: not a JSON object"),
+    ("errors", {"message": ""}, "message: empty"),
+]
+
+
+@pytest.mark.parametrize(("artifact", "values", "expected"), BREAKS, ids=[f"{a}-{e}" for a, _, e in BREAKS])
+def test_what_breaks_one_is_named(tables: Tables, artifact: str, values: Row, expected: str) -> None:
+    kind = "frontier" if artifact == "v1" else artifact
+    found = broken(kind, changed(tables[artifact], values))
+    assert any(sentence.startswith(f"{kind}.{expected}") for sentence in found), found
+
+
+def test_a_sentence_counts_and_gives_an_example(tables: Tables) -> None:
+    table = changed(changed(tables["paths"], {"p0": -1.0}, 3), {"p0": -2.0}, 5)
+    example = table["call_id"][3].as_py()
+    assert broken("paths", table) == [f"paths.p0: not above 0 in 2 of 22 rows, e.g. call_id {example!r} (-1.0)"]
+
+
+def test_every_number_must_be_finite(tables: Tables) -> None:
+    for artifact, (_, schema) in ARTIFACTS.items():
+        for field in schema:
+            if field.type == pa.float64():
+                for value in (float("nan"), float("inf"), float("-inf")):
+                    found = broken(artifact, changed(tables[artifact], {field.name: value}))
+                    assert any(s.startswith(f"{artifact}.{field.name}: not finite in 1 of") for s in found), field
+
+
+def test_another_schema_is_named_column_by_column(tables: Tables) -> None:
+    paths = tables["paths"]
+    assert broken("paths", paths.drop_columns(["p0"])) == ["paths.p0: missing"]
+    assert broken("paths", paths.append_column("mood", paths["p0"])) == ["paths.mood: not in the contract"]
+    (sentence,) = broken("paths", paths.set_column(7, "p0", paths["p0"].cast(pa.float32())))
+    assert sentence.startswith("paths.p0: ")
+    assert "float instead of" in sentence
+    assert broken("paths", paths.select(paths.column_names[::-1]))[0].endswith("not in the contract's order")
+    nulls = pa.table([pa.nulls(1, f.type) for f in paths.schema], schema=paths.schema)
+    assert "paths.p0: null in 1 of 1 rows" in broken("paths", nulls)
+
+
+def test_the_words_are_those_of_the_engine_and_the_search() -> None:
+    assert set(invariants.EXIT_REASONS) == set(REASONS)
+    assert invariants.SCHEMES == SCHEMES
+
+
+# --- a run as a whole -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_dir(settings: Settings, tmp_path: Path) -> Path:
+    result = run_month(settings, "path-only", MONTHS[1], BacktestConfig(), only_changed=True)
+    assert result is not None
+    copy = tmp_path / MONTHS[1] / result.run_dir.name
+    shutil.copytree(result.run_dir, copy)
+    return copy
+
+
+def rewrite(run_dir: Path, artifact: str, table: pa.Table) -> None:
+    """Another table in the place of an artifact, as a faulty program would commit it: with right checksums."""
+    manifest = read_manifest(run_dir)
+    path = run_dir / manifest.artifacts[artifact].path
+    pq.write_table(table, path, write_page_checksum=True)
+    content = path.read_bytes()
+    entry = {"rows": table.num_rows, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest.artifacts[artifact] = manifest.artifacts[artifact].model_copy(update=entry)
+    vouch(run_dir, manifest)
+
+
+def vouch(run_dir: Path, manifest: RunManifest) -> None:
+    content = manifest.to_json()
+    (run_dir / "run.json").write_bytes(content)
+    (run_dir / "_SUCCESS").write_text(hashlib.sha256(content).hexdigest() + "\n")
+
+
+def read(run_dir: Path, artifact: str) -> pa.Table:
+    return pq.ParquetFile(run_dir / read_manifest(run_dir).artifacts[artifact].path).read()
+
+
+def test_a_committed_run_passes(run_dir: Path) -> None:
+    found = inspect_run(run_dir, ["paths", "features"])
+    assert found.rows == {"paths": 22, "features": 24}
+    assert found.faults == {"paths": [], "features": []}
+
+
+def test_a_flipped_bit_is_a_fault_of_every_artifact_of_the_run(run_dir: Path) -> None:
+    path = run_dir / "truth" / "paths.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    faults = inspect_run(run_dir, ["paths", "features"]).faults
+    assert faults == dict.fromkeys(("paths", "features"), [f"{path}: checksum differs from run.json"])
+
+
+def test_a_missing_artifact_and_an_unfinished_run_are_faults(run_dir: Path) -> None:
+    assert "has no artifact trades" in inspect_run(run_dir, ["trades"]).faults["trades"][0]
+    (run_dir / "_SUCCESS").unlink()
+    assert "no _SUCCESS" in inspect_run(run_dir, ["paths"]).faults["paths"][0]
+
+
+def test_right_checksums_do_not_excuse_wrong_values(run_dir: Path) -> None:
+    rewrite(run_dir, "paths", changed(read(run_dir, "paths"), {"peak_multiple": 0.5}))
+    faults = inspect_run(run_dir, ["paths", "features"]).faults
+    assert faults["paths"][0].startswith("paths.peak_multiple: below 1 in 1 of 22 rows")
+    assert faults["features"] == []
+
+
+def test_alerts_concern_every_artifact_of_the_run(run_dir: Path) -> None:
+    rewrite(run_dir, "alerts", changed(read(run_dir, "alerts"), {"mint": ""}))
+    faults = inspect_run(run_dir, ["paths", "features"]).faults
+    assert all(fault[0].startswith("alerts.mint: empty in 1 of 24 rows") for fault in faults.values())
+
+
+def test_artifacts_of_a_run_must_fit_together(run_dir: Path) -> None:
+    paths = read(run_dir, "paths")
+    rewrite(run_dir, "paths", changed(changed(paths, {"call_id": "stranger"}), {"run_id": "other"}).slice(0, 20))
+    faults = inspect_run(run_dir, ["paths"]).faults["paths"]
+    assert faults == [
+        "paths.run_id: of another run in 1 of 20 rows",
+        "paths.call_id: not among the run's alerts in 1 of 20 rows, e.g. 'stranger'",
+        "paths: 20 rows for 24 calls, 2 of them excluded",
+    ]
+
+
+def test_the_manifest_must_count_right(run_dir: Path) -> None:
+    manifest = read_manifest(run_dir)
+    manifest.artifacts["errors"] = manifest.artifacts["errors"].model_copy(update={"rows": 77})
+    vouch(run_dir, manifest)
+    assert "run.json says 77" in inspect_run(run_dir, ["paths"]).faults["paths"][0]

@@ -1,0 +1,48 @@
+"""Fixtures shared by the tests of the command line and of Dagster; what they build is in `labs`."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from quantbot_pipeline_tests.labs import Done, make_lab
+
+Quantbot = Callable[..., Done]
+
+
+@pytest.fixture(scope="session")
+def lab_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with inputs and nothing else; copied, never used itself."""
+    home = tmp_path_factory.mktemp("lab") / "home"
+    make_lab(home)
+    return home
+
+
+@pytest.fixture
+def home(lab_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh home with inputs (see `labs`), Dagster's state in it, and this process in it."""
+    folder = tmp_path / "home"
+    shutil.copytree(lab_template, folder)
+    for name in ("QUANTBOT_HOME", "DAGSTER_HOME"):
+        monkeypatch.setenv(name, str(folder))
+    monkeypatch.setenv("QUANTBOT_THREADS", "1")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def quantbot(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Quantbot:
+    """`quantbot ARGUMENTS…` in this process, on the fresh home: the same code as the entry point, without its start-up."""
+    from quantbot_pipeline.cli import main
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["quantbot", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return Done(int(ended.value.code or 0), out, err)
+
+    return call

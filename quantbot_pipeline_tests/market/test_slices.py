@@ -1,0 +1,158 @@
+"""Reading candles for a month of calls: every needed row once, across month ends and row groups, and nothing damaged."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quantbot_pipeline.durable import sha256_file
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.market import candles as module
+from quantbot_pipeline.market.candles import ingest_candles, month_file, rejected_file
+from quantbot_pipeline.market.slices import (
+    CandlePlan,
+    content_hash,
+    known_mints,
+    month_rows,
+    plan_slices,
+    read_rejected,
+)
+from quantbot_pipeline.months import month_of, month_range, month_start_ms, next_month
+from quantbot_pipeline_tests.builders import Row, candle, candles, ms, write_parquet
+
+MONTHS = ["2023-12", "2024-01", "2024-02", "2024-03"]
+FIRST, LAST = month_start_ms(MONTHS[0]), month_start_ms("2024-04")
+STEP = 300_000
+# One name is the beginning of another, one sorts behind every ASCII name, one is too long for statistics.
+MINTS = [*(f"m{i}" for i in range(15)), "m", "é", "zz" * 3000]
+Rows = dict[str, list[tuple[float, ...]]]
+
+
+def build_rows() -> list[Row]:
+    """Tokens that live at different times, with gaps: a few rows in each of their months, some at the very edges."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for i, mint in enumerate(MINTS):
+        lo, hi = sorted(rng.integers(FIRST // STEP, LAST // STEP, 2))
+        times = set(rng.integers(lo, hi + 1, 40).tolist())
+        if i % 3 == 0:  # around the month ends
+            times |= {month_start_ms(m) // STEP + d for m in MONTHS[1:] for d in (-1, 0, 1)}
+        rows += [candle(mint, t * STEP, p, p * 1.1, p * 0.9, p) for t in times for p in (float(rng.uniform(1, 2)),)]
+    return [*rows, *candles("edge", ms("2024-02-01") - STEP, 2)]
+
+
+ROWS = build_rows()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("slices")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "ROW_GROUP", 16)
+        bad = [candle("m1", ms("2024-01-05"), high=0.1), candle("m1", ms("2024-02-05"), volume=-1.0), candle("m2", ms("2024-01-05"), low=-1.0)]
+        ingest_candles([write_parquet(folder / "c.parquet", [*ROWS, *bad])], folder / "store", "5m")
+        yield folder / "store"
+
+
+def read(plan: CandlePlan, wanted: set[str]) -> Rows:
+    """All rows of the wanted tokens; no token may come twice, whatever else is in the pieces."""
+    found: Rows = {}
+    for load in plan.loads:
+        for piece in load():
+            assert len(piece.offsets) == len(piece.mints) + 1 and piece.offsets[-1] == len(piece.ts)
+            for i, mint in enumerate(piece.mints):
+                if mint in wanted:
+                    assert mint not in found
+                    rows = slice(piece.offsets[i], piece.offsets[i + 1])
+                    found[mint] = list(zip(*(array[rows].tolist() for array in piece.arrays()), strict=True))
+    return found
+
+
+def naive(month: str, until: dict[str, int]) -> Rows:
+    """The same by a plain filter: the run's month whole, later months up to each token's time."""
+    start, end = month_start_ms(month), month_start_ms(next_month(month))
+    found: Rows = {}
+    for row in sorted(ROWS, key=lambda r: r["ts_ms"]):
+        if row["mint"] in until and start <= row["ts_ms"] < max(end, until[row["mint"]]):
+            found.setdefault(row["mint"], []).append(tuple(row[c] for c in ("ts_ms", "open", "high", "low", "close")))
+    return found
+
+
+needs = st.dictionaries(
+    st.sampled_from([*MINTS, "edge", "absent", "a", "zzz"]),
+    st.integers(FIRST // STEP, LAST // STEP).map(lambda t: t * STEP) | st.sampled_from([month_start_ms(m) + d for m in MONTHS for d in (-1, 0, 1)]),
+    min_size=1,
+)  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(month=st.sampled_from(MONTHS), until=needs)
+def test_pieces_hold_what_a_plain_filter_finds(store: Path, month: str, until: dict[str, int]) -> None:
+    months = list(month_range(month, max(month, month_of(max(until.values())))))
+    plan = plan_slices(store, "5m", months, until, month_start_ms(next_month(month)))
+    assert read(plan, until.keys()) == naive(month, until)
+    refused = [sha256_file(rejected_file(store, "5m", m)) for m in months if m in ("2024-01", "2024-02")]
+    assert plan.fingerprint == [*(content_hash(month_file(store, "5m", m)) for m in months), *refused]
+
+
+def test_a_token_is_stitched_over_three_months(store: Path) -> None:
+    until = {mint: LAST for mint in MINTS}
+    plan = plan_slices(store, "5m", MONTHS, until, month_start_ms("2024-01"))
+    spans = {mint: {month_of(int(row[0])) for row in rows} for mint, rows in read(plan, until.keys()).items()}
+    assert any(len(months) == 4 for months in spans.values())
+    # A token that trades in later months only is found there, too.
+    assert any(months and "2023-12" not in months for months in spans.values())
+
+
+def test_the_rest_of_a_long_file_is_not_decoded(store: Path) -> None:
+    groups = pq.read_metadata(month_file(store, "5m", "2024-01")).num_row_groups
+    assert groups > 5
+    plan = plan_slices(store, "5m", ["2024-01"], {"edge": 0}, month_start_ms("2024-02"))
+    assert 1 <= len(plan.loads) <= 2  # its own, and the one whose statistics the long name suppressed
+    assert plan_slices(store, "5m", ["2024-09"], {"edge": 0}, month_start_ms("2024-10")) == CandlePlan([], [""])
+
+
+def test_known_mints_are_those_of_any_month(store: Path) -> None:
+    assert known_mints(store, "5m", [*MINTS, "absent", "m99", ""]) == set(MINTS)
+    assert known_mints(store, "5m", []) == set()
+    assert known_mints(store, "1h", MINTS) == set()
+
+
+def test_rejected_candles_are_found_by_token_and_month(store: Path) -> None:
+    def found(months: list[str], mints: list[str]) -> list[tuple[str, str]]:
+        return [(r["mint"], r["reason"]) for r in read_rejected(store, "5m", months, mints).to_pylist()]
+
+    assert found(MONTHS, ["m1"]) == [("m1", "ohlc_order"), ("m1", "volume")]
+    assert found(["2024-02"], ["m1", "m2"]) == [("m1", "volume")]
+    assert found(["2023-12", "2025-01"], ["m1"]) == found(MONTHS, []) == found(MONTHS, ["m3"]) == []
+
+
+def test_the_size_of_a_month(store: Path) -> None:
+    valid = sum(month_of(r["ts_ms"]) == "2024-01" for r in ROWS)
+    folder = month_file(store, "5m", "2024-01").parent
+    assert month_rows(store, "5m", "2024-01") == (valid, 2, sum(p.stat().st_size for p in folder.iterdir()))
+    assert month_rows(store, "5m", "2030-01") == (0, 0, 0)
+
+
+def test_a_damaged_file_is_an_error_and_never_a_price(store: Path, tmp_path: Path) -> None:
+    whole = month_file(store, "5m", "2024-01").read_bytes()
+    path = month_file(tmp_path, "5m", "2024-01")
+    path.parent.mkdir(parents=True)
+    until = dict.fromkeys([*MINTS, "edge"], 0)
+    expected = naive("2024-01", until)
+    noticed = 0
+    footer = int.from_bytes(whole[-8:-4], "little") + 8
+    offsets = range(7, len(whole) - footer, len(whole) // 60)
+    for offset in offsets:
+        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0x10]) + whole[offset + 1 :])
+        try:
+            # A flip in what is never read (volumes, page headers' statistics) may pass, a wrong price may not.
+            assert read(plan_slices(tmp_path, "5m", ["2024-01"], until, LAST), until.keys()) == expected
+        except InputError as e:
+            assert "candles.parquet: the candle store is not readable" in str(e)
+            noticed += 1
+    assert noticed > len(offsets) / 3

@@ -1,0 +1,85 @@
+"""Telegram exports: which messages are calls, whose, when; and exports that are none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.market.calls import ingest_calls, read_calls
+from quantbot_pipeline_tests.builders import ms
+
+SOL = "So11111111111111111111111111111111111111112"
+PUMP = "7xKXtg2CW87d97TXJSDpbD5jBkheTqA83TZRuJosgAsU"
+EVM = "0xAb5801a7D398351b8bE11C439e05C5B3259aeC9B"
+NEW_YEAR = ms("2024-01-01") // 1000
+
+
+def message(number: int, text: Any, **more: Any) -> dict[str, Any]:
+    return {"id": number, "type": "message", "date": "2024-01-01T03:00:00", "date_unixtime": str(NEW_YEAR + number), "text": text} | more
+
+
+def write_export(path: Path, messages: Any, **more: Any) -> Path:
+    path.write_text(json.dumps({"name": "Alpha 🦊", "type": "private_channel", "id": 42, "messages": messages} | more))
+    return path
+
+
+def test_one_call_per_message_and_address(tmp_path: Path) -> None:
+    messages = [
+        message(1, f"gm {SOL}, {EVM}! again {SOL}"),
+        message(2, ["new: ", {"type": "code", "text": PUMP}, {"type": "bold"}, f" https://x.io/{SOL}?ref=1", 5, None]),
+        message(3, f"glued{SOL} and a signature {SOL + PUMP}"),  # too long or part of a word: no address
+        message(4, ""),
+        {"id": 5, "type": "service", "date_unixtime": "1", "action": "pin_message"},
+        message(6, SOL, date_unixtime=None),  # the export's own clock is a last resort
+        "no message",
+    ]
+    messages[5]["date_unixtime"] = str(NEW_YEAR + 6)
+    store = tmp_path / "alerts.duckdb"
+    report = ingest_calls([write_export(tmp_path / "result.json", messages)], store, fmt="telegram")
+    assert (report.inserted, report.rejected) == (5, {})
+    calls = read_calls(store, 0, 10**14).calls.to_pylist()
+    found = [(c["call_id"], c["mint"], c["chain"], c["alert_ts_ms"]) for c in calls]
+    assert sorted(found) == sorted(
+        (f"telegram:42:{number}:{mint}", mint, chain, (NEW_YEAR + number) * 1000)
+        for number, mint, chain in [
+            (1, SOL, "solana"), (1, EVM, "evm"), (2, PUMP, "solana"), (2, SOL, "solana"), (6, SOL, "solana"),
+        ]
+    )  # fmt: skip
+    assert {c["caller_name"] for c in calls} == {"Alpha 🦊"}
+    # The same chat exported again, with one more message: only that is new.
+    again = write_export(tmp_path / "later.json", [*messages, message(7, PUMP)])
+    report = ingest_calls([again], store, fmt="telegram")
+    assert (report.inserted, report.unchanged) == (1, 5)
+
+
+def test_the_caller_can_be_named_and_a_message_without_a_time_is_rejected(tmp_path: Path) -> None:
+    store = tmp_path / "alerts.duckdb"
+    export = write_export(
+        tmp_path / "result.json", [message(1, SOL), message(2, SOL, date_unixtime=None, date=None)], name=None
+    )
+    with pytest.raises(InputError, match=r"result\.json: the export has no chat name; name the caller with --caller"):
+        ingest_calls([export], store, fmt="telegram")
+    report = ingest_calls([export], store, fmt="telegram", caller="me")
+    assert (report.inserted, report.rejected) == (1, {"alert_ts_ms": 1})
+    assert read_calls(store, 0, 10**14).calls["caller_name"].to_pylist() == ["me"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{oops", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ("[]", "no list of messages"),
+        ('{"name": "x", "messages": {}}', "no list of messages"),
+        ('{"name": "x", "messages": []}', "no rows"),
+        (json.dumps({"name": "x\ud800", "id": 1, "messages": [message(1, SOL)]}), "not valid Unicode"),
+    ],
+    ids=["broken", "deep", "array", "no list", "empty", "half a character"],
+)
+def test_what_is_no_export_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=rf"result\.json: .*{message}"):
+        ingest_calls([path], tmp_path / "alerts.duckdb", fmt="telegram")

@@ -1,0 +1,209 @@
+"""The tables for people over committed runs: frontier, walk-forward and leaderboard against a direct computation.
+
+Belongs here: `reports.search` and `reports.leaderboard` on a real catalog. The direct computation reads the run directories
+itself, in plain Python, and knows neither the catalog nor DuckDB.
+"""
+
+import json
+import random
+import statistics
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
+from quantbot_pipeline.reports.search import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS, frontier, walk_forward
+from quantbot_pipeline.settings import Settings
+from quantbot_pipeline_tests.search import homes
+from quantbot_pipeline_tests.search.homes import DAY, FEBRUARY, HOUR, JANUARY, MARCH, MINUTE, Call, Market
+
+MONTHS = {"2024-01": JANUARY, "2024-02": FEBRUARY, "2024-03": MARCH}
+GRID: dict[str, Any] = {
+    "stops": [0.05, 0.2], "take_profits": [0.5, None], "holds_ms": [30 * MINUTE], "hold_take_profits": [None], "activations": [0.1],
+    "trails": [0.05], "hard_stops": [None], "ladders": [], "ladder_stops": [], "combo_holds_ms": [],
+}  # fmt: skip
+CONFIG = {"horizon_ms": 3 * HOUR, "grid": GRID}
+UP, CHOP = (1.08, 1.02, 1.0, 0.97), (0.94, 1.06, 1.0)
+
+
+class Lab(NamedTuple):
+    """A home with runs of every kind, some of them made again, and its catalog."""
+
+    settings: Settings
+    runs: list[tuple[dict[str, Any], Path]]
+
+
+def three_months() -> Market:
+    """Three callers; one is absent in March, one calls some tokens twice and some that never trade."""
+    rng = random.Random(41)
+    calls, candles = [], {}
+    for number, (caller, moves, counts) in enumerate(
+        (("b", UP, (11, 11, 12)), ("A", CHOP, (12, 10, 0)), ("ç", UP, (3, 4, 5)))
+    ):
+        for (month, start), n in zip(MONTHS.items(), counts, strict=True):
+            for i in range(n):
+                begin, mint = start + (1 + 2 * i) * DAY + number * HOUR, f"{caller}{month}{i}"
+                candles[mint] = homes.token(rng, begin, 40, "5m", moves)
+                calls.append(Call(mint, caller, mint, begin + 1_000))
+                if i % 4 == 0:
+                    calls.append(Call(f"{mint}!", caller, mint, begin + HOUR))
+    calls.append(Call("none", "ç", "nothing", FEBRUARY + DAY))
+    return Market("5m", calls, candles)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """Older runs under other costs first, so that only the newest of a month may count; the catalog is synced once."""
+    settings = homes.make_home(tmp_path_factory.mktemp("tables") / "home", three_months())
+    for month in MONTHS:
+        homes.run(settings, "optimization", month, CONFIG | {"taker_fee_bps": 500.0})
+        homes.run(settings, "path-only", month, {"horizon_ms": HOUR})
+        homes.run(settings, "walk-forward", month, CONFIG | {"slippage_bps": 700.0})
+    for month in MONTHS:
+        homes.run(settings, "walk-forward", month, CONFIG)
+        homes.run(settings, "full" if month == "2024-02" else "optimization", month, CONFIG)
+        homes.run(settings, "path-only", month, {"horizon_ms": 3 * HOUR})
+        homes.run(settings, "v1-baseline", month, {})
+    sync(settings.runs_dir, settings.catalog_db)
+    runs = [(json.loads(path.read_text()), path.parent) for path in settings.runs_dir.glob("*/run_id=*/run.json")]
+    return Lab(settings, runs)
+
+
+def newest(lab: Lab, artifact: str, strategy: str | None = None) -> list[dict[str, Any]]:
+    """Rows of the newest run of each month that holds the artifact, with their month."""
+    found: list[dict[str, Any]] = []
+    for month in MONTHS:
+        own = [
+            (manifest["created_at"], path, manifest)
+            for manifest, path in lab.runs
+            if manifest["month"] == month
+            and artifact in manifest["artifacts"]
+            and strategy in (None, manifest["parameters"].get("strategy_id", "grid-search"))
+        ]
+        _, path, manifest = max(own, key=lambda one: one[0])
+        rows = homes.read(path / manifest["artifacts"][artifact]["path"])
+        found += [{"month": month, **row} for row in rows]
+    return found
+
+
+def by_caller(rows: list[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    """Rows grouped by some of their columns."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return found
+
+
+# --- frontier ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("caller", ["b", "A", "ç", "__all__", None])
+@pytest.mark.parametrize("month", ["2024-02", None])
+def test_frontier_is_the_top_of_the_newest_runs(lab: Lab, caller: str | None, month: str | None) -> None:
+    """By month, caller in byte order and rank; a full run counts like a search."""
+    got = frontier(lab.settings.catalog_db, lab.settings.runs_dir, caller=caller, month=month, limit=3)
+    want = [
+        row
+        for row in newest(lab, "frontier", "grid-search")
+        if row["rank"] <= 3 and month in (None, row["month"]) and caller in (None, row["caller_name"])
+    ]
+    want.sort(key=lambda row: (row["month"], row["caller_name"].encode(), row["rank"]))
+    assert got == want
+    assert set(FRONTIER_COLUMNS) <= set(got[0])
+    assert len(got) == 3 * len({(row["month"], row["caller_name"]) for row in got})
+
+
+def test_frontier_without_a_limit_that_cuts_is_complete(lab: Lab) -> None:
+    got = frontier(lab.settings.catalog_db, lab.settings.runs_dir, caller="b", limit=1_000)
+    assert (
+        len(got) == len([row for row in newest(lab, "frontier", "grid-search") if row["caller_name"] == "b"]) == 8 * 3
+    )
+
+
+def test_frontier_of_the_baseline(lab: Lab) -> None:
+    """Another strategy's rows are asked for by its name."""
+    got = frontier(lab.settings.catalog_db, lab.settings.runs_dir, caller="b", strategy_id="v1-baseline", limit=1)
+    want = [row for row in newest(lab, "frontier", "v1-baseline") if row["caller_name"] == "b" and row["rank"] == 1]
+    assert got == want
+    assert all(row["policy_id"].startswith("v1_") for row in got)
+
+
+def test_an_unknown_caller_is_told_who_there_is(lab: Lab) -> None:
+    with pytest.raises(InputError, match="no frontier of caller 'zed' in 2024-03; callers there: __all__, b, ç"):
+        frontier(lab.settings.catalog_db, lab.settings.runs_dir, caller="zed", month="2024-03")
+    with pytest.raises(InputError, match="backtest optimize"):
+        frontier(lab.settings.catalog_db, lab.settings.runs_dir, caller="b", month="2023-01")
+
+
+# --- walk-forward -----------------------------------------------------------------------------------------------------
+
+
+def weighted(rows: list[dict[str, Any]], value: str, weight: str) -> float | None:
+    """The mean of all trades behind some monthly means."""
+    counted = [(row[value], row[weight]) for row in rows if row[weight]]
+    total = sum(n for _, n in counted)
+    return sum(mean * n for mean, n in counted) / total if total else None
+
+
+def test_walk_forward_weighs_months_by_trades(lab: Lab) -> None:
+    """Pooled rows first, then callers in byte order, anchored before rolling."""
+    groups = by_caller(newest(lab, "walk_forward"), "caller_name", "scheme")
+    got = walk_forward(lab.settings.catalog_db, lab.settings.runs_dir)
+    assert [(row["caller_name"], row["scheme"]) for row in got] == sorted(
+        groups, key=lambda key: (key[0] != "__all__", key[0].encode(), key[1])
+    )
+    for row in got:
+        assert tuple(row) == WALK_FORWARD_COLUMNS
+        own = groups[row["caller_name"], row["scheme"]]
+        traded = [one for one in own if one["out_of_sample_trades"]]
+        medians = [one["out_of_sample_median_return_bps"] for one in traded]
+        want = {
+            "months": len(own),
+            "months_traded": sum(one["policy_id"] is not None for one in own),
+            "trades": sum(one["out_of_sample_trades"] for one in own),
+            "in_sample_avg_bps": weighted(own, "in_sample_avg_return_bps", "out_of_sample_trades"),
+            "out_of_sample_avg_bps": weighted(own, "out_of_sample_avg_return_bps", "out_of_sample_trades"),
+            "out_of_sample_median_bps": statistics.median(medians) if medians else None,
+            "hold_avg_bps": weighted(own, "hold_avg_return_bps", "hold_trades"),
+            "pooled_avg_bps": weighted(own, "pooled_avg_return_bps", "pooled_trades"),
+        }
+        for name, value in want.items():
+            assert row[name] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), (row, name)
+    assert {row["months"] for row in got} == {2, 3}
+    assert any(row["trades"] for row in got)
+    assert any(row["months_traded"] == 0 or row["months_traded"] < row["months"] for row in got)
+
+
+# --- leaderboard ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interval", [None, "5m"])
+def test_leaderboard_counts_every_included_call_once(lab: Lab, interval: str | None) -> None:
+    """Over the newest run with paths of every month, best 2x rate first."""
+    groups = by_caller(newest(lab, "paths"), "caller_name")
+    got = leaderboard(lab.settings.catalog_db, lab.settings.runs_dir, interval)
+    assert {row["caller_name"] for row in got} == {name for (name,) in groups}
+    for row in got:
+        assert tuple(row) == COLUMNS
+        own = groups[(row["caller_name"],)]
+        minutes = [(one["t_2x_ms"] - one["alert_ts_ms"]) / 60_000 for one in own if one["hit_2x"]]
+        want = {
+            "calls": len(own),
+            "mints": len({one["mint"] for one in own}),
+            **{f"hit_{k}x_rate": sum(one[f"hit_{k}x"] for one in own) / len(own) for k in (2, 3, 4)},
+            "median_peak_multiple": statistics.median(one["peak_multiple"] for one in own),
+            "median_dd_bps": statistics.median(one["dd_bps"] for one in own),
+            "median_min_to_2x": statistics.median(minutes) if minutes else None,
+        }
+        for name, value in want.items():
+            assert row[name] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), (row, name)
+    assert got == sorted(got, key=lambda row: (-row["hit_2x_rate"], -row["calls"], row["caller_name"].encode()))
+    assert any(row["mints"] < row["calls"] for row in got)
+    assert max(row["hit_2x_rate"] for row in got) > 0
+
+
+def test_leaderboard_of_an_interval_without_runs_is_empty(lab: Lab) -> None:
+    assert leaderboard(lab.settings.catalog_db, lab.settings.runs_dir, "1h") == []

@@ -1,0 +1,145 @@
+"""The file system primitives: nothing half written is ever in a place where it counts."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from quantbot_pipeline.durable import locked, published_duckdb, replace, sha256_file, write_bytes
+from quantbot_pipeline.errors import IntegrityError, StoreError
+
+
+def publish(target: Path, value: int) -> None:
+    with published_duckdb(target, 1) as publication:
+        con = publication.connect()
+        con.execute("CREATE TABLE IF NOT EXISTS t (x INTEGER)")
+        con.execute("INSERT INTO t VALUES (?)", [value])
+        publication.changed = True
+
+
+def published(target: Path) -> list[int]:
+    with duckdb.connect(str(target), read_only=True) as con:
+        return [x for (x,) in con.execute("SELECT x FROM t ORDER BY x").fetchall()]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_files_are_written_once_and_replaced_whole(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_bytes(first, b"one")
+    with pytest.raises(FileExistsError):
+        write_bytes(first, b"two")
+    write_bytes(second, b"two")
+    with first.open("rb") as reader:
+        replace(second, first)
+        assert reader.read() == b"one", "whoever has the old file open keeps it"
+    assert (first.read_bytes(), second.exists()) == (b"two", False)
+    assert sha256_file(first) == hashlib.sha256(b"two").hexdigest()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from quantbot_pipeline.durable import locked
+with locked(Path(sys.argv[1]), 1):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "lock"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(StoreError, match=r"lock: another process has held this lock for 0 s"), locked(path, 0):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with locked(path, 0):
+        pass
+
+
+def test_a_publication_replaces_only_what_changed(tmp_path: Path) -> None:
+    target = tmp_path / "x.duckdb"
+    publish(target, 1)
+    before = target.stat()
+    with published_duckdb(target, 1) as publication:
+        publication.connect().execute("INSERT INTO t VALUES (99)")  # but nothing is marked as changed
+    with pytest.raises(ZeroDivisionError), published_duckdb(target, 1) as publication:
+        publication.connect().execute("INSERT INTO t VALUES (99)")
+        publication.changed = True
+        raise ZeroDivisionError
+    assert (target.stat().st_ino, target.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    with duckdb.connect(str(target), read_only=True) as reader:
+        publish(target, 2)
+        assert reader.execute("SELECT x FROM t").fetchall() == [(1,)]
+    assert published(target) == [1, 2]
+    assert names(tmp_path) == [".x.duckdb.lock", "x.duckdb"]
+
+
+def test_a_fresh_start_forgets_what_was_changed(tmp_path: Path) -> None:
+    target = tmp_path / "x.duckdb"
+    publish(target, 1)
+    with published_duckdb(target, 1) as publication:
+        publication.connect().execute("INSERT INTO t VALUES (2)")
+        publication.start_empty()
+        publication.connect().execute("CREATE TABLE t AS SELECT 3 AS x")
+        publication.changed = True
+    assert published(target) == [3]
+    assert names(tmp_path) == [".x.duckdb.lock", "x.duckdb"]
+
+
+def test_copies_of_dead_writers_are_removed_and_no_others(tmp_path: Path) -> None:
+    # The name is no pattern: `x[12].duckdb` must not take `x1.duckdb`'s private copy away.
+    target = tmp_path / "x[12].duckdb"
+    orphans = [".x[12].duckdb.dead.tmp", ".x[12].duckdb.dead.tmp.wal"]
+    others = [".x1.duckdb.alive.tmp", "x[12].duckdb.tmp", ".x[12].duckdb.memo.json"]
+    for name in (*orphans, *others):
+        (tmp_path / name).touch()
+    publish(target, 1)
+    assert names(tmp_path) == sorted([*others, ".x[12].duckdb.lock", "x[12].duckdb"])
+
+
+def test_a_file_that_is_no_database_stays_as_it_is(tmp_path: Path) -> None:
+    target = tmp_path / "x.duckdb"
+    target.write_bytes(b"text")
+    with pytest.raises(IntegrityError, match=r"x\.duckdb: not readable as a DuckDB file"):
+        publish(target, 1)
+    assert target.read_bytes() == b"text"
+    assert names(tmp_path) == [".x.duckdb.lock", "x.duckdb"]
+
+
+WRITER = """
+import duckdb, os, sys
+con = duckdb.connect(sys.argv[1])
+con.execute("INSERT INTO t VALUES (7)")
+print("written", flush=True)
+sys.stdin.read()
+os._exit(9)
+"""
+
+
+def test_a_foreign_writers_log_is_replayed_not_lost(tmp_path: Path) -> None:
+    target = tmp_path / "x.duckdb"
+    publish(target, 1)
+    foreign = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert foreign.stdout is not None and foreign.stdout.readline() == "written\n"
+        with pytest.raises(StoreError, match=r"x\.duckdb: another program has it open for writing"):
+            publish(target, 2)
+    finally:
+        foreign.communicate()
+    assert os.path.exists(f"{target}.wal")
+    publish(target, 2)
+    assert published(target) == [1, 2, 7]
+    assert names(tmp_path) == [".x.duckdb.lock", "x.duckdb"]

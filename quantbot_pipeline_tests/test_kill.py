@@ -1,0 +1,161 @@
+"""kill -9 at random moments: no half run is ever believed, the next run succeeds, and what the dead left is swept.
+
+Fifty moments hit a process that does nothing but commit runs; a few hit the whole `quantbot backtest`. The process is
+forked from a server that has imported and compiled everything, so that a moment costs milliseconds instead of seconds.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+
+from quantbot_pipeline.artifacts.manifest import SUCCESS_NAME
+from quantbot_pipeline.artifacts.verify import check_run
+from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.catalog.query import query_runs
+from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.config import make_config
+from quantbot_pipeline.errors import IntegrityError
+from quantbot_pipeline.settings import Settings
+from quantbot_pipeline_tests.conftest import Quantbot
+from quantbot_pipeline_tests.labs import MONTHS, environment, finish, run_dirs, start
+
+MOMENTS = 50
+LONGEST_S = 0.3
+SEED = 20260131
+
+# For every line on standard input: fork a child that commits runs for ever, say its pid, and wait until it is dead.
+SERVER = """
+import itertools, os, sys
+from pathlib import Path
+from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.config import make_config
+from quantbot_pipeline.settings import Settings
+
+def work(settings, months):
+    for month in itertools.cycle(months):
+        for recipe in ("path-only", "full"):
+            run_month(settings, recipe, month, make_config({}))
+        sync(settings.runs_dir, settings.catalog_db)
+
+settings = Settings(home=Path(sys.argv[1]))
+run_month(settings, "full", sys.argv[2], make_config({}))
+print("ready", flush=True)
+for _ in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work(settings, sys.argv[2:])
+        finally:
+            os._exit(1)
+    print(pid, flush=True)
+    _, status = os.waitpid(pid, 0)
+    print(status, flush=True)
+"""
+
+
+@contextmanager
+def server(home: Path) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, home, *MONTHS[:3]], env=environment(home), text=True, start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def said(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def half_runs(home: Path) -> set[str]:
+    """Run directories that a reader must not believe."""
+    found = set()
+    for folder in run_dirs(home):
+        try:
+            check_run(folder)
+        except IntegrityError:
+            found.add(folder.name.removeprefix("run_id="))
+    return found
+
+
+def assert_catalog_is_sound(settings: Settings, checked: set[str]) -> None:
+    """After a sync the catalog holds every whole run and no other; `checked` spares a second look at runs."""
+    sync(settings.runs_dir, settings.catalog_db)
+    with duckdb.connect(str(settings.catalog_db), read_only=True) as con:
+        cataloged = dict(con.execute("SELECT run_id, run_dir FROM backtest_runs_catalog").fetchall())
+        assert con.execute("SELECT count(*) FROM paths WHERE run_id IS NULL OR p0 IS NULL").fetchall() == [(0,)]
+    for run_id in cataloged.keys() - checked:
+        assert check_run(settings.runs_dir / cataloged[run_id]).status == "completed"
+        checked.add(run_id)
+    whole = {
+        folder.name.removeprefix("run_id=") for folder in run_dirs(settings.home) if (folder / SUCCESS_NAME).exists()
+    }
+    assert cataloged.keys() == whole
+
+
+def test_fifty_moments(home: Path) -> None:
+    settings = Settings(home=home, staging_max_age_s=0, threads=1)
+    staging = settings.runs_dir / ".staging"
+    moments = random.Random(SEED)
+    checked: set[str] = set()
+    interrupted = 0
+    with server(home) as process:
+        assert said(process) == "ready"
+        for _ in range(MOMENTS):
+            assert process.stdin is not None
+            print("go", file=process.stdin, flush=True)
+            pid = int(said(process))
+            time.sleep(moments.uniform(0, LONGEST_S))
+            os.kill(pid, signal.SIGKILL)
+            assert os.WTERMSIG(int(said(process))) == signal.SIGKILL
+            interrupted += any(path.is_dir() for path in staging.iterdir())
+            assert_catalog_is_sound(settings, checked)
+            made = run_month(settings, "path-only", moments.choice(MONTHS), make_config({}))
+            assert made is not None
+            assert check_run(made.run_dir).status == "completed"
+            assert list(staging.iterdir()) == []
+    assert interrupted >= MOMENTS // 10  # otherwise nothing was tested
+    assert_catalog_is_sound(settings, checked)
+    assert not half_runs(home) & checked
+    assert query_runs(settings.catalog_db, limit=100_000).num_rows == len(checked)
+    leftovers = {path.name for path in home.rglob("*.tmp*")} | {path.name for path in home.rglob("*.wal")}
+    assert leftovers == set()
+
+
+@pytest.mark.parametrize("moment_s", [0.02, 0.2])
+def test_the_whole_command_may_die_too(
+    home: Path, quantbot: Quantbot, monkeypatch: pytest.MonkeyPatch, moment_s: float
+) -> None:
+    """Some time after its first write; Dagster's own state dies with it."""
+    settings = Settings(home=home)
+    arguments = ("backtest", "full", "--from", "2024-01", "--to", "2024-03", "--format", "json")
+    process = start(home, *arguments)
+    while not settings.runs_dir.exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    time.sleep(moment_s)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert finish(process).status == -signal.SIGKILL
+    checked: set[str] = set()
+    assert_catalog_is_sound(settings, checked)
+    monkeypatch.setenv("QUANTBOT_STAGING_MAX_AGE_S", "0")
+    assert [r["month"] for r in quantbot(*arguments).json()] == ["2024-01", "2024-02", "2024-03"]
+    assert list((settings.runs_dir / ".staging").iterdir()) == []
+    assert_catalog_is_sound(settings, checked)
+    with dg.DagsterInstance.get() as instance:
+        assert instance.get_materialized_partitions(dg.AssetKey(["truth", "paths"])) == set(MONTHS[:3])
