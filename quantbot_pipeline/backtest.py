@@ -38,7 +38,7 @@ from quantbot_pipeline.artifacts.schemas import ARTIFACTS, ERRORS
 from quantbot_pipeline.artifacts.verify import check_run
 from quantbot_pipeline.config import CONTENTS, KEYS, RUN_TYPES, BacktestConfig, Recipe
 from quantbot_pipeline.errors import InputError, IntegrityError, QuantbotError
-from quantbot_pipeline.market.calls import call_features, month_statistics, read_calls
+from quantbot_pipeline.market.calls import call_features, read_calls
 from quantbot_pipeline.market.candles import INTERVALS_MS
 from quantbot_pipeline.market.slices import CandlePlan, Load, Piece, known_mints, plan_slices, read_rejected
 from quantbot_pipeline.months import iso_ms, iso_now, month_of, month_range, month_start_ms, months_before, next_month
@@ -295,8 +295,12 @@ def _reach_ms(config: BacktestConfig) -> int:
 def _load(settings: Settings, month: str, config: BacktestConfig, bounds: tuple[int, int]) -> _Month | None:
     """The inputs of a month; None when it has no calls."""
     calls, rejected = read_calls(settings.alerts_db, *bounds)
-    if not calls.num_rows:
-        return None
+    return _planned(settings, month, config, calls, rejected) if calls.num_rows else None
+
+
+def _planned(
+    settings: Settings, month: str, config: BacktestConfig, calls: pa.Table, rejected: dict[str, int]
+) -> _Month:
     try:
         plan, broken = _plan_candles(settings, month, calls, config), None
     except InputError as e:  # this month's run will be committed as failed; the other months go on
@@ -309,11 +313,16 @@ def _hash(*parts: str) -> str:
 
 
 def _earlier_months(settings: Settings, month: str, config: BacktestConfig) -> list[_Month]:
-    """The inputs of all months before `month` that have calls, ascending."""
-    whole = config.model_copy(update={"from_ms": None, "to_ms": None})
-    names = [m for m in month_statistics(settings.alerts_db) if m < month]
-    loaded = [_load(settings, name, whole, _bounds(name, whole)) for name in names]
-    return [one for one in loaded if one is not None]
+    """The inputs of all months before `month` that have calls, ascending; the calls are read at once."""
+    calls, _ = read_calls(settings.alerts_db, 0, month_start_ms(month))
+    alert = calls["alert_ts_ms"].to_numpy()
+    earlier, start = [], 0
+    while start < len(alert):
+        name = month_of(int(alert[start]))
+        end = int(np.searchsorted(alert, month_start_ms(next_month(name))))
+        earlier.append(_planned(settings, name, config, calls.slice(start, end - start), {}))
+        start = end
+    return earlier
 
 
 def _plan_candles(settings: Settings, month: str, calls: pa.Table, config: BacktestConfig) -> CandlePlan:

@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import sys
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -350,12 +351,13 @@ def _materialize(
     known = months.get_partition_keys()
     inside = [month for month in with_calls if month in known]
     if outside := [month for month in with_calls if month not in known]:
-        _note(
-            f"calls of {', '.join(outside)} are outside the month partitions {known[0]} … {known[-1]} and left out "
+        text = (
+            f"calls of {', '.join(outside)} are outside the month partitions {known[0]} … {known[-1]} "
             "(QUANTBOT_PARTITIONS_START sets the first)"
         )
-    if not inside:
-        return [], None
+        if not inside:
+            raise InputError(text)
+        _note(f"{text}: left out")
     job, ops = (
         (EVERYTHING, EVERYTHING_OPS) if recipe == "everything" else (RECIPE_JOBS[recipe][0], RECIPE_JOBS[recipe][1:2])
     )
@@ -382,11 +384,12 @@ def catalog_sync(
     if base_dir is not None and not base.is_dir():
         raise InputError(f"{base}: no such directory; give the folder that holds the runs with --base-dir")
     report = sync(base, catalog, rebuild=rebuild, lock_timeout_s=settings.lock_timeout_s)
+    distrusted = quarantined(catalog).to_pylist()
     _note(
         f"{report.runs} runs cataloged in {catalog} ({report.registered} new, {report.removed} gone, "
-        f"{report.quarantined} in quarantine), {report.elapsed_ms:.0f} ms"
+        f"{len(distrusted)} in quarantine), {report.elapsed_ms:.0f} ms"
     )
-    for row in quarantined(catalog).to_pylist():
+    for row in distrusted:
         _note(f"quarantine: {row['reason']}")
     if report.set_aside:
         _note(f"the old file was unreadable and is now {report.set_aside}")
@@ -589,6 +592,34 @@ def prune_command(
     _print([{"run_dir": path} for path in moved], fmt, "Set aside", ("run_dir",))
 
 
+@app.command("dashboard")
+def dashboard_command(
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write (default: data/dashboard.html of the home).")
+    ] = None,
+    fmt: Format = "table",
+    home: Home = None,
+) -> None:
+    """Write the dashboard: one HTML file over the newest runs, which opens from disk without a network."""
+    settings = _settings(home)
+    if out is not None and out.is_dir():
+        raise InputError(f"{out}: a directory; give the name of the file to write with --out")
+    path = _write_dashboard(settings, out or settings.dashboard_html)
+    if fmt == "table":
+        print(path)  # noqa: T201
+    else:
+        _print([{"path": str(path), "bytes": path.stat().st_size}], fmt, "Dashboard")
+    if open_:
+        webbrowser.open(path.as_uri())
+
+
+def _write_dashboard(settings: Settings, out: Path) -> Path:
+    from quantbot_pipeline.reports.dashboard.page import write_dashboard
+
+    return write_dashboard(settings.catalog_db, settings.runs_dir, settings.candles_dir, out)
+
+
 @app.command("ui")
 def ui(
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
@@ -620,7 +651,7 @@ def ui(
 
 @app.command("demo")
 def demo(fmt: Format = "table", home: Home = None) -> None:
-    """Everything once: generated sample market (unless inputs exist), backfill, catalog, leaderboard."""
+    """Everything once: generated sample market (unless inputs exist), backfill, catalog, leaderboard, dashboard."""
     from quantbot_pipeline.catalog.sync import sync
     from quantbot_pipeline.market.calls import month_statistics
     from quantbot_pipeline.months import month_start_ms, next_month
@@ -646,6 +677,7 @@ def demo(fmt: Format = "table", home: Home = None) -> None:
         "frontier": frontier(settings.catalog_db, settings.runs_dir, month=months[-1], limit=1),
         "walk_forward": walk_forward(settings.catalog_db, settings.runs_dir),
     }
+    _note(f"dashboard: open {_write_dashboard(settings, settings.dashboard_html)} in a browser")
     if fmt == "json":
         print(render.to_json([reports]))  # noqa: T201
         return

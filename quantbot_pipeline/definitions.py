@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from quantbot_pipeline.orchestration import checks, schedules, sensors
-from quantbot_pipeline.orchestration.assets import backtests, catalog, inputs
+from quantbot_pipeline.orchestration.assets import backtests, catalog, inputs, reports
 from quantbot_pipeline.orchestration.jobs import jobs
 from quantbot_pipeline.orchestration.resources import Lab
 
@@ -22,6 +22,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             backtests.v1_baseline,
             backtests.walk_forward,
             catalog.runs,
+            reports.dashboard,
         ],
         asset_checks=checks.all_checks,
         jobs=jobs,

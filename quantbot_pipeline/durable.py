@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import filelock
 
-from quantbot_pipeline.errors import IntegrityError, StoreError
+from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
 
 if TYPE_CHECKING:
     import duckdb
@@ -43,6 +43,21 @@ def replace(temporary: Path, target: Path) -> None:
     fsync_path(temporary)
     temporary.replace(target)
     fsync_path(target.parent)
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` that takes its place when the block ends well, and is removed when it does not.
+
+    For files with one writer at a time; a full disk is not left fuller.
+    """
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        yield temporary
+        replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def sha256_file(path: Path) -> str:
@@ -109,9 +124,12 @@ class Publication:
     def connect(self) -> "duckdb.DuckDBPyConnection":
         """The connection to the private copy (made at the first call).
 
-        Raises IntegrityError for a file that DuckDB cannot open, StoreError while another program writes to it.
+        Raises IntegrityError for a file that DuckDB cannot open, StoreError while another program writes to it, InputError
+        for a path that DuckDB misunderstands.
         """
         if self._con is None:
+            if set("?\\") & set(str(self.target.absolute())):  # it would write its log into another folder
+                raise InputError(f"{self.target}: DuckDB takes no ? and no backslash in a path; choose another folder")
             if self._copy and self.target.exists():
                 if _wal(self.target).exists():
                     _open_for_writing(
@@ -154,6 +172,6 @@ def _open_for_writing(path: Path, shown: Path | None = None) -> "duckdb.DuckDBPy
         return duckdb.connect(str(path))
     except duckdb.Error as e:
         text = str(e).splitlines()[0][:160]
-        if "lock" in text or isinstance(e, duckdb.ConnectionException):
+        if "Could not set lock" in text or isinstance(e, duckdb.ConnectionException):
             raise StoreError(f"{shown or path}: another program has it open for writing; close that program") from None
         raise IntegrityError(f"{shown or path}: not readable as a DuckDB file ({text})") from None

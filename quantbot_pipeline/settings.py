@@ -84,3 +84,8 @@ class Settings(BaseSettings):
     def catalog_db(self) -> Path:
         """The published index over the runs; disposable."""
         return self.data_dir / "backtest_catalog.duckdb"
+
+    @property
+    def dashboard_html(self) -> Path:
+        """The dashboard, one file to open in a browser; disposable."""
+        return self.data_dir / "dashboard.html"

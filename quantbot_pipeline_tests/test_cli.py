@@ -358,12 +358,16 @@ def test_a_month_that_fails_leaves_the_others_and_sets_the_exit_status(quantbot:
     assert done.err.startswith("quantbot: 1 of 3 months failed: 2024-02: ")
 
 
-def test_unreadable_candles_of_all_months_are_wrong_input(quantbot: Quantbot, home: Path) -> None:
+def test_unreadable_candles_are_failed_runs_that_say_which_file(quantbot: Quantbot, home: Path) -> None:
     for path in (home / "data" / "candles").glob("interval=5m/*/candles.parquet"):
         path.write_text("not a Parquet file")
-    complaint = quantbot("backtest", "path-only", "--from", "2024-01", "--to", "2024-03").complaint
-    assert "candles.parquet" in complaint
-    assert run_dirs(home) == set()
+    done = quantbot("backtest", "path-only", "--from", "2024-01", "--to", "2024-02", "--format", "json")
+    assert done.status == 1
+    assert [(r["month"], r["status"]) for r in json.loads(done.out)] == [("2024-01", "failed"), ("2024-02", "failed")]
+    assert done.err.startswith("quantbot: 2 of 2 months failed: ")
+    assert str(home / "data" / "candles" / "interval=5m" / "month=2024-01" / "candles.parquet") in done.err
+    assert done.err.count("\n") == 1
+    assert reported_months() == set()
 
 
 def test_stopping_a_backtest_keeps_what_is_committed(home: Path, quantbot: Quantbot) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from quantbot_pipeline_tests.conftest import Quantbot
 from quantbot_pipeline_tests.labs import MONTHS, environment, finish, run_dirs, start
 
 MOMENTS = 50
-LONGEST_S = 0.3
+LONGEST_S = 0.2
 SEED = 20260131
 
 # For every line on standard input: fork a child that commits runs for ever, say its pid, and wait until it is dead.
@@ -77,6 +77,13 @@ def server(home: Path) -> Iterator["subprocess.Popen[str]"]:
         process.communicate()
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def said(process: "subprocess.Popen[str]") -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
@@ -116,10 +123,12 @@ def test_fifty_moments(home: Path) -> None:
     interrupted = 0
     with server(home) as process:
         assert said(process) == "ready"
-        for _ in range(MOMENTS):
+        for moment in range(MOMENTS):
             assert process.stdin is not None
             print("go", file=process.stdin, flush=True)
             pid = int(said(process))
+            if moment % 2:  # odd ones only once a run is being written, else a busy machine is always hit before
+                wait_for(lambda: any(path.is_dir() for path in staging.iterdir()))
             time.sleep(moments.uniform(0, LONGEST_S))
             os.kill(pid, signal.SIGKILL)
             assert os.WTERMSIG(int(said(process))) == signal.SIGKILL
@@ -145,9 +154,7 @@ def test_the_whole_command_may_die_too(
     settings = Settings(home=home)
     arguments = ("backtest", "full", "--from", "2024-01", "--to", "2024-03", "--format", "json")
     process = start(home, *arguments)
-    while not settings.runs_dir.exists():
-        assert process.poll() is None
-        time.sleep(0.001)
+    wait_for(settings.runs_dir.exists)
     time.sleep(moment_s)
     os.killpg(process.pid, signal.SIGKILL)
     assert finish(process).status == -signal.SIGKILL

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from quantbot_pipeline.durable import replace
+from quantbot_pipeline.durable import replacing
 
 
 class Memo(BaseModel):
@@ -38,9 +38,8 @@ def read_memo(base: Path, catalog: Path) -> Memo:
 def write_memo(base: Path, catalog: Path, months: dict[str, str], runs: int) -> None:
     """Remember a finished sync."""
     memo = Memo(catalog=_signature(catalog), base=str(base), months=months, runs=runs)
-    temporary = _path(catalog).with_suffix(".tmp")
-    temporary.write_text(memo.model_dump_json())
-    replace(temporary, _path(catalog))
+    with replacing(_path(catalog)) as temporary:
+        temporary.write_text(memo.model_dump_json())
 
 
 def month_signatures(base: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.durable import locked, replace
+from quantbot_pipeline.durable import locked, replacing
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.market.readers import (
     TO_MS,
@@ -162,6 +162,8 @@ def _refuse_wrong_interval(con: duckdb.DuckDBPyConnection, files: Sequence[Path]
         return
     if _count(con, "SELECT count(*) FROM staged WHERE t > 0 AND t < 1e14 AND t % ? <> 0", [step]) > n / 2:
         raise InputError(f"{names}: most candles do not open on the {interval} grid; is --interval {interval} right?")
+    if _count(con, "SELECT count(DISTINCT t) FROM staged WHERE t > 0 AND t < 1e14") < 20:
+        return  # the last candle of every token, at noon: few times prove nothing
     coarser = [name for name, ms in INTERVALS_MS.items() if ms > step]
     for name in reversed(coarser):
         if not _count(con, "SELECT count(*) FROM staged WHERE t > 0 AND t < 1e14 AND t % ? <> 0", [INTERVALS_MS[name]]):
@@ -252,23 +254,24 @@ def _load_stored(con: duckdb.DuckDBPyConnection, target: Path) -> None:
 
 def _write_sorted(target: Path, batches: pa.RecordBatchReader) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
     digest = hashlib.sha256()
-    with pq.ParquetWriter(
-        temporary,
-        SCHEMA,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=["mint"],
-        column_encoding={"ts_ms": "DELTA_BINARY_PACKED"}
-        | dict.fromkeys(("open", "high", "low", "close", "volume"), "BYTE_STREAM_SPLIT"),
-        write_page_checksum=True,
-    ) as writer:
+    with (
+        replacing(target) as temporary,
+        pq.ParquetWriter(
+            temporary,
+            SCHEMA,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=["mint"],
+            column_encoding={"ts_ms": "DELTA_BINARY_PACKED"}
+            | dict.fromkeys(("open", "high", "low", "close", "volume"), "BYTE_STREAM_SPLIT"),
+            write_page_checksum=True,
+        ) as writer,
+    ):
         for group in _token_aligned(batches):
             _update_digest(digest, group)
             writer.write_table(group, row_group_size=group.num_rows)
         writer.add_key_value_metadata({HASH_KEY: digest.hexdigest().encode()})
-    replace(temporary, target)
 
 
 def _token_aligned(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:
@@ -327,9 +330,8 @@ def _merge_rejected(con: duckdb.DuckDBPyConnection, store: Path, interval: str) 
         ).to_arrow_table()
         if union.num_rows > _count(con, "SELECT count(*) FROM kept"):
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.tmp")
-            pq.write_table(union.cast(REJECTED_SCHEMA), temporary, compression="zstd", write_page_checksum=True)
-            replace(temporary, target)
+            with replacing(target) as temporary:
+                pq.write_table(union.cast(REJECTED_SCHEMA), temporary, compression="zstd", write_page_checksum=True)
             changed.append(month)
         con.unregister("kept")
     return changed

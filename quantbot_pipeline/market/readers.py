@@ -132,12 +132,12 @@ def load(
     con.execute("DROP TABLE IF EXISTS incoming")
     try:
         matched = _LOADERS[fmt](con, path, columns, table)
+    except duckdb.OutOfMemoryException:
+        raise  # not the file's fault
     except (pa.ArrowException, duckdb.Error, UnicodeDecodeError, csv.Error, OSError) as e:
         raise InputError(f"{path}: not readable as {fmt}: {_first_line(e)}") from None
-    described = con.execute(
-        "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'incoming' AND column_name <> 'row_no'"
-    )
-    return {name: Found(matched[name], dtype) for name, dtype in described.fetchall()}
+    described = con.execute("DESCRIBE incoming").fetchall()
+    return {name: Found(matched[name], dtype) for name, dtype, *_ in described if name in matched}
 
 
 def hive_value(path: Path, key: str) -> str | None:

@@ -46,6 +46,17 @@ class Load(Protocol):
     def __call__(self) -> Iterator[Piece]: ...
 
 
+class _StoreFile(NamedTuple):
+    """A file of the store as it was when it was opened: an ingest that replaces it changes nothing of what is read.
+
+    Its footer names every page of every row group. It is parsed once and not once per row group.
+    """
+
+    path: Path
+    data: pa.NativeFile
+    metadata: pq.FileMetaData
+
+
 @dataclass(frozen=True)
 class CandlePlan:
     """What must be decoded for a month: `loads` are independent; `fingerprint` identifies the content they read."""
@@ -63,15 +74,15 @@ def plan_slices(
     """
     wanted = sorted(needed_until)
     later = {mint: until for mint, until in needed_until.items() if until > month_end_ms}
-    files = [month_file(store, interval, m) for m in months]
+    paths = [month_file(store, interval, m) for m in months]
+    main, *following = [_open(path) if path.exists() else None for path in paths]
     tails: dict[str, Piece] = {}
-    for path in files[1:]:
-        for mint, piece in _read_tail(path, later).items():
+    for file in following:
+        for mint, piece in _read_tail(file, later).items() if file else ():
             tails[mint] = _concat(mint, tails[mint], piece) if mint in tails else piece
     loads: list[Load] = []
     stitched: set[str] = set()
-    main = files[0]
-    if main.exists():
+    if main:
         groups = _groups_with(main, wanted)
         present = _mints_in(main, groups) if tails else set()
         stitched = present & tails.keys()
@@ -80,15 +91,13 @@ def plan_slices(
     if orphans:
         loads.append(partial(iter, orphans))
     refused = [rejected_file(store, interval, m) for m in months]  # a run counts them, so they are part of its input
-    return CandlePlan(loads, [*map(content_hash, files), *(sha256_file(p) for p in refused if p.exists())])
+    contents = [_hash_of(file) for file in (main, *following)]
+    return CandlePlan(loads, [*contents, *(sha256_file(p) for p in refused if p.exists())])
 
 
 def content_hash(path: Path) -> str:
     """The SHA-256 of a store file's values, as its footer carries it; empty for a file that does not exist."""
-    if not path.exists():
-        return ""
-    with _open(path) as file:
-        return (file.metadata.metadata or {}).get(HASH_KEY, b"").decode()
+    return _hash_of(_open(path) if path.exists() else None)
 
 
 def known_mints(store: Path, interval: str, mints: Sequence[str]) -> set[str]:
@@ -97,8 +106,8 @@ def known_mints(store: Path, interval: str, mints: Sequence[str]) -> set[str]:
     for path in sorted((store / f"interval={interval}").glob("month=*/candles.parquet")):
         if not remaining:
             break
-        groups = _groups_with(path, sorted(remaining))
-        remaining -= _mints_in(path, groups)
+        file = _open(path)
+        remaining -= _mints_in(file, _groups_with(file, sorted(remaining)))
     return set(mints) - remaining
 
 
@@ -119,65 +128,86 @@ def month_rows(store: Path, interval: str, month: str) -> tuple[int, int, int]:
     counts = [0, 0]
     for i, path in enumerate((valid, rejected)):
         if path.exists():
-            with _open(path) as file:
-                counts[i] = file.metadata.num_rows
+            counts[i] = _open(path).metadata.num_rows
     return counts[0], counts[1], sum(path.stat().st_size for path in (valid, rejected) if path.exists())
 
 
+def _open(path: Path) -> _StoreFile:
+    with _readable(path):
+        data = pa.OSFile(str(path))
+        return _StoreFile(path, data, pq.read_metadata(data))
+
+
 @contextmanager
-def _open(path: Path) -> Iterator[pq.ParquetFile]:
-    """A store file; whatever is wrong with it or its pages is an InputError. A flipped bit is an error, never a price."""
+def _readable(path: Path) -> Iterator[None]:
+    """Whatever is wrong with a store file or its pages is an InputError. A flipped bit is an error, never a price."""
     try:
-        with pq.ParquetFile(path, memory_map=True, read_dictionary=["mint"], page_checksum_verification=True) as file:
-            yield file
+        yield
     except (pa.ArrowException, OSError) as e:
         raise InputError(
             f"{path}: the candle store is not readable ({str(e)[:120]}); delete the file and ingest its candles again"
         ) from None
 
 
-def _groups_with(path: Path, mints: Sequence[str]) -> list[int]:
+def _read(file: _StoreFile, group: int, columns: list[str]) -> pa.Table:
+    """One row group; threads may read different ones of the same file at once."""
+    with (
+        _readable(file.path),
+        pq.ParquetFile(
+            file.data, metadata=file.metadata, read_dictionary=["mint"], page_checksum_verification=True
+        ) as parquet,
+    ):
+        return parquet.read_row_group(group, columns=columns, use_threads=False)
+
+
+def _hash_of(file: _StoreFile | None) -> str:
+    return "" if file is None else (file.metadata.metadata or {}).get(HASH_KEY, b"").decode()
+
+
+def _groups_with(file: _StoreFile, mints: Sequence[str]) -> list[int]:
     """Row groups whose range of mints holds at least one of the sorted `mints`."""
-    with _open(path) as file:
-        found = []
-        for group in range(file.num_row_groups):
-            statistics = file.metadata.row_group(group).column(0).statistics
-            if statistics is None or not statistics.has_min_max:
-                found.append(group)
-                continue
-            at = bisect_left(mints, statistics.min)
-            if at < len(mints) and mints[at] <= statistics.max:
-                found.append(group)
-        return found
+    found = []
+    for group in range(file.metadata.num_row_groups):
+        statistics = file.metadata.row_group(group).column(0).statistics
+        if statistics is None or not statistics.has_min_max:
+            found.append(group)
+            continue
+        at = bisect_left(mints, statistics.min)
+        if at < len(mints) and mints[at] <= statistics.max:
+            found.append(group)
+    return found
 
 
-def _mints_in(path: Path, groups: Sequence[int]) -> set[str]:
-    with _open(path) as file:
-        return {
-            mint
-            for group in groups
-            for chunk in file.read_row_group(group, columns=["mint"], use_threads=False)["mint"].chunks
-            for mint in chunk.dictionary.to_pylist()
-        }
+def _mints_in(file: _StoreFile, groups: Sequence[int]) -> set[str]:
+    return {
+        mint
+        for group in groups
+        for chunk in _read(file, group, ["mint"])["mint"].chunks
+        for mint in chunk.dictionary.to_pylist()
+    }
 
 
-def _load_group(path: Path, group: int, tails: Mapping[str, Piece]) -> Iterator[Piece]:
-    piece = _decode(path, group)
+def _load_group(file: _StoreFile, group: int, tails: Mapping[str, Piece]) -> Iterator[Piece]:
+    piece = _decode(file, group)
     yield piece._replace(mints=["" if mint in tails else mint for mint in piece.mints])  # no mint is empty
     for i, mint in enumerate(piece.mints):
         if mint in tails:
             yield _concat(mint, _token(piece, i), tails[mint])
 
 
-def _decode(path: Path, group: int) -> Piece:
-    with _open(path) as file:
-        table = file.read_row_group(group, columns=COLUMNS, use_threads=False)
-    mint = pa.chunked_array(table["mint"].chunks).unify_dictionaries().combine_chunks()
+def _decode(file: _StoreFile, group: int) -> Piece:
+    table = _read(file, group, COLUMNS)
+    mint = _one_chunk(table["mint"].unify_dictionaries())
     indices = mint.indices.to_numpy()
     starts = np.concatenate(([0], np.flatnonzero(indices[1:] != indices[:-1]) + 1))
     names = mint.dictionary.to_pylist()
-    ts, *prices = (table[c].combine_chunks().to_numpy(zero_copy_only=True) for c in COLUMNS[1:])
+    ts, *prices = (_one_chunk(table[c]).to_numpy(zero_copy_only=True) for c in COLUMNS[1:])
     return Piece([names[i] for i in indices[starts]], np.append(starts, len(indices)).astype(np.int64), ts, *prices)
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """The column as one array; `combine_chunks` would copy the only chunk that there usually is."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _token(piece: Piece, i: int) -> Piece:
@@ -191,13 +221,11 @@ def _concat(mint: str, first: Piece, second: Piece) -> Piece:
     return Piece([mint], size, *(np.concatenate(pair) for pair in zip(first.arrays(), second.arrays(), strict=True)))
 
 
-def _read_tail(path: Path, until: Mapping[str, int]) -> dict[str, Piece]:
+def _read_tail(file: _StoreFile, until: Mapping[str, int]) -> dict[str, Piece]:
     """The first rows of a later month, up to each mint's time; only row groups that can hold one of them are decoded."""
     tails: dict[str, Piece] = {}
-    if not until or not path.exists():
-        return tails
-    for group in _groups_with(path, sorted(until)):
-        piece = _decode(path, group)
+    for group in _groups_with(file, sorted(until)) if until else ():
+        piece = _decode(file, group)
         for i, mint in enumerate(piece.mints):
             if mint in until:
                 token = _token(piece, i)

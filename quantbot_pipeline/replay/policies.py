@@ -138,7 +138,9 @@ def _no_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _explain(error: ValidationError) -> str:
     """The first complaint in one line: path of the key, what is wrong, what was given."""
-    first = error.errors()[0]
+    complaints = error.errors()
+    # A key that is spelled wrong is unknown and, under its right name, missing: what was written is the better hint.
+    first = next((c for c in complaints if c["type"] == "extra_forbidden"), complaints[0])
     location = first["loc"]
     path = ""
     for i, part in enumerate(location):

@@ -185,123 +185,206 @@ def aggregate(
     groups: rows of included calls, group after group; ends: (G,) where each group ends in it.
     """
     result = np.full((len(ends), outcomes.exit_px.shape[1], len(STATS)), np.nan)
+    rows, members = np.unique(groups, return_inverse=True)
     _aggregate(
         truth.p0, truth.entry_ts, truth.peak, outcomes.exit_ts, outcomes.exit_px, outcomes.reason, outcomes.mae_bps,
-        groups, ends, c, stats > RANKING_STATS, result,
+        rows, members.astype(np.uint64), ends, c, stats > RANKING_STATS, result,
     )  # fmt: skip
     return result
 
 
 _kernel = numba.njit(nogil=True, cache=True, error_model="numpy")
 
-TILE = 8  # policies gathered together: one cache line of doubles
+TILE_OUTCOMES = 640_000  # derived at once, 20 MB; dozens of policies side by side, so that memory is read in runs
+# What the aggregation remembers of an outcome: a stop-out; the data ended; the peak is high enough for a tail capture.
+STOPPED, ENDED, PEAKED = np.uint8(1), np.uint8(2), np.uint8(4)
 
 
 @_kernel
-def _aggregate(p0, entry_ts, peak, exit_ts, exit_px, reason, mae, groups, ends, c, everything, result):
-    largest = 0
-    start = 0
+def _aggregate(p0, entry_ts, peak, exit_ts, exit_px, reason, mae, rows, members, ends, c, everything, result):
+    # Outcomes lie call after call, statistics are of policies: a tile of policies is derived once for all calls and
+    # turned round, then every group, however they overlap, gathers from it.
+    calls, policies = len(rows), exit_px.shape[1]
+    tile = max(1, min(policies, 128, TILE_OUTCOMES // max(1, calls)))
+    realized, drawdown = np.empty((tile, calls)), np.empty((tile, calls))
+    held, share = np.empty((tile, calls)), np.empty((tile, calls))
+    flags = np.empty((tile, calls), np.uint8)
+    largest, start = 0, 0
     for end in ends:
         largest = max(largest, end - start)
         start = end
-    returns, drawdown = np.empty((TILE, largest)), np.empty((TILE, largest))
-    exposed, capture = np.empty((TILE, largest)), np.empty((TILE, largest))
-    start = 0
-    policies = exit_px.shape[1]
-    for g in range(len(ends)):
-        n = ends[g] - start
-        for first in range(0, policies if n > 0 else 0, TILE):
-            width = min(TILE, policies - first)
-            stops, losses, captures = np.zeros(TILE), np.zeros(TILE), np.zeros(TILE, np.int64)
-            total, stressed, growth = np.zeros(TILE), np.zeros(TILE), np.zeros(TILE)
-            total_ms, total_mae, total_capture = np.zeros(TILE), np.zeros(TILE), np.zeros(TILE)
-            for i in range(n):
-                row = groups[start + i]
-                entry, multiple = p0[row], peak[row] / p0[row]
-                for j in range(width):
-                    p = first + j
-                    gross = gross_return_bps(exit_px[row, p], entry)
-                    realized = realized_return_bps(exit_px[row, p], entry, c)
-                    why = reason[row, p]
-                    returns[j, i] = realized
-                    drawdown[j, i] = mae[row, p]
-                    total[j] += realized
-                    total_mae[j] += mae[row, p]
-                    stressed[j] += -10_000.0 if why == DATA_END else realized
-                    growth[j] += np.log(1 + STAKE * (realized / 10_000))
-                    held = float(exit_ts[row, p] - entry_ts[row])
-                    total_ms[j] += held
-                    exposed[j, i] = held
-                    losses[j] += realized < 0
-                    stops[j] += is_stop_out(why, gross)
-                    if multiple >= MIN_TAIL_PEAK:
-                        share = min(max(gross / ((multiple - 1) * 10_000), 0.0), 1.0)
-                        capture[j, captures[j]] = share
-                        total_capture[j] += share
-                        captures[j] += 1
+    returns, excursions = np.empty(largest), np.empty(largest)
+    exposed, captured = np.empty(largest), np.empty(largest)
+    for first in range(0, policies, tile):
+        width = min(tile, policies - first)
+        for i in range(calls):
+            row = rows[i]
+            entry, entered, multiple = p0[row], entry_ts[row], peak[row] / p0[row]
             for j in range(width):
-                out = result[g, first + j]
-                values, dd = returns[j, :n], drawdown[j, :n]
-                worst = max(1, n // 20)
-                out[0] = total[j] / n
-                out[1] = _quantile(values, 0.5)
-                out[2], out[3] = stops[j] / n, losses[j] / n
-                _select(values, worst - 1)
-                tail = 0.0
-                for i in range(worst):
-                    tail += values[i]
-                out[4] = tail / worst
-                out[5] = _quantile(dd, 0.05)
-                out[6] = stressed[j] / n
-                out[7] = total_ms[j] / n
-                if captures[j]:
-                    out[8] = total_capture[j] / captures[j]
-                out[9] = 10_000 / STAKE * (growth[j] / n)
-                out[10] = _quantile(dd, 0.5)
-                if everything:
-                    out[11], out[12] = _quantile(values, 0.25), _quantile(values, 0.75)
-                    out[13] = _quantile(values, 0.9)
-                    out[14] = total_mae[j] / n
-                    out[15] = _quantile(exposed[j, :n], 0.5)
-                    if captures[j]:
-                        out[16] = _quantile(capture[j, : captures[j]], 0.5)
-        start = ends[g]
+                p = first + j
+                gross = gross_return_bps(exit_px[row, p], entry)
+                flag = STOPPED if is_stop_out(reason[row, p], gross) else np.uint8(0)
+                flag |= ENDED if reason[row, p] == DATA_END else np.uint8(0)
+                realized[j, i] = realized_return_bps(exit_px[row, p], entry, c)
+                drawdown[j, i] = mae[row, p]
+                held[j, i] = float(exit_ts[row, p] - entered)
+                if multiple >= MIN_TAIL_PEAK:
+                    share[j, i] = min(max(gross / ((multiple - 1) * 10_000), 0.0), 1.0)
+                    flag |= PEAKED
+                else:
+                    share[j, i] = 0.0
+                flags[j, i] = flag
+        for j in range(width):
+            start = 0
+            for g in range(len(ends)):
+                group = members[start : ends[g]]
+                start = ends[g]
+                if len(group):
+                    _statistics(
+                        group, realized[j], drawdown[j], held[j], share[j], flags[j],
+                        returns, excursions, exposed, captured, everything, result[g, first + j],
+                    )  # fmt: skip
 
 
 @_kernel
-def _quantile(values, q):
-    """Linear interpolation between order statistics, as numpy's default; reorders `values`."""
-    at = q * (len(values) - 1)
-    k = int(np.floor(at))
-    _select(values, k)
-    below, weight = values[k], at - k
+def _statistics(
+    group, realized, drawdown, held, share, flags, returns, excursions, exposed, captured, everything, out
+):  # fmt: skip
+    n = len(group)
+    stops, losses, captures = 0, 0, 0
+    total, stressed, total_ms, total_mae, total_capture = 0.0, 0.0, 0.0, 0.0, 0.0
+    growth, product = 0.0, 1.0
+    for i in range(np.uint64(n)):
+        at = group[i]
+        value, flag = realized[at], flags[at]
+        returns[i], excursions[i] = value, drawdown[at]
+        total += value
+        total_mae += drawdown[at]
+        total_ms += held[at]
+        total_capture += share[at]
+        stressed += -10_000.0 if flag & ENDED else value
+        losses += value < 0
+        stops += (flag & STOPPED) != 0
+        captures += (flag & PEAKED) != 0
+        product *= 1 + STAKE * (value / 10_000)
+        if not 1e-100 < product < 1e100:  # a logarithm costs as much as all the rest
+            growth += np.log(product)
+            product = 1.0
+    growth += np.log(product)
+    worst, middle, low = max(1, n // 20), _below(0.5, n), _below(0.05, n)
+    _select(returns, middle, 0, n)
+    _select(returns, worst - 1, 0, middle)
+    _select(excursions, low, 0, n)
+    _select(excursions, middle, low + 1, n)
+    tail = 0.0
+    for i in range(worst):
+        tail += returns[i]
+    out[0] = total / n
+    out[1] = _quantile(returns, 0.5, n)
+    out[2], out[3] = stops / n, losses / n
+    out[4] = tail / worst
+    out[5] = _quantile(excursions, 0.05, n)
+    out[6] = stressed / n
+    out[7] = total_ms / n
+    if captures:
+        out[8] = total_capture / captures
+    out[9] = 10_000 / STAKE * (growth / n)
+    out[10] = _quantile(excursions, 0.5, n)
+    if not everything:
+        return
+    lower, upper = _below(0.25, n), _below(0.75, n)
+    _select(returns, lower, 0, middle)
+    _select(returns, upper, middle + 1, n)
+    _select(returns, _below(0.9, n), upper + 1, n)
+    out[11], out[12] = _quantile(returns, 0.25, n), _quantile(returns, 0.75, n)
+    out[13] = _quantile(returns, 0.9, n)
+    out[14] = total_mae / n
+    captures = 0
+    for i in range(n):
+        at = group[i]
+        exposed[i] = held[at]
+        if flags[at] & PEAKED:
+            captured[captures] = share[at]
+            captures += 1
+    _select(exposed, middle, 0, n)
+    out[15] = _quantile(exposed, 0.5, n)
+    if captures:
+        _select(captured, _below(0.5, captures), 0, captures)
+        out[16] = _quantile(captured, 0.5, captures)
+
+
+@_kernel
+def _below(q, n):
+    """The order statistic at or below the q-quantile of n values."""
+    return int(np.floor(q * (n - 1)))
+
+
+@_kernel
+def _quantile(values, q, n):
+    """Linear interpolation between order statistics, as numpy's default; `values` must be selected at `_below(q, n)`."""
+    k = _below(q, n)
+    below, weight = values[k], q * (n - 1) - k
     if weight == 0:
         return below
     above = values[k + 1]
-    for i in range(k + 2, len(values)):
+    for i in range(np.uint64(k + 2), np.uint64(n)):
         above = values[i] if values[i] < above else above
     return below + (above - below) * weight if weight < 0.5 else above - (above - below) * (1 - weight)
 
 
+SMALL = 16  # so few values are sorted by insertion
+
+
 @_kernel
-def _select(values, k):
-    """Quickselect in place: afterwards `values[k]` is the k-th smallest and nothing before it is larger."""
-    lo, hi = 0, len(values) - 1
-    while lo < hi:
-        pivot = values[(lo + hi) >> 1]
-        i, j = lo, hi
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if k <= j:
-            hi = j
-        elif k >= i:
-            lo = i
-        else:
-            return
+def _select(values, k, lo, hi):
+    """Quickselect in place: the k-th smallest comes to `values[k]`, nothing greater before it and nothing smaller behind.
+
+    Known to hold already: nothing before `lo` is greater and nothing from `hi` on is smaller than what lies between.
+    """
+    while hi - lo > SMALL:
+        pivot = _median(values[lo], values[(lo + hi) >> 1], values[hi - 1])
+        n, m = hi - lo, _partition_below(values, lo, hi, pivot)
+        if k < m:
+            hi = m
+        elif m - lo >= n // 8:
+            lo = m
+        else:  # few are smaller: the pivot may be the one price at which most calls were stopped
+            lo = _partition_up_to(values, m, hi, pivot)
+            if k < lo:
+                return
+    for i in range(lo + 1, hi):
+        value = values[i]
+        j = i - 1
+        while j >= lo and values[j] > value:
+            values[j + 1] = values[j]
+            j -= 1
+        values[j + 1] = value
+
+
+@_kernel
+def _median(a, b, c):
+    return max(min(a, b), min(max(a, b), c))
+
+
+@_kernel
+def _partition_below(values, lo, hi, pivot):
+    """Bring what is < pivot to the front of [lo, hi); returns where it ends. No branch depends on a value."""
+    end = np.uint64(lo)
+    for i in range(np.uint64(lo), np.uint64(hi)):
+        value = values[i]
+        values[i] = values[end]
+        values[end] = value
+        end += np.uint64(value < pivot)
+    return np.int64(end)
+
+
+@_kernel
+def _partition_up_to(values, lo, hi, pivot):
+    """The same for what is <= pivot."""
+    end = np.uint64(lo)
+    for i in range(np.uint64(lo), np.uint64(hi)):
+        value = values[i]
+        values[i] = values[end]
+        values[end] = value
+        end += np.uint64(value <= pivot)
+    return np.int64(end)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from quantbot_pipeline.catalog.memo import month_signatures
 from quantbot_pipeline.catalog.query import reading
 from quantbot_pipeline.durable import sha256_file
 
@@ -61,9 +62,9 @@ def sample(newest_first: list[str], n: int, day: str) -> list[str]:
 def overdue(base: Path, known: Iterable[str], now_s: float, max_lag_s: float) -> list[str]:
     """Run directories (relative to `base`) that nobody knows although they are older than `max_lag_s`."""
     present = (
-        f"{month.name}/{entry.name}"
-        for month in sorted(base.glob("[0-9][0-9][0-9][0-9]-[0-9][0-9]"))
-        for entry in os.scandir(month)
+        f"{month}/{entry.name}"
+        for month in month_signatures(base)
+        for entry in os.scandir(base / month)
         if entry.name.startswith("run_id=")
     )
     return [path for path in sorted(set(present) - set(known)) if now_s - _mtime(base / path, now_s) > max_lag_s]

@@ -14,6 +14,9 @@ from typing import Any
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
+MIN_TEXT_WIDTH = 14
+
+
 def to_json(rows: Sequence[dict[str, Any]]) -> str:
     """An array with one object per row; NaN and infinities become null."""
     return json.dumps([_plain(row) for row in rows], indent=1, ensure_ascii=False, allow_nan=False)
@@ -21,13 +24,14 @@ def to_json(rows: Sequence[dict[str, Any]]) -> str:
 
 def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
     """A header and one line per row; formula-like text is guarded."""
-    out = io.StringIO()
     names = list(columns) or (list(rows[0]) if rows else [])
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow([_guarded(_plain(row[name])) for name in names])
-    return out.getvalue().rstrip("\n")
+    return "\n".join(map(_csv_line, [names, *([_guarded(_plain(row[name])) for name in names] for row in rows)]))
+
+
+def _csv_line(cells: Sequence[Any]) -> str:
+    out = io.StringIO()
+    csv.writer(out).writerow(cells)  # ends in \r\n: only so the writer quotes both of these in a cell
+    return out.getvalue().removesuffix("\r\n")
 
 
 def print_table(rows: Sequence[dict[str, Any]], title: str, columns: Sequence[str] = ()) -> None:
@@ -38,17 +42,25 @@ def print_table(rows: Sequence[dict[str, Any]], title: str, columns: Sequence[st
     from rich.text import Text
 
     names = list(columns) or (list(rows[0]) if rows else [])
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in names:
         numeric = any(isinstance(row[name], int | float) and not isinstance(row[name], bool) for row in rows)
+        longest = max([len(_shown(row[name])) for row in rows], default=0)
         table.add_column(
-            Text(name.replace("_", " ")), justify="right" if numeric else "left", overflow="fold", no_wrap=numeric
+            Text(name.replace("_", " ")),
+            justify="right" if numeric else "left",
+            overflow="fold",
+            # On a narrow terminal text folds, but a number or a name never shrinks to nothing.
+            min_width=longest if numeric else min(longest, MIN_TEXT_WIDTH),
         )
     for row in rows:
         table.add_row(*(Text(_shown(row[name])) for name in names))
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(80, console.measure(table, options=console.options.update(max_width=2000)).maximum))
+    console.print(
+        Text(title, style="table.title"), soft_wrap=True
+    )  # on its own: a title in a table is cut to its width
     console.print(table)
 
 

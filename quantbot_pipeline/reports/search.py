@@ -96,8 +96,10 @@ def judge_choices(rows: pa.Table) -> list[dict[str, Any]]:
                               AS out_of_sample_avg_bps,
                           median(out_of_sample_median_return_bps) FILTER (out_of_sample_trades > 0)
                               AS out_of_sample_median_bps,
-                          sum(hold_avg_return_bps * hold_trades) / nullif(sum(hold_trades), 0) AS hold_avg_bps,
-                          sum(pooled_avg_return_bps * pooled_trades) / nullif(sum(pooled_trades), 0) AS pooled_avg_bps
+                          sum(hold_avg_return_bps * hold_trades) FILTER (out_of_sample_trades > 0)
+                              / nullif(sum(out_of_sample_trades), 0) AS hold_avg_bps,
+                          sum(pooled_avg_return_bps * pooled_trades) FILTER (out_of_sample_trades > 0)
+                              / nullif(sum(pooled_trades) FILTER (out_of_sample_trades > 0), 0) AS pooled_avg_bps
                    FROM rows GROUP BY 1, 2 ORDER BY caller_name <> '__all__', caller_name, scheme"""
             )
             .to_arrow_table()

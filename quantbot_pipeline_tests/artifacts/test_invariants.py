@@ -271,7 +271,7 @@ def test_a_flipped_bit_is_a_fault_of_every_artifact_of_the_run(run_dir: Path) ->
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     faults = inspect_run(run_dir, ["paths", "features"]).faults
-    assert faults == dict.fromkeys(("paths", "features"), [f"{path}: checksum differs from run.json"])
+    assert faults["paths"] == faults["features"] == [f"{path}: checksum differs from run.json"]
 
 
 def test_a_missing_artifact_and_an_unfinished_run_are_faults(run_dir: Path) -> None:

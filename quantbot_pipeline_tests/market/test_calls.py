@@ -90,7 +90,7 @@ def test_every_format_fills_the_store_alike(tmp_path: Path) -> None:
 
 def test_dialects_of_text_files_are_one_and_the_same(tmp_path: Path, store: Path) -> None:
     names = ["Mint", " CALLER ", "Alert_TS", "note"]
-    bom, crlf, semicolon = (
+    bom, crlf, _semicolon = (
         [dict(zip(names, (f"{kind}{i}", "a,b;c", "2024-01-01", "multi\nline"), strict=True)) for i in range(2)]
         for kind in ("bom", "crlf", "semicolon")
     )
@@ -201,15 +201,15 @@ def test_times_without_an_offset_are_utc_whatever_the_machines_zone(tmp_path: Pa
     for name, kind in columns.items():
         times = pa.array([instant], pa.int64()).cast(pa.timestamp("ms")).cast(kind)
         prices = {c: [1.0] for c in ("open", "high", "low", "close", "volume")}
-        write_parquet(tmp_path / "candles" / f"{name}.parquet", pa.table({"mint": [name], "timestamp": times, **prices}))
+        write_parquet(
+            tmp_path / "candles" / f"{name}.parquet", pa.table({"mint": [name], "timestamp": times, **prices})
+        )
     done = subprocess.run(
         [sys.executable, "-c", IN_NEW_YORK, str(tmp_path)],
         env=os.environ | {"TZ": "America/New_York"}, capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     calls, candles = json.loads(done.stdout)
-    assert calls == {
-        mint: [ms(created.removesuffix("Z")), created] for mint, (_, created) in texts.items()
-    }
+    assert calls == {mint: [ms(created.removesuffix("Z")), created] for mint, (_, created) in texts.items()}
     assert candles == dict.fromkeys(columns, instant)
 
 
@@ -264,7 +264,7 @@ def test_what_does_not_exist_is_named(tmp_path: Path, store: Path) -> None:
 def test_columns_that_hold_no_scalar_are_refused(tmp_path: Path, store: Path, kind: pa.DataType) -> None:
     value = {"list": [1], "bina": b"1"}.get(str(kind)[:4], 1)
     table = pa.table({"mint": ["m"], "caller": ["a"], "alert_ts": pa.array([value], kind)})
-    with pytest.raises(InputError, match="column 'alert_ts' has type .*; expected numbers, text or timestamps"):
+    with pytest.raises(InputError, match=r"column 'alert_ts' has type .*; expected numbers, text or timestamps"):
         ingest_calls([write_parquet(tmp_path / "c.parquet", table)], store)
 
 

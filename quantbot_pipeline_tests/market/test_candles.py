@@ -83,7 +83,9 @@ def test_every_format_gives_the_same_files(tmp_path: Path) -> None:
     bare = [{k: v for k, v in r.items() if k != "mint"} for r in rows]
     hive = tmp_path / "hive" / "interval=5m"
     for mint in ("So1", "0xB"):
-        write_parquet(hive / f"mint={mint}" / "p.parquet", [b for b, r in zip(bare, rows, strict=True) if r["mint"] == mint])
+        write_parquet(
+            hive / f"mint={mint}" / "p.parquet", [b for b, r in zip(bare, rows, strict=True) if r["mint"] == mint]
+        )
     text = [{k: "" if v is None else v for k, v in r.items()} | {"extra": "x"} for r in rows]
     sources = [
         write_parquet(tmp_path / "c.parquet", rows),
@@ -134,7 +136,10 @@ def test_times_come_in_every_unit(tmp_path: Path, store: Path) -> None:
 def test_units_are_not_guessed(tmp_path: Path, store: Path) -> None:
     path = tmp_path / "mixed.csv"
     write_csv(path, [candle("m", JAN_1), candle("m", JAN_1 // 1000 + 300)], CANDLE_COLUMNS)
-    with pytest.raises(InputError, match=r"mixed\.csv: column ts_ms mixes time units: ms \(1 rows, first in row 1\), s \(1 rows, first in row 2\)"):
+    with pytest.raises(
+        InputError,
+        match=r"mixed\.csv: column ts_ms mixes time units: ms \(1 rows, first in row 1\), s \(1 rows, first in row 2\)",
+    ):
         ingest_candles([path], store, "5m")
     write_csv(path, [candle("m", JAN_1 // 1000)])
     with pytest.raises(InputError, match=r"mixed\.csv: column ts_ms holds s by magnitude, not milliseconds"):
@@ -148,16 +153,25 @@ def test_units_are_not_guessed(tmp_path: Path, store: Path) -> None:
 def test_volume_is_unknown_a_number_or_bad(tmp_path: Path, store: Path) -> None:
     cells = ["", "  ", "NaN", "nan", "0", "1e3", "abc", "-1", "inf", "-0"]
     write_csv(tmp_path / "in" / "a.csv", [candle("csv", JAN_1 + i * STEP, volume=v) for i, v in enumerate(cells)])
-    write_jsonl(tmp_path / "in" / "b.jsonl", [candle("json", JAN_1 + i * STEP, volume=v) for i, v in enumerate([None, NAN, 7])])
+    write_jsonl(
+        tmp_path / "in" / "b.jsonl", [candle("json", JAN_1 + i * STEP, volume=v) for i, v in enumerate([None, NAN, 7])]
+    )
     write_jsonl(tmp_path / "in" / "c.jsonl", [candle("nulls", JAN_1, volume=None)])
-    texts = pa.table({k: [v] for k, v in candle("text", JAN_1).items()}).set_column(6, "volume", pa.array([None], pa.string()))
+    texts = pa.table({k: [v] for k, v in candle("text", JAN_1).items()}).set_column(
+        6, "volume", pa.array([None], pa.string())
+    )
     write_parquet(tmp_path / "in" / "d.parquet", texts)
     report = ingest_candles([tmp_path / "in"], store, "5m")
     assert report.rejected == {"volume": 3}
     volumes: dict[str, list[float | None]] = {}
     for row in stored(store):
         volumes.setdefault(row["mint"], []).append(row["volume"])
-    assert volumes == {"csv": [None, None, None, None, 0, 1000, 0], "json": [None, None, 7], "nulls": [None], "text": [None]}
+    assert volumes == {
+        "csv": [None, None, None, None, 0, 1000, 0],
+        "json": [None, None, 7],
+        "nulls": [None],
+        "text": [None],
+    }
 
 
 REFUSED = {
@@ -239,7 +253,9 @@ def test_a_row_is_rejected_once_for_the_first_test_it_fails(store: Path) -> None
             row["ts_ms"] = None
         if row["reason"] == "mint" and row["ts_ms"] <= 0:
             row["ts_ms"] = None
-    assert sorted(in_order) == sorted(repr({**{k: row[k] for k in CANDLE_COLUMNS}, "reason": row["reason"]}) for row in expected)
+    assert sorted(in_order) == sorted(
+        repr({**{k: row[k] for k in CANDLE_COLUMNS}, "reason": row["reason"]}) for row in expected
+    )
 
 
 def test_of_valid_duplicates_the_last_stays(store: Path) -> None:
@@ -287,7 +303,12 @@ def test_the_same_again_rewrites_nothing(store: Path) -> None:
 def test_rejected_rows_keep_their_multiplicity(store: Path) -> None:
     bad, other = candle("m", JAN_1, high=0.1), candle("m", JAN_1 + STEP, volume=-1.0)
     assert ingest(store, [bad, bad, other], [bad]).months == ["2024-01"]
-    assert [(r["reason"], r["nth"]) for r in rejected(store)] == [("ohlc_order", 1), ("ohlc_order", 2), ("ohlc_order", 3), ("volume", 1)]
+    assert [(r["reason"], r["nth"]) for r in rejected(store)] == [
+        ("ohlc_order", 1),
+        ("ohlc_order", 2),
+        ("ohlc_order", 3),
+        ("volume", 1),
+    ]
     before = snapshot(store)
     assert ingest(store, [bad, bad]).months == []
     assert snapshot(store) == before, "an overlapping file brings nothing new"
@@ -314,15 +335,20 @@ def test_a_wrong_interval_is_refused_both_ways(tmp_path: Path, store: Path) -> N
     with pytest.raises(InputError, match="interval '7m' is unknown; choose one of 1m, 5m, 15m, 1h"):
         ingest_candles([hive], store, "7m")
     assert list(store.rglob("*.parquet")) == []
-    # A few candles prove nothing, and some rows off the grid are bad rows, not another interval.
-    assert ingest(store, candles("m", JAN_1, 3, interval="1h")).inserted == 3
+    # Few times prove nothing, and some rows off the grid are bad rows, not another interval.
+    noon = [candle(f"m{i}", JAN_1 + h * 3_600_000) for i in range(30) for h in (0, 12)]
+    assert ingest(store, noon).inserted == 60
     mostly = [*candles("n", JAN_1, 30), *(candle("n", JAN_1 + i * STEP + 1) for i in range(20))]
     assert ingest(store, mostly).rejected == {"off_grid": 20}
 
 
 def test_intervals_live_side_by_side(store: Path) -> None:
     for interval, price in (("1m", 1.0), ("15m", 2.0), ("1h", 3.0)):
-        ingest(store, candles("m", JAN_1 + 60_000 * (interval == "1m"), 3, interval=interval, price=price), interval=interval)
+        ingest(
+            store,
+            candles("m", JAN_1 + 60_000 * (interval == "1m"), 3, interval=interval, price=price),
+            interval=interval,
+        )
     assert sorted(p.name for p in store.iterdir() if p.is_dir() and p.name != ".spill") == [
         "interval=15m", "interval=1h", "interval=1m",
     ]  # fmt: skip
@@ -359,7 +385,10 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path, monkeypatch: pytest.Mon
         ingest(many, shuffled, shuffled[:300])
     for chunk in (shuffled[::3], shuffled[1::3], shuffled[2::3], shuffled):
         ingest(parts, chunk)
-    contents = [{name: c for name, (_, _, c) in snapshot(s).items() if name.endswith("candles.parquet")} for s in (one, many, parts)]
+    contents = [
+        {name: c for name, (_, _, c) in snapshot(s).items() if name.endswith("candles.parquet")}
+        for s in (one, many, parts)
+    ]
     assert len(contents[0]) == 2
     assert contents[1] == contents[0] and contents[2] == contents[0]
     assert pq.ParquetFile(month_file(one, "5m", "2024-01")).num_row_groups > 5
@@ -367,7 +396,12 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_content_hash_follows_every_value(tmp_path: Path) -> None:
     base = candles("m", JAN_1, 4)
-    variants = [base, [*base, candle("n", JAN_1)], [dict(r, mint="m2") for r in base], [dict(r, ts_ms=r["ts_ms"] + STEP) for r in base]]
+    variants = [
+        base,
+        [*base, candle("n", JAN_1)],
+        [dict(r, mint="m2") for r in base],
+        [dict(r, ts_ms=r["ts_ms"] + STEP) for r in base],
+    ]
     variants += [[dict(base[1], **{c: base[1][c] * (1 + 1e-12)}), *base[2:], base[0]] for c in ("open", "volume")]
     variants += [[dict(base[0], volume=None), *base[1:]]]
     hashes = []
@@ -378,9 +412,7 @@ def test_the_content_hash_follows_every_value(tmp_path: Path) -> None:
     assert content_hash(tmp_path / "absent.parquet") == ""
 
 
-def test_an_ingest_larger_than_its_memory_spills(
-    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_ingest_larger_than_its_memory_spills(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     n, tokens = 4_000, 50
     price = np.random.default_rng(0).uniform(1, 2, n * tokens)
     table = pa.table(
@@ -392,7 +424,9 @@ def test_an_ingest_larger_than_its_memory_spills(
     )  # fmt: skip
     path = write_parquet(tmp_path / "big.parquet", table)
     # One thread: how much memory several need depends on the machine. Without room on the disk it is one clear line.
-    monkeypatch.setattr(module, "workspace", lambda **config: workspace(**config | {"threads": "1", "temp_directory": ""}))
+    monkeypatch.setattr(
+        module, "workspace", lambda **config: workspace(**config | {"threads": "1", "temp_directory": ""})
+    )
     with pytest.raises(StoreError, match=r"^the ingest stopped: Out of Memory Error.*QUANTBOT_MEMORY_LIMIT"):
         ingest_candles([path], tmp_path / "small", "5m", memory_limit="50MB")
     assert list((tmp_path / "small").rglob("candles.parquet")) == []

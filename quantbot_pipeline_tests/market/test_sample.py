@@ -177,7 +177,7 @@ def test_ingest_takes_the_sample_and_a_second_time_changes_nothing(sample: Sampl
     assert set(candles.rejected) == {"price", "ohlc_order", "off_grid"}
     assert sum(candles.rejected.values()) == invalid
     assert candles.months == calls.months == MONTHS
-    assert read_calls(store, 0, 1 << 60).num_rows == 600
+    assert read_calls(store, 0, 1 << 60).calls.num_rows == 600
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     calls, candles = ingest_calls([calls_path], store), ingest_candles([candles_path], folder, "5m")

@@ -53,7 +53,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("slices")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ROW_GROUP", 16)
-        bad = [candle("m1", ms("2024-01-05"), high=0.1), candle("m1", ms("2024-02-05"), volume=-1.0), candle("m2", ms("2024-01-05"), low=-1.0)]
+        bad = [
+            candle("m1", ms("2024-01-05"), high=0.1),
+            candle("m1", ms("2024-02-05"), volume=-1.0),
+            candle("m2", ms("2024-01-05"), low=-1.0),
+        ]
         ingest_candles([write_parquet(folder / "c.parquet", [*ROWS, *bad])], folder / "store", "5m")
         yield folder / "store"
 
@@ -100,7 +104,7 @@ def test_pieces_hold_what_a_plain_filter_finds(store: Path, month: str, until: d
 
 
 def test_a_token_is_stitched_over_three_months(store: Path) -> None:
-    until = {mint: LAST for mint in MINTS}
+    until = dict.fromkeys(MINTS, LAST)
     plan = plan_slices(store, "5m", MONTHS, until, month_start_ms("2024-01"))
     spans = {mint: {month_of(int(row[0])) for row in rows} for mint, rows in read(plan, until.keys()).items()}
     assert any(len(months) == 4 for months in spans.values())

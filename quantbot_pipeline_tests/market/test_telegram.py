@@ -17,7 +17,13 @@ NEW_YEAR = ms("2024-01-01") // 1000
 
 
 def message(number: int, text: Any, **more: Any) -> dict[str, Any]:
-    return {"id": number, "type": "message", "date": "2024-01-01T03:00:00", "date_unixtime": str(NEW_YEAR + number), "text": text} | more
+    return {
+        "id": number,
+        "type": "message",
+        "date": "2024-01-01T03:00:00",
+        "date_unixtime": str(NEW_YEAR + number),
+        "text": text,
+    } | more
 
 
 def write_export(path: Path, messages: Any, **more: Any) -> Path:

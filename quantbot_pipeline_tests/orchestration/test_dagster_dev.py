@@ -1,5 +1,6 @@
 """A real `dagster dev` on the repository's workspace, and a backfill launched through GraphQL as the web UI launches it."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -49,7 +50,16 @@ class Server:
             self.port = free.getsockname()[1]
         self.log = home / "dagster_dev.log"
         dagster = Path(sys.executable).with_name("dagster")
-        command = [dagster, "dev", "-w", REPOSITORY / "workspace.yaml", "-h", "127.0.0.1", "-p", str(self.port)]
+        command = [
+            str(dagster),
+            "dev",
+            "-w",
+            str(REPOSITORY / "workspace.yaml"),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+        ]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 command, env=environment(home, DAGSTER_HOME=str(home)), cwd=home, stdin=subprocess.DEVNULL, stdout=log,
@@ -85,18 +95,13 @@ class Server:
         return entries if entries and all(entry["loadStatus"] == "LOADED" for entry in entries) else []
 
     def stop(self) -> None:
-        """The whole group: web server, daemon, code server and run workers."""
-        os.killpg(self.process.pid, signal.SIGTERM)
-        try:
-            self.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            try:
-                os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            self.process.wait()
+        """Ctrl-C for the whole group (web server, daemon, code server, run workers), then the end for who is left."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 @pytest.fixture

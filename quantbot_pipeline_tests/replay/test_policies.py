@@ -162,7 +162,6 @@ def test_refusals_name_the_key(policy: str | Mapping[str, Any], named: str) -> N
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.xfail(strict=True, reason="policies._explain drops every path part that is spelled like a kind")
 @pytest.mark.parametrize("key", ["ladder", "combo", "time_stop"])
 def test_an_unknown_key_that_is_spelled_like_a_kind_is_named_too(key: str) -> None:
     with pytest.raises(InputError) as refusal:

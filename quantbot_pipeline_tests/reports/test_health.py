@@ -53,6 +53,9 @@ def files(settings: Settings) -> list[Path]:
 
 def test_a_sound_catalog_has_no_faults(settings: Settings) -> None:
     size = sum(path.stat().st_size for path in files(settings))
+    for name in (".trash", "notes"):
+        (settings.runs_dir / name / "run_id=x").mkdir(parents=True)
+    (settings.runs_dir / "2024-03").touch()  # not a month, whatever its name
     assert inspect(settings, 10_000) == CatalogHealth(2, 8, size, 8, [])
 
 

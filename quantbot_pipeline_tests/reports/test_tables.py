@@ -167,8 +167,8 @@ def test_walk_forward_weighs_months_by_trades(lab: Lab) -> None:
             "in_sample_avg_bps": weighted(own, "in_sample_avg_return_bps", "out_of_sample_trades"),
             "out_of_sample_avg_bps": weighted(own, "out_of_sample_avg_return_bps", "out_of_sample_trades"),
             "out_of_sample_median_bps": statistics.median(medians) if medians else None,
-            "hold_avg_bps": weighted(own, "hold_avg_return_bps", "hold_trades"),
-            "pooled_avg_bps": weighted(own, "pooled_avg_return_bps", "pooled_trades"),
+            "hold_avg_bps": weighted(traded, "hold_avg_return_bps", "hold_trades"),
+            "pooled_avg_bps": weighted(traded, "pooled_avg_return_bps", "pooled_trades"),
         }
         for name, value in want.items():
             assert row[name] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), (row, name)

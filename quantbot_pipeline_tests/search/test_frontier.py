@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,10 +22,12 @@ from hypothesis import strategies as st
 from quantbot_pipeline.backtest import MonthResult
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.market import candles
 from quantbot_pipeline.replay.policies import canonical_json, parse_policy, policy_id
 from quantbot_pipeline.search.frontier import Group, candidates, pareto, rank
 from quantbot_pipeline.search.objective import Constraints, Objective
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline_tests.replay.naive import Candle
 from quantbot_pipeline_tests.search import homes, reference
 from quantbot_pipeline_tests.search.arrays import as_arrays
 from quantbot_pipeline_tests.search.homes import DAY, HOUR, JANUARY, MINUTE, Call, Market
@@ -37,7 +40,7 @@ PROPERTY = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 MONTH = "2024-01"
-SHORT = {"horizon_ms": 4 * HOUR}  # windows of 48 candles: the oracle is fast
+SHORT: dict[str, Any] = {"horizon_ms": 4 * HOUR}  # windows of 48 candles: the oracle is fast
 SMALL_GRID: dict[str, Any] = {
     "stops": [0.1, 0.25],
     "take_profits": [0.5, None],
@@ -67,7 +70,7 @@ def january() -> Market:
     """
     rng = random.Random(11)
     calls: list[Call] = []
-    candles = {}
+    prices: dict[str, list[Candle]] = {}
     habits = list(HABITS)
     for n, (caller, size) in enumerate(CALLERS.items()):
         for i in range(size):
@@ -75,16 +78,16 @@ def january() -> Market:
             habit = habits[n] if i % 3 else rng.choice(habits)
             length = rng.choice((60, 60, 60, 20))
             mint = f"{caller}{i}"
-            candles[mint] = homes.token(rng, begin, length, "5m", HABITS[habit])
+            prices[mint] = homes.token(rng, begin, length, "5m", HABITS[habit])
             calls.append(Call(f"{n}-{i}", caller, mint, begin + rng.randrange(0, 9) * MINUTE + rng.randrange(60_000)))
-    candles["hunter3"] = homes.rug(JANUARY + 6 * DAY, 60, "5m", left=1e-4)
+    prices["hunter3"] = homes.rug(JANUARY + 6 * DAY, 60, "5m", left=1e-4)
     calls.append(Call("again", "hunter", "hunter5", calls[5].alert_ts + HOUR))
     calls.append(Call("late", "Bleeder", "hunter1", calls[1].alert_ts + 2 * DAY))
     calls.append(Call("gone", "Bleeder", "nothing", JANUARY + DAY))
     calls += [Call(f"nobody{i}", "nobody", "nothing", JANUARY + DAY) for i in range(2)]
-    candles["hunter7"] = list(candles["hunter6"])  # the same prices again: equal returns, ties in every quantile
+    prices["hunter7"] = list(prices["hunter6"])  # the same prices again: equal returns, ties in every quantile
     calls[7] = calls[6]._replace(call_id=calls[7].call_id, mint="hunter7")
-    return Market("5m", calls, candles)
+    return Market("5m", calls, prices)
 
 
 class Lab(NamedTuple):
@@ -222,8 +225,8 @@ def issue_grid() -> Iterator[dict[str, Any]]:
                 yield {"kind": "combo", "policies": [trailing(a, t, hard), ladder(levels, None)]}
         for stop in (0.05, 0.1, 0.15, 0.2, 0.25):
             yield {"kind": "combo", "policies": [trailing(a, t, None), {"kind": "fixed_stop", "stop_pct": stop}]}
-    for levels, stop in product(ladders, (None, 0.1, 0.15, 0.2, 0.25)):
-        yield ladder(levels, stop)
+    for levels, below in product(ladders, (None, 0.1, 0.15, 0.2, 0.25)):
+        yield ladder(levels, below)
 
 
 def compiled(policy: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -248,10 +251,10 @@ def test_the_default_grid_holds_every_policy_of_the_issue_once(default_run: Mont
 
 def test_duplicates_after_compilation_are_one_row(lab: Lab) -> None:
     """The same stop as a rule of its own and as a hard stop, rules in another order, an unreachable second stop."""
-    hard = {"kind": "trailing_stop", "activation_pct": 0.1, "trail_pct": 0.05, "hard_stop_pct": 0.1}
+    hard: dict[str, Any] = {"kind": "trailing_stop", "activation_pct": 0.1, "trail_pct": 0.05, "hard_stop_pct": 0.1}
     trail = {"kind": "trailing_stop", "activation_pct": 0.1, "trail_pct": 0.05}
-    fixed = {"kind": "fixed_stop", "stop_pct": 0.1}
-    policies = [
+    fixed: dict[str, Any] = {"kind": "fixed_stop", "stop_pct": 0.1}
+    policies: list[dict[str, Any]] = [
         hard,
         {"kind": "combo", "policies": [trail, fixed]},
         {"kind": "combo", "policies": [fixed, trail]},
@@ -262,7 +265,7 @@ def test_duplicates_after_compilation_are_one_row(lab: Lab) -> None:
         {"kind": "time_stop", "max_hold_ms": 3_600_000.0},
         {"kind": "time_stop", "max_hold_ms": 3_600_000, "take_profit_pct": None},
     ]
-    config = SHORT | {"grid": {key: [] for key in SMALL_GRID} | {"policies": policies}}
+    config: dict[str, Any] = SHORT | {"grid": {key: [] for key in SMALL_GRID} | {"policies": policies}}
     rows = homes.artifact(homes.run(lab.settings, "optimization", MONTH, config), "frontier")
     kept = [hard, policies[6], policies[7]]
     assert {row["policy_params"] for row in rows} == {reference.canonical(p) for p in kept}, "the first of them stays"
@@ -430,14 +433,25 @@ def test_six_decimals_decide_and_the_seventh_does_not() -> None:
 # --- one content, however it is computed ------------------------------------------------------------------------------
 
 
-def test_threads_and_the_order_of_rows_change_nothing(lab: Lab, default_run: MonthResult, tmp_path: Path) -> None:
-    """Another home, rows shuffled, four threads: the same bytes of frontier and best trades."""
-    for threads, shuffle in ((4, None), (1, 5), (4, 6)):
-        settings = homes.make_home(tmp_path / f"{threads}-{shuffle}", lab.market, threads=threads, shuffle=shuffle)
-        again = homes.run(settings, "optimization", MONTH, SHORT)
-        for name in ("frontier", "trades", "alerts"):
-            assert homes.content(again, name) == homes.content(default_run, name), (threads, shuffle, name)
-        assert again.manifest.dataset.fingerprint == default_run.manifest.dataset.fingerprint
+@pytest.mark.parametrize(("threads", "shuffle", "row_group"), [(4, None, 200), (1, 5, None), (4, 6, 50)])
+def test_threads_and_the_order_of_rows_change_nothing(
+    lab: Lab,
+    default_run: MonthResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+    shuffle: int | None,
+    row_group: int | None,
+) -> None:
+    """Another home, rows shuffled, four threads on many row groups: the same bytes of frontier and best trades."""
+    if row_group is not None:  # a month this small is one row group, and one row group is one thread's work
+        monkeypatch.setattr(candles, "ROW_GROUP", row_group)
+    settings = homes.make_home(tmp_path / "home", lab.market, threads=threads, shuffle=shuffle)
+    groups = pq.ParquetFile(candles.month_file(settings.candles_dir, "5m", MONTH)).num_row_groups
+    assert groups == 1 if row_group is None else groups >= 5
+    again = homes.run(settings, "optimization", MONTH, SHORT)
+    for name in ("frontier", "trades", "alerts"):
+        assert homes.content(again, name) == homes.content(default_run, name), name
 
 
 # --- the trades of the best policies ----------------------------------------------------------------------------------
@@ -540,11 +554,11 @@ def test_the_frontier_table_survives_odd_names(tmp_path: Path) -> None:
     """Text from outside is kept as it is: blanks, quotes, commas, case; callers in byte order."""
     rng = random.Random(3)
     names = ["b", "B", " b", "b ", 'x"y,\n', "ß", "__ALL__", "💎"]
-    candles = {name: homes.token(rng, JANUARY + DAY, 60, "5m", HABITS["chop"], gaps=0.0) for name in ("m", "M")}
+    prices = {name: homes.token(rng, JANUARY + DAY, 60, "5m", HABITS["chop"], gaps=0.0) for name in ("m", "M")}
     calls = [Call(f"{i}", name, "mM"[i % 2], JANUARY + DAY + i) for i, name in enumerate(names)]
-    settings = homes.make_home(tmp_path / "home", Market("5m", calls, candles))
+    settings = homes.make_home(tmp_path / "home", Market("5m", calls, prices))
     config = SHORT | {"grid": SMALL_GRID}
     rows = homes.artifact(homes.run(settings, "optimization", MONTH, config), "frontier")
     assert list(dict.fromkeys(row["caller_name"] for row in rows)) == ["__all__", *sorted(names, key=str.encode)]
-    assert_frontier(rows, expected(Market("5m", calls, candles), config, policies_of(rows)))
+    assert_frontier(rows, expected(Market("5m", calls, prices), config, policies_of(rows)))
     assert pa.array([r["distinct_mints"] for r in rows[:15]]).unique().to_pylist() == [2]

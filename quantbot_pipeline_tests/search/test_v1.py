@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from quantbot_pipeline.backtest import MonthResult
 from quantbot_pipeline.replay.capital import SKIPS, capital_path
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline_tests.replay.naive import Candle
 from quantbot_pipeline_tests.search import homes, reference
 from quantbot_pipeline_tests.search.homes import DAY, HOUR, JANUARY, MINUTE, Call, Market
 from quantbot_pipeline_tests.search.reference import assert_close
@@ -186,16 +187,14 @@ MOVES = {"chopper": (0.93, 1.09, 1.0, 1.02, 0.97), "faller": (0.96, 0.99, 1.0), 
 HUMPS = {"early": (0.93, 2.1), "patient": (0.885, 3.3), "dreamer": (0.97, 6.0)}
 
 
-def hump(rng: random.Random, begin: int, dip: float, peak: float) -> list[homes.Candle]:
+def hump(rng: random.Random, begin: int, dip: float, peak: float) -> list[Candle]:
     """A dip, a rise in ten hours, a fall from one candle to the next; one in four falls at once."""
     path = [1.0, dip, *(dip + (peak - dip) * i / 10 for i in range(1, 11)), *(0.2,) * 40]
     if rng.random() < 0.25:
         path = [1.0, 0.95, 0.8, *(0.5,) * 48]
     scale = rng.choice((1.0, 2.5e-7))
     path = [scale * p * rng.choice((1.0, 1.001)) for p in path]
-    return [
-        homes.Candle(begin + i * HOUR, a, max(a, b), min(a, b), b) for i, (a, b) in enumerate(itertools.pairwise(path))
-    ]
+    return [Candle(begin + i * HOUR, a, max(a, b), min(a, b), b) for i, (a, b) in enumerate(itertools.pairwise(path))]
 
 
 def january() -> Market:
@@ -203,7 +202,7 @@ def january() -> Market:
     rng = random.Random(5)
     calls, candles = [], {}
 
-    def add(caller: str, i: int, begin: int, made: list[homes.Candle]) -> None:
+    def add(caller: str, i: int, begin: int, made: list[Candle]) -> None:
         candles[f"{caller}{i}"] = made
         calls.append(
             Call(f"{caller}/{rng.randrange(10**6):06}", caller, f"{caller}{i}", begin + rng.randrange(HOUR - 61_000))
@@ -223,7 +222,7 @@ def january() -> Market:
     flat = (1.0, 1.0, 1.0, 1.0)
     for i in range(40):  # nothing leaves before 48 hours: no more than 25 fit
         begin = JANUARY + 5 * DAY + (i // 2) * HOUR
-        add("sleeper", i, begin, [homes.Candle(begin + (h + 1) * HOUR, *flat) for h in range(50)])
+        add("sleeper", i, begin, [Candle(begin + (h + 1) * HOUR, *flat) for h in range(50)])
     calls += [Call("gone1", "sleeper", "nothing", JANUARY), Call("gone2", "nobody", "nothing", JANUARY)]
     calls.append(
         Call("again", "chopper", "chopper3", calls[3].alert_ts)
@@ -415,10 +414,7 @@ def assert_curve(curve: Sequence[Mapping[str, Any]], events: Sequence[Event]) ->
     [
         {"taker_fee_bps": 120.0, "slippage_bps": 80.0, "stop_slippage_bps": 500.0},
         {"horizon_ms": 10 * HOUR, "entry": "close"},
-        pytest.param(
-            {"intrabar": "optimistic"},
-            marks=pytest.mark.xfail(strict=True, reason="backtest._v1_baseline replays in the configured order"),
-        ),  # the contract: V1 is pessimistic
+        {"intrabar": "optimistic"},  # the contract: V1 is pessimistic
     ],
 )
 def test_the_baseline_under_other_configurations(lab: Lab, config: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ The page fills in the named data when a chart is shown, so one specification ser
 tokens (`@accent`) that the page replaces by those of the light or the dark theme.
 """
 
+import functools
 from typing import Any
 
 _RETURN_TICKS = [-10_000, -5_000, -2_000, -1_000, 0, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000]
@@ -11,6 +12,7 @@ _FEASIBLE = "datum.meets_constraints === 'yes'"
 KINDS = ("fixed_stop", "time_stop", "trailing_stop", "ladder", "combo", "v1", "unknown")
 
 
+@functools.cache
 def specifications() -> dict[str, dict[str, Any]]:
     """{chart: Vega-Lite specification}; the data names in them are what the page must supply."""
     import altair as alt
@@ -21,11 +23,12 @@ def specifications() -> dict[str, dict[str, Any]]:
         return {name: _plain(chart.to_dict()) for name, chart in made.items()}
 
 
+@functools.cache
 def bundle() -> str:
     """Vega, Vega-Lite and vega-embed as one script that needs no network."""
     import vl_convert
 
-    return vl_convert.javascript_bundle()
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
 def _plain(spec: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +106,12 @@ def _hit_months(alt: Any) -> Any:
 
 def _frontier(alt: Any) -> Any:
     """Every policy of a search; infeasible ones faded, Pareto ones ringed, and the edge nobody beats as a line."""
-    x = alt.X("stop_out_rate:Q", title="stop out rate", axis=alt.Axis(format="%", tickCount=10), scale=alt.Scale(padding=8, nice=False))
+    x = alt.X(
+        "stop_out_rate:Q",
+        title="stop out rate",
+        axis=alt.Axis(format="%", tickCount=10),
+        scale=alt.Scale(padding=8, nice=False),
+    )
     y = alt.Y("value:Q", title="return, bps", axis=alt.Axis(format=",d"), scale=alt.Scale(zero=False))
     tips = [
         alt.Tooltip("words:N", title="policy"), alt.Tooltip("policy_id:N"), alt.Tooltip("rank:Q"),
@@ -122,8 +130,18 @@ def _frontier(alt: Any) -> Any:
 
 def _best(alt: Any) -> Any:
     """The best policy of each caller: what it returned and how often it was stopped out."""
-    x = alt.X("stop_out_rate:Q", title="stop out rate", axis=alt.Axis(format="%", tickCount=10), scale=alt.Scale(padding=14, nice=False))
-    y = alt.Y("value:Q", title="return, bps", axis=alt.Axis(format=",d", values=_RETURN_TICKS), scale=alt.Scale(type="symlog", constant=1000))
+    x = alt.X(
+        "stop_out_rate:Q",
+        title="stop out rate",
+        axis=alt.Axis(format="%", tickCount=10),
+        scale=alt.Scale(padding=14, nice=False),
+    )
+    y = alt.Y(
+        "value:Q",
+        title="return, bps",
+        axis=alt.Axis(format=",d", values=_RETURN_TICKS),
+        scale=alt.Scale(type="symlog", constant=1000),
+    )
     tips = [
         alt.Tooltip("caller_name:N"), alt.Tooltip("words:N", title="policy"), alt.Tooltip("trades:Q"),
         alt.Tooltip("meets_constraints:N"), alt.Tooltip("violations:N"), alt.Tooltip("avg_return_bps:Q", format=",.1f"),
@@ -180,7 +198,9 @@ def _walk_callers(alt: Any) -> Any:
     size = alt.Size("trades:Q", scale=alt.Scale(range=[30, 500], domainMin=0), legend=None)
     points = alt.Chart(_data(alt)).mark_point(filled=True, cursor="pointer")
     opacity = alt.condition("datum.few", alt.value(0.3), alt.value(0.8))
-    return _sized(zero + diagonal + points.encode(x=x, y=y, color=colour, size=size, opacity=opacity, tooltip=tips), 340)
+    return _sized(
+        zero + diagonal + points.encode(x=x, y=y, color=colour, size=size, opacity=opacity, tooltip=tips), 340
+    )
 
 
 def _walk_months(alt: Any) -> Any:

@@ -11,8 +11,8 @@ import duckdb
 
 from quantbot_pipeline import __version__
 from quantbot_pipeline.months import iso_now
-from quantbot_pipeline.reports.dashboard.calls import calls_section
 from quantbot_pipeline.reports.dashboard.callers import callers_section
+from quantbot_pipeline.reports.dashboard.calls import calls_section
 from quantbot_pipeline.reports.dashboard.encode import Index
 from quantbot_pipeline.reports.dashboard.frontiers import ALL_CALLERS, frontier_section, v1_section
 from quantbot_pipeline.reports.dashboard.overview import errors, overview

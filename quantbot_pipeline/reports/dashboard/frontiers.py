@@ -93,14 +93,14 @@ def _budget(callers: int, months: int) -> tuple[int, int]:
 def _best_rows(con: duckdb.DuckDBPyConnection, month: str) -> pa.Table:
     return con.sql(
         f"""SELECT caller, $month AS month, policy, violations, {", ".join(_BEST)} FROM rows
-            WHERE rank = 1 ORDER BY objective_score DESC, caller""",  # noqa: S608 -- constants of this module
+            WHERE rank = 1 ORDER BY objective_score DESC, caller""",
         params={"month": month},
     ).to_arrow_table()
 
 
 def _pooled_rows(con: duckdb.DuckDBPyConnection) -> Columns:
     table = con.sql(
-        f"SELECT policy, violations, is_pareto, {', '.join(_POOLED)} FROM rows WHERE caller = 0 ORDER BY rank"  # noqa: S608
+        f"SELECT policy, violations, is_pareto, {', '.join(_POOLED)} FROM rows WHERE caller = 0 ORDER BY rank"
     ).to_arrow_table()
     return columns(table, _POOLED_DIGITS)
 

@@ -28,12 +28,12 @@ def overview(catalog: Path, base: Path) -> dict[str, Any]:
                        avg(timing_total_ms) AS avg_total_ms
                 FROM backtest_runs_catalog LEFT JOIN (SELECT run_id, sum(rows) AS n, sum(bytes) AS b
                      FROM backtest_artifacts_catalog GROUP BY 1) a USING (run_id)
-                GROUP BY 1, 2, 3 ORDER BY 1, 3"""  # noqa: S608 -- a constant of this module
+                GROUP BY 1, 2, 3 ORDER BY 1, 3"""
         ).to_arrow_table()
         coverage = con.sql(
             f"""SELECT {KIND} AS kind, month, count(*) FILTER (status = 'completed') AS completed,
                        count(*) FILTER (status = 'failed') AS failed
-                FROM backtest_runs_catalog GROUP BY 1, 2 ORDER BY 1, 2"""  # noqa: S608
+                FROM backtest_runs_catalog GROUP BY 1, 2 ORDER BY 1, 2"""
         ).to_arrow_table()
     return {
         "runs": columns(runs),
@@ -95,7 +95,7 @@ def _by_reason(tables: list[pa.Table], where: str, what: str) -> Columns:
         return columns(
             con.sql(
                 f"""SELECT details ->> '$.reason' AS reason, {what} AS count FROM found
-                    WHERE {where} AND details ->> '$.reason' IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"""  # noqa: S608
+                    WHERE {where} AND details ->> '$.reason' IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"""
             ).to_arrow_table()
         )
 
@@ -108,19 +108,18 @@ def _sources(catalog: Path, base: Path) -> Columns:
         "v1-baseline": newest_runs_with(catalog, "frontier", strategy_id="v1-baseline"),
         "walk_forward": newest_runs_with(catalog, "walk_forward"),
     }
-    rows = []
-    for artifact, run_dirs in chosen.items():
-        for manifest in (read_manifest(base / run_dir) for run_dir in run_dirs):
-            rows.append(
-                {
-                    "month": manifest.month,
-                    "artifact": artifact,
-                    "run_id": manifest.run_id,
-                    "interval": manifest.dataset.interval,
-                    "config_hash": manifest.parameters.get("config_hash"),
-                    "created_at": manifest.created_at,
-                }
-            )
+    rows = [
+        {
+            "month": manifest.month,
+            "artifact": artifact,
+            "run_id": manifest.run_id,
+            "interval": manifest.dataset.interval,
+            "config_hash": manifest.parameters.get("config_hash"),
+            "created_at": manifest.created_at,
+        }
+        for artifact, run_dirs in chosen.items()
+        for manifest in (read_manifest(base / run_dir) for run_dir in run_dirs)
+    ]
     return of_rows(rows, ("month", "artifact", "run_id", "interval", "config_hash", "created_at"))
 
 
@@ -145,7 +144,7 @@ def _failed(catalog: Path, base: Path) -> Columns:
     with reading(catalog) as con:
         found = con.execute(
             f"""SELECT run_id, {KIND}, month, epoch_ms(created_at), run_dir FROM backtest_runs_catalog
-                WHERE status = 'failed' ORDER BY created_at DESC, run_id LIMIT ?""",  # noqa: S608
+                WHERE status = 'failed' ORDER BY created_at DESC, run_id LIMIT ?""",
             [FAILED_SHOWN],
         ).fetchall()
     rows = [

@@ -62,7 +62,7 @@ def json_block(data: Any) -> str:
 
 
 def _asset(name: str) -> str:
-    return (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")
+    return (resources.files("quantbot_pipeline.reports.dashboard") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _script(text: str) -> str:

@@ -79,7 +79,7 @@ def _add_trades(con: duckdb.DuckDBPyConnection, base: Path, run_dir: str, mine: 
 
 def replayed_section(con: duckdb.DuckDBPyConnection, settings: set[tuple[int, str]]) -> dict[str, Any]:
     """Statistics of each replayed policy, over all months and month by month, and the distribution of its returns."""
-    overall = con.sql(f"SELECT policy, {_STATS} FROM replayed GROUP BY 1 ORDER BY 1").to_arrow_table()  # noqa: S608
+    overall = con.sql(f"SELECT policy, {_STATS} FROM replayed GROUP BY 1 ORDER BY 1").to_arrow_table()
     months = con.sql(
         """SELECT policy, month, count(*) AS trades_count, avg(r) AS avg_return_bps, median(r) AS median_return_bps,
                   avg(stop_out::INT) AS stop_out_rate FROM replayed GROUP BY 1, 2 ORDER BY 1, 2"""

@@ -38,7 +38,7 @@ function callersView() {
   return [head, card(null, table({
     caption: 'Callers, best 2x rate (lower end of its interval) first', columns: leaderboardColumns(), rows: leaderboard, sort: ['hit_2x_rate', 'down'],
     search: 'Search callers or policies', rowClass: (r) => (few(r) ? 'few' : null), help: true,
-    filters: [{ label: `Hide callers with fewer than ${D.min_calls} calls`, test: few, on: false }],
+    filters: [{ label: `Hide callers with fewer than ${D.min_calls} calls`, hides: few, on: false }],
   }))];
 }
 

@@ -26,6 +26,7 @@ async function draw(node) {
   spec.description = title;
   if (height) spec.height = height;
   if (y) retitle(spec, y);
+  if ((datasets.rows || []).length > 200) shrink(spec);
   const narrow = node.clientWidth < 520;
   const result = await vegaEmbed(node, spec, {
     ast: true, // the expressions are interpreted: the page's policy forbids to make code out of text
@@ -38,6 +39,13 @@ async function draw(node) {
 function retitle(spec, title) {
   for (const layer of [spec, ...(spec.layer || [])]) {
     if (layer.encoding && layer.encoding.y && layer.encoding.y.title !== undefined) layer.encoding.y.title = title;
+  }
+}
+
+// Hundreds of dots of the usual size would be one blot.
+function shrink(spec) {
+  for (const layer of [spec, ...(spec.layer || [])]) {
+    if (layer.encoding && layer.encoding.size) layer.encoding.size.scale.range = [8, 90];
   }
 }
 

@@ -93,7 +93,7 @@ function empty(text) {
 }
 
 function select(name, options, chosen, onChange, wide) {
-  const control = el('select', { on: { change: () => onChange(control.value) } },
+  const control = el('select', { 'aria-label': name, on: { change: () => onChange(control.value) } },
     options.map(([value, text]) => el('option', { value, selected: String(value) === String(chosen) }, text)));
   return el('label', { class: wide ? 'wide' : null }, name, control);
 }

@@ -23,7 +23,7 @@ function bestOf(best, month) {
   return [
     card(`Best policy of each caller, ${month}`, el('p', { class: 'note' }, 'One dot per caller: larger with more trades, faded when its best policy breaks a constraint. Choose a dot to open the caller.'), scatter),
     card(null, table({ caption: `Best policy of each caller, ${month}`, rows, sort: ['objective_score', 'down'], search: 'Search callers or policies', help: true, rowClass: (r) => (r.trades < D.min_calls ? 'few' : null),
-      filters: [{ label: 'Only callers whose best policy meets the constraints', test: (r) => !r.meets_constraints, on: false }],
+      filters: [{ label: 'Only callers whose best policy meets the constraints', hides: (r) => !r.meets_constraints, on: false }],
       columns: [
         { name: 'caller_name', text: true, first: true, show: (_, r) => [callerLink(r.caller), r.trades < D.min_calls && fewTag(r.trades)] },
         { name: 'policy', text: true, wrap: true, value: (r) => r.words, show: (_, r) => words(r.policy) },
@@ -73,7 +73,7 @@ function pooledMonths() {
 
 function walkTable(rows) {
   return table({ caption: 'Per caller and scheme, over all months; most trades first', rows, sort: ['trades', 'down'], search: 'Search callers', help: true, rowClass: (r) => (r.trades < D.min_calls ? 'few' : null),
-    filters: [{ label: 'Only anchored', test: (r) => r.scheme !== 'anchored', on: false }],
+    filters: [{ label: 'Only anchored', hides: (r) => r.scheme !== 'anchored', on: false }],
     columns: [
       { name: 'caller_name', text: true, first: true, value: (r) => callerName(r.caller), show: (_, r) => [callerLink(r.caller), r.trades < D.min_calls && fewTag(r.trades)] },
       { name: 'scheme', text: true, help: 'anchored: learns from all earlier months; rolling: from the last few.' },

@@ -1,20 +1,29 @@
 // Tables that sort, search and filter, reachable by keyboard. Every number keeps its exact value in data-value.
 //
-// A column: {name, label?, help?, text?, wrap?, first?, value?(row), show?(value, row), search?}.
+// A column: {name, label?, help?, text?, wrap?, first?, value?(row), show?(value, row), order?(row)}; a filter: {label, hides(row), on}.
+
+const SHOWN = 50; // rows of a long table before somebody asks for all of them
 
 function table({ caption, columns, rows, sort, search, filters = [], rowClass, help }) {
   if (!rows.length) return empty('Nothing here.');
-  const state = { by: sort ? sort[0] : null, down: sort ? sort[1] === 'down' : false, query: '', hidden: new Set() };
+  const state = { by: sort ? sort[0] : null, down: sort ? sort[1] === 'down' : false, query: '', all: false };
   const made = rows.map((row) => ({ row, node: tableRow(columns, row, rowClass), text: searchText(columns, row) }));
   const body = el('tbody', {});
   const count = el('span', { class: 'count', role: 'status' });
+  const more = el('button', { type: 'button', class: 'more', hidden: true, on: { click: () => {
+    state.all = true;
+    refresh();
+  } } });
 
   function refresh() {
-    let shown = made.filter(({ row, text }) => text.includes(state.query) && !filters.some((f) => f.on && !f.test(row)));
+    let shown = made.filter(({ row, text }) => text.includes(state.query) && !filters.some((f) => f.on && f.hides(row)));
     const column = columns.find((c) => c.name === state.by);
     if (column) shown = ordered(shown, column, state.down);
-    body.replaceChildren(...shown.map((m) => m.node));
-    count.textContent = shown.length === made.length ? `${made.length} rows` : `${shown.length} of ${made.length} rows`;
+    const rest = state.all ? 0 : Math.max(0, shown.length - SHOWN);
+    body.replaceChildren(...shown.slice(0, shown.length - rest).map((m) => m.node));
+    more.hidden = rest === 0;
+    more.textContent = `Show ${whole.format(rest)} more`;
+    count.textContent = shown.length === made.length ? `${whole.format(made.length)} ${made.length === 1 ? 'row' : 'rows'}` : `${whole.format(shown.length)} of ${whole.format(made.length)} rows`;
     for (const head of heads) {
       if (head.dataset.column === state.by) head.setAttribute('aria-sort', state.down ? 'descending' : 'ascending');
       else head.removeAttribute('aria-sort');
@@ -42,7 +51,7 @@ function table({ caption, columns, rows, sort, search, filters = [], rowClass, h
     (search || filters.length > 0 || rows.length > 20) && controls,
     el('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': caption },
       el('table', {}, el('caption', {}, caption), el('thead', {}, el('tr', {}, heads)), body)),
-    help && explained(columns));
+    more, help && explained(columns));
 }
 
 function explained(columns) {
@@ -68,7 +77,7 @@ function tableRow(columns, row, rowClass) {
 }
 
 function searchText(columns, row) {
-  return columns.filter((c) => c.text).map((c) => String(c.search ? c.search(row) : valueOf(c, row) ?? '')).join('\n').toLowerCase();
+  return columns.filter((c) => c.text).map((c) => String(valueOf(c, row) ?? '')).join('\n').toLowerCase();
 }
 
 // Missing values stay last in both directions.

@@ -1,0 +1,121 @@
+"""Questions to the catalog: filters, paths, statistics, and what is said when there is no answer."""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from quantbot_pipeline.catalog.query import (
+    artifact_path,
+    newest_runs_with,
+    quarantined,
+    query_runs,
+    run_counts,
+)
+from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline_tests.builders import artifact_rows, commit_run, ms
+
+IDS = [f"00000000-0000-4000-8000-00000000000{i}" for i in range(6)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six runs, created a day after another; the last two in the same moment."""
+    runs = tmp_path_factory.mktemp("query") / "runs"
+    frontier = {"alerts": artifact_rows("alerts", 1), "frontier": artifact_rows("frontier", 4)}
+    searched = {"run_type": "optimization", "tables": frontier}
+    changes: list[dict[str, Any]] = [
+        {"git_branch": "main"},
+        {"git_branch": "it's; DROP", "month": "2024-02"},
+        {"status": "failed"},
+        {**searched, "parameters": {"config_hash": "a", "strategy_id": "grid-search"}},
+        {**searched, "parameters": {"config_hash": "b", "strategy_id": "v1-baseline"}, "month": "2024-02"},
+        {**searched, "parameters": {"config_hash": "c"}, "run_type": "full", "month": "2024-02"},
+    ]
+    for i, change in enumerate(changes):
+        commit_run(
+            runs,
+            change.pop("month", "2024-01"),
+            run_id=IDS[i],
+            created_at=f"2024-06-{min(i, 4) + 1:02}T12:00:00Z",
+            **change,
+        )
+    broken = commit_run(runs, "2024-03")
+    (broken / "run.json").unlink()
+    sync(runs, runs.with_name("c.duckdb"))
+    return runs
+
+
+@pytest.fixture
+def catalog(base: Path) -> Path:
+    return base.with_name("c.duckdb")
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({}, [5, 4, 3, 2, 1, 0]),
+        ({"limit": 2}, [5, 4]),
+        ({"limit": 0}, []),
+        ({"run_type": "path-only"}, [2, 1, 0]),
+        ({"run_type": "path-only", "status": "completed"}, [1, 0]),
+        ({"status": "failed"}, [2]),
+        ({"git_branch": "main"}, [0]),
+        ({"git_branch": "it's; DROP"}, [1]),
+        ({"git_branch": "' OR true --"}, []),
+        ({"from_ms": ms("2024-06-02T12:00")}, [5, 4, 3, 2, 1]),
+        ({"to_ms": ms("2024-06-02T12:00")}, [0]),
+        ({"from_ms": ms("2024-06-02"), "to_ms": ms("2024-06-04"), "limit": 1}, [2]),
+        ({"run_type": "no such"}, []),
+    ],
+)
+def test_runs_by_filter_newest_first(catalog: Path, filters: dict[str, Any], expected: list[int]) -> None:
+    assert query_runs(catalog, **filters)["run_id"].to_pylist() == [IDS[i] for i in expected]
+
+
+def test_the_path_of_an_artifact_opens(base: Path, catalog: Path) -> None:
+    path = artifact_path(catalog, base, IDS[3], "frontier")
+    assert path.is_absolute() and path.name == "frontier.parquet"
+    assert duckdb.sql(f"SELECT count(*) FROM '{path}'").fetchall() == [(4,)]
+    with pytest.raises(InputError, match=rf"run {IDS[0]} has no artifact 'frontier'; it has alerts, errors, paths"):
+        artifact_path(catalog, base, IDS[0], "frontier")
+    for stranger in ("", "x", "' OR 1=1 --", IDS[0].upper() + "f"):
+        with pytest.raises(
+            InputError, match="is not in the catalog; sync it, or see `quantbot backtest catalog-query`"
+        ):
+            artifact_path(catalog, base, stranger, "paths")
+
+
+def test_the_newest_run_of_each_month_that_holds_an_artifact(catalog: Path) -> None:
+    def found(artifact: str, **filters: Any) -> list[str]:
+        return [path.split("run_id=")[1] for path in newest_runs_with(catalog, artifact, **filters)]
+
+    assert found("paths") == [IDS[0], IDS[1]]
+    assert found("alerts") == [IDS[3], IDS[5]]
+    assert found("frontier", strategy_id="grid-search") == [IDS[3], IDS[5]], "a full run is a grid search"
+    assert found("frontier", strategy_id="v1-baseline") == [IDS[4]]
+    assert found("frontier", month="2024-01") == [IDS[3]]
+    assert found("frontier", interval="1h") == found("trades") == []
+
+
+def test_statistics_add_up(catalog: Path) -> None:
+    rows = {(r["run_type"], r["status"]): r for r in run_counts(catalog).to_pylist()}
+    assert {key: (r["runs"], r["months"], r["calls"], r["artifact_rows"]) for key, r in rows.items()} == {
+        ("path-only", "completed"): (2, 2, 6, 8),
+        ("path-only", "failed"): (1, 1, 3, 4),
+        ("optimization", "completed"): (2, 2, 6, 10),
+        ("full", "completed"): (1, 1, 3, 5),
+    }
+    assert rows[("path-only", "completed")]["first_month"] == "2024-01"
+    (bad,) = quarantined(catalog).to_pylist()
+    assert bad["path"].startswith("2024-03/run_id=") and bad["reason"].endswith("run.json: No such file or directory")
+
+
+def test_no_catalog_and_a_broken_one_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no catalog yet; make it with `quantbot backtest catalog-sync`"):
+        query_runs(tmp_path / "c.duckdb")
+    (tmp_path / "c.duckdb").write_bytes(b"text")
+    with pytest.raises(InputError, match=r"c\.duckdb: not readable .*catalog-sync --rebuild"):
+        query_runs(tmp_path / "c.duckdb")

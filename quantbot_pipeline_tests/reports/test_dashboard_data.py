@@ -1,0 +1,255 @@
+"""The dashboard's numbers against queries on the catalog, and what it leaves out when there is too much."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantbot_pipeline.catalog.query import reading
+from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.errors import InputError, IntegrityError
+from quantbot_pipeline.reports.dashboard import frontiers, page
+from quantbot_pipeline.reports.dashboard.data import collect
+from quantbot_pipeline.settings import Settings
+from quantbot_pipeline_tests.builders import artifact_rows, commit_run
+from quantbot_pipeline_tests.reports.crowds import Crowd, commit_crowd
+from quantbot_pipeline_tests.reports.markets import CALLS_PER_MONTH, CLOSING, FORMULA, MARKUP, MONTHS
+
+Rows = list[dict[str, Any]]
+
+# The newest completed run of each month that holds an artifact, spelled out anew.
+NEWEST = """SELECT run_id FROM backtest_runs_catalog r JOIN backtest_artifacts_catalog a USING (run_id)
+            WHERE status = 'completed' AND artifact_type = '{artifact}' AND parameters_json {strategy}
+            QUALIFY row_number() OVER (PARTITION BY month ORDER BY r.created_at DESC, run_id DESC) = 1"""
+GRID = "NOT LIKE '%strategy_id%'"
+
+
+def ask(settings: Settings, sql: str) -> Rows:
+    with reading(settings.catalog_db) as con:
+        return con.sql(sql).to_arrow_table().to_pylist()
+
+
+def rows_of(columns: dict[str, list[Any]]) -> Rows:
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+@pytest.fixture(scope="module")
+def data(market: Settings) -> dict[str, Any]:
+    return collect(market.catalog_db, market.runs_dir, market.candles_dir)
+
+
+def test_leaderboard_equals_a_query_on_the_catalog(data: dict[str, Any], market: Settings) -> None:
+    expected = ask(
+        market,
+        f"""SELECT caller_name, count(*) AS calls, count(DISTINCT mint) AS mints, avg(hit_2x::INT) AS hit_2x_rate,
+                   avg(hit_3x::INT) AS hit_3x_rate, avg(hit_4x::INT) AS hit_4x_rate,
+                   median(peak_multiple) AS median_peak_multiple, median(dd_bps) AS median_dd_bps,
+                   median((t_2x_ms - alert_ts_ms) / 60000.0) AS median_min_to_2x
+            FROM paths WHERE run_id IN ({NEWEST.format(artifact="paths", strategy=GRID)}) GROUP BY 1""",
+    )
+    shown = {data["names"][row["caller"]]: row for row in rows_of(data["callers"]["leaderboard"])}
+    assert len(shown) == len(expected) == 4
+    for row in expected:
+        name = row.pop("caller_name")
+        assert {column: shown[name][column] for column in row} == row
+        low, high = shown[name]["hit_2x_interval"]
+        assert low <= row["hit_2x_rate"] <= high
+
+
+def test_distributions_count_every_call_once(data: dict[str, Any], market: Settings) -> None:
+    found = data["callers"]["distributions"]
+    for row in rows_of(data["callers"]["leaderboard"]):
+        caller = row["caller"]
+        assert sum(found["peaks"][caller]) == sum(found["drawdowns"][caller]) == row["calls"]
+        for k in (2, 3, 4):
+            assert found[f"reached_{k}x"][caller][-1] == round(row[f"hit_{k}x_rate"] * row["calls"])
+    over = ask(
+        market,
+        f"""SELECT count(*) AS n FROM paths WHERE peak_multiple >= 1.5 AND peak_multiple < 2
+            AND run_id IN ({NEWEST.format(artifact="paths", strategy=GRID)})""",
+    )
+    at = 1 + list(found["peak_edges"]).index(1.5)
+    assert sum(counts[at] for counts in found["peaks"]) == over[0]["n"] > 0
+
+
+def test_best_policies_equal_a_query_on_the_catalog(data: dict[str, Any], market: Settings) -> None:
+    expected = ask(
+        market,
+        f"""SELECT caller_name, month, policy_id, violations, meets_constraints, objective_score, avg_return_bps,
+                   median_return_bps, stop_out_rate, p95_drawdown_bps, trades, is_pareto
+            FROM frontier JOIN backtest_runs_catalog USING (run_id)
+            WHERE rank = 1 AND run_id IN ({NEWEST.format(artifact="frontier", strategy=GRID)})""",
+    )
+    shown = rows_of(data["frontier"]["best"])
+    for row in shown:
+        row["caller_name"] = data["names"][row.pop("caller")]
+        row["policy_id"] = data["policy"]["policy_id"][row.pop("policy")]
+        row["violations"] = data["violations"][row["violations"]]
+
+    def key(row: dict[str, Any]) -> tuple[str, str]:
+        return row["month"], row["caller_name"]
+
+    assert sorted(shown, key=key) == sorted(expected, key=key)
+    assert len(expected) == len(MONTHS) * 5  # four callers and all pooled
+
+
+def test_scatter_holds_every_policy_when_there_are_few(data: dict[str, Any], market: Settings) -> None:
+    expected = ask(
+        market,
+        f"""SELECT caller_name, month, policy_id, rank, round(median_return_bps) AS median_return_bps,
+                   round(stop_out_rate, 4) AS stop_out_rate, is_pareto
+            FROM frontier JOIN backtest_runs_catalog USING (run_id)
+            WHERE run_id IN ({NEWEST.format(artifact="frontier", strategy=GRID)})""",
+    )
+    shown = [
+        {
+            "caller_name": data["names"][group["caller"]],
+            "month": group["month"],
+            "policy_id": data["policy"]["policy_id"][group["policy"][i]],
+            "rank": group["rank"][i],
+            "median_return_bps": group["median_return_bps"][i],
+            "stop_out_rate": group["stop_out_rate"][i],
+            "is_pareto": bool(group["is_pareto"][i]),
+        }
+        for group in data["frontier"]["points"]
+        for i in range(len(group["policy"]))
+    ]
+
+    def key(row: dict[str, Any]) -> tuple[str, str, int]:
+        return row["month"], row["caller_name"], row["rank"]
+
+    assert sorted(shown, key=key) == sorted(expected, key=key)
+
+
+def test_replayed_policies_add_up_as_the_contract_says(market: Settings, tmp_path: Path) -> None:
+    """Over a single month the page must say what that month's summary says."""
+    home = Settings(home=tmp_path)
+    for run_dir in market.runs_dir.glob(f"{MONTHS[1]}/run_id=*"):
+        shutil.copytree(run_dir, home.runs_dir / MONTHS[1] / run_dir.name)
+    sync(home.runs_dir, home.catalog_db)
+    data = collect(home.catalog_db, home.runs_dir, home.candles_dir)
+    expected = {row["policy_id"]: row for row in ask(home, "FROM summary")}
+    shown = rows_of(data["policies"]["overall"])
+    assert len(shown) == len(expected) == 4
+    for row in shown:
+        summary = expected[data["policy"]["policy_id"][row.pop("policy")]]
+        assert row.pop("configurations") == 1
+        assert row == pytest.approx({name: summary[name] for name in row}, rel=1e-9, abs=1e-6)
+    assert all(one["candles"] is None for one in data["calls"])  # this home has no candle store
+
+
+def test_a_policy_counts_once_a_month_however_often_it_was_replayed(market: Settings, tmp_path: Path) -> None:
+    home = Settings(home=tmp_path)
+    shutil.copytree(market.runs_dir, home.runs_dir)
+    params = '{"kind":"time_stop","max_hold_ms":3600000}'
+    again = {
+        "alerts": artifact_rows("alerts", 3),
+        "summary": artifact_rows("summary", 1, policy_id=["time_1h"], policy_params=[params]),
+        "trades": artifact_rows("trades", 3, policy_id=["time_1h"] * 3, realized_return_bps=[1.0, 2.0, 9.0]),
+    }
+    later = {"created_at": "2099-01-01T00:00:00.000Z", "run_type": "policy"}
+    commit_run(home.runs_dir, MONTHS[0], tables=again, **later)
+    sync(home.runs_dir, home.catalog_db)
+    data = collect(home.catalog_db, home.runs_dir, home.candles_dir)
+    at = data["policy"]["policy_id"].index("time_1h")
+    months = {row["month"]: row for row in rows_of(data["policies"]["months"]) if row["policy"] == at}
+    assert months[MONTHS[0]]["trades_count"] == 3
+    assert months[MONTHS[0]]["median_return_bps"] == 2.0
+    assert months[MONTHS[1]]["trades_count"] == CALLS_PER_MONTH - 1
+    overall = {row["policy"]: row for row in rows_of(data["policies"]["overall"])}
+    assert overall[at]["trades_count"] == 3 + 2 * (CALLS_PER_MONTH - 1)
+    assert overall[at]["configurations"] == 2
+
+
+def test_quality_and_errors_are_what_the_runs_reported(data: dict[str, Any], market: Settings) -> None:
+    quality = data["overview"]["quality"]
+    assert rows_of(quality["excluded"]) == [{"reason": "no_candles", "count": len(MONTHS)}]
+    assert sum(quality["months"]["included"]) == len(MONTHS) * (CALLS_PER_MONTH - 1)
+    assert rows_of(data["errors"]["excluded"]) == [
+        {"caller": data["names"].index(FORMULA), "reason": "no_candles", "calls": len(MONTHS)}
+    ]
+    assert data["errors"]["failed"]["error"] == [f"ValueError: {MARKUP}"]
+    assert [path.split("/")[0] for path in data["overview"]["quarantine"]["path"]] == ["2024-01"]
+    runs = {(row["kind"], row["status"]): row["runs"] for row in rows_of(data["overview"]["runs"])}
+    assert runs == {
+        ("full", "completed"): 3, ("v1-baseline", "completed"): 3, ("walk-forward", "completed"): 3, ("path-only", "failed"): 1,
+    }  # fmt: skip
+    assert {"warning", "info"} <= set(data["errors"]["messages"]["level"])
+    assert sum(count for count in ask(market, "SELECT count(*) AS n FROM errors")[0].values()) == sum(
+        data["errors"]["messages"]["rows"]
+    )
+
+
+def test_calls_shown_are_the_extremes_with_their_trades(data: dict[str, Any], market: Settings) -> None:
+    newest = NEWEST.format(artifact="paths", strategy=GRID)
+    best = ask(
+        market, f"SELECT call_id FROM paths WHERE run_id IN ({newest}) ORDER BY peak_multiple DESC, call_id LIMIT 8"
+    )
+    assert [one["call_id"] for one in data["calls"] if one["which"] == "best"] == [row["call_id"] for row in best]
+    assert len(data["calls"]) == 16
+    for one in data["calls"]:
+        assert len(one["trades"]["policy"]) == 4
+        assert set(one["levels"]) == set(one["trades"]["policy"])
+        bars = one["candles"]
+        assert 0 < len(bars["hours"]) <= 200
+        inside = [i for i, hour in enumerate(bars["hours"]) if hour >= 0]
+        assert max(bars["high"][i] for i in inside) == pytest.approx(one["peak_multiple"], rel=1e-4)
+        assert (min(bars["low"][i] for i in inside) - 1) * 10_000 == pytest.approx(one["dd_bps"], abs=1)
+
+
+def test_json_block_holds_anything_and_ends_nowhere() -> None:
+    nasty = {"a": ["</script>", "<!--", "&amp;", "\u2028\u2029", "\x00", '"\\', "🦊", MARKUP, FORMULA, CLOSING]}
+    text = page.json_block(nasty)
+    assert json.loads(text) == nasty
+    assert not set("<>&\u2028\u2029") & set(text)
+    with pytest.raises(ValueError, match="JSON"):
+        page.json_block({"a": float("nan")})
+
+
+def test_page_is_replaced_whole_or_not_at_all(
+    market: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "deep" / "page.html"
+    monkeypatch.setattr(page, "collect", lambda *_: {})
+    monkeypatch.setattr(page, "render", lambda _: "first")
+    places = (market.catalog_db, market.runs_dir, market.candles_dir, out)
+    assert page.write_dashboard(*places).read_text() == "first"
+    monkeypatch.setattr(page, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        page.write_dashboard(*places)
+    assert [path.name for path in out.parent.iterdir()] == ["page.html"]
+
+
+def test_a_flipped_bit_is_an_error_and_never_a_number(market: Settings, tmp_path: Path) -> None:
+    home = Settings(home=tmp_path)
+    shutil.copytree(market.home, home.home, dirs_exist_ok=True)
+    victim = next(path for path in home.runs_dir.glob("*/*/truth/paths.parquet"))
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    with pytest.raises(IntegrityError, match="checksum"):
+        collect(home.catalog_db, home.runs_dir, home.candles_dir)
+
+
+def test_without_a_catalog_it_says_how_to_make_one(tmp_path: Path) -> None:
+    home = Settings(home=tmp_path)
+    with pytest.raises(InputError, match="catalog-sync"):
+        page.write_dashboard(home.catalog_db, home.runs_dir, home.candles_dir, home.dashboard_html)
+
+
+def test_hundreds_of_callers_stay_small(tmp_path: Path) -> None:
+    home = commit_crowd(tmp_path, Crowd(callers=500, calls=50_000, months=2))
+    started = time.process_time()  # not the wall: other tests share the cores
+    data = collect(home.catalog_db, home.runs_dir, home.candles_dir)
+    size = len(page.render(data).encode())
+    assert time.process_time() - started < 30
+    assert size < 10_000_000
+    groups = data["frontier"]["points"]
+    assert sum(len(group["policy"]) for group in groups) <= frontiers.POINTS
+    assert len(groups) == 501  # nobody is left out, older months are
+    for group in groups:
+        assert group["rank"][: frontiers.BEST_RANKS] == list(range(1, frontiers.BEST_RANKS + 1))
+        assert group["policies"] == 450

@@ -1,0 +1,234 @@
+"""The page as a reader sees it: opened from disk in Chromium, without a network, at two widths and in two themes."""
+
+from pathlib import Path
+
+import pytest
+
+from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.reports.dashboard.page import write_dashboard
+from quantbot_pipeline.settings import Settings
+from quantbot_pipeline_tests.reports.conftest import OpenWindow
+from quantbot_pipeline_tests.reports.markets import CLOSING, FORMULA, MARKUP, MONTHS
+from quantbot_pipeline_tests.reports.test_dashboard_data import GRID, NEWEST, ask
+from quantbot_pipeline_tests.reports.windows import SECTIONS, Window
+
+# Charts that a section draws over the market's runs.
+CHARTS = {
+    "overview": 1,
+    "callers": 0,
+    "policies": 2,
+    "frontier": 2,
+    "walk-forward": 2,
+    "v1": 1,
+    "calls": 0,
+    "errors": 0,
+}
+CALLER_CHARTS = 6
+
+
+def fits(window: Window) -> bool:
+    """No part of the page is wider than the window (tables scroll inside)."""
+    return window.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_section_is_drawn(open_window: OpenWindow, page_file: Path, width: int) -> None:
+    assert page_file.stat().st_size < 3_000_000
+    window = open_window(page_file, width=width)
+    pages = [(section, "", CHARTS[section]) for section in SECTIONS]
+    pages += [("caller", name, CALLER_CHARTS) for name in (MARKUP, FORMULA)] + [("call", "0", 1), ("call", "8", 1)]
+    for section, argument, charts in pages:
+        window.go(section, argument)
+        drawn = window.charts()
+        assert len(drawn) == charts, section
+        assert all(chart["marks"] > 0 and chart["width"] > width / 4 and chart["height"] > 100 for chart in drawn), (
+            section
+        )
+        assert fits(window), section
+        assert window.page.locator("h1").count() == 1
+        assert window.page.locator("main .card, main .tile").count() > 0
+
+
+@pytest.mark.parametrize("name", [MARKUP, FORMULA, CLOSING])
+def test_a_hostile_name_is_text_everywhere(open_window: OpenWindow, page_file: Path, name: str) -> None:
+    window = open_window(page_file)
+    page = window.page
+    for section in ("callers", "frontier", "walk-forward", "v1", "calls", "errors"):
+        window.go(section)
+        if not (section == "errors" and name != FORMULA):
+            assert name in page.locator("main").inner_text(), section
+        assert page.locator("main img, main script").count() == 0
+    window.go("callers")
+    page.get_by_role("link", name=name, exact=True).click()
+    window.settle()
+    assert page.locator("h1").inner_text().startswith(name)
+    assert page.title().startswith(name)
+    window.go("frontier")
+    tips = []
+    for dot in page.locator(".chart").first.locator(".mark-symbol path").all():
+        dot.hover(force=True)
+        tips.append(page.locator(".tip").inner_text())
+    assert any(name in tip for tip in tips)
+    assert page.locator(".tip *:not(dl, dt, dd)").count() == 0
+
+
+def test_tables_sort_search_and_filter(open_window: OpenWindow, page_file: Path) -> None:
+    window = open_window(page_file)
+    page = window.page
+    window.go("callers")
+    calls = page.locator("th[data-column=calls]")
+    calls.get_by_role("button").click()
+    counts = [row["calls"] for row in window.rows("Callers")]
+    assert counts == sorted(counts, reverse=True)
+    assert calls.get_attribute("aria-sort") == "descending"
+    calls.get_by_role("button").press("Enter")
+    assert [row["calls"] for row in window.rows("Callers")] == sorted(counts)
+    assert calls.get_attribute("aria-sort") == "ascending"
+    page.get_by_placeholder("Search callers").fill("ONERROR")
+    assert [row["calls"] for row in window.rows("Callers")] == [18]
+    assert page.get_by_role("status").inner_text() == "1 of 4 rows"
+    page.get_by_placeholder("Search callers").fill("")
+    assert page.locator("tr.few").count() == 3
+    assert page.locator("tr.few .tag").first.inner_text() == "only 3"
+    page.get_by_label("Hide callers with fewer than 10").check()
+    assert [row["calls"] for row in window.rows("Callers")] == [18]
+
+
+def test_the_tables_shown_equal_queries_on_the_catalog(
+    open_window: OpenWindow, page_file: Path, market: Settings
+) -> None:
+    window = open_window(page_file)
+    window.go("callers")
+    expected = ask(
+        market,
+        f"""SELECT count(*) AS calls, count(DISTINCT mint) AS mints, avg(hit_2x::INT) AS hit_2x_rate,
+                   median(peak_multiple) AS median_peak_multiple, median(dd_bps) AS median_dd_bps
+            FROM paths WHERE run_id IN ({NEWEST.format(artifact="paths", strategy=GRID)}) GROUP BY caller_name""",
+    )
+
+    def chosen(rows: list[dict]) -> list[tuple]:
+        return sorted(tuple(row[name] for name in expected[0]) for row in rows)
+
+    assert chosen(window.rows("Callers")) == chosen(expected)
+    window.go("frontier")
+    expected = ask(
+        market,
+        f"""SELECT objective_score, avg_return_bps, median_return_bps, stop_out_rate, p95_drawdown_bps, trades
+            FROM frontier JOIN backtest_runs_catalog USING (run_id)
+            WHERE rank = 1 AND month = '{MONTHS[-1]}' AND run_id IN ({NEWEST.format(artifact="frontier", strategy=GRID)})""",
+    )
+    assert chosen(window.rows("Best policy of each caller")) == chosen(expected)
+
+
+def test_two_policies_side_by_side(open_window: OpenWindow, page_file: Path) -> None:
+    window = open_window(page_file)
+    window.go("policies")
+    page = window.page
+    page.get_by_label("Where").select_option(MONTHS[-1])
+    page.get_by_label("A", exact=True).select_option(label=next(iter(_options(page, "stop -10%, take profit +50%"))))
+    page.get_by_label("B", exact=True).select_option(label=next(iter(_options(page, "stop -20%, take profit +50%"))))
+    window.settle()
+    differing = window.table("Parameters that differ").locator("tbody tr").all_inner_texts()
+    assert [text.split("\t") for text in differing] == [["fixed stop.stop pct", "10%", "20%"]]
+    page.get_by_label("B", exact=True).select_option(label=next(iter(_options(page, "stop -10%, take profit +50%"))))
+    window.settle()
+    assert page.get_by_text("The same parameters.").is_visible()
+    assert window.table("Over the same calls").locator("tbody tr").count() > 8
+
+
+def _options(page, words: str) -> list[str]:  # type: ignore[no-untyped-def]
+    """Labels in the list of policies B that end with these words."""
+    texts = page.get_by_label("B", exact=True).locator("option").all_inner_texts()
+    return [text for text in texts if text.split(". ", 1)[-1] == words]
+
+
+def test_legend_months_and_levels_redraw_in_place(open_window: OpenWindow, page_file: Path) -> None:
+    window = open_window(page_file)
+    page = window.page
+    window.go("caller", MARKUP)
+    card = page.locator(".card", has=page.locator("h2", has_text="Frontier"))
+    before = card.locator(".mark-symbol path").count()
+    card.get_by_role("button", name="combo").click()
+    window.settle()
+    page.wait_for_function(
+        "n => document.querySelectorAll('.card .legend ~ .chart .mark-symbol path').length < n", arg=before
+    )
+    card.get_by_label("Month").select_option(MONTHS[0])
+    window.settle()
+    assert f"Best policies of {MONTHS[0]}" in card.inner_text()
+    window.go("call", "0")
+    page.get_by_label("Levels of").select_option(label="leave after 1 h")
+    window.settle()
+    assert page.locator(".chart .mark-text text").all_text_contents() == ["entry", "entry"]  # its halo and itself
+
+
+def test_dark_follows_the_system_and_the_button(open_window: OpenWindow, page_file: Path) -> None:
+    grounds, inks = [], []
+    window = open_window(page_file, dark=True)
+    window.go("overview")
+    button = window.page.locator("#theme")
+    for _ in range(2):
+        grounds.append(window.page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        inks.append(window.page.locator(".chart .role-axis-label text").first.get_attribute("fill"))
+        button.click()
+        window.settle()
+    assert grounds == ["rgb(18, 21, 25)", "rgb(246, 247, 248)"]
+    assert inks[0] != inks[1]
+    assert button.inner_text() == "Light"  # dark again: the button names what it would do
+    window.page.reload()
+    window.settle()
+    assert window.page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_keyboard_reaches_everything(open_window: OpenWindow, page_file: Path) -> None:
+    window = open_window(page_file)
+    page = window.page
+    window.go("overview")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    reached = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.textContent"))
+    assert {"Calls lab", "Overview", "Callers", "Errors", "Dark"} <= set(reached)
+    page.locator("#nav a", has_text="Callers").focus()
+    page.keyboard.press("Enter")
+    window.settle("#/callers")
+    assert page.evaluate("document.activeElement.tagName") == "H1"
+    assert page.locator("#nav a[aria-current=page]").inner_text() == "Callers"
+    unnamed = "[...document.querySelectorAll('button, select, input, a')].filter(e => !(e.textContent || e.ariaLabel || e.labels?.length)).length"
+    assert page.evaluate(unnamed) == 0
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_run_at_all_is_said_kindly(open_window: OpenWindow, tmp_path: Path, width: int) -> None:
+    home = Settings(home=tmp_path)
+    sync(home.runs_dir, home.catalog_db)
+    window = open_window(
+        write_dashboard(home.catalog_db, home.runs_dir, home.candles_dir, home.dashboard_html), width=width
+    )
+    for section in SECTIONS:
+        window.go(section)
+        assert fits(window)
+        assert "No " in window.page.locator("main").inner_text()
+    window.go("caller", "nobody")
+    assert "No such caller" in window.page.locator("main").inner_text()
+
+
+def test_scripts_have_no_way_to_make_markup() -> None:
+    """Text becomes text nodes: nothing that parses markup or code occurs in the scripts written here."""
+    scripts = list((Path(write_dashboard.__code__.co_filename).parent / "assets").glob("*.js"))
+    assert len(scripts) >= 8
+    for path in scripts:
+        text = path.read_text()
+        for word in (
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "new Function",
+            "DOMParser",
+            "srcdoc",
+        ):
+            assert word not in text, path.name

@@ -1,0 +1,313 @@
+"""A month's run from real stores: who is left out and why, what is counted, what is reused, and what a failure leaves."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from quantbot_pipeline.artifacts.verify import check_run, read_artifact
+from quantbot_pipeline.backtest import MonthResult, RunFailedError, run_month
+from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.market import candles as candle_store
+from quantbot_pipeline.market.candles import ingest_candles, month_file
+from quantbot_pipeline.settings import Settings
+from quantbot_pipeline_tests.builders import (
+    HOUR_MS,
+    Row,
+    call,
+    candle,
+    candles,
+    make_home,
+    ms,
+    small_market,
+    write_parquet,
+)
+
+JAN = "2024-01"
+T = ms("2024-01-10T12:00")  # on the grid; an alert one minute earlier enters here
+STEP = 300_000
+HORIZON_MS = 48 * HOUR_MS
+
+
+def run(settings: Settings, month: str = JAN, **config: Any) -> MonthResult:
+    result = run_month(settings, "path-only", month, BacktestConfig(**config))
+    assert result is not None
+    return result
+
+
+def rows(result: MonthResult, artifact: str) -> list[Row]:
+    return read_artifact(result.run_dir, result.manifest, artifact).to_pylist()
+
+
+def reported(result: MonthResult, phase: str = "coverage") -> list[tuple[str | None, dict[str, Any]]]:
+    """(call_id, details) of every row of a phase in errors.parquet."""
+    found = [row for row in rows(result, "errors") if row["phase"] == phase]
+    assert all(row["level"] == "warning" and row["run_id"] == result.manifest.run_id for row in found)
+    return [(row["call_id"], json.loads(row["details"])) for row in found]
+
+
+def contents(result: MonthResult) -> dict[str, str | None]:
+    """Hashes of values of what a run found out; errors hold the time of the run."""
+    return {name: entry.content_sha256 for name, entry in result.manifest.artifacts.items() if name != "errors"}
+
+
+# --- exclusions -------------------------------------------------------------------------------------------------------
+
+
+def test_every_call_is_included_or_left_out_with_its_reason(tmp_path: Path) -> None:
+    one_hour = T - 60_000 + HOUR_MS  # the last moment at which the entry candle may open, for this alert
+    market = [
+        *candles("full", T, 576),
+        candle("last moment", one_hour - one_hour % STEP + STEP),
+        candle("too late", one_hour - one_hour % STEP + STEP),
+        *candles("before", T - 50 * STEP, 50),
+        *candles("another month", "2023-06-01", 30),
+        *candles("next year", "2025-06-01", 30),
+        candle("invalid only", T, low=-1.0),
+        candle("thin", T), candle("thin", T + STEP),
+    ]  # fmt: skip
+    calls = [call(mint, T - 60_000, call_id=mint) for mint in dict.fromkeys(row["mint"] for row in market)]
+    calls.append(call("no such mint", T - 60_000, call_id="no such mint"))
+    on_time = next(c for c in calls if c["mint"] == "last moment")
+    on_time["alert_ts_ms"] = market[576]["ts_ms"] - HOUR_MS
+    settings = make_home(tmp_path, calls, market)
+    expected = {
+        "too late": "no_entry", "before": "no_entry", "another month": "no_entry", "next year": "no_entry",
+        "invalid only": "no_candles", "no such mint": "no_candles",
+    }  # fmt: skip
+    result = run(settings)
+    assert {i: d["reason"] for i, d in reported(result) if i} == expected
+    assert all(d["mint"] == i for i, d in reported(result) if i)
+    assert sorted(row["call_id"] for row in rows(result, "paths")) == ["full", "last moment", "thin"]
+    dataset = result.manifest.dataset
+    assert (dataset.calls_count, dataset.calls_excluded) == (len(calls), len(expected))
+    assert len(rows(result, "alerts")) == len(calls), "all of them are the run's input"
+    assert any(
+        r["message"] == "no_entry: no valid 5m candle within 60 min after the alert" for r in rows(result, "errors")
+    )
+    # A window that starts after the entry candle can be empty, and one that is too thin can be refused.
+    close = run(settings, entry="close")
+    assert {i: d["reason"] for i, d in reported(close) if i} == expected | {"last moment": "no_window"}
+    covered = run(settings, min_coverage=0.5)
+    assert {i: d["reason"] for i, d in reported(covered) if i} == expected | {
+        "last moment": "low_coverage",
+        "thin": "low_coverage",
+    }
+    assert [row["coverage"] for row in rows(covered, "paths")] == [1.0]
+
+
+def test_rejected_candles_are_counted_where_a_window_would_have_used_them(tmp_path: Path) -> None:
+    def bad(mint: str, ts_ms: int, **change: Any) -> Row:
+        return candle(mint, ts_ms, **{"low": -1.0} | change)
+
+    last = T + HORIZON_MS - STEP
+    good = [row for row in candles("m", T, 576) if row["ts_ms"] not in (T + STEP, T + 2 * STEP, last)]
+    market = [
+        *good, candle("other", T), *candles("feb", "2024-01-31T23:00", 40),
+        bad("m", T - STEP), bad("m", T - 30_000),  # before the earliest entry
+        bad("m", T + STEP), bad("m", T + STEP), bad("m", last), bad("m", T + 1),  # used, twice the same
+        bad("m", T + 2 * STEP, low=1.0, high=0.5), bad("m", T + 3, low=0.9),  # other reasons
+        bad("m", T + HORIZON_MS), bad("m", T + 2 * HORIZON_MS),  # behind the window
+        bad("stranger", T), bad("other", T + STEP),  # no call on that token; no window in this month
+        bad("dead", T), bad("dead", T + HOUR_MS),  # no window: what an entry could have used
+        bad("feb", ms("2024-02-01T00:30")),
+    ]  # fmt: skip
+    calls = [
+        call("m", T - 60_000, call_id="1"), call("m", T + 60_000, call_id="2"), call("dead", T - 60_000, call_id="3"),
+        call("feb", "2024-01-31T23:00", call_id="4"), call("other", "2024-02-10", call_id="5"),
+    ]  # fmt: skip
+    settings = make_home(tmp_path, calls, market)
+    result = run(settings)
+    counts = {
+        (d["mint"], d["reason"]): (d["rows"], d["first_ts_ms"], d["last_ts_ms"])
+        for i, d in reported(result)
+        if i is None
+    }
+    # The second call's window ends five minutes later than the first one's and holds one more of them.
+    assert counts == {
+        ("m", "price"): (5, T + 1, T + HORIZON_MS),
+        ("m", "ohlc_order"): (1, T + 2 * STEP, T + 2 * STEP),
+        ("m", "off_grid"): (1, T + 3, T + 3),
+        ("dead", "price"): (1, T, T),
+        ("feb", "price"): (1, ms("2024-02-01T00:30"), ms("2024-02-01T00:30")),
+    }
+    assert any(row["message"] == "5 candles rejected: price" for row in rows(result, "errors"))
+
+
+# --- months -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_month_without_calls_is_no_run(tmp_path: Path) -> None:
+    settings = make_home(tmp_path, *small_market())
+    assert run_month(settings, "path-only", "2024-03", BacktestConfig()) is None
+    assert (
+        run_month(settings, "path-only", JAN, BacktestConfig(from_ms=ms("2024-01-20"), to_ms=ms("2024-01-21"))) is None
+    )
+    assert not settings.runs_dir.exists()
+
+
+def test_part_of_a_month_is_another_configuration(tmp_path: Path) -> None:
+    settings = make_home(tmp_path, *small_market())
+    whole = run(settings)
+    assert [row["call_id"] for row in rows(whole, "alerts")] == ["a1", "b1", "a2"]
+    part = run(settings, from_ms=ms("2024-01-10T02:00"), to_ms=ms("2024-01-31T23:00"))
+    assert [row["call_id"] for row in rows(part, "alerts")] == ["b1"]
+    dataset = part.manifest.dataset
+    assert (dataset.from_, dataset.to) == ("2024-01-10T02:00:00.000Z", "2024-01-31T22:59:59.999Z")
+    hashes = [
+        r.manifest.parameters["config_hash"]
+        for r in (whole, part, run(settings, from_ms=ms("2023-12-01"), to_ms=ms("2024-02-15")))
+    ]
+    assert hashes[0] == hashes[2] != hashes[1], "bounds that hold the whole month are none"
+    # The window of the last call reaches into February.
+    assert rows(whole, "paths")[2]["observed_ms"] == HORIZON_MS
+
+
+def test_the_same_on_one_thread_and_on_four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candle_store, "ROW_GROUP", 300)
+    market = [row for i in range(24) for row in candles(f"m{i:02}", T - i * STEP, 400)]
+    calls = [call(f"m{i % 24:02}", T + i * HOUR_MS // 2, f"c{i % 3}", call_id=f"{i:03}") for i in range(60)]
+    settings = make_home(tmp_path, calls, market)
+    one = run(settings)
+    four = run(settings.model_copy(update={"threads": 4}))
+    assert pq.read_metadata(month_file(settings.candles_dir, "5m", JAN)).num_row_groups > 10
+    assert contents(one) == contents(four) and one.manifest.dataset.fingerprint == four.manifest.dataset.fingerprint
+    for name in ("alerts", "paths"):
+        drop = ["run_id"] if name == "paths" else []
+        tables = [read_artifact(r.run_dir, r.manifest, name).drop_columns(drop) for r in (one, four)]
+        assert tables[0].equals(tables[1]) and tables[0].num_rows > 50
+
+
+def test_order_and_repetition_of_the_input_do_not_matter(tmp_path: Path) -> None:
+    calls, market = small_market()
+    rng = np.random.default_rng(3)
+
+    def shuffled(items: Sequence[Row]) -> list[Row]:
+        return [items[i] for i in rng.permutation(len(items))]
+
+    straight = make_home(tmp_path / "straight", calls, market)
+    crooked = make_home(tmp_path / "crooked", shuffled([*calls, *calls]), shuffled(market)[: len(market) // 2])
+    ingest_candles([write_parquet(tmp_path / "all.parquet", shuffled([*market, *market]))], crooked.candles_dir, "5m")
+    one, two = run(straight), run(crooked)
+    assert contents(one) == contents(two)
+    assert one.manifest.dataset == two.manifest.dataset
+    assert one.manifest.parameters == two.manifest.parameters
+
+
+# --- reuse ------------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_changed_is_made_again(tmp_path: Path) -> None:
+    calls, market = small_market()
+    settings = make_home(tmp_path, calls, market)
+
+    def again(**config: Any) -> MonthResult:
+        result = run_month(settings, "path-only", JAN, BacktestConfig(**config), only_changed=True)
+        assert result is not None
+        return result
+
+    first = again()
+    assert not first.reused and again() == first._replace(reused=True)
+    assert not again(latency_ms=0).reused, "another configuration"
+    assert again(taker_fee_bps=99).reused, "a cost is no part of what the price did"
+    make_home(tmp_path, [], [candle("new", ms("2024-05-05"))])
+    assert again().reused, "candles of a month that no window reaches"
+    make_home(tmp_path, [call("early", "2024-02-03", call_id="other month")])
+    assert again().reused, "a call of another month"
+    for change in (
+        ([call("early", "2024-01-12", call_id="new")], []),
+        ([], [market[5] | {"close": market[5]["close"] * (1 + 1e-15), "volume": 0.5}]),
+        ([], [candle("early", ms("2024-02-01"))]),
+        ([], [candle("early", ms("2024-01-12"), low=-1.0)]),  # counted among the rejected
+    ):
+        make_home(tmp_path, *change)
+        made = again()
+        assert not made.reused and again().run_dir == made.run_dir
+    # A run that does not keep its promises is not reused, and neither is a failed one.
+    (made.run_dir / "truth/paths.parquet").write_bytes(b"")
+    assert not again().reused
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["page", "footer"])
+def test_a_failure_is_committed_and_reported(tmp_path: Path, damage: str) -> None:
+    settings = make_home(tmp_path, *small_market())
+    path = month_file(settings.candles_dir, "5m", JAN)
+    whole = path.read_bytes()
+    offset = 3000 if damage == "page" else len(whole) - 6
+    path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0x40]) + whole[offset + 1 :])
+    with pytest.raises(
+        RunFailedError, match=r"2024-01: .*candles\.parquet: the candle store is not readable"
+    ) as caught:
+        run(settings)
+    run_dir = caught.value.run_dir
+    assert not (run_dir / "_SUCCESS").exists() and (run_dir / "run.json").exists()
+    manifest = check_run(run_dir)
+    assert (manifest.status, manifest.month) == ("failed", JAN)
+    assert manifest.error is not None and "not readable" in manifest.error
+    assert read_artifact(run_dir, manifest, "alerts").num_rows == 3
+    (error,) = [r for r in read_artifact(run_dir, manifest, "errors").to_pylist() if r["level"] == "error"]
+    assert error["message"] == manifest.error and error["phase"] == "execution"
+    assert "error execution - " in (run_dir / manifest.logs["stderr"]).read_text()
+    report = sync(settings.runs_dir, settings.catalog_db)
+    assert (report.registered, report.quarantined) == (1, 0)
+    # The other month goes on; with the file mended the same command succeeds and does not take the failure for a result.
+    assert run(settings, "2024-02").manifest.status == "completed"
+    path.write_bytes(whole)
+    result = run_month(settings, "path-only", JAN, BacktestConfig(), only_changed=True)
+    assert result is not None and not result.reused and result.manifest.status == "completed"
+
+
+# --- provenance -------------------------------------------------------------------------------------------------------
+
+PROVENANCE = """
+import json, subprocess, sys
+from quantbot_pipeline import backtest
+assert backtest.__file__.startswith(sys.argv[1]), backtest.__file__
+def git(*words):
+    subprocess.run(["git", "-C", sys.argv[1], "-c", "user.name=t", "-c", "user.email=t@t", *words], check=True, capture_output=True)
+def ask():
+    backtest.git_provenance.cache_clear()
+    return backtest.git_provenance()
+found = {"outside": ask()}
+git("init", "-b", "trunk")
+found["untracked"] = ask()
+git("add", "quantbot_pipeline")
+git("commit", "-m", "x")
+found["clean"] = ask()
+with open(backtest.__file__, "a") as f:
+    f.write("# changed")
+found["dirty"] = ask()
+git("checkout", "--force", "--detach")
+found["detached"] = ask()
+print(json.dumps(found))
+"""
+
+
+def test_a_run_knows_the_commit_it_was_made_from(tmp_path: Path) -> None:
+    package = Path(__file__).parents[1] / "quantbot_pipeline"
+    shutil.copytree(package, tmp_path / "quantbot_pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    environment |= {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "GIT_CEILING_DIRECTORIES": "/"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROVENANCE, str(tmp_path)],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["outside"] == found["untracked"] == [None, None, None]
+    commit, *rest = found["clean"]
+    assert len(commit) == 40 and rest == ["trunk", False]
+    assert found["dirty"] == [commit, "trunk", True]
+    assert found["detached"] == [commit, None, False]

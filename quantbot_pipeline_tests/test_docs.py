@@ -1,0 +1,194 @@
+"""The documentation against the code: no column, table, command or setting is missing, links resolve, examples are true."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+import typer
+
+from quantbot_pipeline.artifacts.manifest import RunManifest
+from quantbot_pipeline.artifacts.schemas import ARTIFACTS
+from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.catalog.schema import TABLES
+from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.cli import app
+from quantbot_pipeline.config import make_config
+from quantbot_pipeline.market.calls import ingest_calls
+from quantbot_pipeline.market.candles import ingest_candles
+from quantbot_pipeline.replay.engine import REASONS, STATUSES
+from quantbot_pipeline.search.grid import Grid
+from quantbot_pipeline.search.objective import VIOLATIONS, Constraints
+from quantbot_pipeline.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "data").glob("*.md")])
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def read(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def prose(text: str) -> str:
+    """A page without its code blocks."""
+    return FENCE.sub("", text)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return [body for found, body in FENCE.findall(text) if found == language]
+
+
+def section(text: str, heading: str) -> str:
+    """What stands below a heading, up to the next one of any level."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", prose(text), re.MULTILINE | re.DOTALL)
+    assert found, f"no section {heading!r}"
+    return found.group(1)
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of the rows of all tables in a text, without the lines of headings."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rules = [i for i, row in enumerate(cells) if set("".join(row)) <= set("-: ")]
+    return [row for i, row in enumerate(cells) if i not in rules and i + 1 not in rules]
+
+
+def names(cell: str) -> list[str]:
+    """The words in backticks of a cell."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+@pytest.mark.parametrize("artifact_type", ARTIFACTS)
+def test_artifact_columns(artifact_type: str) -> None:
+    told = [(*names(row[0]), row[1], row[2]) for row in rows(section(read("artifacts.md"), artifact_type))]
+    schema = ARTIFACTS[artifact_type][1]
+    assert told == [(field.name, str(field.type), "yes" if field.nullable else "no") for field in schema]
+    assert ARTIFACTS[artifact_type][0].split("/")[-1] in read("artifacts.md")
+
+
+def test_catalog_tables() -> None:
+    with duckdb.connect() as con:
+        con.execute(TABLES)
+        found = con.execute(
+            "SELECT table_name, column_name, data_type FROM duckdb_columns() "
+            "WHERE NOT internal AND table_name IN (SELECT table_name FROM duckdb_tables()) ORDER BY ALL"
+        ).fetchall()
+    told = [
+        (table, column, row[1])
+        for table in sorted({table for table, _, _ in found})
+        for row in rows(section(read("artifacts.md"), table))
+        for column in names(row[0])
+    ]
+    assert sorted(told) == found
+
+
+def test_catalog_views() -> None:
+    assert {"latest_runs", *ARTIFACTS} <= set(names(section(read("artifacts.md"), "Views")))
+
+
+def test_manifest_keys() -> None:
+    told = {key for row in rows(section(read("artifacts.md"), "run.json")) for key in names(row[0])}
+    assert told == set(RunManifest.model_fields)
+
+
+def commands(group: object, path: str = "quantbot") -> Iterator[str]:
+    for name, command in sorted(getattr(group, "commands", {}).items()):
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}"
+
+
+def test_commands() -> None:
+    told = {name for row in rows(section(read("operations.md"), "Commands")) for name in names(row[0])}
+    assert told == set(commands(typer.main.get_command(app)))
+
+
+def test_settings() -> None:
+    told = {name: row[1] for row in rows(section(read("operations.md"), "Settings")) for name in names(row[0])}
+    fields = Settings.model_fields
+    assert told.keys() - {"DAGSTER_HOME"} == {f"QUANTBOT_{name.upper()}" for name in fields}
+    for name, field in fields.items():
+        if isinstance(field.default, str | float):
+            shown = field.default if isinstance(field.default, str) else f"{field.default:g}"
+            assert names(told[f"QUANTBOT_{name.upper()}"]) == [shown]
+
+
+def test_search_options() -> None:
+    page = read("search.md")
+    assert [names(row[0])[0] for row in rows(section(page, "Grid"))] == list(Grid.model_fields)
+    assert [names(row[0])[0] for row in rows(section(page, "Constraints"))] == list(Constraints.model_fields)
+
+
+def test_reasons() -> None:
+    page = read("semantics.md")
+    assert {*REASONS, *STATUSES[1:], *VIOLATIONS} <= set(names(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_resolve(page: Path) -> None:
+    broken = []
+    for target in LINK.findall(prose(page.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+    assert not broken
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_sql_examples_run(tmp_path: Path) -> None:
+    """On an empty catalog, read-only, with plain DuckDB: what is checked is that names and syntax are right."""
+    (tmp_path / "runs").mkdir()
+    sync(tmp_path / "runs", tmp_path / "catalog.duckdb")
+    queries = [query for page in PAGES for query in blocks(page.read_text(encoding="utf-8"), "sql")]
+    assert len(queries) >= 5
+    with duckdb.connect(str(tmp_path / "catalog.duckdb"), read_only=True) as con:
+        for query in queries:
+            con.execute(query).fetchall()
+
+
+def test_worked_example(tmp_path: Path) -> None:
+    """The table of semantics.md is what the engine makes of the files of semantics.md."""
+    page = read("semantics.md")
+    (calls, candles), (policies,) = blocks(page, "csv"), blocks(page, "json")
+    (tmp_path / "calls.csv").write_text(calls)
+    (tmp_path / "candles.csv").write_text(candles)
+    settings = Settings(home=tmp_path, calls_db=None)
+    ingest_calls([tmp_path / "calls.csv"], settings.alerts_db)
+    ingest_candles([tmp_path / "candles.csv"], settings.candles_dir, "5m")
+    config = make_config({"policies": json.loads(policies), "horizon_ms": 1_800_000, "both_orders": True})
+    result = run_month(settings, "policy", "2024-01", config)
+    assert result is not None
+    trades = pq.read_table(result.run_dir / "policy/trades.parquet").to_pylist()
+    told = section(page, "A worked example")
+    header, *lines = [line for line in told.splitlines() if line.startswith("|")]
+    columns = [cell.strip() for cell in header.strip("|").split("|")]
+    assert len(lines) == 1 + len(trades)
+    for row, trade in zip(rows(told), trades, strict=True):
+        for column, cell in zip(columns, row, strict=True):
+            assert cell.strip("`") == shown(column, trade)
+
+
+def shown(column: str, trade: dict[str, object]) -> str:
+    """A value of a trade as the table of the worked example writes it."""
+    if column == "exit":
+        seconds = int(str(trade["exit_ts_ms"])) // 1000 % 86_400
+        return f"{seconds // 3600:02d}:{seconds % 3600 // 60:02d}"
+    value = trade[column]
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
