@@ -14,7 +14,7 @@ ui: $(STAMP)
 
 test: $(STAMP)
 	$(MAKE) lint
-	$(BIN)/dagster definitions validate -m quantbot_pipeline.definitions --log-level error
+	$(BIN)/python -W error::DeprecationWarning:quantbot_pipeline -c 'import dagster as dg; from quantbot_pipeline.definitions import defs; dg.Definitions.validate_loadable(defs)'
 	$(BIN)/python -m pytest -n auto
 
 lint: $(STAMP)

@@ -131,10 +131,8 @@ class Publication:
             if set("?\\") & set(str(self.target.absolute())):  # it would write its log into another folder
                 raise InputError(f"{self.target}: DuckDB takes no ? and no backslash in a path; choose another folder")
             if self._copy and self.target.exists():
-                if _wal(self.target).exists():
-                    _open_for_writing(
-                        self.target
-                    ).close()  # replays it: plain DuckDB was killed here, and a copy would lose it
+                if _wal(self.target).exists():  # plain DuckDB was killed here; a copy would lose what it wrote
+                    _open_for_writing(self.target).close()
                 shutil.copyfile(self.target, self._private)
             self._con = _open_for_writing(self._private, self.target)
             self._con.execute("SET TimeZone = 'UTC'")

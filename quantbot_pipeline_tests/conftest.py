@@ -32,8 +32,18 @@ def home(lab_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return folder
 
 
+@pytest.fixture(scope="session")
+def warm_engine() -> None:
+    """Compiled or loaded before a command runs, so that no command has to say that it waits for it."""
+    from quantbot_pipeline.replay.engine import warm_up
+
+    warm_up()
+
+
 @pytest.fixture
-def quantbot(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Quantbot:
+def quantbot(
+    home: Path, warm_engine: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Quantbot:
     """`quantbot ARGUMENTS…` in this process, on the fresh home: the same code as the entry point, without its start-up."""
     from quantbot_pipeline.cli import main
 

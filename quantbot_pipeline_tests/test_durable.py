@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from quantbot_pipeline.durable import locked, published_duckdb, replace, sha256_file, write_bytes
+from quantbot_pipeline.durable import locked, published_duckdb, replace, replacing, sha256_file, write_bytes
 from quantbot_pipeline.errors import IntegrityError, StoreError
 
 
@@ -41,6 +41,19 @@ def test_files_are_written_once_and_replaced_whole(tmp_path: Path) -> None:
         assert reader.read() == b"one", "whoever has the old file open keeps it"
     assert (first.read_bytes(), second.exists()) == (b"two", False)
     assert sha256_file(first) == hashlib.sha256(b"two").hexdigest()
+
+
+def test_a_replacement_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    for content in ("one", "two"):
+        with replacing(target) as temporary:
+            temporary.write_text(content)
+            assert target.exists() == (content == "two")
+    for error in (OSError, KeyboardInterrupt):
+        with pytest.raises(error), replacing(target) as temporary:
+            temporary.write_text("three")
+            raise error
+    assert names(tmp_path) == ["x"] and target.read_text() == "two"
 
 
 HOLDER = """

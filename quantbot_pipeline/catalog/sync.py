@@ -205,6 +205,14 @@ def _apply(publication: Publication, base: Path, known: _State | None, found: _F
         """SELECT artifact_type, artifact_path FROM backtest_artifacts_catalog
            JOIN backtest_runs_catalog USING (run_id) WHERE status = 'completed'"""
     ).fetchall()
+    # A file that went missing after its run was cataloged must not take the views of all others with it.
+    missing = [path for _, path in files if not (base / path).is_file()]
+    files = [(artifact, path) for artifact, path in files if path not in set(missing)]
+    known_missing = [
+        {"path": p, "reason": f"{p}: missing, though its run is cataloged", "detected_at": now} for p in missing
+    ]
+    con.execute("DELETE FROM quarantine WHERE path IN (SELECT unnest(?::VARCHAR[]))", [missing])
+    _insert(con, "quarantine", known_missing)
     create_views(con, base, files)
     con.execute("COMMIT")
     publication.changed = report.published = True

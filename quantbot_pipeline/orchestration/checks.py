@@ -289,17 +289,13 @@ def _by_month(
     asset_key: dg.AssetKey | None = None,
 ) -> dg.AssetCheckResult:
     """A result over months: the numbers as a table, and `failed_months`, by which an alert knows what is over."""
-    listed = [f"{month}: {'; '.join(faults[month][:3])}" for month in sorted(faults)]
     over = f"{months[0]} to {months[-1]}" if len(months) > 1 else "".join(months)
+    passed = f"{over}: {good}" if months else "nothing to check: no month with calls"
     return dg.AssetCheckResult(
         asset_key=asset_key,
         passed=not faults,
         severity=severity,
-        description=". ".join(listed[:5]) + (f" (and {len(listed) - 5} more months)" if len(listed) > 5 else "")
-        if faults
-        else f"{over}: {good}"
-        if months
-        else "nothing to check: no month with calls",
+        description=_list(faults) or passed,
         metadata={
             "months": dg.MetadataValue.json(months),
             "failed_months": dg.MetadataValue.json({month: list(texts) for month, texts in faults.items()}),
@@ -307,6 +303,13 @@ def _by_month(
             **_table("by_month", rows),
         },
     )
+
+
+def _list(faults: Mapping[str, list[str]], limit: int = 5) -> str:
+    """The first months with their first faults; empty without any."""
+    listed = [f"{month}: {'; '.join(faults[month][:3])}" for month in sorted(faults)]
+    more = f" (and {len(listed) - limit} more months)" if len(listed) > limit else ""
+    return ". ".join(listed[:limit]) + more
 
 
 def _table(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -64,6 +64,11 @@ jobs += [
         "ingest_inbox", dg.AssetSelection.assets(["inputs", "inbox"]), description="Ingest the files of data/inbox/."
     ),
     dg.define_asset_job(
+        "write_dashboard",
+        dg.AssetSelection.assets(["reports", "dashboard"]),
+        description="Render the catalog into the dashboard file.",
+    ),
+    dg.define_asset_job(
         "catalog_sync", dg.AssetSelection.assets(["catalog", "runs"]), description="Register committed runs."
     ),
 ]

@@ -72,3 +72,14 @@ def catalog_every_five_minutes(context: dg.ScheduleEvaluationContext, lab: Lab) 
     if not sync_is_due(lab):
         return dg.SkipReason("every committed run is in the catalog")
     return dg.RunRequest(run_key=f"catalog-{_tick(context).isoformat()}")
+
+
+# After the day's work: the open month's run is done long before, and its runs are cataloged within minutes.
+dashboard_daily = dg.ScheduleDefinition(
+    name="dashboard_daily",
+    cron_schedule="30 4 * * *",
+    job_name="write_dashboard",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Write the dashboard anew every day at 04:30 UTC, after the day's runs are cataloged.",
+)

@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 import duckdb
 import pytest
 
+from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog import sync as module
 from quantbot_pipeline.catalog.memo import is_due, month_signatures, write_memo
 from quantbot_pipeline.catalog.sync import SyncReport, sync
+from quantbot_pipeline.config import make_config
 from quantbot_pipeline.durable import locked
 from quantbot_pipeline.errors import InputError, StoreError
+from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.builders import artifact_rows, commit_run
 
 # {table: what differs between two catalogs of the same runs}
@@ -388,3 +391,21 @@ def test_writers_wait_for_each_other(lab: Lab) -> None:
         reports = list(pool.map(lambda _: lab.sync(), range(4)))
     assert sorted(r.registered for r in reports) == [0, 0, 0, 3]
     assert {r.runs for r in reports} == {3}
+
+
+def test_a_missing_file_of_a_cataloged_run_costs_only_its_own_view(home: Path) -> None:
+    """The next sync lists it in quarantine; the catalog stays, and the other runs answer."""
+    settings = Settings(home=home)
+    first = run_month(settings, "path-only", "2024-01", make_config({}))
+    assert first is not None
+    sync(settings.runs_dir, settings.catalog_db)
+    (first.run_dir / "truth/paths.parquet").unlink()
+    second = run_month(settings, "path-only", "2024-01", make_config({}))
+    assert second is not None
+    report = sync(settings.runs_dir, settings.catalog_db)
+    assert report.set_aside is None
+    with duckdb.connect(str(settings.catalog_db), read_only=True) as con:
+        assert con.execute("SELECT DISTINCT run_id FROM paths").fetchall() == [(second.manifest.run_id,)]
+        reasons = [r for (r,) in con.execute("SELECT reason FROM quarantine").fetchall()]
+    assert len(reasons) == 1
+    assert "truth/paths.parquet: missing" in reasons[0]

@@ -28,9 +28,12 @@ def page_file(market: Settings) -> Path:
     return write_dashboard(market.catalog_db, market.runs_dir, market.candles_dir, market.dashboard_html)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium; tests that need it are skipped where it is not installed."""
+    """Debian's Chromium; tests that need it are skipped where it is not installed.
+
+    For one module: while it is open an event loop runs in this thread, which other modules' tests (Dagster) must not meet.
+    """
     executable = shutil.which("chromium") or shutil.which("chromium-browser")
     if executable is None:
         pytest.skip("Chromium is not installed, so nobody looked at the dashboard: apt-get install chromium")

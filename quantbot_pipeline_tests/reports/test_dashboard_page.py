@@ -159,7 +159,10 @@ def test_legend_months_and_levels_redraw_in_place(open_window: OpenWindow, page_
     window.go("call", "0")
     page.get_by_label("Levels of").select_option(label="leave after 1 h")
     window.settle()
-    assert page.locator(".chart .mark-text text").all_text_contents() == ["entry", "entry"]  # its halo and itself
+    assert page.locator(".chart .mark-text.role-mark text").all_text_contents() == [
+        "entry",
+        "entry",
+    ]  # its halo and itself
 
 
 def test_dark_follows_the_system_and_the_button(open_window: OpenWindow, page_file: Path) -> None:
