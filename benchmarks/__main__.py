@@ -8,14 +8,10 @@ import sys
 import time
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 
 SECTIONS = {
     "sub_grid": "the engine, plain loops and vectorbt on 15 stops x 12 take profits",
     "engine": "500 mixed policies, and the aggregation of their outcomes",
-    "end_to_end": "Parquet in, trades and frontier out, against decoding alone",
-    "coarse_candles": "5m results against 1m results of the same calls",
-    "cold_start": "the first compilation, and starts from the cache",
 }
 
 
@@ -27,22 +23,19 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=10_000, help="calls of the big runs (10000)")
     parser.add_argument("--candles-per-call", dest="candles", type=int, default=2_880, help="window length (2880)")
     parser.add_argument("--policies", type=int, default=500, help="policies of the search (500)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of the end-to-end runs (cores)")
-    parser.add_argument("--candles-dir", type=Path, help="coarse_candles: 1m candle files instead of a generated market")
-    parser.add_argument("--calls-file", type=Path, help="coarse_candles: the calls on them")
     parser.add_argument("--inline", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     unknown = [name for name in options.sections if name not in SECTIONS]
     if unknown:
         parser.error(f"no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
-    if (options.candles_dir is None) != (options.calls_file is None):
-        parser.error("--candles-dir and --calls-file belong together")
     if options.inline:
         import_module(f"benchmarks.{options.sections[0]}").run(options)
         return 0
     start = time.monotonic()
     packages = ", ".join(f"{name} {version(name)}" for name in ("numba", "numpy", "pyarrow"))
-    print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {packages}; CPU seconds, medians of {options.repeats}")
+    print(
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, {packages}; CPU seconds, medians of {options.repeats}"
+    )
     given = [argument for argument in sys.argv[1:] if argument not in options.sections]
     failed = [
         name

@@ -23,7 +23,12 @@ STOPS = tuple(round(0.02 * k, 2) for k in range(1, 16))
 TAKES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 TRAILS = tuple(round(0.03 * k, 2) for k in range(1, 11))
 RULES = engine.Rules(interval_ms=MINUTE_MS, entry_close=True)
-PER_ENGINE = {"engine": 1000, "numba loop": 50, "Python loop": 4, "vectorbt": 20}  # calls of a run: it should take well over 1 ms
+PER_ENGINE = {
+    "engine": 1000,
+    "numba loop": 50,
+    "Python loop": 4,
+    "vectorbt": 20,
+}  # calls of a run: it should take well over 1 ms
 
 
 class Timed(NamedTuple):
@@ -125,7 +130,9 @@ def _python(market: Market, stops: npt.NDArray[np.float64], takes: npt.NDArray[n
 
     def work() -> None:
         for columns, p0 in plain:
-            loops.python_loop(*columns, p0, stops.tolist(), takes.tolist(), _censored(market), loops.no_exits(len(stops)))
+            loops.python_loop(
+                *columns, p0, stops.tolist(), takes.tolist(), _censored(market), loops.no_exits(len(stops))
+            )
 
     return work
 
@@ -190,7 +197,7 @@ class _Vectorbt(NamedTuple):
             from vectorbt._engine import is_rust_available
             from vectorbt.portfolio import dispatch
         except ImportError as e:
-            print(f"vectorbt is left out: {e}; install it with: pip install -c constraints.txt -e '.[bench]'")
+            print(f"vectorbt is left out: {e}; install it beside to compare")
             return None
         return cls(vectorbt, dispatch, ["rust", "numba"] if is_rust_available() else ["numba"])
 

@@ -116,7 +116,7 @@ def test_rejected_candles_are_counted_where_a_window_would_have_used_them(tmp_pa
         bad("m", T - STEP), bad("m", T - 30_000),  # before the earliest entry
         bad("m", T + STEP), bad("m", T + STEP), bad("m", last), bad("m", T + 1),  # used, twice the same
         bad("m", T + 2 * STEP, low=1.0, high=0.5), bad("m", T + 3, low=0.9),  # other reasons
-        bad("m", T + HORIZON_MS), bad("m", T + 2 * HORIZON_MS),  # behind the window
+        bad("m", T + HORIZON_MS), bad("m", T + 3 * STEP + HORIZON_MS),  # in the second call's window; behind it
         bad("stranger", T), bad("other", T + STEP),  # no call on that token; no window in this month
         bad("dead", T), bad("dead", T + HOUR_MS),  # no window: what an entry could have used
         bad("feb", ms("2024-02-01T00:30")),
@@ -132,7 +132,7 @@ def test_rejected_candles_are_counted_where_a_window_would_have_used_them(tmp_pa
         for i, d in reported(result)
         if i is None
     }
-    # The second call's window ends five minutes later than the first one's and holds one more of them.
+    # The second call enters with the next valid candle, three later, and so its window ends three candles later.
     assert counts == {
         ("m", "price"): (5, T + 1, T + HORIZON_MS),
         ("m", "ohlc_order"): (1, T + 2 * STEP, T + 2 * STEP),

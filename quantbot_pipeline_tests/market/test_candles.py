@@ -212,6 +212,8 @@ CASES: list[tuple[dict[str, Any], str | None]] = [
     ({"high": 0.99}, "ohlc_order"),
     ({"low": 1.01}, "ohlc_order"),
     ({"open": 1.11}, "ohlc_order"),
+    ({"open": 0.89}, "ohlc_order"),
+    ({"close": 1.11}, "ohlc_order"),
     ({"close": 0.89}, "ohlc_order"),
     ({"high": 0.9, "low": 1.1}, "ohlc_order"),
     ({"volume": -1.0}, "volume"),
@@ -277,10 +279,12 @@ def test_of_valid_duplicates_the_last_stays(store: Path) -> None:
 
 
 def test_files_are_merged_in_byte_order_of_their_path(tmp_path: Path, store: Path) -> None:
-    for price, name in enumerate(["B.csv", "a.csv", "é.csv"], start=1):
-        write_csv(tmp_path / "in" / name, [candle("m", JAN_1, *[float(price)] * 4)])
+    # Capitals before small letters, and é last of all, whatever a locale thinks of it.
+    names = {"Z.csv": "m", "a.csv": "m", "f.csv": "n", "é.csv": "n"}
+    for price, (name, mint) in enumerate(names.items(), start=1):
+        write_csv(tmp_path / "in" / name, [candle(mint, JAN_1, *[float(price)] * 4)])
     ingest_candles([tmp_path / "in" / "é.csv", tmp_path / "in"], store, "5m")
-    assert [row["open"] for row in stored(store)] == [3.0], "é sorts last in bytes, whatever the locale"
+    assert [(row["mint"], row["open"]) for row in stored(store)] == [("m", 2.0), ("n", 4.0)]
 
 
 def test_the_same_again_rewrites_nothing(store: Path) -> None:

@@ -164,6 +164,23 @@ def test_a_policy_counts_once_a_month_however_often_it_was_replayed(market: Sett
     assert overall[at]["configurations"] == 2
 
 
+def test_a_policy_of_a_later_version_goes_by_its_name(tmp_path: Path) -> None:
+    home = Settings(home=tmp_path)
+    tables = {
+        "alerts": artifact_rows("alerts", 1),
+        "summary": artifact_rows("summary", 1, policy_id=["magic_1"], policy_params=['{"kind":"magic"}']),
+        "trades": artifact_rows("trades", 1, policy_id=["magic_1"]),
+        "paths": artifact_rows("paths", 1, interval=["5m"]),
+    }
+    tables["trades"] = tables["trades"].set_column(1, "call_id", tables["paths"]["call_id"])
+    commit_run(home.runs_dir, tables=tables, run_type="full")
+    sync(home.runs_dir, home.catalog_db)
+    data = collect(home.catalog_db, home.runs_dir, home.candles_dir)
+    assert rows_of(data["policy"]) == [{"policy_id": "magic_1", "params": None, "kind": "unknown", "words": "magic_1"}]
+    assert data["calls"][0]["levels"] == {0: []}
+    assert rows_of(data["policies"]["overall"])[0]["trades_count"] == 1
+
+
 def test_quality_and_errors_are_what_the_runs_reported(data: dict[str, Any], market: Settings) -> None:
     quality = data["overview"]["quality"]
     assert rows_of(quality["excluded"]) == [{"reason": "no_candles", "count": len(MONTHS)}]

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 from quantbot_pipeline.market.candles import INTERVALS_MS, month_file
 from quantbot_pipeline.months import month_of, month_range
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns
-from quantbot_pipeline.reports.dashboard.policies import PolicyKey
-from quantbot_pipeline.reports.describe import price_levels
+from quantbot_pipeline.reports.dashboard.policies import PolicyKey, levels_of
 
 EACH = 8  # best and worst calls
 MAX_CANDLES = 200  # per chart: neighbours are merged beyond that
@@ -48,8 +47,7 @@ def calls_section(
         row["trades"] = _trades(con, row["call_id"])
         row["candles"] = drawn
         for policy in row["trades"]["policy"]:
-            params = policies.values[policy][1]
-            levels.setdefault(policy, price_levels(params) if params else [])
+            levels.setdefault(policy, levels_of(policies.values[policy]))
         row["levels"] = {policy: levels[policy] for policy in row["trades"]["policy"]}
     return rows
 

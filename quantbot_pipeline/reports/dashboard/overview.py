@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from quantbot_pipeline.artifacts.manifest import read_manifest
+from quantbot_pipeline.artifacts.manifest import RunManifest, read_manifest
 from quantbot_pipeline.catalog.query import latest_runs_with, newest_runs_with, quarantined, reading
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, of_rows
@@ -59,9 +59,11 @@ def errors(catalog: Path, base: Path, callers: Index[str]) -> dict[str, Any]:
     }
 
 
-def _kind(manifest: Any) -> str:
-    default = "grid-search" if manifest.run_type == "optimization" else manifest.run_type
-    return manifest.parameters.get("strategy_id", default) if manifest.run_type == "optimization" else default
+def _kind(manifest: RunManifest) -> str:
+    """As KIND, for a manifest."""
+    if manifest.run_type != "optimization":
+        return manifest.run_type
+    return manifest.parameters.get("strategy_id", "grid-search")
 
 
 def _quality_runs(catalog: Path) -> list[str]:

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from quantbot_pipeline.catalog.query import latest_runs_with
-from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, histogram
-from quantbot_pipeline.reports.describe import describe, kind_of
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, histogram, of_rows
+from quantbot_pipeline.reports.describe import describe, kind_of, price_levels
 from quantbot_pipeline.reports.newest import read_each
 
 PolicyKey = tuple[str, str | None]  # (policy_id, policy_params): a name given by hand may stand for two policies
@@ -53,6 +54,8 @@ def load_replayed(
         known = {policy for policy, _ in claimed}
         mine = {}
         for key in keys:
+            if key[0] is None:
+                continue
             policy = policies.of(key)
             if (policy, manifest.month) not in claimed and (policy in known or len(known) < MAX_POLICIES):
                 mine[key[0]] = policy
@@ -100,10 +103,20 @@ def replayed_section(con: duckdb.DuckDBPyConnection, settings: set[tuple[int, st
 
 def policy_columns(policies: Index[PolicyKey]) -> Columns:
     """Every policy that the page mentions: id, parameters, kind, and words."""
-    known = [(policy_id, params if params else None) for policy_id, params in policies.values]
-    return {
-        "policy_id": [policy_id for policy_id, _ in known],
-        "params": [None if params is None else json.loads(params) for _, params in known],
-        "kind": ["unknown" if params is None else kind_of(params) for _, params in known],
-        "words": [policy_id if params is None else describe(params) for policy_id, params in known],
-    }
+    return of_rows([_described(key) for key in policies.values], ("policy_id", "params", "kind", "words"))
+
+
+def _described(key: PolicyKey) -> dict[str, Any]:
+    """A policy without parameters, or of a kind that a later version introduced, goes by its name."""
+    policy_id, params = key
+    try:
+        kind, words = (kind_of(params), describe(params)) if params else ("unknown", policy_id)
+    except InputError:
+        return {"policy_id": policy_id, "params": None, "kind": "unknown", "words": policy_id}
+    return {"policy_id": policy_id, "params": json.loads(params) if params else None, "kind": kind, "words": words}
+
+
+def levels_of(key: PolicyKey) -> list[tuple[str, float]]:
+    """The price levels of a policy as `describe.price_levels`; none for one that goes by its name."""
+    described = _described(key)
+    return [] if described["params"] is None else price_levels(str(key[1]))

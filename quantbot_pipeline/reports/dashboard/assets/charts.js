@@ -72,7 +72,7 @@ function theme(narrow) {
   const soft = colour('soft');
   return {
     background: 'transparent', font, autosize: { type: 'fit', contains: 'padding' },
-    axis: { labelColor: soft, titleColor: soft, gridColor: colour('grid'), domainColor: colour('edge'), tickColor: colour('edge'), labelFontSize: 12, titleFontSize: 12, titleFontWeight: 'normal', labelLimit: 160 },
+    axis: { labelColor: soft, titleColor: soft, gridColor: colour('grid'), domainColor: colour('edge'), tickColor: colour('edge'), labelFontSize: 12, labelSeparation: 8, titleFontSize: 12, titleFontWeight: 'normal', labelLimit: 160 },
     legend: { labelColor: colour('ink'), titleColor: soft, labelFontSize: 12, columns: narrow ? 2 : 5, labelLimit: narrow ? 104 : 200, symbolStrokeWidth: 2 },
     view: { stroke: null },
   };

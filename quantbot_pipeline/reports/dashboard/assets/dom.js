@@ -59,7 +59,9 @@ function callerName(caller) {
 function callerLink(caller) {
   const name = callerName(caller);
   if (caller === ALL) return el('span', { class: 'name' }, name);
-  return el('a', { class: 'name', title: name.slice(0, 300), href: '#/caller/' + encodeURIComponent(name) }, name.slice(0, 300));
+  const shown = name.slice(0, 300);
+  const parts = shown.split(/(?<=[:_\-./])/).map((part, i) => [i > 0 && el('wbr'), part]); // where it may break on a phone
+  return el('a', { class: 'name', title: shown, href: '#/caller/' + encodeURIComponent(name) }, parts);
 }
 
 function policyOf(position) {
