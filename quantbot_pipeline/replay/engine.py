@@ -169,52 +169,71 @@ def warm_up() -> None:
 
 
 _kernel = numba.njit(nogil=True, cache=True, error_model="numpy")
-# min and max are exact under these two flags, as valid prices are finite and positive; they let LLVM vectorize.
-_extreme = numba.njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
 
 
-@_extreme
-def _block_max(values, start, stop):
-    top = values[start]
-    for j in range(start + 1, stop):
-        top = values[j] if values[j] > top else top
-    return top
+class _Events(NamedTuple):
+    """What can end a position in the call at hand, one entry per event slot of `CompiledPolicies`.
+
+    at: index of the candle, NEVER if none. top, bottom: highest high and lowest low (or entry price) before that candle.
+    px, ts, mae_bps, reason: the exit of a policy that has no other event in that candle.
+    """
+
+    at: npt.NDArray[np.int32]
+    top: npt.NDArray[np.float64]
+    bottom: npt.NDArray[np.float64]
+    px: npt.NDArray[np.float64]
+    ts: npt.NDArray[np.int64]
+    mae_bps: npt.NDArray[np.float64]
+    reason: npt.NDArray[np.uint8]
 
 
-@_extreme
-def _block_min(values, start, stop):
-    bottom = values[start]
-    for j in range(start + 1, stop):
-        bottom = values[j] if values[j] < bottom else bottom
-    return bottom
+class _Blocks(NamedTuple):
+    """Extremes of a window by blocks of candles: highest high and lowest low (or entry price) before block b, and its own low.
+
+    `*_bits` are the same memory as integers: positive doubles are ordered as their bits are, and integers vectorize.
+    """
+
+    top: npt.NDArray[np.float64]
+    bottom: npt.NDArray[np.float64]
+    low: npt.NDArray[np.float64]
+    top_bits: npt.NDArray[np.int64]
+    bottom_bits: npt.NDArray[np.int64]
+    low_bits: npt.NDArray[np.int64]
 
 
-@_kernel
-def _first_at_or_after(ts, lo, hi, when):
-    """Index of the first candle in [lo, hi) with ts >= when; hi if none."""
-    while lo < hi:
-        mid = (lo + hi) >> 1
-        if ts[mid] < when:
-            lo = mid + 1
-        else:
-            hi = mid
-    return lo
+class _Unsettled(NamedTuple):
+    """Policies whose last candle must be replayed step by step, and an event of theirs in it."""
+
+    policy: npt.NDArray[np.int32]
+    event: npt.NDArray[np.int32]
+
+
+class _Window(NamedTuple):
+    """The candles of one window and what holds for all its policies."""
+
+    ts: npt.NDArray[np.int64]
+    open: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+    low: npt.NDArray[np.float64]
+    close: npt.NDArray[np.float64]
+    p0: float
+    entry_ts: int
+    censored: bool
 
 
 @_kernel
 def _replay_calls(candles, alert_ts, lo, hi, rows, rules, policies, truth, outcomes):
-    n_down, n_up, n_hold, n_pair = len(policies.down), len(policies.up), len(policies.hold), len(policies.pair_up)
-    # Events: the candle index, and the minimum low and maximum high (and entry price) before it.
-    down_at, down_min, down_max = np.empty(n_down, np.int32), np.empty(n_down), np.empty(n_down)
-    up_at, up_min, up_max = np.empty(n_up, np.int32), np.empty(n_up), np.empty(n_up)
-    hold_at, hold_min, hold_max = np.empty(n_hold, np.int32), np.empty(n_hold), np.empty(n_hold)
-    pair_at, pair_min, pair_max = np.empty(n_pair, np.int32), np.empty(n_pair), np.empty(n_pair)
-    up_fill = np.empty(n_up)
-    down_px, up_px = np.empty(n_down), np.empty(n_up)
-    room = 128
-    max_before, min_before, block_low = np.empty(room + 1), np.empty(room + 1), np.empty(room + 1)
+    n_down, n_up = len(policies.down), len(policies.up)
+    slots = n_down + n_up + len(policies.hold) + len(policies.pair_keep) + 1
+    events = _Events(
+        np.empty(slots, np.int32), np.empty(slots), np.empty(slots), np.empty(slots), np.empty(slots, np.int64),
+        np.empty(slots), np.empty(slots, np.uint8),
+    )  # fmt: skip
+    # Levels in the order of their event slots: stops, then multiples; the other slots have none.
+    level = np.empty(n_down + n_up)
+    unsettled = _Unsettled(np.empty(len(policies.stop), np.int32), np.empty(len(policies.stop), np.int32))
+    blocks = _room(128)
     units = rules.horizon_ms // rules.interval_ms
-    slip = 1 - rules.stop_slippage_bps / 10_000
 
     for k in range(len(alert_ts)):
         row = rows[k]
@@ -228,194 +247,29 @@ def _replay_calls(candles, alert_ts, lo, hi, rows, rules, policies, truth, outco
             truth.candles[row] = end - first
         if status != INCLUDED:
             continue
-        ts, open_, high, low, close = (
-            candles.ts[first:end],
-            candles.open[first:end],
-            candles.high[first:end],
-            candles.low[first:end],
-            candles.close[first:end],
-        )
-        n = end - first
-        observed = ts[n - 1] + rules.interval_ms - entry_ts
+        observed = candles.ts[end - 1] + rules.interval_ms - entry_ts
         censored = observed < rules.horizon_ms - rules.interval_ms
-
-        # 1. One streaming pass: block extremes, running extremes, and the first touch of every level.
-        blocks = (n + BLOCK - 1) // BLOCK
-        if blocks > room:
-            room = blocks
-            max_before, min_before, block_low = np.empty(room + 1), np.empty(room + 1), np.empty(room + 1)
-        for d in range(n_down):
-            down_at[d] = NEVER
-            down_px[d] = p0 * policies.down[d]
-        for u in range(n_up):
-            up_at[u] = NEVER
-            up_px[u] = p0 * policies.up[u]
-        running_max, running_min = p0, p0
-        next_down, next_up = 0, 0
-        peak_block = -1
-        for b in range(blocks):
-            start, stop = b * BLOCK, min((b + 1) * BLOCK, n)
-            top, bottom = _block_max(high, start, stop), _block_min(low, start, stop)
-            max_before[b], min_before[b], block_low[b] = running_max, running_min, bottom
-            if bottom <= down_px[next_down] or top >= up_px[next_up]:
-                m_high, m_low = running_max, running_min
-                for j in range(start, stop):
-                    while low[j] <= down_px[next_down]:
-                        down_at[next_down], down_min[next_down], down_max[next_down] = j, m_low, m_high
-                        next_down += 1
-                    while high[j] >= up_px[next_up]:
-                        up_at[next_up], up_min[next_up], up_max[next_up] = j, m_low, m_high
-                        up_fill[next_up] = open_[j] if open_[j] >= up_px[next_up] else up_px[next_up]
-                        next_up += 1
-                    m_high = high[j] if high[j] > m_high else m_high
-                    m_low = low[j] if low[j] < m_low else m_low
-            if top > running_max:
-                running_max, peak_block = top, b
-            running_min = bottom if bottom < running_min else running_min
-        max_before[blocks], min_before[blocks] = running_max, running_min
-
-        # 2. Truth.
+        window = _Window(
+            candles.ts[first:end], candles.open[first:end], candles.high[first:end], candles.low[first:end],
+            candles.close[first:end], p0, entry_ts, censored,
+        )  # fmt: skip
         truth.observed[row] = observed
         truth.censored[row] = censored
-        truth.peak[row] = running_max
-        if peak_block >= 0:
-            j = peak_block * BLOCK
-            while high[j] != running_max:
-                j += 1
-            truth.t_peak[row] = ts[j] + rules.interval_ms
-        truth.dd_bps[row] = (running_min / p0 - 1) * 10_000
-        for m in range(3):
-            at = up_at[policies.truth[m]]
-            if at != NEVER:
-                truth.t_multiple[row, m] = ts[at] + rules.interval_ms
-        at = up_at[policies.truth[0]]
-        if at != NEVER:
-            truth.dd_to_2x_bps[row] = (min(up_min[policies.truth[0]], low[at]) / p0 - 1) * 10_000
-        at = min(up_at[policies.truth[3]], down_at[policies.truth[4]])
-        if at != NEVER:
-            truth.t_activity[row] = ts[at] + rules.interval_ms
-        if len(policies.stop) == 0:
-            continue
-
-        # 3. Holds: the first candle that closes at or after the deadline.
-        last_max, last_min = _extremes_before(high, low, max_before, min_before, n - 1)
-        for h in range(n_hold):
-            at = _first_at_or_after(ts, 0, n, entry_ts + policies.hold[h] - rules.interval_ms)
-            if at >= n:
-                hold_at[h] = NEVER
-            else:
-                hold_at[h] = at
-                hold_max[h], hold_min[h] = _extremes_before(high, low, max_before, min_before, at)
-
-        # 4. Trailing pairs: the first candle that breaks `M*(1-trail)` or gives back to it.
-        for q in range(n_pair):
-            act = policies.pair_up[q]
-            keep = policies.pair_keep[q]
-            start = 0 if up_px[act] <= p0 else int(up_at[act])
-            if q > 0 and policies.pair_up[q - 1] == act:
-                start = int(pair_at[q - 1])  # a wider trail cannot fire before a tighter one
-            pair_at[q] = NEVER
-            if start != NEVER:
-                _find_trail(
-                    q, start, n, keep, up_px[act], high, low, close, max_before, min_before, block_low, blocks,
-                    pair_at, pair_min, pair_max,
-                )  # fmt: skip
-
-        # 5. Every policy: its earliest event, and that candle step by step.
-        for p in range(len(policies.stop)):
-            i, m_low, m_high = n - 1, last_min, last_max
-            s, t, h, c = policies.stop[p], policies.take[p], policies.hold_slot[p], policies.complete[p]
-            if down_at[s] < i:
-                i, m_low, m_high = down_at[s], down_min[s], down_max[s]
-            if up_at[t] < i:
-                i, m_low, m_high = up_at[t], up_min[t], up_max[t]
-            if up_at[c] < i:
-                i, m_low, m_high = up_at[c], up_min[c], up_max[c]
-            if hold_at[h] < i:
-                i, m_low, m_high = hold_at[h], hold_min[h], hold_max[h]
-            trail_lo, trail_hi = policies.trail_lo[p], policies.trail_hi[p]
-            for r in range(trail_lo, trail_hi):
-                q = policies.trails[r]
-                if pair_at[q] < i:
-                    i, m_low, m_high = pair_at[q], pair_min[q], pair_max[q]
-
-            rung, rung_hi = policies.rung_lo[p], policies.rung_hi[p]
-            remainder, proceeds, fills = 1.0, 0.0, 0
-            while rung < rung_hi and up_at[policies.rung_up[rung]] < i:
-                part = min(policies.rung_fraction[rung], remainder)
-                proceeds += part * up_fill[policies.rung_up[rung]]
-                remainder -= part
-                fills += 1
-                rung += 1
-
-            o, candle_high, candle_low, candle_close, opened = open_[i], high[i], low[i], close[i], ts[i]
-            deadline = entry_ts + policies.hold[h]
-            take = up_px[t]
-            level, level_reason = down_px[s], policies.stop_reason[p]
-            for r in range(trail_lo, trail_hi):
-                q = policies.trails[r]
-                if m_high >= up_px[policies.pair_up[q]] and m_high * policies.pair_keep[q] > level:
-                    level, level_reason = m_high * policies.pair_keep[q], np.uint8(TRAILING)
-
-            at_open, px, worst = True, 0.0, candle_low
-            reason = np.uint8(HORIZON)
-            if opened >= deadline:
-                px, reason = o, np.uint8(TIME_STOP)
-            elif o <= level:
-                px, reason = o * slip, level_reason
-            elif o >= take:
-                px, reason = o, np.uint8(TAKE_PROFIT)
-            else:
-                while rung < rung_hi and remainder > 0 and up_px[policies.rung_up[rung]] <= o:
-                    remainder, proceeds = _sell(remainder, proceeds, policies.rung_fraction[rung], o)
-                    fills += 1
-                    rung += 1
-                if remainder == 0:
-                    px, reason = o, np.uint8(LADDER)
-                else:
-                    at_open = False
-            if at_open:
-                worst = px
-            elif not rules.optimistic and candle_low <= level:
-                px, reason = level * slip, level_reason
-                worst = px
-            else:
-                taken = candle_high >= take
-                while rung < rung_hi and remainder > 0:
-                    price = up_px[policies.rung_up[rung]]
-                    if price > candle_high or (taken and price >= take):
-                        break
-                    remainder, proceeds = _sell(remainder, proceeds, policies.rung_fraction[rung], price)
-                    fills += 1
-                    rung += 1
-                if remainder == 0:
-                    reason = np.uint8(LADDER)
-                elif taken:
-                    px, reason = take, np.uint8(TAKE_PROFIT)
-                elif candle_low <= level:
-                    px, reason = level * slip, level_reason
-                    worst = px
-                else:
-                    top = candle_high if candle_high > m_high else m_high
-                    giveback = -1.0
-                    for r in range(trail_lo, trail_hi):
-                        q = policies.trails[r]
-                        if top >= up_px[policies.pair_up[q]] and top * policies.pair_keep[q] > giveback:
-                            giveback = top * policies.pair_keep[q]
-                    if candle_close <= giveback:
-                        px, reason = giveback * slip, np.uint8(TRAILING)
-                    elif opened + rules.interval_ms >= deadline:
-                        px, reason = candle_close, np.uint8(TIME_STOP)
-                    else:
-                        px, reason = candle_close, np.uint8(DATA_END) if censored else np.uint8(HORIZON)
-            if remainder > 0:
-                proceeds += remainder * px
-                fills += 1
-            outcomes.exit_ts[row, p] = opened if at_open else opened + rules.interval_ms
-            outcomes.exit_px[row, p] = proceeds
-            outcomes.reason[row, p] = reason
-            outcomes.fills[row, p] = fills
-            outcomes.mae_bps[row, p] = (min(m_low, worst) / p0 - 1) * 10_000
+        if (end - first) // BLOCK + 2 > len(blocks.top):
+            blocks = _room((end - first) // BLOCK + 2)
+        for d in range(n_down):
+            level[d] = p0 * policies.down[d]
+        for u in range(n_up):
+            level[n_down + u] = p0 * policies.up[u]
+        events.at[:] = NEVER
+        peak_block = _touch_levels(window, level, n_down, blocks, events)
+        _write_truth(window, rules, policies, n_down, blocks, peak_block, events, truth, row)
+        if len(policies.stop):
+            _find_holds(window, rules, policies, n_down + n_up, blocks, events)
+            _find_trails(window, policies, level, n_down, blocks, events)
+            _price_events(window, rules, policies, level, n_down, events)
+            count = _settle_policies(policies, events, unsettled, outcomes, row)
+            _settle_conflicts(window, rules, policies, level, n_down, events, unsettled, count, outcomes, row)
 
 
 @_kernel
@@ -435,49 +289,326 @@ def _window(candles, lo, hi, alert_ts, rules):
 
 
 @_kernel
-def _extremes_before(high, low, max_before, min_before, i):
-    """Maximum high and minimum low (and entry price) over the window candles before candle i."""
+def _first_at_or_after(ts, lo, hi, when):
+    """Index of the first candle in [lo, hi) with ts >= when; hi if none."""
+    while lo < hi:
+        mid = (lo + hi) >> 1
+        if ts[mid] < when:
+            lo = mid + 1
+        else:
+            hi = mid
+    return lo
+
+
+@_kernel
+def _room(blocks):
+    top, bottom, low = np.empty(blocks, np.int64), np.empty(blocks, np.int64), np.empty(blocks, np.int64)
+    return _Blocks(top.view(np.float64), bottom.view(np.float64), low.view(np.float64), top, bottom, low)
+
+
+@_kernel
+def _touch_levels(window, level, n_down, blocks, events):
+    """One streaming pass: block extremes, running extremes, the first touch of every level; returns the peak's block or -1."""
+    high, low, level_bits = window.high.view(np.int64), window.low.view(np.int64), level.view(np.int64)
+    n = len(high)
+    blocks.top[0], blocks.bottom[0] = window.p0, window.p0
+    running_top, running_bottom = blocks.top_bits[0], blocks.bottom_bits[0]
+    down, up = 0, n_down  # the next level of each kind that is not reached; both kinds end with one that never is
+    next_down, next_up = level_bits[down], level_bits[up]
+    peak_block = -1
+    for b in range((n + BLOCK - 1) // BLOCK):
+        start, stop = b * BLOCK, min((b + 1) * BLOCK, n)
+        top, bottom = high[start], low[start]
+        if stop - start == BLOCK:
+            for j in range(BLOCK):
+                top, bottom = max(top, high[start + j]), min(bottom, low[start + j])
+        else:
+            for j in range(start, stop):
+                top, bottom = max(top, high[j]), min(bottom, low[j])
+        blocks.low_bits[b] = bottom
+        if bottom <= next_down or top >= next_up:
+            block_top, block_bottom = running_top, running_bottom
+            for j in range(start, stop):
+                if low[j] <= next_down or high[j] >= next_up:
+                    blocks.top_bits[b], blocks.bottom_bits[b] = block_top, block_bottom
+                    while low[j] <= next_down:
+                        events.at[down], events.top[down], events.bottom[down] = j, blocks.top[b], blocks.bottom[b]
+                        down += 1
+                        next_down = level_bits[down]
+                    while high[j] >= next_up:
+                        events.at[up], events.top[up], events.bottom[up] = j, blocks.top[b], blocks.bottom[b]
+                        up += 1
+                        next_up = level_bits[up]
+                    if bottom > next_down and top < next_up:
+                        break
+                block_top, block_bottom = max(block_top, high[j]), min(block_bottom, low[j])
+        blocks.top_bits[b], blocks.bottom_bits[b] = running_top, running_bottom
+        if top > running_top:
+            running_top, peak_block = top, b
+        running_bottom = min(running_bottom, bottom)
+    blocks.top_bits[b + 1], blocks.bottom_bits[b + 1] = running_top, running_bottom
+    return peak_block
+
+
+@_kernel
+def _write_truth(window, rules, policies, first_up, blocks, peak_block, events, truth, row):
+    ts, high, p0 = window.ts, window.high, window.p0
+    last = (len(ts) + BLOCK - 1) // BLOCK
+    truth.peak[row] = blocks.top[last]
+    if peak_block >= 0:
+        j = peak_block * BLOCK
+        while high[j] != blocks.top[last]:
+            j += 1
+        truth.t_peak[row] = ts[j] + rules.interval_ms
+    truth.dd_bps[row] = (blocks.bottom[last] / p0 - 1) * 10_000
+    for m in range(3):
+        at = events.at[policies.truth[m]]
+        if at != NEVER:
+            truth.t_multiple[row, m] = ts[at] + rules.interval_ms
+    double = policies.truth[0]
+    at = events.at[double]
+    if at != NEVER:
+        truth.dd_to_2x_bps[row] = (min(events.bottom[double], window.low[at]) / p0 - 1) * 10_000
+    at = min(events.at[policies.truth[3]], events.at[policies.truth[4]])
+    if at != NEVER:
+        truth.t_activity[row] = ts[at] + rules.interval_ms
+
+
+@_kernel
+def _find_holds(window, rules, policies, first_hold, blocks, events):
+    """The first candle that closes at or after each deadline, and, in the last slot, the window's last candle."""
+    n = len(window.ts)
+    for h in range(len(policies.hold)):
+        at = _first_at_or_after(window.ts, 0, n, window.entry_ts + policies.hold[h] - rules.interval_ms)
+        if at < n:
+            slot = first_hold + h
+            events.at[slot] = at
+            events.top[slot], events.bottom[slot] = _extremes_before(window, blocks, at)
+    last = len(events.at) - 1
+    events.at[last] = n - 1
+    events.top[last], events.bottom[last] = _extremes_before(window, blocks, n - 1)
+
+
+@_kernel
+def _extremes_before(window, blocks, i):
+    """Highest high and lowest low (or entry price) over the window candles before candle i."""
     b = i // BLOCK
-    top, bottom = max_before[b], min_before[b]
+    top, bottom = blocks.top[b], blocks.bottom[b]
     for j in range(b * BLOCK, i):
-        top = high[j] if high[j] > top else top
-        bottom = low[j] if low[j] < bottom else bottom
+        top = window.high[j] if window.high[j] > top else top
+        bottom = window.low[j] if window.low[j] < bottom else bottom
     return top, bottom
 
 
 @_kernel
-def _find_trail(
-    q,
-    start,
-    n,
-    keep,
-    activation,
-    high,
-    low,
-    close,
-    max_before,
-    min_before,
-    block_low,
-    blocks,
-    pair_at,
-    pair_min,
-    pair_max,
-):
+def _find_trails(window, policies, level, n_down, blocks, events):
+    """The first candle that breaks `M*(1-trail)` of each trailing pair or gives back to it."""
+    first_pair = n_down + len(policies.up) + len(policies.hold)
+    for q in range(len(policies.pair_up)):
+        activation = level[policies.pair_up[q]]
+        start = 0 if activation <= window.p0 else events.at[policies.pair_up[q]]
+        if q > 0 and policies.pair_up[q - 1] == policies.pair_up[q]:
+            start = events.at[first_pair + q - 1]  # a wider trail cannot fire before a tighter one
+        if start != NEVER:
+            _find_trail(window, activation, policies.pair_keep[q], start, blocks, events, first_pair + q)
+
+
+@_kernel
+def _find_trail(window, activation, keep, start, blocks, events, slot):
+    high, low, close = window.high, window.low, window.close
+    n = len(high)
     # A block can hold the event only if its low reaches the level of its highest maximum (a product rounds monotonely,
     # and close >= low).
-    for b in range(start // BLOCK, blocks):
-        if block_low[b] > max_before[b + 1] * keep:
+    for b in range(start // BLOCK, (n + BLOCK - 1) // BLOCK):
+        if blocks.low[b] > blocks.top[b + 1] * keep:
             continue
-        m_high, m_low = max_before[b], min_before[b]
+        before, bottom = blocks.top[b], blocks.bottom[b]
         for j in range(b * BLOCK, min((b + 1) * BLOCK, n)):
-            top = high[j] if high[j] > m_high else m_high
+            top = high[j] if high[j] > before else before
             if j >= start and (
-                (m_high >= activation and low[j] <= m_high * keep) or (top >= activation and close[j] <= top * keep)
+                (before >= activation and low[j] <= before * keep) or (top >= activation and close[j] <= top * keep)
             ):
-                pair_at[q], pair_min[q], pair_max[q] = j, m_low, m_high
+                events.at[slot], events.top[slot], events.bottom[slot] = j, before, bottom
                 return
-            m_high = top
-            m_low = low[j] if low[j] < m_low else m_low
+            before = top
+            bottom = low[j] if low[j] < bottom else bottom
+
+
+@_kernel
+def _price_events(window, rules, policies, level, n_down, events):
+    """The exit at every event, where a policy has no other event in the same candle: then only its own level decides."""
+    first_hold = n_down + len(policies.up)
+    first_pair = first_hold + len(policies.hold)
+    last = len(events.at) - 1
+    slip = 1 - rules.stop_slippage_bps / 10_000
+    for e in range(last + 1):
+        i = events.at[e]
+        if i == NEVER:
+            continue
+        o, low, close, opened = window.open[i], window.low[i], window.close[i], window.ts[i]
+        at_open, worst = False, low
+        reason = np.uint8(HORIZON)
+        if e < n_down:
+            reason, at_open = np.uint8(STOP_LOSS), o <= level[e]
+            px = (o if at_open else level[e]) * slip
+            worst = px
+        elif e < first_hold:
+            reason, at_open = np.uint8(TAKE_PROFIT), o >= level[e]
+            px = o if at_open else level[e]
+        elif e < first_pair:
+            reason, at_open = np.uint8(TIME_STOP), opened >= window.entry_ts + policies.hold[e - first_hold]
+            px = o if at_open else close
+        elif e < last:
+            q = e - first_pair
+            before, keep = events.top[e], policies.pair_keep[q]
+            reason = np.uint8(TRAILING)
+            if before >= level[policies.pair_up[q]] and low <= before * keep:
+                at_open = o <= before * keep
+                px = (o if at_open else before * keep) * slip
+                worst = px
+            else:
+                px = max(before, window.high[i]) * keep * slip
+        else:
+            px = close
+            reason = np.uint8(DATA_END) if window.censored else np.uint8(HORIZON)
+        if at_open:
+            worst = px
+        events.px[e], events.reason[e] = px, reason
+        events.ts[e] = opened if at_open else opened + rules.interval_ms
+        events.mae_bps[e] = (min(events.bottom[e], worst) / window.p0 - 1) * 10_000
+
+
+@_kernel
+def _settle_policies(policies, events, unsettled, outcomes, row):
+    """Every policy whose last candle holds one of its events only; the others are listed in `unsettled`: returns how many."""
+    at = events.at
+    last = len(at) - 1
+    count = 0
+    for p in range(len(policies.stop)):
+        stop, take, hold, trail = policies.stop[p], policies.take[p], policies.hold_slot[p], policies.trail[p]
+        e, i = last, at[last]
+        e, i = (stop, at[stop]) if at[stop] <= i else (e, i)
+        e, i = (take, at[take]) if at[take] <= i else (e, i)
+        e, i = (hold, at[hold]) if at[hold] <= i else (e, i)
+        e, i = (trail, at[trail]) if at[trail] <= i else (e, i)
+        together = (at[stop] == i) + (at[take] == i) + (at[hold] == i) + (at[trail] == i)
+        for r in range(policies.trail_lo[p] + 1, policies.trail_hi[p]):  # a combo may have more than one
+            other = policies.trails[r]
+            together = 0 if at[other] < i else together
+            e, i = (other, at[other]) if at[other] <= i else (e, i)
+            together += at[other] == i
+        remainder, proceeds, fills = 1.0, 0.0, 0
+        rung, rung_hi = policies.rung_lo[p], policies.rung_hi[p]
+        if rung < rung_hi and at[policies.rung_up[rung]] <= i:
+            completes = at[policies.complete[p]] < i
+            if completes:
+                e, i, together = policies.complete[p], at[policies.complete[p]], 1
+            until = i + completes
+            while rung < rung_hi and remainder > 0 and at[policies.rung_up[rung]] < until:
+                slot = policies.rung_up[rung]
+                remainder, proceeds = _sell(remainder, proceeds, policies.rung_fraction[rung], events.px[slot])
+                fills += 1
+                rung += 1
+            together += 2 * (not completes and rung < rung_hi and at[policies.rung_up[rung]] == i)
+        if together > 1:
+            unsettled.policy[count], unsettled.event[count] = p, e
+            count += 1
+            continue
+        reason = policies.stop_reason[p] if e == stop else events.reason[e]
+        outcomes.exit_ts[row, p] = events.ts[e]
+        outcomes.exit_px[row, p] = proceeds + remainder * events.px[e]
+        outcomes.reason[row, p] = reason if remainder > 0 else np.uint8(LADDER)
+        outcomes.fills[row, p] = fills + (remainder > 0)
+        outcomes.mae_bps[row, p] = events.mae_bps[e]
+    return count
+
+
+@_kernel
+def _settle_conflicts(window, rules, policies, level, n_down, events, unsettled, count, outcomes, row):
+    """The last candle of each unsettled policy, step by step as the rules say: several of its levels are touched in it."""
+    slip = 1 - rules.stop_slippage_bps / 10_000
+    first_hold = n_down + len(policies.up)
+    first_pair = first_hold + len(policies.hold)
+    for u in range(count):
+        p, e = unsettled.policy[u], unsettled.event[u]
+        i = events.at[e]
+        remainder, proceeds, fills = 1.0, 0.0, 0
+        rung, rung_hi = policies.rung_lo[p], policies.rung_hi[p]
+        while rung < rung_hi and events.at[policies.rung_up[rung]] < i:
+            slot = policies.rung_up[rung]
+            remainder, proceeds = _sell(remainder, proceeds, policies.rung_fraction[rung], events.px[slot])
+            fills += 1
+            rung += 1
+        m_high, m_low = events.top[e], events.bottom[e]
+        o, high, low, close, opened = window.open[i], window.high[i], window.low[i], window.close[i], window.ts[i]
+        deadline = window.entry_ts + policies.hold[policies.hold_slot[p] - first_hold]
+        take = level[policies.take[p]]
+        protection, reason_below = level[policies.stop[p]], policies.stop_reason[p]
+        trail_lo, trail_hi = policies.trail_lo[p], policies.trail_hi[p]
+        for r in range(trail_lo, trail_hi):
+            q = policies.trails[r] - first_pair
+            if m_high >= level[policies.pair_up[q]] and m_high * policies.pair_keep[q] > protection:
+                protection, reason_below = m_high * policies.pair_keep[q], np.uint8(TRAILING)
+
+        at_open, px, worst = True, 0.0, low
+        reason = np.uint8(HORIZON)
+        if opened >= deadline:
+            px, reason = o, np.uint8(TIME_STOP)
+        elif o <= protection:
+            px, reason = o * slip, reason_below
+        elif o >= take:
+            px, reason = o, np.uint8(TAKE_PROFIT)
+        else:
+            while rung < rung_hi and remainder > 0 and level[policies.rung_up[rung]] <= o:
+                remainder, proceeds = _sell(remainder, proceeds, policies.rung_fraction[rung], o)
+                fills += 1
+                rung += 1
+            if remainder == 0:
+                px, reason = o, np.uint8(LADDER)
+            else:
+                at_open = False
+        if at_open:
+            worst = px
+        elif not rules.optimistic and low <= protection:
+            px, reason = protection * slip, reason_below
+            worst = px
+        else:
+            taken = high >= take
+            while rung < rung_hi and remainder > 0:
+                price = level[policies.rung_up[rung]]
+                if price > high or (taken and price >= take):
+                    break
+                remainder, proceeds = _sell(remainder, proceeds, policies.rung_fraction[rung], price)
+                fills += 1
+                rung += 1
+            if remainder == 0:
+                reason = np.uint8(LADDER)
+            elif taken:
+                px, reason = take, np.uint8(TAKE_PROFIT)
+            elif low <= protection:
+                px, reason = protection * slip, reason_below
+                worst = px
+            else:
+                top = high if high > m_high else m_high
+                giveback = -1.0
+                for r in range(trail_lo, trail_hi):
+                    q = policies.trails[r] - first_pair
+                    if top >= level[policies.pair_up[q]] and top * policies.pair_keep[q] > giveback:
+                        giveback = top * policies.pair_keep[q]
+                if close <= giveback:
+                    px, reason = giveback * slip, np.uint8(TRAILING)
+                elif opened + rules.interval_ms >= deadline:
+                    px, reason = close, np.uint8(TIME_STOP)
+                else:
+                    px, reason = close, np.uint8(DATA_END) if window.censored else np.uint8(HORIZON)
+        if remainder > 0:
+            proceeds += remainder * px
+            fills += 1
+        outcomes.exit_ts[row, p] = opened if at_open else opened + rules.interval_ms
+        outcomes.exit_px[row, p] = proceeds
+        outcomes.reason[row, p] = reason
+        outcomes.fills[row, p] = fills
+        outcomes.mae_bps[row, p] = (min(m_low, worst) / window.p0 - 1) * 10_000
 
 
 @_kernel

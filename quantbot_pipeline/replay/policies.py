@@ -5,7 +5,7 @@ line in `_rules`, and, if it needs a new kind of level, a step in `engine`. Sour
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -225,10 +225,11 @@ class CompiledPolicies(NamedTuple):
 
     down: (D+1,) float64 stop factors `1-s`, descending, sentinel -1. up: (U+1,) float64 factors of take profits, ladder
     levels, activations and truth multiples, ascending, sentinel inf. hold: (H+1,) int64 ms, ascending, sentinel
-    MAX_HOLD_MS. pair_up, pair_keep: (T,) activation index into `up` and `1-trail`, by activation, tight to wide.
-    Per policy (P,): stop, take, hold_slot, complete (int32 slots), stop_reason (uint8); trail_lo/hi and rung_lo/hi
-    delimit its part of `trails` (pair indices) and of `rung_up`, `rung_fraction`. truth: (5,) slots of 2x, 3x, 4x and of
-    the upper and lower activity level.
+    MAX_HOLD_MS. pair_up, pair_keep: (T,) slot of the activation and `1-trail`, by activation, tight to wide; `pair_keep`
+    has a sentinel more. Every entry is an event; its slot (int32) counts through down, up, hold and pairs, in this order.
+    Per policy (P,): the slots stop, take, hold_slot, complete and trail (of its first trailing rule), and stop_reason
+    (uint8); trail_lo/hi and rung_lo/hi delimit its part of `trails` (slots) and of `rung_up` (slots), `rung_fraction`.
+    truth: (5,) slots of 2x, 3x, 4x and of the upper and lower activity level.
     """
 
     down: npt.NDArray[np.float64]
@@ -241,6 +242,7 @@ class CompiledPolicies(NamedTuple):
     take: npt.NDArray[np.int32]
     hold_slot: npt.NDArray[np.int32]
     complete: npt.NDArray[np.int32]
+    trail: npt.NDArray[np.int32]
     trail_lo: npt.NDArray[np.int32]
     trail_hi: npt.NDArray[np.int32]
     trails: npt.NDArray[np.int32]
@@ -274,7 +276,7 @@ def compile_policies(policies: Sequence[Policy], activity_move_pct: float = 0.10
     up = sorted(ups)
     hold = sorted({t.hold for t in terms if t.hold is not None})
     pairs = sorted({pair for t in terms for pair in t.trails}, key=lambda pair: (pair[0], -pair[1]))
-    down_slot, up_slot, hold_slot, pair_slot = (_slots(table) for table in (down, up, hold, pairs))
+    down_slot, up_slot, hold_slot, pair_slot = _slots(down, up, hold, pairs)
     trail_ends = np.cumsum([0] + [len(t.trails) for t in terms]).astype(np.int32)
     rung_ends = np.cumsum([0] + [len(t.rungs) for t in terms]).astype(np.int32)
     return CompiledPolicies(
@@ -282,12 +284,13 @@ def compile_policies(policies: Sequence[Policy], activity_move_pct: float = 0.10
         up=np.array([*up, np.inf]),
         hold=np.array([*hold, MAX_HOLD_MS], dtype=np.int64),
         pair_up=_i32(up_slot[activation] for activation, _ in pairs),
-        pair_keep=np.array([keep for _, keep in pairs], dtype=np.float64),
-        stop=_i32(len(down) if t.stop is None else down_slot[t.stop] for t in terms),
+        pair_keep=np.array([*(keep for _, keep in pairs), 0.0]),
+        stop=_i32(down_slot[t.stop] for t in terms),
         stop_reason=np.array([t.stop_reason for t in terms], dtype=np.uint8),
-        take=_i32(len(up) if t.take is None else up_slot[t.take] for t in terms),
-        hold_slot=_i32(len(hold) if t.hold is None else hold_slot[t.hold] for t in terms),
-        complete=_i32(len(up) if (m := _completing(t)) is None else up_slot[m] for t in terms),
+        take=_i32(up_slot[t.take] for t in terms),
+        hold_slot=_i32(hold_slot[t.hold] for t in terms),
+        complete=_i32(up_slot[_completing(t)] for t in terms),
+        trail=_i32(pair_slot[t.trails[0] if t.trails else None] for t in terms),
         trail_lo=trail_ends[:-1],
         trail_hi=trail_ends[1:],
         trails=_i32(pair_slot[pair] for t in terms for pair in t.trails),
@@ -305,8 +308,12 @@ def compiled_key(policy: Policy) -> tuple[object, ...]:
     return tuple(terms._replace(stop_reason=STOP_LOSS))
 
 
-def _slots(table: Sequence[Any]) -> dict[Any, int]:
-    return {value: i for i, value in enumerate(table)}
+def _slots(*tables: Sequence[Any]) -> Iterator[dict[Any, int]]:
+    """Event slots of the entries of each table, counted through; None stands for the sentinel at its end."""
+    first = 0
+    for table in tables:
+        yield {value: first + i for i, value in enumerate([*table, None])}
+        first += len(table) + 1
 
 
 def _i32(values: Iterable[int]) -> npt.NDArray[np.int32]:
