@@ -384,7 +384,7 @@ def _replay(
     truth = engine.empty_truth(calls.num_rows)
     outcomes = engine.empty_outcomes(calls.num_rows, len(policies))
     other = engine.empty_outcomes(calls.num_rows, len(policies)) if both_orders else None
-    by_mint = _rows_by_mint(calls)
+    by_mint = _calls_by_mint(calls)
     alert = calls["alert_ts_ms"].to_numpy()
 
     def work(load: Load) -> tuple[float, float]:
@@ -443,23 +443,36 @@ def _tell_no_entry_from_no_candles(settings: Settings, calls: pa.Table, truth: "
         truth.status[[row for row, mint in zip(absent, mints, strict=True) if mint in known]] = NO_ENTRY
 
 
-def _rows_by_mint(calls: pa.Table) -> dict[str, npt.NDArray[np.int64]]:
-    rows: dict[str, list[int]] = {}
-    for row, mint in enumerate(calls["mint"].to_pylist()):
-        rows.setdefault(mint, []).append(row)
-    return {mint: np.array(found, dtype=np.int64) for mint, found in rows.items()}
+class _CallsByMint(NamedTuple):
+    """Rows of the calls, token after token: `rows[ends[i] - counts[i] : ends[i]]` are those of the mint with `code[mint] == i`."""
+
+    code: dict[str, int]
+    rows: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+
+
+def _calls_by_mint(calls: pa.Table) -> _CallsByMint:
+    mints = calls["mint"].combine_chunks().dictionary_encode()
+    codes = mints.indices.to_numpy()
+    counts = np.bincount(codes, minlength=len(mints.dictionary))
+    code = {mint: i for i, mint in enumerate(mints.dictionary.to_pylist())}
+    return _CallsByMint(code, np.argsort(codes, kind="stable"), np.cumsum(counts), counts)
 
 
 def _match(
-    piece: Piece, by_mint: dict[str, npt.NDArray[np.int64]]
+    piece: Piece, calls: _CallsByMint
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(lo, hi, rows) of the calls whose tokens are in the piece."""
-    tokens = [(i, by_mint[mint]) for i, mint in enumerate(piece.mints) if mint in by_mint]
-    if not tokens:
-        return (np.empty(0, np.int64),) * 3
-    counts = [len(rows) for _, rows in tokens]
-    index = np.repeat([i for i, _ in tokens], counts)
-    return piece.offsets[index], piece.offsets[index + 1], np.concatenate([rows for _, rows in tokens])
+    codes = np.array([calls.code.get(mint, -1) for mint in piece.mints], dtype=np.int64)
+    token = np.flatnonzero(codes >= 0)
+    found = codes[token]
+    counts = calls.counts[found]
+    token = np.repeat(token, counts)
+    # Position in `rows`: the first of its token, and how far into the token's calls.
+    within = np.arange(len(token)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = calls.rows[np.repeat(calls.ends[found] - counts, counts) + within]
+    return piece.offsets[token], piece.offsets[token + 1], rows
 
 
 # --- artifacts --------------------------------------------------------------------------------------------------------
@@ -482,12 +495,12 @@ def _report_exclusions(settings: Settings, replayed: _Replayed, config: Backtest
     }
     with recorder.phase("coverage"):
         left_out = excluded(replayed.truth)
-        calls = replayed.month.calls
-        ids, mints = calls["call_id"].to_pylist(), calls["mint"].to_pylist()
-        for row, reason in left_out:
+        named = replayed.month.calls.take(pa.array([row for row, _ in left_out], pa.int64()))
+        ids, mints = named["call_id"].to_pylist(), named["mint"].to_pylist()
+        for (_, reason), call_id, mint in zip(left_out, ids, mints, strict=True):
             recorder.report(
-                "warning", "coverage", f"{reason}: {texts[reason].format(**values)}", call_id=ids[row],
-                details={"reason": reason, "mint": mints[row]},
+                "warning", "coverage", f"{reason}: {texts[reason].format(**values)}", call_id=call_id,
+                details={"reason": reason, "mint": mint},
             )  # fmt: skip
         for details in _rejected_candles(settings, replayed, config):
             recorder.report(
@@ -506,10 +519,10 @@ def _report_exclusions(settings: Settings, replayed: _Replayed, config: Backtest
 def _rejected_candles(settings: Settings, replayed: _Replayed, config: BacktestConfig) -> list[dict[str, Any]]:
     """Rejected candles that a window of this run would have used, counted once each, by token and reason."""
     (month, calls, *_), truth = replayed.month, replayed.truth
-    by_mint = _rows_by_mint(calls)
     alert = calls["alert_ts_ms"].to_numpy()
     months = list(month_range(month, month_of(int(alert.max()) + _reach_ms(config))))
-    rejected = read_rejected(settings.candles_dir, config.interval, months, list(by_mint))
+    by_mint = _calls_by_mint(calls)
+    rejected = read_rejected(settings.candles_dir, config.interval, months, list(by_mint.code))
     # From the earliest possible entry to the window's end, or to the latest possible entry where there is no window.
     entered = truth.entry_ts >= 0
     last = np.where(
@@ -517,7 +530,8 @@ def _rejected_candles(settings: Settings, replayed: _Replayed, config: BacktestC
     )
     counts: dict[tuple[str, str], list[int]] = {}
     for mint, ts, reason in zip(*(rejected[name].to_pylist() for name in ("mint", "ts_ms", "reason")), strict=True):
-        rows = by_mint[mint]
+        code = by_mint.code[mint]
+        rows = by_mint.rows[by_mint.ends[code] - by_mint.counts[code] : by_mint.ends[code]]
         if ts is not None and np.any((alert[rows] + config.latency_ms <= ts) & (ts <= last[rows])):
             counts.setdefault((mint, reason), []).append(ts)
     return [
@@ -632,10 +646,15 @@ RECIPES: dict[Recipe, Callable[[_Run], None]] = {
 
 
 def _search(config: BacktestConfig) -> "Candidates":
+    return _candidates(json.dumps(config.grid))
+
+
+@functools.lru_cache(maxsize=4)  # the months of a range search the same grid
+def _candidates(grid: str) -> "Candidates":
     from quantbot_pipeline.search.frontier import candidates
     from quantbot_pipeline.search.grid import parse_grid
 
-    return candidates(parse_grid(config.grid).multiply())
+    return candidates(parse_grid(json.loads(grid)).multiply())
 
 
 def _goals(config: BacktestConfig) -> "tuple[Constraints, Objective]":

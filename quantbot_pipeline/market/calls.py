@@ -278,7 +278,7 @@ def _reading(store: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         with duckdb.connect(str(store), read_only=True) if store.exists() else duckdb.connect() as con:
             if not store.exists():
                 con.execute(TABLES)
-            tables = {name for (name,) in con.execute("SELECT table_name FROM information_schema.tables").fetchall()}
+            tables = {name for (name,) in con.execute("SHOW TABLES").fetchall()}
             if "alerts" not in tables:
                 raise InputError(f"{store}: no table alerts; make the store with `quantbot ingest calls`")
             if "rejected_alerts" not in tables:

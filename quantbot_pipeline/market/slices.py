@@ -49,7 +49,8 @@ class Load(Protocol):
 class _StoreFile(NamedTuple):
     """A file of the store as it was when it was opened: an ingest that replaces it changes nothing of what is read.
 
-    Its footer names every page of every row group. It is parsed once and not once per row group.
+    It is mapped, not read: a quarter of the CPU of decoding was copying compressed pages. Its footer names every page of
+    every row group; it is parsed once and not once per row group.
     """
 
     path: Path
@@ -134,7 +135,7 @@ def month_rows(store: Path, interval: str, month: str) -> tuple[int, int, int]:
 
 def _open(path: Path) -> _StoreFile:
     with _readable(path):
-        data = pa.OSFile(str(path))
+        data = pa.memory_map(str(path))
         return _StoreFile(path, data, pq.read_metadata(data))
 
 
@@ -154,7 +155,11 @@ def _read(file: _StoreFile, group: int, columns: list[str]) -> pa.Table:
     with (
         _readable(file.path),
         pq.ParquetFile(
-            file.data, metadata=file.metadata, read_dictionary=["mint"], page_checksum_verification=True
+            file.data,
+            metadata=file.metadata,
+            read_dictionary=["mint"],
+            pre_buffer=False,
+            page_checksum_verification=True,
         ) as parquet,
     ):
         return parquet.read_row_group(group, columns=columns, use_threads=False)

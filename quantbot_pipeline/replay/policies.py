@@ -4,6 +4,7 @@ Belongs here: what a policy is and which numbers the engine needs from it. A new
 line in `_rules`, and, if it needs a new kind of level, a step in `engine`. Source of every rule: docs/semantics.md.
 """
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
@@ -158,6 +159,7 @@ def _explain(error: ValidationError) -> str:
     return f"{path}: {problem} (given: {given[:80]})" if path else f"{problem} (given: {given[:80]})"
 
 
+@functools.lru_cache(maxsize=8192)  # a search asks for the text, the id, and again for every month
 def canonical_json(policy: Policy) -> str:
     """The one JSON text of a policy: sorted keys, no blanks, nulls omitted, integral numbers as integers."""
     return _dump(_plain(policy))

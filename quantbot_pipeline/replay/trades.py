@@ -168,7 +168,7 @@ STATS = (
     "median_time_exposed_ms",
     "median_tail_capture",
 )
-RANKING_STATS = 11  # the first so many are what the search needs; the rest costs more selections
+RANKING_STATS = 10  # the first so many are what the search needs; every further one costs more selections
 
 
 def aggregate(
@@ -188,7 +188,7 @@ def aggregate(
     rows, members = np.unique(groups, return_inverse=True)
     _aggregate(
         truth.p0, truth.entry_ts, truth.peak, outcomes.exit_ts, outcomes.exit_px, outcomes.reason, outcomes.mae_bps,
-        rows, members.astype(np.uint64), ends, c, stats > RANKING_STATS, result,
+        rows, members.astype(np.uint64), ends, c, stats, result,
     )  # fmt: skip
     return result
 
@@ -201,7 +201,7 @@ STOPPED, ENDED, PEAKED = np.uint8(1), np.uint8(2), np.uint8(4)
 
 
 @_kernel
-def _aggregate(p0, entry_ts, peak, exit_ts, exit_px, reason, mae, rows, members, ends, c, everything, result):
+def _aggregate(p0, entry_ts, peak, exit_ts, exit_px, reason, mae, rows, members, ends, c, stats, result):
     # Outcomes lie call after call, statistics are of policies: a tile of policies is derived once for all calls and
     # turned round, then every group, however they overlap, gathers from it.
     calls, policies = len(rows), exit_px.shape[1]
@@ -242,13 +242,13 @@ def _aggregate(p0, entry_ts, peak, exit_ts, exit_px, reason, mae, rows, members,
                 if len(group):
                     _statistics(
                         group, realized[j], drawdown[j], held[j], share[j], flags[j],
-                        returns, excursions, exposed, captured, everything, result[g, first + j],
+                        returns, excursions, exposed, captured, stats, result[g, first + j],
                     )  # fmt: skip
 
 
 @_kernel
 def _statistics(
-    group, realized, drawdown, held, share, flags, returns, excursions, exposed, captured, everything, out
+    group, realized, drawdown, held, share, flags, returns, excursions, exposed, captured, stats, out
 ):  # fmt: skip
     n = len(group)
     stops, losses, captures = 0, 0, 0
@@ -275,7 +275,6 @@ def _statistics(
     _select(returns, middle, 0, n)
     _select(returns, worst - 1, 0, middle)
     _select(excursions, low, 0, n)
-    _select(excursions, middle, low + 1, n)
     tail = 0.0
     for i in range(worst):
         tail += returns[i]
@@ -289,8 +288,11 @@ def _statistics(
     if captures:
         out[8] = total_capture / captures
     out[9] = 10_000 / STAKE * (growth / n)
+    if stats <= RANKING_STATS:
+        return
+    _select(excursions, middle, low + 1, n)
     out[10] = _quantile(excursions, 0.5, n)
-    if not everything:
+    if stats == RANKING_STATS + 1:
         return
     lower, upper = _below(0.25, n), _below(0.75, n)
     _select(returns, lower, 0, middle)

@@ -85,7 +85,7 @@ def rank(
     if not groups:
         return []
     ends = np.cumsum([len(g.rows) for g in groups])
-    stats = aggregate(truth, outcomes, np.concatenate([g.rows for g in groups]), ends, c, stats=RANKING_STATS)
+    stats = aggregate(truth, outcomes, np.concatenate([g.rows for g in groups]), ends, c, stats=objective.stats)
     rankings = []
     for group, table in zip(groups, stats, strict=True):
         own = constraints.for_peaks(truth.peak[group.rows] / truth.p0[group.rows])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.replay.trades import STATS
+from quantbot_pipeline.replay.trades import RANKING_STATS, STATS
 
 # In this order they are named in `violations`.
 VIOLATIONS = ("trades", "avg_return_bps", "stop_out_rate", "p95_drawdown_bps", "avg_time_exposed_ms")
@@ -56,6 +56,11 @@ class Objective(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["growth", "median"] = "growth"
+
+    @property
+    def stats(self) -> int:
+        """How many of STATS must be computed to rank by it."""
+        return RANKING_STATS if self.kind == "growth" else RANKING_STATS + 1
 
 
 def parse_model(model: type[M], name: str, values: Any) -> M:
