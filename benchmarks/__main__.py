@@ -8,10 +8,13 @@ import sys
 import time
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
 SECTIONS = {
     "sub_grid": "the engine, plain loops and vectorbt on 15 stops x 12 take profits",
     "engine": "500 mixed policies, and the aggregation of their outcomes",
+    "end_to_end": "committed runs against decoding their candles alone",
+    "coarse": "results on 5m candles against those on the 1m candles they are made of",
 }
 
 
@@ -23,6 +26,9 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=10_000, help="calls of the big runs (10000)")
     parser.add_argument("--candles-per-call", dest="candles", type=int, default=2_880, help="window length (2880)")
     parser.add_argument("--policies", type=int, default=500, help="policies of the search (500)")
+    parser.add_argument(
+        "--home", type=Path, help="coarse: a home with 1m candles and calls, instead of a generated market"
+    )
     parser.add_argument("--inline", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     unknown = [name for name in options.sections if name not in SECTIONS]
