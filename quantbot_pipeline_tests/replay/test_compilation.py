@@ -1,0 +1,91 @@
+"""The compiled kernels and numba's cache of them on the disk: that every one loads its own machine code, and that it says so.
+
+numba names a cache entry after the module, the qualified name and the line of the Python function. Two dispatchers made of
+one function would share a name and load each other's code.
+"""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba.core.registry import CPUDispatcher
+
+from quantbot_pipeline.replay import capital, engine, trades
+from quantbot_pipeline.search import frontier
+
+MODULES = (engine, trades, capital, frontier)
+
+# Replays, aggregates and prints a digest of every bit, and how many kernels came from the cache and how many were compiled.
+PROGRAM = """
+import hashlib
+import numpy as np
+from quantbot_pipeline.replay import engine, trades
+from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, compile_policies, parse_policy
+
+rng = np.random.default_rng(1)
+close = np.cumprod(1 + rng.normal(0, 0.02, 500))
+open_ = np.r_[1.0, close[:-1]]
+ts = 300_000 * np.arange(500)
+candles = engine.Candles(ts, open_, np.maximum(open_, close) * 1.01, np.minimum(open_, close) * 0.99, close)
+calls = 20
+truth, outcomes = engine.empty_truth(calls), engine.empty_outcomes(calls, len(DEFAULT_POLICIES))
+engine.replay(
+    candles, 3_000_000 * np.arange(calls), np.zeros(calls, np.int64), np.full(calls, 500), np.arange(calls), engine.Rules(),
+    compile_policies([parse_policy(p) for p in DEFAULT_POLICIES]), truth, outcomes,
+)
+stats = trades.aggregate(truth, outcomes, np.arange(calls), np.array([calls]), 0.004)
+digest = hashlib.sha256(b"".join(array.tobytes() for array in (*truth, *outcomes, stats))).hexdigest()
+entries = [engine._replay_calls.stats, trades._aggregate.stats]
+print(digest, sum(sum(s.cache_hits.values()) for s in entries), sum(sum(s.cache_misses.values()) for s in entries))
+"""
+
+
+def dispatchers() -> list[CPUDispatcher]:
+    """Every compiled function of the package's pure half."""
+    found = {
+        id(value): value for module in MODULES for value in vars(module).values() if isinstance(value, CPUDispatcher)
+    }
+    return list(found.values())
+
+
+def test_no_two_kernels_are_made_of_one_function() -> None:
+    made_of = Counter(
+        (d.py_func.__module__, d.py_func.__qualname__, d.py_func.__code__.co_firstlineno) for d in dispatchers()
+    )
+    assert len(made_of) > 15
+    assert [name for name, count in made_of.items() if count > 1] == []
+    assert len({id(d.py_func) for d in dispatchers()}) == len(dispatchers())
+
+
+def test_code_from_the_cache_gives_the_same_bits(tmp_path: Path) -> None:
+    """A first process compiles everything into an empty cache, a second one loads it and compiles nothing."""
+
+    def start() -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM], env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}, capture_output=True, text=True, check=True
+        )  # fmt: skip
+        return done.stdout.split()
+
+    (first, first_hits, first_misses), (second, second_hits, second_misses) = start(), start()
+    assert (first_hits, first_misses) == ("0", "2")
+    assert (second_hits, second_misses) == ("2", "0")
+    assert first == second
+
+
+@pytest.mark.parametrize("readonly", [True, False])
+def test_read_only_candles_are_no_second_specialisation(readonly: bool) -> None:
+    """Decoded Parquet cannot be written to, arrays of a caller can: one compiled version serves both."""
+    engine.warm_up()
+    before = len(engine._replay_calls.signatures)
+    candles = engine.Candles(np.arange(3) * 60_000, *(np.ones(3) for _ in range(4)))
+    for array in candles:
+        array.flags.writeable = not readonly
+    none = np.empty(0, np.int64)
+    engine.replay(
+        candles, none, none, none, none, engine.Rules(), engine.compile_policies([]), engine.empty_truth(0), engine.empty_outcomes(0, 0)
+    )  # fmt: skip
+    assert len(engine._replay_calls.signatures) == before == 1
