@@ -4,12 +4,14 @@ A frontier has a row per caller and policy, too many to carry all of them for hu
 best ranks, its Pareto set and an even sample of the rest, of its newest months. Tables are never thinned.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from quantbot_pipeline.catalog.query import newest_runs_with
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns
@@ -50,20 +52,22 @@ def frontier_section(
     points: list[dict[str, Any]] = []
     best: list[pa.Table] = []
     pooled: dict[str, Columns] = {}
-    keep_months = POINT_MONTHS
-    limit = 0
+    left = POINTS
     run_dirs = newest_runs_with(catalog, "frontier", strategy_id="grid-search")
     for i, (manifest, table) in enumerate(read_each(base, run_dirs[::-1], "frontier", _READ)):
         coded = _coded(table, callers, policies, violations)
-        if i == 0:
-            keep_months, limit = _budget(len(np.unique(coded["caller"].to_numpy())), len(run_dirs))
+        limit = _points_per_caller(
+            pc.count_distinct(coded["caller"]).as_py(), min(len(run_dirs), POINT_MONTHS) - i, left
+        )
         with duckdb.connect() as con:
             con.register("rows", coded)
             best.append(_best_rows(con, manifest.month))
             if i < POOLED_MONTHS:
                 pooled[manifest.month] = _pooled_rows(con)
-            if i < keep_months:
-                points += _points(con, manifest.month, limit)
+            if limit:
+                groups = _points(con, manifest.month, limit)
+                left -= sum(len(group["policy"]) for group in groups)
+                points += groups
     newest_first = pa.concat_tables(best) if best else pa.table({})
     return {"points": points, "best": columns(newest_first), "pooled": pooled}
 
@@ -84,10 +88,14 @@ def _coded(table: pa.Table, callers: Index[str], policies: Index[PolicyKey], vio
     return pa.table({**coded, **{name: numbers[name] for name in numbers.column_names}})
 
 
-def _budget(callers: int, months: int) -> tuple[int, int]:
-    """(months, points per caller and month) that fit into POINTS."""
-    kept = max(1, min(months, POINT_MONTHS, POINTS // (max(1, callers) * MIN_POINTS)))
-    return kept, max(BEST_RANKS, POINTS // (max(1, callers) * kept))
+def _points_per_caller(callers: int, months: int, left: int) -> int:
+    """How many of `left` points a caller gets in a month with `months` of the newest still to draw; 0: it is left out."""
+    if not callers or months < 1:
+        return 0  # every call was excluded, or the month is too old
+    limit = min(max(MIN_POINTS, left // (callers * months)), left // callers)
+    if left == POINTS:  # the newest month with callers is drawn whatever it costs
+        return max(BEST_RANKS, limit)
+    return limit if limit >= MIN_POINTS else 0
 
 
 def _best_rows(con: duckdb.DuckDBPyConnection, month: str) -> pa.Table:
@@ -120,7 +128,7 @@ def _points(con: duckdb.DuckDBPyConnection, month: str, limit: int) -> list[dict
     caller = found["caller"].to_numpy()
     starts = np.flatnonzero(np.diff(caller, prepend=-1)).tolist()
     groups = []
-    for start, end in zip(starts, [*starts[1:], len(caller)], strict=True):
+    for start, end in pairwise([*starts, len(caller)]):
         part = found.slice(start, end - start)
         first = {name: part[name][0].as_py() for name in ("caller", "policies", "trades")}
         groups.append({**first, "month": month, **columns(part.drop_columns(list(first)), _POINT_DIGITS)})
