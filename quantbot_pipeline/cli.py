@@ -4,21 +4,24 @@ Data goes to standard output, everything else to standard error. Exit status: 0 
 2 the input or the arguments are wrong. Imports of heavy libraries happen inside the commands.
 """
 
+import contextlib
 import inspect
 import json
 import math
 import os
 import shutil
 import sys
+import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
 
 from quantbot_pipeline.config import BacktestConfig, Recipe, make_config
+from quantbot_pipeline.durable import replacing
 from quantbot_pipeline.errors import InputError, QuantbotError
 from quantbot_pipeline.months import month_of, month_range, parse_day
 from quantbot_pipeline.settings import Settings
@@ -276,16 +279,21 @@ def _read_json(where: str, text: str) -> Any:
     """The JSON value of an option, or of the file that `@file` names."""
     if text.startswith("@"):
         where = text[1:]
-        try:
-            text = Path(where).read_text(encoding="utf-8")
-        except OSError as e:
-            raise InputError(f"{where}: {e.strerror}; @FILE needs a JSON file") from None
-        except UnicodeDecodeError:
-            raise InputError(f"{where}: not UTF-8 text; @FILE needs a JSON file") from None
+        text = _read_text(where)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as e:
         raise InputError(f"{where}: not valid JSON: {e}") from None
+
+
+def _read_text(where: str) -> str:
+    """What is in the file that `@FILE` names."""
+    try:
+        return Path(where).read_text(encoding="utf-8")
+    except OSError as e:
+        raise InputError(f"{where}: {e.strerror}; @FILE needs a text file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: not UTF-8 text; @FILE needs a text file") from None
 
 
 def _read_policies(text: str) -> list[dict[str, Any]]:
@@ -481,6 +489,76 @@ def _run_dirs(given: Path) -> list[Path]:
     if not inside:
         raise InputError(f"{given}: no run directory (run_id=…) in here")
     return inside
+
+
+TABLE_ROWS = 100
+
+
+@app.command("query")
+def query_command(
+    sql: Annotated[str, typer.Argument(help="One SELECT over the catalog's tables and views, or @FILE with it.")],
+    fmt: Annotated[Literal["table", "json", "csv", "parquet"], typer.Option("--format", help="How to print it.")] = "table",
+    limit: Annotated[int | None, typer.Option(min=0, help=f"At most so many rows (default: {TABLE_ROWS} in a table, else all).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write json, csv or parquet to this file instead of standard output.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.001, max=threading.TIMEOUT_MAX, help="Stop after so many seconds.")] = 300.0,
+    home: Home = None,
+) -> None:  # fmt: skip
+    """Answer a SELECT over the catalog; it cannot read or write a file, nor change anything."""
+    from quantbot_pipeline.catalog.query import answering
+    from quantbot_pipeline.reports import export, render
+
+    settings = _settings(home)
+    _check_target(fmt, out, settings)
+    asked = _read_text(sql[1:]) if sql.startswith("@") else sql
+    with answering(
+        settings.catalog_db, settings.runs_dir, asked, memory_limit=settings.memory_limit, timeout_s=timeout
+    ) as answer:
+        rows = export.Limited(answer.batches, TABLE_ROWS if limit is None and fmt == "table" else limit)
+        columns = answer.schema.names
+        if fmt == "table":
+            found = [row for batch in export.rows_of(rows) for row in batch]
+            render.print_table(found, f"{len(found)} rows", columns)
+        elif fmt == "parquet":
+            with _binary_target(out) as file:
+                export.write_parquet(rows, answer.schema, file)
+        else:
+            with _text_target(out) as file:
+                export.write_text(rows, columns, fmt, file)
+    if rows.more:
+        _note("there are more rows: raise --limit" + ("" if limit is not None else ", or take --format csv or json"))
+
+
+def _check_target(fmt: str, out: Path | None, settings: Settings) -> None:
+    if out is None:
+        if fmt == "parquet" and sys.stdout.isatty():
+            raise InputError("a Parquet file is nothing to read on a terminal; give --out FILE, or a pipe")
+        return
+    if fmt == "table":
+        raise InputError("--out needs --format json, csv or parquet")
+    if out.is_dir():
+        raise InputError(f"{out}: a directory; give the name of the file to write with --out")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"{out.parent}: no such directory; create it, or write elsewhere with --out")
+    if out.resolve().is_relative_to(settings.runs_dir.resolve()):
+        raise InputError(f"{out}: runs never change; write outside {settings.runs_dir}")
+
+
+@contextlib.contextmanager
+def _binary_target(out: Path | None) -> Iterator[IO[bytes]]:
+    if out is None:
+        yield sys.stdout.buffer
+        return
+    with replacing(out.absolute()) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _text_target(out: Path | None) -> Iterator[IO[str]]:
+    if out is None:
+        yield sys.stdout
+        return
+    with replacing(out.absolute()) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file
 
 
 # --- reports and the demo ---------------------------------------------------------------------------------------------

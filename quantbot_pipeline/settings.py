@@ -25,7 +25,9 @@ class Settings(BaseSettings):
     threads: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="threads that decode and replay candles"
     )
-    memory_limit: str = Field("2GB", pattern=r"^\d+(\.\d+)?\s*(MB|GB)$", description="DuckDB's limit while ingesting")
+    memory_limit: str = Field(
+        "2GB", pattern=r"^\d+(\.\d+)?\s*(MB|GB)$", description="DuckDB's limit while ingesting, and of a query"
+    )
     lock_timeout_s: float = Field(60.0, ge=0, description="how long a writer waits for another writer")
     staging_max_age_s: float = Field(
         3600.0, ge=0, description="age after which an unlocked staging directory is swept away"

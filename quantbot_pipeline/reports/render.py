@@ -7,8 +7,9 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -19,13 +20,32 @@ MIN_TEXT_WIDTH = 14
 
 def to_json(rows: Sequence[dict[str, Any]]) -> str:
     """An array with one object per row; NaN and infinities become null."""
-    return json.dumps([_plain(row) for row in rows], indent=1, ensure_ascii=False, allow_nan=False)
+    return "".join(json_pieces([rows])).removesuffix("\n")
+
+
+def json_pieces(batches: Iterable[Sequence[dict[str, Any]]]) -> Iterator[str]:
+    """The same, piece by piece and with a line end, for rows that are too many to hold."""
+    opened = False
+    for rows in batches:
+        if rows:
+            text = json.dumps([_plain(row) for row in rows], indent=1, ensure_ascii=False, allow_nan=False)
+            yield ("," if opened else "[") + text[1:-2]  # without its own brackets
+            opened = True
+    yield "\n]\n" if opened else "[]\n"
 
 
 def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
     """A header and one line per row; formula-like text is guarded."""
     names = list(columns) or (list(rows[0]) if rows else [])
-    return "\n".join(map(_csv_line, [names, *([_guarded(_plain(row[name])) for name in names] for row in rows)]))
+    return "".join(csv_pieces([rows], names)).removesuffix("\n")
+
+
+def csv_pieces(batches: Iterable[Sequence[dict[str, Any]]], columns: Sequence[str]) -> Iterator[str]:
+    """The same, piece by piece and with a line end."""
+    yield _csv_line([_guarded(name) for name in columns]) + "\n"
+    for rows in batches:
+        if rows:
+            yield "".join(_csv_line([_guarded(_plain(row[name])) for name in columns]) + "\n" for row in rows)
 
 
 def _csv_line(cells: Sequence[Any]) -> str:
@@ -65,15 +85,32 @@ def print_table(rows: Sequence[dict[str, Any]], title: str, columns: Sequence[st
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
-    return value
+    """The value as JSON can hold it: exact, or as text."""
+    match value:
+        case None | str() | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {str(k): _plain(v) for k, v in value.items()}
+        case list() | tuple():
+            return [_plain(v) for v in value]
+        case datetime():
+            utc = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+            return utc.isoformat(timespec="microseconds" if utc.microsecond % 1000 else "milliseconds") + "Z"
+        case Decimal():
+            return _number(value)
+        case bytes():
+            return value.hex()
+        case _:
+            return str(value)
+
+
+def _number(value: Decimal) -> int | float | str:
+    """SQL's sums and literals are decimals: a number where that is exact, else text."""
+    if value == value.to_integral_value():
+        return int(value)
+    return float(value) if Decimal(repr(float(value))) == value else str(value)
 
 
 def _guarded(value: Any) -> Any:

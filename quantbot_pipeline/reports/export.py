@@ -1,0 +1,64 @@
+"""The answer of a query on its way out: the first rows for a terminal; JSON, CSV and Parquet as a stream, to a pipe or a file.
+
+Belongs here: what becomes of rows in each format. How a cell is spelled is in `render`; what may be asked in `catalog.query`.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import IO, Any, Literal
+
+import pyarrow as pa
+
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.reports.render import csv_pieces, json_pieces
+
+Batches = Iterable[pa.RecordBatch]
+
+
+class Limited:
+    """The first `limit` rows of some batches; `more` tells, once they are read, whether there were others."""
+
+    def __init__(self, batches: Batches, limit: int | None) -> None:
+        self.more = False
+        self._batches = batches
+        self._limit = limit
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        left = self._limit
+        for batch in self._batches:
+            if left is not None and batch.num_rows > left:
+                self.more = True
+                yield batch.slice(0, left)
+                return
+            left = None if left is None else left - batch.num_rows
+            yield batch
+
+
+def rows_of(batches: Batches) -> Iterator[list[dict[str, Any]]]:
+    """Batch after batch as row dicts."""
+    for batch in batches:
+        columns = [
+            # Python's datetime ends at microseconds: nanoseconds stay exact as text.
+            column.cast(pa.string()) if column.type == pa.timestamp("ns") else column
+            for column in batch.columns
+        ]
+        yield pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
+
+
+def write_text(batches: Batches, columns: list[str], fmt: Literal["json", "csv"], out: IO[str]) -> None:
+    """Write rows as JSON or CSV; formula-like cells of a CSV are guarded, JSON keeps every value."""
+    rows = rows_of(batches)
+    for piece in json_pieces(rows) if fmt == "json" else csv_pieces(rows, columns):
+        out.write(piece)
+
+
+def write_parquet(batches: Batches, schema: pa.Schema, out: IO[bytes]) -> None:
+    """Write rows as one Parquet file. Raises InputError for a column whose type Parquet lacks."""
+    import pyarrow.parquet as pq
+
+    try:
+        writer = pq.ParquetWriter(out, schema, compression="zstd")
+    except pa.ArrowNotImplementedError as e:
+        raise InputError(f"Parquet cannot hold a column ({e}); cast it, or take another format") from None
+    with writer:
+        for batch in batches:
+            writer.write_batch(batch)
