@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test ui bench lint clean
+.PHONY: demo test ui bench examples lint clean
 
 demo: $(STAMP)
 	$(BIN)/quantbot demo
@@ -25,6 +25,10 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# Write the outputs of docs/analysis.md anew.
+examples: $(STAMP)
+	$(BIN)/python -m examples.render
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "quantbot needs Python 3.11 or newer: make PYTHON=python3.12")'

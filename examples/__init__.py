@@ -1,0 +1,1 @@
+"""The analysis cookbook: queries and scripts that docs/analysis.md shows with their output; see `render`."""

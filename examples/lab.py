@@ -1,0 +1,40 @@
+"""A home to try the examples on: three months of the generated sample market, backtested in two configurations.
+
+Belongs here: what runs the cookbook's outputs come from. `quantbot demo` makes such runs for six months.
+"""
+
+from pathlib import Path
+from unittest.mock import patch
+
+from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.config import Recipe, make_config
+from quantbot_pipeline.market.calls import ingest_calls
+from quantbot_pipeline.market.candles import ingest_candles
+from quantbot_pipeline.market.sample import write_sample
+from quantbot_pipeline.settings import Settings
+
+MONTHS = ("2026-01", "2026-02", "2026-03")
+RECIPES: tuple[Recipe, ...] = ("full", "v1-baseline", "walk-forward")
+
+
+def make_lab(home: Path) -> Settings:
+    """Inputs, runs of two branches, the catalog. What comes out is the same everywhere, but for ids and times of runs."""
+    settings = Settings(home=home, threads=1)
+    calls, candles = write_sample(home / "generated")
+    ingest_calls([calls], settings.alerts_db)
+    ingest_candles([candles], settings.candles_dir, "5m")
+    for recipe in RECIPES:
+        _run(settings, recipe, "main")
+    # A change that somebody tries on a branch: five minutes until the entry instead of one.
+    _run(settings, "policy", "main")
+    _run(settings, "policy", "slow-entry", latency_ms=300_000)
+    sync(settings.runs_dir, settings.catalog_db)
+    return settings
+
+
+def _run(settings: Settings, recipe: Recipe, branch: str, **options: int) -> None:
+    # The branch is that of the checkout; here it is given, so that the cookbook reads the same in every checkout.
+    with patch("quantbot_pipeline.backtest.git_provenance", return_value=("0" * 40, branch, False)):
+        for month in MONTHS:
+            run_month(settings, recipe, month, make_config(options))

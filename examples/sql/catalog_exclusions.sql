@@ -1,0 +1,5 @@
+SELECT r.month, e.details ->> '$.reason' AS reason, count(*) FILTER (e.call_id IS NOT NULL) AS calls,
+       sum((e.details ->> '$.rows')::BIGINT) AS candles
+FROM errors AS e JOIN latest_runs AS r USING (run_id)
+WHERE r.run_type = 'full' AND e.phase = 'coverage'
+GROUP BY ALL ORDER BY ALL;

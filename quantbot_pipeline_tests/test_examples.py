@@ -1,0 +1,55 @@
+"""The analysis cookbook is true: every example runs on the sample market and prints what docs/analysis.md shows."""
+
+import contextlib
+import io
+import runpy
+from pathlib import Path
+
+import pytest
+
+from examples.lab import MONTHS, make_lab
+from examples.render import HERE, PAGE, SNIPPET, rendered
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home that the examples were written on."""
+    home = tmp_path_factory.mktemp("examples")
+    make_lab(home)
+    return home
+
+
+def test_the_page_shows_what_the_examples_print(lab: Path) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    fresh = rendered(page, lab)
+    changed = [
+        old[1] for old, new in zip(SNIPPET.finditer(page), SNIPPET.finditer(fresh), strict=True) if old[0] != new[0]
+    ]
+    assert not changed, f"run `make examples` and read what changed in {', '.join(changed)}"
+    assert fresh == page
+
+
+def test_no_example_is_missing_in_the_page() -> None:
+    shown = sorted(found[1] for found in SNIPPET.finditer(PAGE.read_text(encoding="utf-8")))
+    there = sorted(
+        path.relative_to(HERE).as_posix()
+        for kind in ("sql", "python")
+        for path in (HERE / kind).iterdir()
+        if path.is_file()
+    )
+    assert shown == there
+    assert len(shown) >= 20
+
+
+def test_the_walk_through_runs_to_its_end(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTBOT_HOME", str(lab))
+    path = HERE / "walkthrough.py"
+    assert path.read_text(encoding="utf-8").count("# %%") >= 8
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        cells = runpy.run_path(str(path))
+    low, high = cells["intervals"]["sample:rare_gem"]
+    assert 0 < low < cells["best"]["hit_2x_rate"] < high < 1
+    assert cells["month"] == MONTHS[-1]
+    assert len(cells["points"]) == 450  # the whole grid
+    assert cells["chart"].to_dict()["mark"]["type"] == "point"
+    assert "run.json" in printed.getvalue()
