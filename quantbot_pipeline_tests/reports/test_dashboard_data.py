@@ -217,6 +217,84 @@ def test_calls_shown_are_the_extremes_with_their_trades(data: dict[str, Any], ma
         assert (min(bars["low"][i] for i in inside) - 1) * 10_000 == pytest.approx(one["dd_bps"], abs=1)
 
 
+def test_each_run_says_what_its_artifacts_say(data: dict[str, Any], market: Settings) -> None:
+    runs = {run["run_id"]: run for run in data["runs"]["runs"]}
+    assert set(runs) == {
+        row["run_id"] for row in ask(market, "SELECT run_id FROM backtest_runs_catalog WHERE status = 'completed'")
+    }
+
+    def measured(run_id: str, of: str | None) -> dict[str, float]:
+        return {name: value for name, what, value in runs[run_id]["measures"] if what == of}
+
+    truth = ask(
+        market,
+        """SELECT run_id, count(*) AS calls_with_a_window, avg(hit_2x::INT) AS hit_2x_rate, avg(hit_3x::INT) AS hit_3x_rate,
+                  median(peak_multiple) AS median_peak_multiple, median(dd_bps) AS median_dd_bps FROM paths GROUP BY 1""",
+    )
+    summary = ask(
+        market, "SELECT run_id, policy_id, trades_count, avg_return_bps, median_return_bps, es95_bps FROM summary"
+    )
+    walk = ask(
+        market,
+        "SELECT run_id, scheme, in_sample_avg_return_bps, out_of_sample_trades FROM walk_forward WHERE caller_name = '__all__'",
+    )
+    best = ask(
+        market,
+        "SELECT run_id, objective_score, median_return_bps, trades FROM frontier WHERE caller_name = '__all__' AND rank = 1",
+    )
+    assert len(truth) == len(MONTHS)
+    assert len(summary) == 4 * len(MONTHS)
+    for rows, of in ((truth, lambda _: None), (summary, lambda row: row.pop("policy_id")),
+                     (walk, lambda row: "all callers, " + row.pop("scheme")), (best, lambda _: "best policy of all callers")):  # fmt: skip
+        for row in rows:
+            found = measured(row.pop("run_id"), of(row))
+            expected = {name: value for name, value in row.items() if value is not None}
+            assert {name: found[name] for name in expected} == expected
+    assert all(data["runs"]["parameters"][run["parameters"]] for run in runs.values())
+
+
+def test_calls_at_the_same_moment_are_shown_once(tmp_path: Path) -> None:
+    home = Settings(home=tmp_path)
+    paths = artifact_rows("paths", 4, interval=["5m"] * 4, mint=["a", "a", "a", "b"], entry_ts_ms=[5, 5, 6, 5])
+    commit_run(home.runs_dir, tables={"alerts": artifact_rows("alerts", 4), "paths": paths})
+    sync(home.runs_dir, home.catalog_db)
+    shown = collect(home.catalog_db, home.runs_dir, home.candles_dir)["calls"]
+    assert sorted((one["mint"], one["entry_ts_ms"]) for one in shown) == [("a", 5), ("a", 6), ("b", 5)]
+
+
+def test_a_month_without_any_frontier_row_is_fine(market: Settings, tmp_path: Path) -> None:
+    """Every call of the newest month was excluded: nobody has a frontier in it, the other months do."""
+    home = Settings(home=tmp_path)
+    shutil.copytree(market.runs_dir, home.runs_dir)
+    nothing = {
+        "alerts": artifact_rows("alerts", 1),
+        "frontier": artifact_rows("frontier", 0),
+        "paths": artifact_rows("paths", 0),
+    }
+    commit_run(home.runs_dir, "2024-04", tables=nothing, run_type="full")
+    sync(home.runs_dir, home.catalog_db)
+    data = collect(home.catalog_db, home.runs_dir, home.candles_dir)
+    assert {group["month"] for group in data["frontier"]["points"]} == set(MONTHS)
+    page.render(data)
+
+
+@pytest.mark.parametrize(
+    ("callers", "months", "left", "points"),
+    [
+        (0, 3, frontiers.POINTS, 0),
+        (10, 0, frontiers.POINTS, 0),  # older than the months that are drawn
+        (10, 3, frontiers.POINTS, 2_000),
+        (501, 3, frontiers.POINTS, 119),
+        (501, 2, 400, 0),  # nothing left for an older month
+        (9_000, 1, frontiers.POINTS, frontiers.BEST_RANKS),  # the newest is drawn all the same
+        (3, 2, 59_000, 9_833),
+        (500, 1, 59_000, 0),
+    ],
+)
+def test_points_are_shared_out_by_the_callers_of_each_month(callers: int, months: int, left: int, points: int) -> None:
+    assert frontiers._points_per_caller(callers, months, left) == points
+
+
 def test_json_block_holds_anything_and_ends_nowhere() -> None:
     nasty = {"a": ["</script>", "<!--", "&amp;", "\u2028\u2029", "\x00", '"\\', "🦊", MARKUP, FORMULA, CLOSING]}
     text = page.json_block(nasty)

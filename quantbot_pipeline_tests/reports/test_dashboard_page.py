@@ -1,5 +1,6 @@
 """The page as a reader sees it: opened from disk in Chromium, without a network, at two widths and in two themes."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,18 @@ def test_the_tables_shown_equal_queries_on_the_catalog(
             FROM frontier JOIN backtest_runs_catalog USING (run_id)
             WHERE rank = 1 AND month = '{MONTHS[-1]}' AND run_id IN ({NEWEST.format(artifact="frontier", strategy=GRID)})""",
     )
-    assert chosen(window.rows("Best policy of each caller")) == chosen(expected)
+    shown = window.rows("Best policy of each caller")
+    assert chosen(shown) == chosen(expected)
+    flags = ask(
+        market,
+        f"""SELECT objective_score, CASE WHEN is_pareto THEN 'yes' ELSE 'no' END AS is_pareto,
+                   CASE WHEN meets_constraints THEN 'yes' ELSE 'no' END AS meets_constraints
+            FROM frontier JOIN backtest_runs_catalog USING (run_id)
+            WHERE rank = 1 AND month = '{MONTHS[-1]}' AND run_id IN ({NEWEST.format(artifact="frontier", strategy=GRID)})""",
+    )
+    assert sorted(tuple(row[name] for name in flags[0]) for row in shown) == sorted(
+        tuple(row.values()) for row in flags
+    )
 
 
 def test_two_policies_side_by_side(open_window: OpenWindow, page_file: Path) -> None:
@@ -135,6 +147,67 @@ def test_two_policies_side_by_side(open_window: OpenWindow, page_file: Path) -> 
     window.settle()
     assert page.get_by_text("The same parameters.").is_visible()
     assert window.table("Over the same calls").locator("tbody tr").count() > 8
+
+
+def test_two_runs_side_by_side(open_window: OpenWindow, page_file: Path, market: Settings) -> None:
+    window = open_window(page_file)
+    window.go("policies")
+    page = window.page
+    labels = page.get_by_label("Run A").locator("option").all_inner_texts()
+    assert len(labels) == 3 * len(MONTHS)
+    first, last = (
+        next(text for text in labels if text.startswith(f"{month} full")) for month in (MONTHS[0], MONTHS[-1])
+    )
+    page.get_by_label("Run A").select_option(label=first)
+    page.get_by_label("Run B").select_option(label=last)
+    window.settle()
+    differing = [
+        row.split("\t")
+        for row in window.table("Origin and parameters that differ").locator("tbody tr").all_inner_texts()
+    ]
+    assert differing[0] == ["month", MONTHS[0], MONTHS[-1]]
+    assert {row[0] for row in differing} <= {
+        "month",
+        "inputs fingerprint",
+        "calls",
+        "calls excluded",
+        "git commit",
+        "git dirty",
+    }
+    table = window.table("Values of the runs")
+    expected = ask(
+        market,
+        f"""SELECT avg(hit_2x::INT) AS rate FROM paths JOIN backtest_runs_catalog USING (run_id)
+            WHERE month IN ('{MONTHS[0]}', '{MONTHS[-1]}') GROUP BY month ORDER BY month""",
+    )
+    cells = table.locator("[data-column=hit_2x_rate]").evaluate_all("cells => cells.map(c => Number(c.dataset.value))")
+    assert cells == [row["rate"] for row in expected]
+    page.get_by_label("Run B").select_option(
+        label=next(text for text in labels if text.startswith(f"{MONTHS[0]} v1-baseline"))
+    )
+    window.settle()
+    assert ["kind", "full", "v1-baseline"] in [
+        row.split("\t")
+        for row in window.table("Origin and parameters that differ").locator("tbody tr").all_inner_texts()
+    ]
+    page.get_by_label("Run B").select_option(label=first)
+    window.settle()
+    assert page.get_by_text("The same run.").is_visible()
+
+
+def test_a_line_breaks_where_months_are_missing(open_window: OpenWindow, market: Settings, tmp_path: Path) -> None:
+    home = Settings(home=tmp_path)
+    shutil.copytree(market.runs_dir, home.runs_dir, ignore=shutil.ignore_patterns(f"{MONTHS[1]}", "*beef"))
+    (home.runs_dir / MONTHS[1]).mkdir()
+    sync(home.runs_dir, home.catalog_db)
+    window = open_window(write_dashboard(home.catalog_db, home.runs_dir, home.candles_dir, home.dashboard_html))
+    window.go("policies")
+    lines = (
+        window.page.locator(".chart")
+        .first.locator(".mark-line path")
+        .evaluate_all("paths => paths.map(p => p.getAttribute('d'))")
+    )
+    assert len(lines) == 4  # two policies, two stretches each
 
 
 def _options(page, words: str) -> list[str]:  # type: ignore[no-untyped-def]

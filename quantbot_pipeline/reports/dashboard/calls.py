@@ -28,11 +28,15 @@ def calls_section(
     callers: Index[str],
     policies: Index[PolicyKey],
 ) -> list[dict[str, Any]]:
-    """The calls with the highest peaks and those with the deepest drawdowns; `con` holds the table `replayed`."""
+    """The calls with the highest peaks and those with the deepest drawdowns; `con` holds the table `replayed`.
+
+    Of calls that bought the same token at the same time one stands for all: their pictures are the same.
+    """
     con.register("paths", paths)
     picked = con.sql(
-        """WITH high AS (SELECT *, 'best' AS which FROM paths ORDER BY peak_multiple DESC, call_id LIMIT $n),
-           deep AS (SELECT *, 'worst' AS which FROM paths WHERE call_id NOT IN (SELECT call_id FROM high)
+        """WITH once AS (FROM paths QUALIFY row_number() OVER (PARTITION BY mint, entry_ts_ms ORDER BY call_id) = 1),
+           high AS (SELECT *, 'best' AS which FROM once ORDER BY peak_multiple DESC, call_id LIMIT $n),
+           deep AS (SELECT *, 'worst' AS which FROM once WHERE call_id NOT IN (SELECT call_id FROM high)
                     ORDER BY dd_bps, call_id LIMIT $n)
            SELECT which, call_id, caller_name, mint, chain, interval, month, alert_ts_ms, entry_ts_ms, p0, peak_multiple,
                   dd_bps, t_peak_ms, t_2x_ms, t_3x_ms, t_4x_ms, observed_ms, censored

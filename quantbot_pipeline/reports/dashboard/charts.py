@@ -7,7 +7,9 @@ tokens (`@accent`) that the page replaces by those of the light or the dark them
 import functools
 from typing import Any
 
-_RETURN_TICKS = [-10_000, -5_000, -2_000, -1_000, 0, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000]
+_RETURN_TICKS = [
+    sign * n for n in (100_000, 50_000, 20_000, 10_000, 5_000, 2_000, 1_000, 500, 200, 100) for sign in (-1, 1)
+] + [0]
 _FEASIBLE = "datum.meets_constraints === 'yes'"
 KINDS = ("fixed_stop", "time_stop", "trailing_stop", "ladder", "combo", "v1", "unknown")
 
@@ -112,7 +114,7 @@ def _frontier(alt: Any) -> Any:
         axis=alt.Axis(format="%", tickCount=10),
         scale=alt.Scale(padding=8, nice=False),
     )
-    y = alt.Y("value:Q", title="return, bps", axis=alt.Axis(format=",d"), scale=alt.Scale(zero=False))
+    y = alt.Y("value:Q", title="return, bps", axis=alt.Axis(format=",d", tickMinStep=1), scale=alt.Scale(zero=False))
     tips = [
         alt.Tooltip("words:N", title="policy"), alt.Tooltip("policy_id:N"), alt.Tooltip("rank:Q"),
         alt.Tooltip("meets_constraints:N"), alt.Tooltip("violations:N"), alt.Tooltip("is_pareto:N"),
@@ -139,8 +141,8 @@ def _best(alt: Any) -> Any:
     y = alt.Y(
         "value:Q",
         title="return, bps",
-        axis=alt.Axis(format=",d", values=_RETURN_TICKS),
-        scale=alt.Scale(type="symlog", constant=1000),
+        axis=alt.Axis(format=",d", values=sorted(_RETURN_TICKS), labelOverlap=True),
+        scale=alt.Scale(type="symlog", constant=1000, padding=14),
     )
     tips = [
         alt.Tooltip("caller_name:N"), alt.Tooltip("words:N", title="policy"), alt.Tooltip("trades:Q"),
@@ -169,7 +171,7 @@ def _policy_months(alt: Any) -> Any:
         "trades:Q",
     ]
     lines = alt.Chart(_data(alt)).mark_line(point=alt.OverlayMarkDef(size=50))
-    return _sized(lines.encode(x=x, y=y, color=_pair_colour(alt), tooltip=tips), 220)
+    return _sized(lines.encode(x=x, y=y, color=_pair_colour(alt), detail="stretch:N", tooltip=tips), 220)
 
 
 def _policy_returns(alt: Any) -> Any:
@@ -214,13 +216,13 @@ def _walk_months(alt: Any) -> Any:
     )
     tips = ["month:O", "what:N", alt.Tooltip("value:Q", format=",.1f"), "trades:Q"]
     lines = alt.Chart(_data(alt)).mark_line(point=alt.OverlayMarkDef(size=40))
-    return _sized(lines.encode(x=x, y=y, color=colour, tooltip=tips), 240)
+    return _sized(lines.encode(x=x, y=y, color=colour, detail="stretch:N", tooltip=tips), 240)
 
 
 def _equity(alt: Any) -> Any:
     """Equity of the V1 accounts: the grouped account and single callers."""
     x = alt.X("days:Q", title="days since the month's first entry")
-    y = alt.Y("equity:Q", title="equity", axis=alt.Axis(format=",d"), scale=alt.Scale(zero=False))
+    y = alt.Y("equity:Q", title="equity", axis=alt.Axis(format=",d", tickMinStep=1), scale=alt.Scale(zero=False))
     palette = [f"@line{i + 1}" for i in range(9)]
     colour = alt.Color(
         "name:N", sort=None, scale=alt.Scale(range=palette), legend=alt.Legend(title=None, orient="bottom")

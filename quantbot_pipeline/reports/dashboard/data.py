@@ -17,6 +17,7 @@ from quantbot_pipeline.reports.dashboard.encode import Index
 from quantbot_pipeline.reports.dashboard.frontiers import ALL_CALLERS, frontier_section, v1_section
 from quantbot_pipeline.reports.dashboard.overview import errors, overview
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey, load_replayed, policy_columns, replayed_section
+from quantbot_pipeline.reports.dashboard.runs import runs_section
 from quantbot_pipeline.reports.newest import load_newest
 
 MIN_CALLS = 10  # below that a caller is marked: the same number that the search asks for
@@ -37,6 +38,7 @@ def collect(catalog: Path, base: Path, candles_dir: Path) -> dict[str, Any]:
         "errors": errors(catalog, base, callers),
         "frontier": frontier_section(catalog, base, callers, policies, violations),
         "v1": v1_section(catalog, base, callers, policies),
+        "runs": runs_section(catalog, base),
     }
     with duckdb.connect() as con:
         settings = load_replayed(con, catalog, base, policies)

@@ -18,7 +18,17 @@ from quantbot_pipeline.reports.dashboard.charts import bundle, specifications
 from quantbot_pipeline.reports.dashboard.data import collect
 
 STYLES = ("style.css",)
-SCRIPTS = ("dom.js", "table.js", "charts.js", "callers.js", "policies.js", "searches.js", "market.js", "app.js")
+SCRIPTS = (
+    "dom.js",
+    "table.js",
+    "charts.js",
+    "callers.js",
+    "policies.js",
+    "runs.js",
+    "searches.js",
+    "market.js",
+    "app.js",
+)
 # Within <script> these could end the block or open a comment; JSON may spell any of them as an escape.
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 

@@ -7,6 +7,11 @@ function fewTag(count) {
   return el('span', { class: 'tag', title: `fewer than ${D.min_calls}: the numbers say little` }, count ? `only ${count}` : 'none');
 }
 
+// Calls of one token move together: many of them are few observations.
+function mintsTag(mints) {
+  return el('span', { class: 'tag', title: 'calls of the same token are hardly independent: the intervals are too narrow' }, `${mints} token${mints === 1 ? '' : 's'}`);
+}
+
 function hitColumn(k) {
   return {
     name: `hit_${k}x_rate`, help: `Share of calls whose price touched ${k} times the entry within the window, and its 95% Wilson interval. Sorted by the interval's lower end, so that three lucky calls do not lead.`,
@@ -18,7 +23,7 @@ function leaderboardColumns() {
   const most = Math.max(...leaderboard.map((r) => r.calls));
   const peak = Math.log(Math.max(...leaderboard.map((r) => r.median_peak_multiple), 1.01));
   return [
-    { name: 'caller_name', text: true, first: true, value: (r) => callerName(r.caller), show: (_, r) => [callerLink(r.caller), few(r) && fewTag(r.calls)] },
+    { name: 'caller_name', text: true, first: true, value: (r) => callerName(r.caller), show: (_, r) => [callerLink(r.caller), few(r) ? fewTag(r.calls) : r.mints < D.min_calls && mintsTag(r.mints)] },
     { name: 'calls', help: 'Calls with an entry and a window (excluded ones are counted under Errors).', show: (v) => [fmt.int(v), bar(v / most)] },
     { name: 'mints', help: 'Distinct tokens among them.', show: fmt.int },
     hitColumn(2), hitColumn(3), hitColumn(4),
@@ -33,7 +38,7 @@ function leaderboardColumns() {
 }
 
 function callersView() {
-  const head = [el('h1', {}, 'Callers'), el('p', { class: 'lead' }, 'What the price did after each caller’s calls, over the newest run of every month. Brackets are 95% intervals: where they are wide, the calls are too few to tell.')];
+  const head = [el('h1', {}, 'Callers'), el('p', { class: 'lead' }, 'What the price did after each caller’s calls, over the newest run of every month. Brackets are 95% intervals: where they are wide, the calls are too few to tell. They take calls as independent, so callers who name few tokens are less certain than that.')];
   if (!leaderboard.length) return [head, card(null, noRuns('No truth yet: no run of type path-only or full.'))];
   return [head, card(null, table({
     caption: 'Callers, best 2x rate (lower end of its interval) first', columns: leaderboardColumns(), rows: leaderboard, sort: ['hit_2x_rate', 'down'],
@@ -45,7 +50,7 @@ function callersView() {
 function callerView(name) {
   const row = leaderboard.find((r) => D.names[r.caller] === name);
   const caller = D.names.indexOf(name);
-  const head = [el('p', { class: 'note' }, el('a', { href: '#/callers' }, 'All callers')), el('h1', {}, name.slice(0, 300) || 'Caller', ' ', row && few(row) && fewTag(row.calls))];
+  const head = [el('p', { class: 'note' }, el('a', { href: '#/callers' }, 'All callers')), el('h1', {}, name.slice(0, 300) || 'Caller', ' ', row && (few(row) ? fewTag(row.calls) : row.mints < D.min_calls && mintsTag(row.mints)))];
   if (caller <= ALL) return [head, card(null, empty('No such caller in these runs.'))];
   const parts = row ? [callerTiles(row), callerShape(caller, row)] : [card(null, empty('None of this caller’s calls has a window (see Errors).'))];
   return [head, parts, callerFrontier(caller), callerChoices(caller), callerEquity(caller)];
@@ -57,7 +62,7 @@ function callerTiles(row) {
     return tile(fmt.rate(row[`hit_${k}x_rate`]), `hit ${k}x rate`, `95%: ${whole.format(low * 100)}${DASH}${whole.format(high * 100)}%`);
   };
   return el('div', { class: 'tiles' },
-    tile(fmt.int(row.calls), 'calls', `${fmt.int(row.mints)} tokens`, few(row)), hit(2), hit(3), hit(4),
+    tile(fmt.int(row.calls), 'calls', `${fmt.int(row.mints)} ${row.mints === 1 ? 'token' : 'tokens'}`, few(row)), hit(2), hit(3), hit(4),
     tile(fmt.multiple(row.median_peak_multiple), 'median peak multiple'), tile(fmt.bps(row.median_dd_bps), 'median dd bps'),
     tile(fmt.minutes(row.median_min_to_2x), 'median time to 2x'));
 }
@@ -129,7 +134,7 @@ function edge(rows) {
 
 function frontierScatter(groups, title) {
   const months = groups.map((g) => g.month).sort().reverse();
-  let month = months[0];
+  let month = telling(months, (m) => groups.find((g) => g.month === m).trades);
   const hidden = new Set();
   const drawing = part(() => {
     const group = groups.find((g) => g.month === month);
@@ -137,7 +142,7 @@ function frontierScatter(groups, title) {
     const shown = rows.filter((r) => !hidden.has(r.kind));
     const kept = rows.length === group.policies ? '' : ` Drawn: the Pareto set, the best ranks and a sample, ${rows.length} of ${group.policies} policies.`;
     return [
-      el('p', { class: 'note' }, `${fmt.int(group.trades)} trades per policy. Faded: breaks a constraint. Ringed: in the Pareto set (median return, stop out rate, drawdown). Line: the edge that no policy passes, with a higher median at as few stop-outs. In sample: chosen and judged on the same calls.${kept}`),
+      el('p', { class: 'note' }, `${fmt.int(group.trades)} ${group.trades === 1 ? 'trade' : 'trades'} per policy. Faded: breaks a constraint. Ringed: in the Pareto set (median return, stop out rate, drawdown). Line: the edge that no policy passes, with a higher median at as few stop-outs. In sample: chosen and judged on the same calls.${kept}`),
       group.trades < D.min_calls && el('p', {}, fewTag(group.trades), ' trades: the best of hundreds of policies on so few calls is luck.'),
       kindLegend(unique(rows.map((r) => r.kind)), hidden, () => drawing.rebuild()),
       chart('frontier', { rows: shown, edge: edge(shown) }, { title: `${title}: median return against stop out rate`, y: 'median return, bps' }),

@@ -114,3 +114,22 @@ function part(build) {
 
 const sum = (values) => values.reduce((a, b) => a + b, 0);
 const unique = (values) => [...new Set(values)];
+
+// The month to start with: the newest with enough trades to tell anything; the months are newest first.
+function telling(months, trades) {
+  return months.find((month) => trades(month) >= D.min_calls) || months[0];
+}
+
+// Rows by month with `stretch`, which changes where months are missing: a line breaks there instead of bridging years.
+function stretches(rows) {
+  const number = (month) => Number(month.slice(0, 4)) * 12 + Number(month.slice(5));
+  const at = {};
+  let stretch = 0;
+  let last = null;
+  for (const month of unique(rows.map((r) => r.month)).sort()) {
+    if (last !== null && number(month) !== number(last) + 1) stretch += 1;
+    at[month] = stretch;
+    last = month;
+  }
+  return rows.map((r) => ({ ...r, stretch: at[r.month] }));
+}

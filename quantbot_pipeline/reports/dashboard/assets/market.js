@@ -77,7 +77,7 @@ function sourcesCard(o) {
 }
 
 function callsView() {
-  const head = [el('h1', {}, 'Calls'), el('p', { class: 'lead' }, 'The calls with the highest peaks and those with the deepest drawdowns, each with its candles, entry, exits and levels. Extremes, not examples: most calls look like neither.')];
+  const head = [el('h1', {}, 'Calls'), el('p', { class: 'lead' }, 'The calls with the highest peaks and those with the deepest drawdowns, each with its candles, entry, exits and levels. Extremes, not examples: most calls look like neither. Of calls that bought the same token at the same time, one is shown.')];
   if (!D.calls.length) return [head, card(null, noRuns('No calls yet.'))];
   const list = (which) => el('div', { class: 'pick' }, D.calls.map((c, i) => [c, i]).filter(([c]) => c.which === which).map(([c, i]) => el('a', { href: '#/call/' + i },
     el('b', {}, which === 'best' ? `${fmt.multiple(c.peak_multiple)} peak` : `${fmt.bps(c.dd_bps)} bps drawdown`), el('span', {}, callerName(c.caller).slice(0, 300)), el('span', {}, c.mint.slice(0, 60)), el('span', {}, fmt.time(c.alert_ts_ms)))));

@@ -20,12 +20,12 @@ function scopes() {
 }
 
 function policiesView() {
-  const head = [el('h1', {}, 'Policies'), el('p', { class: 'lead' }, 'Two policies on the same calls: only the parameters that differ, and what each would have earned after costs.')];
+  const head = [el('h1', {}, 'Policies'), el('p', { class: 'lead' }, 'Two policies on the same calls: only the parameters that differ, and what each would have earned after costs. Below, the same for two runs.')];
   const all = scopes();
-  if (!all.length) return [head, card(null, noRuns('No policy was replayed or searched yet.'))];
+  if (!all.length) return [head, card(null, noRuns('No policy was replayed or searched yet.')), runsCard()];
   const state = { scope: all[0][0], a: 0, b: Math.min(1, all[0][2].length - 1) };
   const drawing = part(() => compare(all, state, () => drawing.rebuild()));
-  return [head, drawing, replayedTable(all)];
+  return [head, drawing, replayedTable(all), runsCard()];
 }
 
 function compare(all, state, refresh) {
@@ -90,7 +90,7 @@ function metrics(a, b) {
 function compareCharts(state, a, b) {
   const pairs = [['A', a], ['B', b]];
   const months = pairs.flatMap(([which, p]) => monthly(state.scope, p).map((m) => ({ which, words: p.words, ...m })));
-  const drawn = [card('Month by month', el('p', { class: 'note' }, swatches(), ' Median return of each month.'), chart('policy_months', { rows: months }, { title: 'Median return of both policies by month' }))];
+  const drawn = [card('Month by month', el('p', { class: 'note' }, swatches(), ' Median return of each month.'), chart('policy_months', { rows: stretches(months) }, { title: 'Median return of both policies by month' }))];
   if (state.scope === 'replayed') drawn.push(card('Returns', el('p', { class: 'note' }, swatches(), ' Share of trades by realized return, bps.'), chart('policy_returns', { rows: pairs.flatMap(([which, p]) => returns(which, p)) }, { title: 'Distribution of returns of both policies' })));
   return el('div', { class: drawn.length > 1 ? 'columns' : null }, drawn);
 }

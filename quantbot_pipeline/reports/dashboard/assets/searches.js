@@ -5,7 +5,7 @@ function frontierView() {
   const best = rowsOf(D.frontier.best);
   if (!best.length) return [head, card(null, noRuns('No policy search yet (quantbot backtest optimize, or full).'))];
   const months = unique(best.map((r) => r.month)).sort().reverse();
-  let month = months[0];
+  let month = telling(months, (m) => best.find((r) => r.month === m && r.caller === ALL)?.trades);
   const drawing = part(() => bestOf(best.filter((r) => r.month === month), month));
   const pooled = D.frontier.points.filter((g) => g.caller === ALL);
   return [head, el('div', { class: 'controls' }, select('Month', months.map((m) => [m, m]), month, (value) => { month = value; drawing.rebuild(); })), drawing,
@@ -32,7 +32,7 @@ function bestOf(best, month) {
         { name: 'objective_score', order: (r) => [r.meets === 'yes' ? 1 : 0, r.objective_score], help: 'Callers whose policy meets the constraints come first. Growth of an account that stakes 4% on every call, in bps per trade (or the objective of the run).' },
         { name: 'avg_return_bps', show: signed, help: 'Mean realized return per trade.' }, { name: 'median_return_bps', show: signed, help: 'Half of the trades earned less.' },
         { name: 'stop_out_rate', show: fmt.rate, help: 'Share of trades that left at a stop with a loss.' }, { name: 'p95_drawdown_bps', help: 'The 5th percentile of the deepest price during the trade.' },
-        { name: 'trades', show: fmt.int }, { name: 'is_pareto', text: true, show: yes, value: (r) => yes(r.is_pareto), help: 'No other policy of this caller is as good in median return, stop-outs and drawdown, and better in one.' },
+        { name: 'trades', show: fmt.int }, { name: 'is_pareto', text: true, value: (r) => yes(r.is_pareto), help: 'No other policy of this caller is as good in median return, stop-outs and drawdown, and better in one.' },
       ] })),
   ];
 }
@@ -66,7 +66,7 @@ function pooledMonths() {
     const traded = rows.filter((r) => r.policy !== null);
     if (!traded.length) return empty('No month had enough history to choose from.');
     const lines = traded.flatMap((r) => [['in sample', r.in_sample_avg_return_bps], ['out of sample', r.out_of_sample_avg_return_bps], ['hold', r.hold_avg_return_bps]].map(([what, value]) => ({ month: r.month, what, value, trades: r.out_of_sample_trades })));
-    return [el('p', { class: 'note' }, `Average return per trade; hold: the same calls held to the horizon. ${rows.length - traded.length} of ${rows.length} months had too little history to choose from.`), chart('walk_months', { rows: lines }, { title: 'Promise, result and holding by month', height: 300 })];
+    return [el('p', { class: 'note' }, `Average return per trade; hold: the same calls held to the horizon. ${rows.length - traded.length} of ${rows.length} months had too little history to choose from.`), chart('walk_months', { rows: stretches(lines) }, { title: 'Promise, result and holding by month', height: 300 })];
   });
   return [el('div', { class: 'controls' }, select('Scheme', [['anchored', 'anchored: all earlier months'], ['rolling', 'rolling: the last months']], scheme, (value) => { scheme = value; drawing.rebuild(); })), drawing];
 }
@@ -94,7 +94,7 @@ function v1View() {
   const best = rowsOf(D.v1.best);
   if (!best.length) return [head, card(null, noRuns('No V1 baseline yet (quantbot backtest baseline).'))];
   const months = unique(best.map((r) => r.month)).sort().reverse();
-  let month = months[0];
+  let month = telling(months, (m) => sum(best.filter((r) => r.month === m && r.caller !== ALL).map((r) => r.trades)));
   const drawing = part(() => {
     const rows = best.filter((r) => r.month === month);
     const lines = rows.filter((r) => r.caller === ALL).concat(rows.filter((r) => r.caller !== ALL).slice(0, 8));
