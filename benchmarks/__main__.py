@@ -15,6 +15,7 @@ SECTIONS = {
     "engine": "500 mixed policies, and the aggregation of their outcomes",
     "end_to_end": "committed runs against decoding their candles alone",
     "coarse": "results on 5m candles against those on the 1m candles they are made of",
+    "dashboard": "the page of the sample market, and of 500 callers with 50,000 calls",
 }
 
 

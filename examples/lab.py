@@ -3,6 +3,7 @@
 Belongs here: what runs the cookbook's outputs come from. `quantbot demo` makes such runs for six months.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -18,23 +19,23 @@ MONTHS = ("2026-01", "2026-02", "2026-03")
 RECIPES: tuple[Recipe, ...] = ("full", "v1-baseline", "walk-forward")
 
 
-def make_lab(home: Path) -> Settings:
+def make_lab(home: Path, months: Sequence[str] = MONTHS) -> Settings:
     """Inputs, runs of two branches, the catalog. What comes out is the same everywhere, but for ids and times of runs."""
     settings = Settings(home=home, threads=1)
     calls, candles = write_sample(home / "generated")
     ingest_calls([calls], settings.alerts_db)
     ingest_candles([candles], settings.candles_dir, "5m")
     for recipe in RECIPES:
-        _run(settings, recipe, "main")
+        _run(settings, recipe, months, "main")
     # A change that somebody tries on a branch: five minutes until the entry instead of one.
-    _run(settings, "policy", "main")
-    _run(settings, "policy", "slow-entry", latency_ms=300_000)
+    _run(settings, "policy", months, "main")
+    _run(settings, "policy", months, "slow-entry", latency_ms=300_000)
     sync(settings.runs_dir, settings.catalog_db)
     return settings
 
 
-def _run(settings: Settings, recipe: Recipe, branch: str, **options: int) -> None:
+def _run(settings: Settings, recipe: Recipe, months: Sequence[str], branch: str, **options: int) -> None:
     # The branch is that of the checkout; here it is given, so that the cookbook reads the same in every checkout.
     with patch("quantbot_pipeline.backtest.git_provenance", return_value=("0" * 40, branch, False)):
-        for month in MONTHS:
+        for month in months:
             run_month(settings, recipe, month, make_config(options))

@@ -7,9 +7,10 @@ tokens (`@accent`) that the page replaces by those of the light or the dark them
 import functools
 from typing import Any
 
-_RETURN_TICKS = [
-    sign * n for n in (100_000, 50_000, 20_000, 10_000, 5_000, 2_000, 1_000, 500, 200, 100) for sign in (-1, 1)
-] + [0]
+# A symlog scale has no good ticks of its own: coarse ones, and fine ones where everything lies near zero.
+_COARSE = [-10_000, -5_000, -2_000, -1_000, 0, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000]
+_FINE = [-1_500, -1_000, -500, -200, -100, 0, 100, 200, 500, 1_000, 1_500]
+_RETURN_TICKS = f"max(abs(domain('y')[0]), abs(domain('y')[1])) > 2000 ? {_COARSE} : {_FINE}"
 _FEASIBLE = "datum.meets_constraints === 'yes'"
 KINDS = ("fixed_stop", "time_stop", "trailing_stop", "ladder", "combo", "v1", "unknown")
 
@@ -141,7 +142,7 @@ def _best(alt: Any) -> Any:
     y = alt.Y(
         "value:Q",
         title="return, bps",
-        axis=alt.Axis(format=",d", values=sorted(_RETURN_TICKS), labelOverlap=True),
+        axis=alt.Axis(format=",d", values=alt.ExprRef(_RETURN_TICKS), labelOverlap=True),
         scale=alt.Scale(type="symlog", constant=1000, padding=14),
     )
     tips = [
