@@ -1,15 +1,19 @@
 """The few numbers and the best rows of an artifact that its month shows in the Dagster UI."""
 
+import math
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quantbot_pipeline.search.frontier import ALL_CALLERS
+
 
 def highlights(artifact: str, table: pa.Table, limit: int = 10) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """(numbers that plot over months, best rows as a small table); both empty for an artifact without rows."""
-    build = {"paths": _paths, "trades": _trades, "summary": _summary}.get(artifact)
-    return build(table, limit) if build and table.num_rows else ({}, [])
+    build = _HIGHLIGHTS.get(artifact)
+    numbers, best = build(table, limit) if build and table.num_rows else ({}, [])
+    return {name: value for name, value in numbers.items() if value is not None and math.isfinite(value)}, best
 
 
 def _mean(column: pa.ChunkedArray) -> float:
@@ -20,8 +24,9 @@ def _median(column: pa.ChunkedArray) -> float:
     return float(pc.quantile(column, 0.5)[0].as_py())
 
 
-def _top(table: pa.Table, by: str, columns: list[str], limit: int) -> list[dict[str, Any]]:
-    order = pc.sort_indices(table, sort_keys=[(by, "descending")])[:limit]
+def _top(table: pa.Table, by: str, columns: list[str], limit: int, *, first: str | None = None) -> list[dict[str, Any]]:
+    keys = [(name, "descending") for name in (first, by) if name]
+    order = pc.sort_indices(table, sort_keys=keys)[:limit]
     return [
         {k: round(v, 4) if isinstance(v, float) else str(v)[:80] if isinstance(v, str) else v for k, v in row.items()}
         for row in table.select(columns).take(order).to_pylist()
@@ -50,3 +55,52 @@ def _summary(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[s
     columns = ["policy_id", "trades_count", "avg_return_bps", "median_return_bps", "stop_out_rate"]
     numbers = {} if best is None else {"best_median_return_bps": best}
     return numbers, _top(table, "avg_return_bps", columns, limit)
+
+
+def _frontier(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    first = table.filter(pc.equal(table["rank"], 1))
+    callers = first.filter(pc.not_equal(first["caller_name"], ALL_CALLERS))
+    numbers = {
+        "callers": callers.num_rows,
+        "callers_with_feasible_policy": pc.sum(callers["meets_constraints"]).as_py() or 0,
+    }
+    measures = ("objective_score", "median_return_bps", "stop_out_rate")
+    pooled = first.filter(pc.equal(first["caller_name"], ALL_CALLERS)).select(measures).to_pylist()
+    numbers |= {f"all_callers_{name}": value for row in pooled for name, value in row.items()}
+    columns = ["caller_name", "policy_id", "meets_constraints", "objective_score", "median_return_bps", "trades"]
+    return numbers, _top(callers, "objective_score", columns, limit, first="meets_constraints")
+
+
+def _walk_forward(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    anchored = table.filter(pc.equal(table["scheme"], "anchored"))
+    pooled = pc.equal(anchored["caller_name"], ALL_CALLERS)
+    measures = (
+        "in_sample_avg_return_bps",
+        "out_of_sample_avg_return_bps",
+        "hold_avg_return_bps",
+        "out_of_sample_trades",
+    )
+    numbers = {
+        f"all_callers_{name}": value
+        for row in anchored.filter(pooled).select(measures).to_pylist()
+        for name, value in row.items()
+    }
+    traded = anchored.filter(pc.and_(pc.invert(pooled), pc.greater(anchored["out_of_sample_trades"], 0)))
+    columns = ["caller_name", "policy_id", *measures]
+    return numbers, _top(traded, "out_of_sample_avg_return_bps", columns, limit)
+
+
+def _equity(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    grouped = table.filter(pc.equal(table["caller_name"], ALL_CALLERS))["equity"]
+    numbers = {"accounts": pc.count_distinct(table["caller_name"]).as_py()}
+    return (numbers | {"grouped_final_equity": grouped[-1].as_py()} if len(grouped) else numbers), []
+
+
+_HIGHLIGHTS = {
+    "paths": _paths,
+    "trades": _trades,
+    "summary": _summary,
+    "frontier": _frontier,
+    "walk_forward": _walk_forward,
+    "equity": _equity,
+}

@@ -11,13 +11,13 @@ from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline_tests.conftest import Quantbot
 
 
-def test_the_asset_writes_the_page_and_links_it(home: Path, quantbot: Quantbot) -> None:
+def test_the_asset_writes_the_page_and_says_where(home: Path, quantbot: Quantbot) -> None:
     assert quantbot("backtest", "catalog-sync").status == 0
     result = dg.materialize([dashboard], resources={"lab": Lab(home=str(home))}, selection=[dashboard])
     metadata = result.asset_materializations_for_node("reports__dashboard")[0].metadata
     path = Path(str(metadata["path"].value))
     assert path == home / "data" / "dashboard.html"
-    assert url2pathname(str(metadata["open"].value).removeprefix("file://")) == str(path)
+    assert url2pathname(str(metadata["address"].value).removeprefix("file://")) == str(path)
     assert metadata["bytes"].value == path.stat().st_size > 500_000
     assert float(str(metadata["seconds"].value)) > 0
     graph = build_defs().resolve_asset_graph()

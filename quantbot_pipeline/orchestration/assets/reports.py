@@ -18,7 +18,9 @@ def dashboard(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResu
     return dg.MaterializeResult(
         metadata={
             "path": dg.MetadataValue.path(str(path)),
-            "open": dg.MetadataValue.url(path.as_uri()),
+            # As text to copy, not as a link: no browser follows one from a web page to a file.
+            "address": path.as_uri(),
+            "open_with": "quantbot dashboard --open",
             "bytes": path.stat().st_size,
             "seconds": round(time.perf_counter() - started, 3),
         }

@@ -1,0 +1,67 @@
+"""Numbers and best rows that a month shows in the Dagster UI: against the artifact, and what Dagster can hold."""
+
+import math
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from quantbot_pipeline.artifacts.schemas import ARTIFACTS
+from quantbot_pipeline.reports.highlights import highlights
+from quantbot_pipeline_tests.builders import artifact_rows
+
+FRONTIER = artifact_rows(
+    "frontier", 5, caller_name=["__all__", "a", "a", "b", "c"], rank=[1, 1, 2, 1, 1], meets_constraints=[True, False, False, True, True],
+    objective_score=[9.0, 99.0, 1.0, 5.0, 7.0], median_return_bps=[4.0, 90.0, 0.0, 2.0, 3.0], stop_out_rate=[0.25, 0.0, 0.0, 0.5, 0.1],
+)  # fmt: skip
+
+
+def test_a_frontier_counts_callers_and_ranks_the_feasible_first() -> None:
+    numbers, best = highlights("frontier", FRONTIER)
+    assert numbers == {
+        "callers": 3, "callers_with_feasible_policy": 2, "all_callers_objective_score": 9.0, "all_callers_median_return_bps": 4.0,
+        "all_callers_stop_out_rate": 0.25,
+    }  # fmt: skip
+    assert [row["caller_name"] for row in best] == ["c", "b", "a"]
+
+
+def test_a_walk_forward_shows_promise_and_result() -> None:
+    rows = artifact_rows(
+        "walk_forward", 4, caller_name=["__all__", "__all__", "a", "b"], scheme=["anchored", "rolling", "anchored", "anchored"],
+        in_sample_avg_return_bps=[1.0, 2.0, 3.0, None], out_of_sample_avg_return_bps=[4.0, 5.0, 6.0, None],
+        hold_avg_return_bps=[7.0, 8.0, 9.0, None], out_of_sample_trades=[10, 10, 4, 0],
+    )  # fmt: skip
+    numbers, best = highlights("walk_forward", rows)
+    assert numbers == {
+        "all_callers_in_sample_avg_return_bps": 1.0, "all_callers_out_of_sample_avg_return_bps": 4.0,
+        "all_callers_hold_avg_return_bps": 7.0, "all_callers_out_of_sample_trades": 10,
+    }  # fmt: skip
+    assert [row["caller_name"] for row in best] == ["a"]  # b traded nothing
+
+
+def test_an_equity_curve_shows_where_the_grouped_account_ended() -> None:
+    rows = artifact_rows("equity", 3, caller_name=["__all__", "__all__", "a"], equity=[1.0, 2.0, 3.0])
+    assert highlights("equity", rows) == ({"accounts": 2, "grouped_final_equity": 2.0}, [])
+
+
+@pytest.mark.parametrize("artifact", ARTIFACTS)
+@pytest.mark.parametrize("rows", [0, 1, 30])
+def test_dagster_takes_what_is_shown(artifact: str, rows: int) -> None:
+    table = artifact_rows(artifact, rows)
+    numbers, best = highlights(artifact, table)
+    assert len(best) <= 10
+    assert all(isinstance(value, int | float) and math.isfinite(value) for value in numbers.values())
+    dg.AssetMaterialization(
+        "a",
+        metadata={
+            **numbers,
+            "best": dg.MetadataValue.table([dg.TableRecord(row) for row in best] or [dg.TableRecord({})]),
+        },
+    )
+
+
+def test_what_is_not_a_number_does_not_plot() -> None:
+    table = FRONTIER.set_column(
+        FRONTIER.schema.get_field_index("objective_score"), "objective_score", pa.array([math.nan] * 5)
+    )
+    assert "all_callers_objective_score" not in highlights("frontier", table)[0]
