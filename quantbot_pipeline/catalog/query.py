@@ -285,11 +285,14 @@ def _require_select(con: duckdb.DuckDBPyConnection, sql: str) -> None:
     The locked room holds without this; it is for a plain message, and against functions that take an address in memory.
     """
     try:
+        sql.encode()
         statements = con.extract_statements(sql)
         [(text,)] = con.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
         tree = json.loads(text)
     except duckdb.Error as e:
         raise _explained(str(e)) from None
+    except UnicodeEncodeError:
+        raise InputError("the query is not UTF-8 text") from None
     except RecursionError:
         raise InputError("the query is nested too deeply; split it with WITH") from None
     if len(statements) != 1 or tree["error"]:

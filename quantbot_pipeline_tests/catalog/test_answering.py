@@ -167,6 +167,7 @@ def test_the_caller_s_python_is_out_of_reach(base: Path) -> None:
         ("SELECT 'abc'::INT", "Could not convert"),
         ("SELECT CASE WHEN i = 50000 THEN error('late') ELSE i END AS i FROM range(60000) AS t(i)", "late"),
         ("SELECT ?", "parameters"),
+        ("SELECT '\udcff'", "not UTF-8"),
         ("SELECT 1 AS a, 2 AS a", "two columns are called 'a'"),
         ("SELECT " + "(" * 3000 + "1" + ")" * 3000, "depth"),
     ],
