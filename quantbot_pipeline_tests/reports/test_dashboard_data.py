@@ -275,7 +275,7 @@ def test_a_month_without_any_frontier_row_is_fine(market: Settings, tmp_path: Pa
     sync(home.runs_dir, home.catalog_db)
     data = collect(home.catalog_db, home.runs_dir, home.candles_dir)
     assert {group["month"] for group in data["frontier"]["points"]} == set(MONTHS)
-    page.render(data)
+    assert page.json_block(data)
 
 
 @pytest.mark.parametrize(
