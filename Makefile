@@ -23,12 +23,17 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)
+bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
 # Write the outputs of docs/analysis.md anew.
 examples: $(STAMP)
 	$(BIN)/python -m examples.render
+
+# vectorbt, which the engine is compared with, is installed for the benchmarks only.
+$(VENV)/.bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	touch $@
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "quantbot needs Python 3.11 or newer: make PYTHON=python3.12")'

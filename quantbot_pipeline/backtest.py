@@ -47,7 +47,7 @@ from quantbot_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from quantbot_pipeline.replay import engine
-    from quantbot_pipeline.search.frontier import Candidates
+    from quantbot_pipeline.search.frontier import Candidates, Group
     from quantbot_pipeline.search.objective import Constraints, Objective
 
 log = logging.getLogger(__name__)
@@ -556,18 +556,19 @@ def _policy(run: _Run) -> None:
 
 def _optimization(run: _Run) -> None:
     search = _search(run.config)
-    replayed = run.replay(search.policies)
-    _write_frontier(run, replayed, search, best_trades=True)
+    searched = _replay_search(run, search)
+    first = _write_frontier(run, searched, search)
+    _write_best_trades(run, searched, search, first)
 
 
 def _full(run: _Run) -> None:
     search, policies = _search(run.config), run.config.parsed_policies()
-    replayed = run.replay([*search.policies, *policies.values()], both_orders=run.config.both_orders)
-    grid, own = _columns(replayed, 0, len(search.policies)), _columns(replayed, len(search.policies), None)
-    _write_truth(run, replayed)
+    searched = _replay_search(run, search, list(policies.values()))
+    own = _columns(searched.last, searched.last.outcomes.exit_px.shape[1] - len(policies), None)
+    _write_truth(run, own)
     _write_trades(run, own, policies)
     _write_summary(run, own, policies)
-    _write_frontier(run, grid, search, best_trades=False)
+    _write_frontier(run, searched, search)
 
 
 def _v1_baseline(run: _Run) -> None:
@@ -664,6 +665,41 @@ def _goals(config: BacktestConfig) -> "tuple[Constraints, Objective]":
     return constraints, parse_model(Objective, "objective", config.objective)
 
 
+class _Searched(NamedTuple):
+    """The grid on every caller's calls: groups, statistics (G, P, …), how many parts it took, and the replay of the last."""
+
+    groups: "list[Group]"
+    stats: npt.NDArray[np.float64]
+    parts: int
+    last: _Replayed
+
+
+def _replay_search(run: _Run, search: "Candidates", also: Sequence[Policy] = ()) -> _Searched:
+    """Replay the grid, in as many parts as the memory limit asks for; `also` are the last policies of the last part."""
+    from quantbot_pipeline.search.frontier import caller_groups, statistics
+
+    objective = _goals(run.config)[1]
+    groups: list[Group] = []
+    stats = []
+    parts = _parts(run, len(search.policies))
+    for part in parts:
+        extra = also if part is parts[-1] else ()
+        replayed = run.replay([*search.policies[part], *extra], both_orders=bool(extra) and run.config.both_orders)
+        with run.recorder.phase("optimization"):
+            groups = groups or caller_groups(run.inputs.calls["caller_name"], replayed.truth)
+            grid = _columns(replayed, 0, part.stop - part.start) if extra else replayed
+            stats.append(statistics(groups, grid.truth, grid.outcomes, run.cost, objective))
+    return _Searched(groups, np.concatenate(stats, axis=1), len(parts), replayed)
+
+
+def _parts(run: _Run, policies: int) -> list[slice]:
+    """Slices of so many policies that the outcomes of one take no more than the memory limit."""
+    from quantbot_pipeline.replay.engine import OUTCOME_BYTES
+
+    size = max(1, run.settings.memory_bytes // (OUTCOME_BYTES * run.inputs.calls.num_rows))
+    return [slice(first, min(first + size, policies)) for first in range(0, policies, size)]
+
+
 def _columns(replayed: _Replayed, first: int, last: int | None) -> _Replayed:
     """The same replay with some of its policies only."""
 
@@ -696,19 +732,44 @@ def _write_trades(run: _Run, replayed: _Replayed, policies: dict[str, Policy]) -
         run.staged.write("trades", table)
 
 
-def _write_frontier(run: _Run, replayed: _Replayed, search: "Candidates", *, best_trades: bool) -> None:
-    """The frontier of every caller and, if asked for, the trades of each caller's first policy on its own calls."""
-    from quantbot_pipeline.replay.trades import best_trades_table
-    from quantbot_pipeline.search.frontier import ALL_CALLERS, caller_groups, frontier_table, rank
+def _write_frontier(run: _Run, searched: _Searched, search: "Candidates") -> dict[str, int]:
+    """The frontier of every caller; returns the position of each caller's first policy."""
+    from quantbot_pipeline.search.frontier import frontier_table, rank
 
-    calls, truth = run.inputs.calls, replayed.truth
+    calls, truth, groups = run.inputs.calls, searched.last.truth, searched.groups
     with run.recorder.phase("optimization"):
-        groups = caller_groups(calls["caller_name"], truth)
-        rankings = rank(groups, truth, replayed.outcomes, search, run.cost, *_goals(run.config))
+        rankings = rank(groups, truth, searched.stats, search, *_goals(run.config))
         run.staged.write("frontier", frontier_table(groups, rankings, calls, truth, search))
-        if best_trades:
-            first = {g.name: int(r.order[0]) for g, r in zip(groups, rankings, strict=True) if g.name != ALL_CALLERS}
-            run.staged.write("trades", best_trades_table(calls, truth, replayed.outcomes, search.ids, first, run.cost))
+    return {group.name: int(ranking.order[0]) for group, ranking in zip(groups, rankings, strict=True)}
+
+
+def _write_best_trades(run: _Run, searched: _Searched, search: "Candidates", first: dict[str, int]) -> None:
+    """The trades of each caller's first policy on its own calls."""
+    from quantbot_pipeline.replay.trades import chosen_trades_table
+
+    calls, replayed = run.inputs.calls, searched.last
+    column = np.array([first.get(name, 0) for name in calls["caller_name"].to_pylist()], dtype=np.int64)
+    outcomes = replayed.outcomes if searched.parts == 1 else _replay_chosen(run, search, column)
+    with run.recorder.phase("optimization"):
+        if searched.parts == 1:
+            outcomes = outcomes.of_chosen(np.arange(len(column)), column)
+        ids = pa.array(search.ids, pa.string()).take(pa.array(column))
+        run.staged.write("trades", chosen_trades_table(calls, replayed.truth, outcomes, ids, run.cost))
+
+
+def _replay_chosen(run: _Run, search: "Candidates", column: npt.NDArray[np.int64]) -> "engine.Outcomes":
+    """The outcome (C, 1) of policy `column` of each call, replayed again, as all outcomes together do not fit into memory."""
+    from quantbot_pipeline.replay.engine import empty_outcomes
+
+    chosen = np.unique(column)
+    outcomes = empty_outcomes(len(column), 1)
+    for part in _parts(run, len(chosen)):
+        again = run.replay([search.policies[p] for p in chosen[part]]).outcomes
+        rows = np.flatnonzero(np.isin(column, chosen[part]))
+        found = again.of_chosen(rows, np.searchsorted(chosen[part], column[rows]))
+        for name in outcomes._fields:
+            getattr(outcomes, name)[rows] = getattr(found, name)
+    return outcomes
 
 
 def _write_summary(run: _Run, replayed: _Replayed, policies: dict[str, Policy]) -> None:

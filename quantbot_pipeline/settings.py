@@ -58,6 +58,11 @@ class Settings(BaseSettings):
         return tuple(urls.split()) if isinstance(urls, str) else urls
 
     @property
+    def memory_bytes(self) -> int:
+        """`memory_limit` as a number."""
+        return int(float(self.memory_limit[:-2]) * {"MB": 10**6, "GB": 10**9}[self.memory_limit[-2:]])
+
+    @property
     def data_dir(self) -> Path:
         """Inputs and the catalog; everything the user owns but the runs."""
         return self.home / "data"

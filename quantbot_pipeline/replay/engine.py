@@ -121,6 +121,9 @@ def empty_truth(calls: int) -> Truth:
     )
 
 
+OUTCOME_BYTES = 27  # of one policy on one call
+
+
 def empty_outcomes(calls: int, policies: int) -> Outcomes:
     """Room for the outcomes of every policy on every call; rows of excluded calls stay unwritten."""
     shape = (calls, policies)

@@ -134,17 +134,11 @@ def trades_table(
     )
 
 
-def best_trades_table(
-    calls: pa.Table, truth: Truth, outcomes: Outcomes, policy_ids: list[str], first: dict[str, int], c: float
-) -> pa.Table:
-    """The trades of each caller's policy `first[caller]` on the caller's own included calls, in call order."""
+def chosen_trades_table(calls: pa.Table, truth: Truth, outcomes: Outcomes, policy_ids: pa.Array, c: float) -> pa.Table:
+    """The trade of one policy on each included call, in call order; outcomes (C, 1) and policy_ids (C,) are those of the call."""
     rows = included_rows(truth)
-    column = np.array([first[name] for name in calls["caller_name"].take(pa.array(rows)).to_pylist()], dtype=np.int64)
-    chosen = outcomes.of_chosen(rows, column)
-    picked = Truth(*(array[rows] for array in truth))  # type: ignore[arg-type]
-    table = trades_table(calls.take(pa.array(rows)), picked, chosen, [""], c)
-    ids = pa.array(policy_ids, pa.string()).take(pa.array(column))
-    return table.set_column(table.schema.get_field_index("policy_id"), "policy_id", ids)
+    table = trades_table(calls, truth, outcomes, [""], c)
+    return table.set_column(table.schema.get_field_index("policy_id"), "policy_id", policy_ids.take(pa.array(rows)))
 
 
 # --- aggregates -------------------------------------------------------------------------------------------------------

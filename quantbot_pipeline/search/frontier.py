@@ -69,23 +69,28 @@ def caller_groups(caller_names: pa.ChunkedArray, truth: Truth) -> list[Group]:
     return [Group(ALL_CALLERS, rows), *(Group(name, rows[codes == code]) for code, name in ordered)]
 
 
+def statistics(
+    groups: Sequence[Group], truth: Truth, outcomes: Outcomes, c: float, objective: Objective
+) -> npt.NDArray[np.float64]:
+    """What `rank` needs to know of every (group, policy): (G, P, len(STATS)). Policies may be done in any number of parts."""
+    ends = np.cumsum([len(g.rows) for g in groups], dtype=np.int64)
+    rows = np.concatenate([g.rows for g in groups]) if groups else np.empty(0, np.int64)
+    return aggregate(truth, outcomes, rows, ends, c, stats=objective.stats)
+
+
 def rank(
     groups: Sequence[Group],
     truth: Truth,
-    outcomes: Outcomes,
+    stats: npt.NDArray[np.float64],
     found: Candidates,
-    c: float,
     constraints: Constraints,
     objective: Objective,
 ) -> list[Ranking]:
     """Rank all policies for every group: feasible first, then score, median return, drawdown, canonical text.
 
-    The numbers compared are rounded to six decimals, so that the order of a summation cannot decide.
+    stats: (G, P, len(STATS)) as `statistics` gives them. The numbers compared are rounded to six decimals, so that the
+    order of a summation cannot decide.
     """
-    if not groups:
-        return []
-    ends = np.cumsum([len(g.rows) for g in groups])
-    stats = aggregate(truth, outcomes, np.concatenate([g.rows for g in groups]), ends, c, stats=objective.stats)
     rankings = []
     for group, table in zip(groups, stats, strict=True):
         own = constraints.for_peaks(truth.peak[group.rows] / truth.p0[group.rows])

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from quantbot_pipeline.replay.engine import INCLUDED, Outcomes, Truth
 from quantbot_pipeline.replay.trades import RANKING_STATS, STATS, aggregate
-from quantbot_pipeline.search.frontier import ALL_CALLERS, Candidates, Group, Ranking, rank
+from quantbot_pipeline.search.frontier import ALL_CALLERS, Candidates, Group, Ranking, rank, statistics
 from quantbot_pipeline.search.objective import Constraints, Objective
 
 SCHEMES = ("anchored", "rolling")
@@ -71,13 +71,9 @@ def walk_forward(
             Group(n, r) for n, r in train.items() if n == ALL_CALLERS or (n in test and len(r) >= MIN_TRAIN_CALLS)
         ]
         groups = [g for g in groups if len(g.rows)]
-        ranked = dict(
-            zip(
-                (g.name for g in groups),
-                rank(groups, data.truth, searched, found, c, constraints, objective),
-                strict=True,
-            )
-        )
+        stats = statistics(groups, data.truth, searched, c, objective)
+        rankings = rank(groups, data.truth, stats, found, constraints, objective)
+        ranked = {group.name: ranking for group, ranking in zip(groups, rankings, strict=True)}
         for name, test_rows in tested.items():
             own = train.get(name, np.empty(0, np.int64))
             pooled = len(own) < MIN_TRAIN_CALLS

@@ -23,8 +23,9 @@ from quantbot_pipeline.backtest import MonthResult
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.market import candles
+from quantbot_pipeline.replay.engine import OUTCOME_BYTES, Outcomes, Truth
 from quantbot_pipeline.replay.policies import canonical_json, parse_policy, policy_id
-from quantbot_pipeline.search.frontier import Group, candidates, pareto, rank
+from quantbot_pipeline.search.frontier import Candidates, Group, Ranking, candidates, pareto, rank, statistics
 from quantbot_pipeline.search.objective import Constraints, Objective
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.replay.naive import Candle
@@ -339,13 +340,20 @@ def test_fat_tails_relax_limits_for_those_callers_only(lab: Lab) -> None:
     assert {name for name in peaks if feasible[1][name] > feasible[0][name]} == fat
 
 
+def ranked(
+    groups: list[Group], truth: Truth, outcomes: Outcomes, found: Candidates, limits: Constraints, goal: Objective
+) -> list[Ranking]:
+    """Rankings without costs."""
+    return rank(groups, truth, statistics(groups, truth, outcomes, 0.0, goal), found, limits, goal)
+
+
 def test_constraints_compare_as_written() -> None:
     """Exactly at a limit all hold but the mean return, which must be above; the relaxation includes its thresholds."""
     exits = [Exit(1.0, 0, 1.0, 1.0, HOUR, "horizon", -5_000.0), Exit(1.0, 0, 1.0, 1.0, HOUR, "stop_loss", -5_000.0)]
     truth, outcomes, rows = as_arrays([exits] * 10)
     limits = Constraints(max_avg_time_exposed_ms=HOUR, max_stop_out_rate=0.0)
     found = candidates([parse_policy({"kind": "fixed_stop", "stop_pct": s}) for s in (0.1, 0.2)])
-    (ranking,) = rank([Group("x", rows)], truth, outcomes, found, 0.0, limits, Objective())
+    (ranking,) = ranked([Group("x", rows)], truth, outcomes, found, limits, Objective())
     assert ranking.violations.tolist() == [[False, True, False, False, False]] * 2
     assert ranking.best() is None
     fat = Constraints(fat_tail_factor=0.5)
@@ -403,7 +411,7 @@ def test_rank_is_a_total_order_and_pareto_is_brute_force(calls: list[list[Exit]]
     truth, outcomes, rows = as_arrays([[exits[i] for i in order] for exits in calls])
     limits = {"min_trades": 2, "min_avg_return_bps": -500.0}
     groups = [Group("all", rows), Group("one", rows[:1])]
-    rankings = rank(groups, truth, outcomes, found, 0.0, Constraints(**limits), Objective(kind=kind))
+    rankings = ranked(groups, truth, outcomes, found, Constraints(**limits), Objective(kind=kind))
     for group, ranking in zip(groups, rankings, strict=True):
         own = calls[: len(group.rows)]
         stats = {
@@ -426,7 +434,7 @@ def test_six_decimals_decide_and_the_seventh_does_not() -> None:
     for nudge, first in ((1e-13, 0), (1e-9, 1)):
         exits = [Exit(1.0, 0, 1.0, px, HOUR, "horizon", 0.0) for px in (1.1, 1.1 + nudge)]
         truth, outcomes, rows = as_arrays([exits] * 10)
-        (ranking,) = rank([Group("x", rows)], truth, outcomes, found, 0.0, Constraints(), Objective())
+        (ranking,) = ranked([Group("x", rows)], truth, outcomes, found, Constraints(), Objective())
         assert ranking.order[0] == first  # '…"max_hold_ms":10}' sorts before '…"max_hold_ms":9}'
 
 
@@ -452,6 +460,25 @@ def test_threads_and_the_order_of_rows_change_nothing(
     again = homes.run(settings, "optimization", MONTH, SHORT)
     for name in ("frontier", "trades", "alerts"):
         assert homes.content(again, name) == homes.content(default_run, name), name
+
+
+@pytest.mark.parametrize("policies_at_once", [1, 7, 200])
+def test_a_search_that_does_not_fit_into_memory_is_done_in_parts(
+    lab: Lab, default_run: MonthResult, policies_at_once: int
+) -> None:
+    """The memory limit holds the outcomes of so many policies only: the same bytes, and a full run's too."""
+    calls = default_run.manifest.dataset.calls_count
+    limit = f"{(policies_at_once + 0.5) * OUTCOME_BYTES * calls / 1e6:.9f}MB"
+    small = lab.settings.model_copy(update={"memory_limit": limit})
+    if policies_at_once > 1:
+        again = homes.run(small, "optimization", MONTH, SHORT)
+        for name in ("frontier", "trades"):
+            assert homes.content(again, name) == homes.content(default_run, name), name
+    config = SHORT | {"grid": SMALL_GRID, "both_orders": True}
+    whole, parts = (homes.run(settings, "full", MONTH, config) for settings in (lab.settings, small))
+    assert parts.manifest.artifacts["errors"].rows == whole.manifest.artifacts["errors"].rows
+    for name in ("paths", "trades", "summary", "frontier"):
+        assert homes.content(parts, name) == homes.content(whole, name), name
 
 
 # --- the trades of the best policies ----------------------------------------------------------------------------------
