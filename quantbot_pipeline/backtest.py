@@ -125,7 +125,7 @@ class _Month(NamedTuple):
 
 
 class _Replayed(NamedTuple):
-    """A month replayed; `outcomes` has one column per policy, `other_order` the optimistic ones if both were asked for."""
+    """A month replayed; `outcomes` has one column per policy, so has `other_order` if both orders were asked for."""
 
     month: _Month
     rules: "engine.Rules"
@@ -397,8 +397,8 @@ def _replay(
                 candles = engine.Candles(*piece.arrays())
                 engine.replay(candles, alert[rows], lo, hi, rows, rules, compiled, truth, outcomes)
                 if other is not None:
-                    optimistic = rules._replace(optimistic=True)
-                    engine.replay(candles, alert[rows], lo, hi, rows, optimistic, compiled, truth, other)
+                    reverse = rules._replace(optimistic=not rules.optimistic)
+                    engine.replay(candles, alert[rows], lo, hi, rows, reverse, compiled, truth, other)
             decoding += decoded - mark
             mark = time.perf_counter()
             replaying += mark - decoded
@@ -727,8 +727,9 @@ def _write_trades(run: _Run, replayed: _Replayed, policies: dict[str, Policy]) -
 
     with run.recorder.phase("execution"):
         table = trades_table(
-            run.inputs.calls, replayed.truth, replayed.outcomes, list(policies), run.cost, replayed.other_order
-        )
+            run.inputs.calls, replayed.truth, replayed.outcomes, list(policies), run.cost, replayed.other_order,
+            other_is_optimistic=not replayed.rules.optimistic,
+        )  # fmt: skip
         run.staged.write("trades", table)
 
 

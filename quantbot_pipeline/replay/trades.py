@@ -80,11 +80,13 @@ def trades_table(
     policy_ids: list[str],
     c: float,
     other_order: Outcomes | None = None,
+    *,
+    other_is_optimistic: bool = True,
 ) -> pa.Table:
     """One row per (policy, included call), policies in the given order; columns as the `trades` artifact without `run_id`.
 
-    `other_order` holds the optimistic outcomes when both orders inside a candle were replayed: it fills
-    `optimistic_return_bps` and `ambiguous`.
+    `other_order` holds the outcomes of the order that `outcomes` does not, when both orders inside a candle were
+    replayed; it fills `optimistic_return_bps` and `ambiguous`.
     """
     rows = included_rows(truth)
     trades = trades_of(truth, outcomes, c)
@@ -103,8 +105,8 @@ def trades_table(
     capture = flat(trades.tail_capture)
     ambiguous = optimistic = pa.nulls(n * p)
     if other_order is not None:
-        other = trades_of(truth, other_order, c)
-        optimistic = pa.array(flat(other.realized_bps))
+        best = trades_of(truth, other_order, c) if other_is_optimistic else trades
+        optimistic = pa.array(flat(best.realized_bps))
         differ = (
             (other_order.exit_px[rows] != outcomes.exit_px[rows])
             | (other_order.exit_ts[rows] != outcomes.exit_ts[rows])

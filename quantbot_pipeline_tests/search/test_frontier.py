@@ -559,6 +559,24 @@ def test_a_full_run_holds_what_the_single_runs_hold(lab: Lab) -> None:
     assert any(row["policy_params"] in pooled for row in summary)
 
 
+def test_both_orders_say_the_same_whichever_is_the_main_one(lab: Lab) -> None:
+    """A run in the optimistic order compares with the pessimistic one, not with itself."""
+    config = SHORT | {
+        "policies": [{"kind": "fixed_stop", "stop_pct": 0.05, "take_profit_pct": 0.05}],
+        "both_orders": True,
+    }
+    runs = {
+        order: homes.artifact(homes.run(lab.settings, "policy", MONTH, config | {"intrabar": order}), "trades")
+        for order in ("pessimistic", "optimistic")
+    }
+    pairs = list(zip(runs["pessimistic"], runs["optimistic"], strict=True))
+    for worse, better in pairs:
+        differ = any(worse[name] != better[name] for name in ("exit_px", "exit_ts_ms", "exit_reason"))
+        assert worse["ambiguous"] == better["ambiguous"] == differ
+        assert worse["optimistic_return_bps"] == better["optimistic_return_bps"] == better["realized_return_bps"]
+    assert {worse["ambiguous"] for worse, _ in pairs} == {True, False}
+
+
 def test_a_month_without_included_calls_has_an_empty_frontier(tmp_path: Path) -> None:
     """Files with their schema and no rows, not missing ones."""
     calls = [Call("a", "x", "nothing", JANUARY + DAY), Call("b", "y", "nothing", JANUARY + DAY)]
