@@ -6,6 +6,7 @@ It selects and tests on the same calls: a baseline to compare with, not evidence
 import json
 from collections.abc import Sequence
 from itertools import product
+from statistics import mean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,8 +56,9 @@ class Params(NamedTuple):
         )
 
     def name(self) -> str:
-        """The policy id of V1 rows."""
-        return f"v1_tp{self.tp_mult:g}_sl{self.sl_mult:g}_h{MAX_HOLD_HRS}"
+        """The policy id of V1 rows; every digit counts, or a grouped mean would share the id of another pair."""
+        tp, sl = (repr(value).removesuffix(".0") for value in self)
+        return f"v1_tp{tp}_sl{sl}_h{MAX_HOLD_HRS}"
 
 
 GRID = tuple(Params(tp, sl) for tp, sl in product(TP_MULTS, SL_MULTS))
@@ -137,8 +139,9 @@ def grouped_params(optimized: Sequence[Optimized]) -> tuple[list[Group], Params]
     left = [o.accounts[0] for o in optimized if not (o.collapsed or o.extreme)]
     if not left:
         return None
-    mean = Params(sum(a.params.tp_mult for a in left) / len(left), sum(a.params.sl_mult for a in left) / len(left))
-    return [a.group for a in left], mean
+    # Exact mean: callers who agree on 0.95 must not get a stop one rounding away from it.
+    average = Params(mean(a.params.tp_mult for a in left), mean(a.params.sl_mult for a in left))
+    return [a.group for a in left], average
 
 
 def frontier_rows(optimized: Sequence[Optimized], calls: pa.Table, truth: Truth) -> list[dict[str, Any]]:

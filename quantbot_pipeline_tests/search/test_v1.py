@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from quantbot_pipeline.backtest import MonthResult
 from quantbot_pipeline.replay.capital import SKIPS, capital_path
+from quantbot_pipeline.search.v1 import Account, Optimized, Params, grouped_params
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.replay.naive import Candle
 from quantbot_pipeline_tests.search import homes, reference
@@ -425,6 +426,22 @@ def test_the_baseline_under_other_configurations(lab: Lab, config: dict[str, Any
         assert [params_of(row) for row in found[name]] == [(t.tp_mult, t.sl_mult) for t in pairs]
         for row, want in zip(found[name], pairs, strict=True):
             assert_account(row, want, flags_of(pairs[0]), lab.market)
+
+
+@pytest.mark.parametrize("callers", range(1, 40))
+def test_callers_who_agree_are_grouped_on_exactly_their_pair(callers: int) -> None:
+    """A running sum of 0.95s divided by their number is often 0.9499999999999998: another stop, under the same id."""
+    best = Params(1.5, 0.95)
+    account = Account._make([None, best, None, None, None])  # of a best account only the pair matters here
+    grouped = grouped_params([Optimized([account], collapsed=False, extreme=False)] * callers)
+    assert grouped is not None and grouped[1] == best and grouped[1].name() == "v1_tp1.5_sl0.95_h48"
+
+
+def test_different_pairs_have_different_ids() -> None:
+    """Means of grids differ in late digits."""
+    pairs = [Params(5 / 3, 0.91), Params(1.66667, 0.91), Params(2.0, 0.91), Params(2.0, 0.9100000000000001)]
+    assert len({pair.name() for pair in pairs}) == len(pairs)
+    assert pairs[2].name() == "v1_tp2_sl0.91_h48"
 
 
 def test_without_a_caller_left_nothing_is_grouped(tmp_path: Path) -> None:
