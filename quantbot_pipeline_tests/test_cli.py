@@ -204,6 +204,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "torn policy file": ((*POLICY, "@policy.json"), ("policy.json", "JSON")),
     "no policy file": ((*POLICY, "@nowhere.json"), ("nowhere.json", "No such file")),
     "binary policy file": ((*POLICY, "@binary.json"), ("binary.json", "UTF-8")),
+    "key twice": ((*POLICY, '{"kind": "fixed_stop", "stop_pct": 0.1, "stop_pct": 0.2}'), ("--policy", "stop_pct", "twice")),
     "no object": ((*POLICY, "3"), ("--policy", "object")),
     "no policies": ((*POLICY, "[]"), ("--policy", "empty")),
     "no kind": ((*POLICY, '{"stop_pct": 0.1}'), ("kind",)),

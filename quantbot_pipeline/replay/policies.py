@@ -11,10 +11,27 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from quantbot_pipeline.errors import InputError
 
+
+def _integral(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# Numbers as JSON has them: neither booleans nor text; 3600000.0 is a whole number.
+Number = Annotated[float, Field(strict=True)]
+Whole = Annotated[int, BeforeValidator(_integral), Field(strict=True)]
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
@@ -39,13 +56,8 @@ class TimeStop(_Model):
     """Leave once `max_hold_ms` have passed since the entry, or at `p0*(1+take_profit_pct)`."""
 
     kind: Literal["time_stop"]
-    max_hold_ms: Annotated[int, Field(strict=True, gt=0)]
+    max_hold_ms: Annotated[Whole, Field(gt=0)]
     take_profit_pct: Positive | None = None
-
-    @field_validator("max_hold_ms", mode="before")
-    @classmethod
-    def _integral(cls, value: object) -> object:
-        return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class TrailingStop(_Model):

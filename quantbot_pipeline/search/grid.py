@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.replay.policies import Policy, compiled_key, parse_policy
+from quantbot_pipeline.replay.policies import Number, Policy, Whole, compiled_key, parse_policy
 
 MINUTE, HOUR = 60_000, 3_600_000
 
@@ -20,20 +20,20 @@ class Grid(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    stops: list[float] = [0.05, 0.10, 0.15, 0.20, 0.25]
-    take_profits: list[float | None] = [0.5, 1.0, 1.5, 2.0, None]
-    holds_ms: list[int] = [5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 48 * HOUR]
-    hold_take_profits: list[float | None] = [None, 0.5, 1.0, 2.0]
-    activations: list[float] = [0.1, 0.2, 0.5]
-    trails: list[float] = [0.02, 0.05, 0.1]
-    hard_stops: list[float | None] = [None, 0.10, 0.15, 0.20]
-    ladders: list[list[tuple[float, float]]] = [
+    stops: list[Number] = [0.05, 0.10, 0.15, 0.20, 0.25]
+    take_profits: list[Number | None] = [0.5, 1.0, 1.5, 2.0, None]
+    holds_ms: list[Whole] = [5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 48 * HOUR]
+    hold_take_profits: list[Number | None] = [None, 0.5, 1.0, 2.0]
+    activations: list[Number] = [0.1, 0.2, 0.5]
+    trails: list[Number] = [0.02, 0.05, 0.1]
+    hard_stops: list[Number | None] = [None, 0.10, 0.15, 0.20]
+    ladders: list[list[tuple[Number, Number]]] = [
         [(2.0, 0.5), (3.0, 0.3), (4.0, 0.2)],
         [(1.5, 0.5), (2.0, 0.5)],
         [(2.0, 1.0)],
     ]
-    ladder_stops: list[float | None] = [None, 0.10, 0.15, 0.20, 0.25]
-    combo_holds_ms: list[int | None] = [None, 4 * HOUR, 24 * HOUR]
+    ladder_stops: list[Number | None] = [None, 0.10, 0.15, 0.20, 0.25]
+    combo_holds_ms: list[Whole | None] = [None, 4 * HOUR, 24 * HOUR]
     policies: list[dict[str, Any]] = []  # further ones, as they are
 
     def multiply(self) -> list[Policy]:

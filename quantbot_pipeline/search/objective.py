@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.replay.policies import Whole
 from quantbot_pipeline.replay.trades import RANKING_STATS, STATS
 
 # In this order they are named in `violations`.
@@ -23,9 +24,9 @@ M = TypeVar("M", bound=BaseModel)
 class Constraints(BaseModel):
     """Limits of risk and evidence; returns and drawdowns in basis points, times in ms."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    min_trades: int = Field(10, ge=0)
+    min_trades: Whole = Field(10, ge=0)
     min_avg_return_bps: float = Field(0.0, allow_inf_nan=False, description="exclusive: the mean must be above it")
     max_stop_out_rate: float = Field(0.40, ge=0, le=1)
     min_p95_drawdown_bps: float = Field(-5_000.0, le=0, allow_inf_nan=False)

@@ -26,6 +26,7 @@ from quantbot_pipeline.market import candles
 from quantbot_pipeline.replay.engine import OUTCOME_BYTES, Outcomes, Truth
 from quantbot_pipeline.replay.policies import canonical_json, parse_policy, policy_id
 from quantbot_pipeline.search.frontier import Candidates, Group, Ranking, candidates, pareto, rank, statistics
+from quantbot_pipeline.search.grid import parse_grid
 from quantbot_pipeline.search.objective import Constraints, Objective
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.replay.naive import Candle
@@ -368,6 +369,12 @@ def test_constraints_compare_as_written() -> None:
         ({"constraints": {"max_stopout": 0.1}}, "max_stopout"),
         ({"constraints": {"max_stop_out_rate": 1.5}}, "max_stop_out_rate"),
         ({"constraints": {"min_trades": "many"}}, "min_trades"),
+        ({"constraints": {"min_trades": "5"}}, "min_trades"),
+        ({"constraints": {"min_trades": True}}, "min_trades"),
+        ({"constraints": {"max_stop_out_rate": True}}, "max_stop_out_rate"),
+        ({"grid": {"take_profits": [True]}}, "take_profits"),
+        ({"grid": {"holds_ms": [1.5]}}, "holds_ms"),
+        ({"grid": {"ladders": [[[2, "0.5"]]]}}, "ladders"),
         ({"constraints": {"min_avg_return_bps": float("nan")}}, "min_avg_return_bps"),
         ({"objective": {"kind": "sharpe"}}, "kind"),
         ({"grid": {"stops": [0.1, 1.5]}}, "stop_pct"),
@@ -379,6 +386,13 @@ def test_constraints_compare_as_written() -> None:
 def test_wrong_configuration_is_refused_by_name(values: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=named):
         make_config(values)
+
+
+def test_whole_numbers_may_be_written_as_floats() -> None:
+    """3600000.0 is the same policy as 3600000, in the grid as elsewhere."""
+    floats = {"constraints": {"min_trades": 5.0, "max_avg_time_exposed_ms": 1}, "grid": {"holds_ms": [3_600_000.0]}}
+    make_config(floats)
+    assert parse_grid(floats["grid"]).multiply() == parse_grid({"holds_ms": [3_600_000]}).multiply()
 
 
 # --- ranking on lattices ----------------------------------------------------------------------------------------------
