@@ -147,8 +147,9 @@ def ingest_calls_command(
     settings = _settings(home)
     source, printed = _split_format(fmt, output, FORMATS)
     report = ingest_calls(
-        paths, settings.alerts_db, fmt=source, table=table, caller=caller, lock_timeout_s=settings.lock_timeout_s
-    )
+        paths, settings.alerts_db, fmt=source, table=table, caller=caller, memory_limit=settings.memory_limit,
+        lock_timeout_s=settings.lock_timeout_s,
+    )  # fmt: skip
     _print_report(report, printed)
 
 

@@ -22,6 +22,7 @@ from quantbot_pipeline.market.readers import (
     format_of,
     infer_unit,
     load,
+    open_untrusted,
     raw_time_sql,
     require_ms,
     workspace,
@@ -54,6 +55,7 @@ REASON = """CASE WHEN caller_name IS NULL OR caller_name = '' THEN 'caller_name'
 # Length prefixes make the concatenation injective, whatever the values contain.
 DERIVED_ID = """substr(sha256(concat(strlen(caller_name), ':', caller_name, strlen(mint), ':', mint,
                                      strlen(chain), ':', chain, alert_ts_ms)), 1, 16)"""
+BATCH = 131_072  # rows that go from one DuckDB to the other at a time
 ISO_MS = "strftime(make_timestamp_ms(alert_ts_ms), '%Y-%m-%dT%H:%M:%S.%gZ')"
 
 
@@ -64,15 +66,18 @@ def ingest_calls(
     fmt: str = "auto",
     table: str | None = None,
     caller: str | None = None,
+    memory_limit: str = "2GB",
     lock_timeout_s: float = 60.0,
 ) -> IngestReport:
     """Merge the calls of `paths` into `store`; ingesting the same again changes nothing.
 
-    `caller` names the caller of files without a `caller_name` column. Raises InputError (file, row, column and how to
+    `caller` names the caller of files without a `caller_name` column. Memory is bounded by `memory_limit`, once for reading and
+    once for merging; what does not fit spills beside the store. Raises InputError (file, row, column and how to
     mend it) before anything is written.
     """
     files = expand_paths(paths, FORMATS)
-    with workspace() as con:
+    spill = store.with_name(f".{store.name}.spill")
+    with workspace(memory_limit=memory_limit, temp_directory=str(spill)) as con:
         con.execute(
             "CREATE TEMP TABLE staged (file_no INTEGER, row_no BIGINT, call_id VARCHAR, mint VARCHAR, "
             "caller_name VARCHAR, chain VARCHAR, alert_ts_ms BIGINT, source VARCHAR)"
@@ -80,22 +85,16 @@ def ingest_calls(
         for file_no, path in enumerate(files):
             _stage(con, file_no, path, format_of(path, fmt, FORMATS), table, caller)
         con.execute(f"CREATE TEMP TABLE judged AS SELECT *, {REASON} AS reason FROM staged")
-        if con.execute("SELECT count(*) FROM judged").fetchall() == [(0,)]:
+        con.execute("DROP TABLE staged")
+        rows = con.execute("SELECT count(*) FROM judged").fetchall()[0][0]
+        if not rows:
             raise InputError(f"{', '.join(map(str, files))}: no rows; expected calls below the header")
-        valid = con.sql(
-            f"""SELECT coalesce(nullif(call_id, ''), {DERIVED_ID}) AS call_id, mint, caller_name, chain, alert_ts_ms,
-                       {ISO_MS} AS created_at, source, file_no, row_no
-                FROM judged WHERE reason IS NULL ORDER BY file_no, row_no"""
-        ).to_arrow_table()
-        rejected = con.sql(
-            """SELECT call_id, mint, caller_name, chain, alert_ts_ms, reason, source, row_number() OVER (
-                      PARTITION BY call_id, mint, caller_name, chain, alert_ts_ms, reason ORDER BY file_no, row_no) AS nth
-               FROM judged WHERE reason IS NOT NULL"""
-        ).to_arrow_table()
-    try:
-        return _merge(store, len(files), valid, rejected, lock_timeout_s)
-    except duckdb.Error as e:
-        raise StoreError(f"{store}: not usable as the store of calls: {str(e).splitlines()[0][:200]}") from None
+        try:
+            return _merge(con, store, len(files), rows, memory_limit, lock_timeout_s)
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error as e:
+            raise StoreError(f"{store}: not usable as the store of calls: {str(e).splitlines()[0][:200]}") from None
 
 
 def _stage(
@@ -134,17 +133,31 @@ def _text(found: dict[str, Found], name: str, default: str) -> str:
     return f"{name}::VARCHAR" if name in found else default
 
 
-def _merge(store: Path, files: int, valid: pa.Table, rejected: pa.Table, lock_timeout_s: float) -> IngestReport:
+def _merge(
+    incoming: duckdb.DuckDBPyConnection, store: Path, files: int, rows: int, memory_limit: str, lock_timeout_s: float
+) -> IngestReport:
+    """Merge the table `judged` of `incoming` into the store; the rows go from one DuckDB to the other in batches."""
     store.parent.mkdir(parents=True, exist_ok=True)
     with published_duckdb(store, lock_timeout_s) as publication:
         con = publication.connect()
+        con.execute("SET memory_limit = ?", [memory_limit])
         con.execute(TABLES)
+        valid = incoming.sql(
+            f"""SELECT coalesce(nullif(call_id, ''), {DERIVED_ID}) AS call_id, mint, caller_name, chain, alert_ts_ms,
+                       {ISO_MS} AS created_at, source, file_no, row_no FROM judged WHERE reason IS NULL"""
+        ).to_arrow_reader(BATCH)
         con.register("valid_calls", valid)
-        con.register("rejected_calls", rejected)
         con.execute(
             """CREATE TEMP TABLE ranked AS
                SELECT *, row_number() OVER (PARTITION BY call_id ORDER BY file_no, row_no) AS nth FROM valid_calls"""
         )
+        rejected = incoming.sql(
+            """SELECT call_id, mint, caller_name, chain, alert_ts_ms, reason, source, row_number() OVER (
+                      PARTITION BY call_id, mint, caller_name, chain, alert_ts_ms, reason ORDER BY file_no, row_no) AS nth
+               FROM judged WHERE reason IS NOT NULL"""
+        ).to_arrow_reader(BATCH)
+        con.register("rejected_rows", rejected)
+        con.execute("CREATE TEMP TABLE rejected_calls AS FROM rejected_rows")
         # What a row meets: the stored call, or the first of this ingest; the first ever stays.
         same, other, months = _one(
             con,
@@ -177,7 +190,7 @@ def _merge(store: Path, files: int, valid: pa.Table, rejected: pa.Table, lock_ti
     return IngestReport(
         kind="calls",
         files=files,
-        rows=valid.num_rows + rejected.num_rows,
+        rows=rows,
         inserted=inserted,
         updated=0,
         unchanged=same,
@@ -275,7 +288,7 @@ def month_statistics(store: Path) -> dict[str, dict[str, int]]:
 def _reading(store: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection in which the tables of the store exist; those of another file with calls are brought into shape."""
     try:
-        with duckdb.connect(str(store), read_only=True) if store.exists() else duckdb.connect() as con:
+        with open_untrusted(store) if store.exists() else duckdb.connect() as con:
             if not store.exists():
                 con.execute(TABLES)
             tables = {name for (name,) in con.execute("SHOW TABLES").fetchall()}

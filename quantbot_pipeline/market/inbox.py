@@ -59,16 +59,15 @@ def take_in(settings: Settings, paths: Sequence[str]) -> Intake:
         if not path.is_file() or path.is_symlink():
             continue  # taken by another run since
         try:
-            interval = candle_interval(path)
+            memory, patience = settings.memory_limit, settings.lock_timeout_s
+            interval = candle_interval(
+                path, memory_limit=memory, temp_directory=str(settings.data_dir / ".inbox.spill")
+            )
             if interval is None:
-                report = ingest_calls([path], settings.alerts_db, lock_timeout_s=settings.lock_timeout_s)
+                report = ingest_calls([path], settings.alerts_db, memory_limit=memory, lock_timeout_s=patience)
             else:
                 report = ingest_candles(
-                    [path],
-                    settings.candles_dir,
-                    interval,
-                    memory_limit=settings.memory_limit,
-                    lock_timeout_s=settings.lock_timeout_s,
+                    [path], settings.candles_dir, interval, memory_limit=memory, lock_timeout_s=patience
                 )
             (result.call_months if interval is None else result.candle_months).extend(report.months)
             result.ingested[relative] = report.inserted + report.updated
@@ -80,7 +79,7 @@ def take_in(settings: Settings, paths: Sequence[str]) -> Intake:
     return result
 
 
-def candle_interval(path: Path) -> str | None:
+def candle_interval(path: Path, **limits: str) -> str | None:
     """The interval of a file of candles: from its folder (`interval=5m`), its name (`x_5m.csv`) or its times; None: calls.
 
     Raises InputError for a file that is neither.
@@ -101,7 +100,7 @@ def candle_interval(path: Path) -> str | None:
     if fmt == "duckdb":
         return None
     optional = [Column(c.name, c.aliases, required=False) for c in COLUMNS]
-    with workspace() as con:
+    with workspace(**limits) as con:
         found = load(con, path, fmt, optional)
         if not {"open", "high", "low", "close"} <= found.keys():
             return None

@@ -36,8 +36,12 @@ SUFFIXES = {
     ".arrow": "feather",
     ".duckdb": "duckdb",
 }
-CSV_BLOCK = 8 << 20
+# Limits that keep a file that is no table from being swallowed whole: they are far beyond any table of calls or candles.
+MAX_ROW_BYTES = 8 << 20  # one row of a text format; an unclosed quote makes the rest of the file one row
 HEADER_LIMIT = 1 << 20
+MAX_COLUMNS = 10_000
+# A Parquet of a few bytes can say that it holds a billion rows, all alike.
+MAX_DENSITY, DENSE_ROWS = 32, 10_000_000  # rows per byte, of files with more rows than that
 
 
 class Found(NamedTuple):
@@ -132,12 +136,33 @@ def load(
     con.execute("DROP TABLE IF EXISTS incoming")
     try:
         matched = _LOADERS[fmt](con, path, columns, table)
-    except duckdb.OutOfMemoryException:
+    except duckdb.OutOfMemoryException as e:
+        if "failed to allocate" in str(e):  # one piece of the file alone is larger than all the memory there is
+            raise InputError(
+                f"{path}: one value or page of it needs more memory than the ingest may use ({_first_line(e)}); "
+                "check the file, or raise QUANTBOT_MEMORY_LIMIT"
+            ) from None
         raise  # not the file's fault
     except (pa.ArrowException, duckdb.Error, UnicodeDecodeError, csv.Error, OSError) as e:
         raise InputError(f"{path}: not readable as {fmt}: {_first_line(e)}") from None
     described = con.execute("DESCRIBE incoming").fetchall()
-    return {name: Found(matched[name], dtype) for name, dtype, *_ in described if name in matched}
+    found = {name: Found(matched[name], dtype) for name, dtype, *_ in described if name in matched}
+    _refuse_long_values(con, path, found)
+    return found
+
+
+def _refuse_long_values(con: duckdb.DuckDBPyConnection, path: Path, found: dict[str, Found]) -> None:
+    """Refuse text of a size that no name has, before anything copies it."""
+    text = [name for name, column in found.items() if column.type == "VARCHAR"]
+    if text:
+        longest = con.execute(f"SELECT {', '.join(f'max(strlen({name}))' for name in text)} FROM incoming").fetchall()[
+            0
+        ]
+        for name, size in zip(text, longest, strict=True):
+            if (size or 0) > MAX_ROW_BYTES:
+                raise InputError(
+                    f"{path}: column {found[name].source} holds a value of {size >> 20} MiB; is it what it seems?"
+                )
 
 
 def hive_value(path: Path, key: str) -> str | None:
@@ -155,6 +180,8 @@ def _first_line(error: Exception) -> str:
 
 def _match(path: Path, present: Sequence[str], columns: Sequence[Column]) -> dict[str, str]:
     """{canonical name: name in the file}, case-insensitively; the earliest alias wins."""
+    if len(present) > MAX_COLUMNS:
+        raise InputError(f"{path}: more than {MAX_COLUMNS:,} columns; is this a table of calls or candles?")
     folded = {}
     for name in present:
         key = name.strip().lower()
@@ -196,6 +223,11 @@ def _plain_type(path: Path, field: pa.Field) -> pa.DataType:
     return t
 
 
+def _quoted(name: str) -> str:
+    """A column or table name of a file as a SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def _stream(
     path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], matched: dict[str, str]
 ) -> pa.RecordBatchReader:
@@ -213,11 +245,31 @@ def _stream(
 def _load_parquet(
     con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[Column], table: str | None
 ) -> dict[str, str]:
-    with pq.ParquetFile(path) as file:
-        matched = _match(path, file.schema_arrow.names, columns)
-        batches = file.iter_batches(columns=list(matched.values()), batch_size=131_072)
-        _insert(con, path, _stream(path, file.schema_arrow, batches, matched), matched)
-        return matched
+    """DuckDB reads it: it checks every size that the file declares against its memory before it believes it."""
+    footer = pq.read_metadata(path)
+    schema = footer.schema.to_arrow_schema()
+    matched = _match(path, schema.names, columns)
+    for name in matched.values():
+        _plain_type(path, schema.field(name))
+    for chunk in _chunks(footer, set(matched.values())):
+        if chunk.total_uncompressed_size > MAX_ROW_BYTES * max(1, chunk.num_values):
+            raise InputError(f"{path}: column {chunk.path_in_schema} holds values of many MiB; is it what it seems?")
+    if footer.num_rows > max(DENSE_ROWS, MAX_DENSITY * path.stat().st_size):
+        raise InputError(f"{path}: claims {footer.num_rows:,} rows in {path.stat().st_size:,} bytes; is it damaged?")
+    source = "read_parquet(?, file_row_number = true, hive_partitioning = false)"
+    values = ", ".join(f"{_quoted(name)} AS {canonical}" for canonical, name in matched.items())
+    con.execute(
+        f"CREATE TEMP TABLE incoming AS SELECT file_row_number + 1 AS row_no, {values} FROM {source}",
+        [escape_glob(str(path))],
+    )
+    return matched
+
+
+def _chunks(footer: pq.FileMetaData, names: set[str]) -> Iterator[pq.ColumnChunkMetaData]:
+    """What a Parquet footer says about the chunks of some columns."""
+    wanted = [i for i in range(footer.num_columns) if footer.schema.column(i).path in names]
+    for group in range(footer.num_row_groups):
+        yield from (footer.row_group(group).column(i) for i in wanted)
 
 
 def _load_feather(
@@ -238,18 +290,28 @@ def _load_csv(
         empty = pa.schema([(name, pa.string()) for name in matched]).empty_table()
         _insert(con, path, empty, matched)
         return matched
-    reader = pyarrow.csv.open_csv(
-        path,
-        read_options=pyarrow.csv.ReadOptions(block_size=CSV_BLOCK),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            include_columns=list(matched.values()),
-            column_types={source: pa.string() for source in matched.values()},
-            strings_can_be_null=False,
-        ),
-    )
-    _insert(con, path, _stream(path, reader.schema, reader, matched), matched)
+    try:
+        reader = pyarrow.csv.open_csv(
+            path,
+            read_options=pyarrow.csv.ReadOptions(block_size=MAX_ROW_BYTES),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                include_columns=list(matched.values()),
+                column_types={source: pa.string() for source in matched.values()},
+                strings_can_be_null=False,
+            ),
+        )
+        _insert(con, path, _stream(path, reader.schema, reader, matched), matched)
+    except (pa.ArrowException, duckdb.Error) as e:
+        raise _row_too_long(path, e, "straddling", "is a quote left open?") from None
     return matched
+
+
+def _row_too_long(path: Path, error: Exception, sign: str, question: str) -> Exception:
+    """The error in words that help, if it is the library's way of saying that a row is longer than MAX_ROW_BYTES."""
+    if sign not in str(error):
+        return error
+    return InputError(f"{path}: a row is longer than {MAX_ROW_BYTES >> 20} MiB; {question}")
 
 
 def _csv_header(path: Path) -> tuple[list[str], str, bool]:
@@ -273,24 +335,44 @@ def _load_jsonl(
 ) -> dict[str, str]:
     with _without_bom(path) as plain:
         pattern = escape_glob(str(plain))
-        # A column exists if any row has its key, be its value null in every row.
-        keys = con.execute(
-            "SELECT DISTINCT unnest(json_keys(json)) AS k FROM read_ndjson_objects(?) ORDER BY k", [pattern]
-        )
-        present = [key for (key,) in keys.fetchall()]
-        if not present:
-            raise InputError(f"{path}: no JSON object found; expected one per line")
-        matched = _match(path, present, columns)
-        # Declared as text, numbers and strings arrive alike and a missing key as NULL.
-        quoted = {name: '"' + source.replace('"', '""') + '"' for name, source in matched.items()}
-        struct = ", ".join(f"{source}: 'VARCHAR'" for source in quoted.values())
-        chosen = ", ".join(f"{source} AS {name}" for name, source in quoted.items())
-        con.execute(
-            f"CREATE TEMP TABLE incoming AS SELECT row_number() OVER () AS row_no, {chosen} "
-            f"FROM read_json(?, format = 'newline_delimited', columns = {{{struct}}})",
-            [pattern],
-        )
+        try:
+            # A column exists if any row has its key, be its value null in every row.
+            keys = con.execute(
+                "SELECT DISTINCT unnest(json_keys(json)) AS k FROM read_ndjson_objects(?, maximum_object_size = ?) "
+                "ORDER BY k LIMIT ?",
+                [pattern, MAX_ROW_BYTES, MAX_COLUMNS + 1],
+            )
+            present = [key for (key,) in keys.fetchall()]
+            if not present:
+                raise InputError(f"{path}: no JSON object found; expected one per line")
+            matched = _match(path, present, columns)
+            # Declared as text, numbers and strings arrive alike and a missing key as NULL.
+            _refuse_nested(con, path, pattern, matched)
+            struct = ", ".join(f"{_quoted(source)}: 'VARCHAR'" for source in matched.values())
+            chosen = ", ".join(f"{_quoted(source)} AS {name}" for name, source in matched.items())
+            con.execute(
+                f"CREATE TEMP TABLE incoming AS SELECT row_number() OVER () AS row_no, {chosen} FROM "
+                f"read_json(?, format = 'newline_delimited', columns = {{{struct}}}, maximum_object_size = ?)",
+                [pattern, MAX_ROW_BYTES],
+            )
+        except duckdb.InvalidInputException as e:
+            raise _row_too_long(path, e, "maximum_object_size", "is there one object per line?") from None
         return matched
+
+
+def _refuse_nested(con: duckdb.DuckDBPyConnection, path: Path, pattern: str, matched: dict[str, str]) -> None:
+    """Refuse arrays and objects where a value is expected; their JSON text would pass for one."""
+    pointers = [f"/{source}" for source in matched.values()]  # an alias in blanks and capitals: nothing to escape
+    found = con.execute(
+        """SELECT row_no, types FROM (
+               SELECT row_number() OVER () AS row_no, json_type(json, ?::VARCHAR[]) AS types
+               FROM read_ndjson_objects(?, maximum_object_size = ?))
+           WHERE list_has_any(types, ['ARRAY', 'OBJECT']) ORDER BY row_no LIMIT 1""",
+        [pointers, pattern, MAX_ROW_BYTES],
+    ).fetchall()
+    for row_no, types in found:
+        name = next(n for n, kind in zip(matched.values(), types, strict=True) if kind in ("ARRAY", "OBJECT"))
+        raise InputError(f"{path}: row {row_no}: {name!r} holds an array or an object; expected a number or text")
 
 
 @contextlib.contextmanager
@@ -309,21 +391,28 @@ def _without_bom(path: Path) -> Iterator[Path]:
 def _load_duckdb(
     con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[Column], table: str | None
 ) -> dict[str, str]:
-    source = duckdb.connect(str(path), read_only=True)
-    try:
-        names = [r[0] for r in source.execute("SELECT table_name FROM information_schema.tables").fetchall()]
+    with open_untrusted(path) as source:
+        # A view is no table: it is somebody's program, and runs when it is read.
+        tables = "SELECT table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE' ORDER BY 1"
+        names = [name for (name,) in source.execute(tables).fetchall()]
         name = table or "alerts"
         if name not in names:
             raise InputError(
                 f"{path}: no table {name!r} (tables: {', '.join(names) or 'none'}); choose one with --table"
             )
-        quoted = '"' + name.replace('"', '""') + '"'
-        reader = source.sql(f"SELECT * FROM {quoted}").to_arrow_reader(131_072)
+        reader = source.sql(f"SELECT * FROM {_quoted(name)}").to_arrow_reader(131_072)
         matched = _match(path, reader.schema.names, columns)
         _insert(con, path, _stream(path, reader.schema, reader, matched), matched)
         return matched
-    finally:
-        source.close()
+
+
+@contextlib.contextmanager
+def open_untrusted(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB file that somebody else may have made, read-only: nothing in it can read other files or load extensions."""
+    with duckdb.connect(str(path), read_only=True) as con:
+        for option in ("autoinstall_known_extensions", "autoload_known_extensions", "enable_external_access"):
+            con.execute(f"SET {option} = false")
+        yield con
 
 
 _LOADERS = {

@@ -6,8 +6,10 @@ The chat is the caller unless `--caller` names one. Messages without an address 
 
 import json
 import re
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import duckdb
 import pyarrow as pa
@@ -16,55 +18,146 @@ from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.market.readers import Found
 
 ADDRESS = re.compile(r"(?<![0-9A-Za-z])(?:(0x[0-9a-fA-F]{40})|([1-9A-HJ-NP-Za-km-z]{32,44}))(?![0-9A-Za-z])")
-MAX_BYTES = 1 << 30
+BLANKS = re.compile(r"[ \t\n\r]*")
+CHUNK = 1 << 16  # characters read at once
+MAX_VALUE = 4 << 20  # characters of one message; Telegram's longest have a few thousand
+BATCH = 10_000
 SCHEMA = pa.schema(
-    [("row_no", pa.int64())]
-    + [(name, pa.string()) for name in ("call_id", "mint", "caller_name", "chain", "alert_ts", "source")]
+    [("row_no", pa.int64())] + [(name, pa.string()) for name in ("message", "mint", "chain", "alert_ts")]
 )
 
 
 def load_telegram(con: duckdb.DuckDBPyConnection, path: Path, caller: str | None) -> dict[str, Found]:
-    """Read an export into the temporary table `incoming`, like `readers.load`. Raises InputError naming what is wrong."""
-    if path.stat().st_size > MAX_BYTES:
-        raise InputError(f"{path}: larger than 1 GiB; export the chat in parts")
+    """Read an export into the temporary table `incoming`, like `readers.load`. Raises InputError naming what is wrong.
+
+    The export is read message by message: however long the chat, memory holds a few of them.
+    """
+    con.execute("CREATE OR REPLACE TEMP TABLE mentions (row_no BIGINT, message VARCHAR, mint VARCHAR, chain VARCHAR, "
+                "alert_ts VARCHAR)")  # fmt: skip
+    chat: dict[str, Any] = {}
     try:
-        export = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as e:
-        raise InputError(f"{path}: not valid JSON: {str(e)[:200]}") from None
-    messages = export.get("messages") if isinstance(export, dict) else None
-    if not isinstance(messages, list):
-        raise InputError(f"{path}: no list of messages; export the chat from Telegram Desktop as JSON (result.json)")
-    name = caller or export.get("name")
-    if not isinstance(name, str) or not name:
-        raise InputError(f"{path}: the export has no chat name; name the caller with --caller")
-    rows = [row for message in messages if isinstance(message, dict) for row in _calls(message, export.get("id"), name)]
-    for row_no, row in enumerate(rows, start=1):
-        row["row_no"] = row_no
-    try:
-        con.register("arrow_source", pa.Table.from_pylist(rows, schema=SCHEMA))
+        with path.open(encoding="utf-8-sig") as file:
+            mentions = (mention for message in _messages(_Scanner(file), chat) for mention in _mentions(message))
+            numbered = ({"row_no": n} | mention for n, mention in enumerate(mentions, start=1))
+            while rows := list(islice(numbered, BATCH)):
+                con.register("mentions_read", pa.Table.from_pylist(rows, schema=SCHEMA))
+                con.execute("INSERT INTO mentions FROM mentions_read")
+                con.unregister("mentions_read")
+        if "messages" not in chat:
+            raise InputError(
+                f"{path}: no list of messages; export the chat from Telegram Desktop as JSON (result.json)"
+            )
+        name = caller or chat.get("name")
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{path}: the export has no chat name; name the caller with --caller")
+        f"{name}{chat.get('id')}".encode()
+        con.execute(
+            """CREATE OR REPLACE TEMP TABLE incoming AS
+               SELECT row_no, concat('telegram:', $chat::VARCHAR, ':', message, ':', mint) AS call_id, mint,
+                      $name::VARCHAR AS caller_name, chain, alert_ts, 'telegram' AS source FROM mentions""",
+            {"chat": str(chat.get("id")), "name": name},
+        )
     except UnicodeEncodeError:  # JSON can spell half of a surrogate pair
         raise InputError(f"{path}: the chat's name or an id is not valid Unicode; export the chat again") from None
-    con.execute("CREATE OR REPLACE TEMP TABLE incoming AS SELECT * FROM arrow_source")
-    con.unregister("arrow_source")
-    return {name: Found(name, "VARCHAR") for name in SCHEMA.names[1:]}
+    except (ValueError, RecursionError) as e:
+        raise InputError(f"{path}: not valid JSON: {str(e)[:200]}") from None
+    con.execute("DROP TABLE mentions")
+    names = ("call_id", "mint", "caller_name", "chain", "alert_ts", "source")
+    return {column: Found(column, "VARCHAR") for column in names}
 
 
-def _calls(message: dict[str, Any], chat: object, caller: str) -> list[dict[str, Any]]:
+def _messages(scanner: "_Scanner", chat: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The messages of an export, one by one; its other members go to `chat`, which has a key messages if there is a list."""
+    if scanner.peek() != "{":
+        scanner.value()
+        return
+    for key in scanner.members():
+        if key == "messages" and scanner.peek() == "[":
+            chat[key] = True
+            yield from (message for message in scanner.items() if isinstance(message, dict))
+        elif (value := scanner.value()) is not None and key != "messages":
+            chat[key] = value
+
+
+class _Scanner:
+    """A JSON text read piece by piece, one value of at most MAX_VALUE characters at a time. Wrong text is a ValueError."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self._text, self._at, self._ended = file, "", 0, False
+        self._dropped = 0  # characters before the text that is held
+        self._decode = json.JSONDecoder().raw_decode
+
+    def peek(self) -> str:
+        """The next character that is no blank; empty at the end."""
+        while True:
+            self._at = BLANKS.match(self._text, self._at).end()  # type: ignore[union-attr]  # it matches nothing, too
+            if self._at < len(self._text) or self._ended:
+                return self._text[self._at : self._at + 1]
+            self._read()
+
+    def value(self) -> Any:
+        """The next value."""
+        self.peek()
+        while True:
+            try:
+                value, end = self._decode(self._text, self._at)
+                if end < len(self._text) or self._ended:  # else a number may go on
+                    self._at = end
+                    return value
+            except json.JSONDecodeError as e:
+                if self._ended:
+                    raise ValueError(f"{e.msg} at character {self._where() + e.pos - self._at}") from None
+            if len(self._text) - self._at > MAX_VALUE:
+                raise ValueError(f"at character {self._where()} no value ends within {MAX_VALUE >> 20} MiB")
+            self._read()
+
+    def members(self) -> Iterator[str]:
+        """The keys of the object that comes next; whoever asks for the next one must have taken the value."""
+        for _ in self._separated("{", "}"):
+            key = self.value()
+            if not isinstance(key, str):
+                raise ValueError(f"a key that is no text before character {self._where()}")
+            self._take(":")
+            yield key
+
+    def items(self) -> Iterator[Any]:
+        """The values of the array that comes next."""
+        for _ in self._separated("[", "]"):
+            yield self.value()
+
+    def _separated(self, start: str, end: str) -> Iterator[None]:
+        self._take(start)
+        if self.peek() != end:
+            yield
+            while self.peek() == ",":
+                self._take(",")
+                yield
+        self._take(end)
+
+    def _take(self, expected: str) -> None:
+        if self.peek() != expected:
+            raise ValueError(f"expected {expected!r} at character {self._where()}")
+        self._at += 1
+
+    def _where(self) -> int:
+        return self._dropped + self._at
+
+    def _read(self) -> None:
+        rest = self._text[self._at :]
+        more = self._file.read(max(CHUNK, len(rest)))
+        self._dropped += self._at
+        self._text, self._at, self._ended = rest + more, 0, not more
+
+
+def _mentions(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One row per token address in a message."""
     when = message.get("date_unixtime") or message.get("date")
     found: dict[str, str] = {}
     for match in ADDRESS.finditer(_text(message.get("text"))):
         found.setdefault(match.group(0), "evm" if match.group(1) else "solana")
-    return [
-        {
-            "call_id": f"telegram:{chat}:{message.get('id')}:{mint}",
-            "mint": mint,
-            "caller_name": caller,
-            "chain": chain,
-            "alert_ts": None if when is None else str(when),
-            "source": "telegram",
-        }
-        for mint, chain in found.items()
-    ]
+    for mint, chain in found.items():
+        alert_ts = None if when is None else str(when)
+        yield {"message": str(message.get("id")), "mint": mint, "chain": chain, "alert_ts": alert_ts}
 
 
 def _text(text: object) -> str:
