@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test ui bench examples lint clean
+.PHONY: demo test torture ui bench examples lint clean
 
 demo: $(STAMP)
 	$(BIN)/quantbot demo
@@ -16,6 +16,10 @@ test: $(STAMP)
 	$(MAKE) lint
 	$(BIN)/python -W error::DeprecationWarning:quantbot_pipeline -c 'import dagster as dg; from quantbot_pipeline.definitions import defs; dg.Definitions.validate_loadable(defs)'
 	$(BIN)/python -m pytest -n auto
+
+# The whole fault campaign of docs/reliability.md, which says how long it takes; the counts go to torture-report.txt.
+torture: $(STAMP)
+	$(BIN)/python -m pytest -m torture
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
