@@ -146,7 +146,8 @@ def parse_manifest(content: bytes, where: Path) -> RunManifest:
         first = e.errors()[0]
         raise IntegrityError(f"{where}: {'.'.join(map(str, first['loc'])) or 'manifest'}: {first['msg']}") from None
     try:
-        manifest.to_json()  # what cannot be written again (half a character, 1e999) could not be cataloged either
+        # What cannot be written again (half a character, 1e999) could not be cataloged either.
+        json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as e:
         raise IntegrityError(f"{where}: {str(e)[:200]}") from None
     if not isinstance(manifest.parameters.get("config_hash", ""), str):

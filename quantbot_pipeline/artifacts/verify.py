@@ -4,18 +4,22 @@ Two depths: `check_run` looks at names, `_SUCCESS`, sizes and checksums; `read_a
 an artifact, with the checksum verified first, so that a flipped bit is an error and never a number.
 """
 
+import functools
 import hashlib
+import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from quantbot_pipeline.artifacts.footers import read_footer
 from quantbot_pipeline.artifacts.manifest import (
     MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
     SUCCESS_NAME,
-    ArtifactEntry,
     RunManifest,
     parse_manifest,
     read_bounded,
@@ -24,9 +28,18 @@ from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.durable import sha256_file
 from quantbot_pipeline.errors import IntegrityError
 
+READ_WHOLE = 32 << 20  # bytes; larger files are hashed in pieces
+
 
 class IncompleteRunError(IntegrityError):
     """A run directory without `_SUCCESS`: its commit was interrupted or is still going on."""
+
+
+class Verified(NamedTuple):
+    """A run that keeps its promises; `columns` of each artifact whose file was read, see `_columns`."""
+
+    manifest: RunManifest
+    columns: dict[str, str]
 
 
 def check_run(run_dir: Path, *, checksums: bool = True) -> RunManifest:
@@ -34,35 +47,120 @@ def check_run(run_dir: Path, *, checksums: bool = True) -> RunManifest:
 
     A failed run has no `_SUCCESS`; its manifest and files are checked alike.
     """
+    return examine_run(run_dir, checksums=checksums).manifest
+
+
+def examine_run(run_dir: Path, *, checksums: bool = True) -> Verified:
+    """`check_run`, and what its artifacts look like. Ten thousand runs are examined in a few seconds: every file is opened once."""
     try:
-        return _check(run_dir, checksums)
+        return _examine(run_dir, checksums)
     except OSError as e:
         raise IntegrityError(f"{run_dir}: {e.strerror or e}") from None
 
 
-def _check(run_dir: Path, checksums: bool) -> RunManifest:
+def _examine(run_dir: Path, checksums: bool) -> Verified:
     if run_dir.is_symlink() or not run_dir.is_dir():
         raise IntegrityError(f"{run_dir}: not a run directory")
-    content = read_bounded(run_dir / MANIFEST_NAME)
+    files = _Files(run_dir)
+    content = files.bounded(MANIFEST_NAME)
     manifest = parse_manifest(content, run_dir / MANIFEST_NAME)
     if run_dir.name != f"run_id={manifest.run_id}":
         raise IntegrityError(f"{run_dir}: run.json says run_id {manifest.run_id}")
     if run_dir.parent.name != manifest.month:
         raise IntegrityError(f"{run_dir}: run.json says month {manifest.month}")
-    success = run_dir / SUCCESS_NAME
+    vouched = SUCCESS_NAME in files.regular or (run_dir / SUCCESS_NAME).exists()  # it could be a folder
     if manifest.status == "completed":
-        if not success.exists():
+        if not vouched:
             raise IncompleteRunError(f"{run_dir}: no {SUCCESS_NAME}: the commit did not finish")
-        if read_bounded(success) != hashlib.sha256(content).hexdigest().encode() + b"\n":
+        if files.bounded(SUCCESS_NAME) != hashlib.sha256(content).hexdigest().encode() + b"\n":
             raise IntegrityError(f"{run_dir}: run.json is not the one that {SUCCESS_NAME} vouches for")
-    elif manifest.status != "failed" or success.exists():
+    elif manifest.status != "failed" or vouched:
         raise IntegrityError(f"{run_dir}: status {manifest.status} in a run directory")
-    _check_nothing_else(run_dir, manifest)
+    paths = {entry.path for entry in manifest.artifacts.values()}
+    for path in sorted(files.regular.keys() - paths - {*manifest.logs.values(), MANIFEST_NAME, SUCCESS_NAME}):
+        raise IntegrityError(f"{run_dir / path}: not part of the run")
+    columns = {}
     for artifact_type, entry in manifest.artifacts.items():
-        _check_artifact(run_dir / entry.path, artifact_type, entry, checksums)
+        found = files.check(entry.path, entry.sha256 if checksums else None, entry.bytes)
+        if checksums and artifact_type in ARTIFACTS:
+            columns[artifact_type] = _columns(run_dir / entry.path, artifact_type, found, entry.rows)
     for name, path in manifest.logs.items():
-        _check_file(run_dir / path, manifest.logs_sha256.get(name), checksums)
-    return manifest
+        files.check(path, manifest.logs_sha256.get(name) if checksums else None)
+    return Verified(manifest, columns)
+
+
+class _Files:
+    """The files of a run directory: `regular` says of each (by its path inside) whether it is a regular file."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._root = os.fspath(run_dir)
+        self.regular: dict[str, bool] = {}
+        folders = [""]
+        while folders:
+            inside = folders.pop()
+            with os.scandir(f"{self._root}/{inside}") as entries:
+                for entry in entries:
+                    path = inside + entry.name
+                    if entry.is_symlink():
+                        raise IntegrityError(f"{self._root}/{path}: a symbolic link; what it points to can change")
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{path}/")
+                    else:
+                        self.regular[path] = entry.is_file(follow_symlinks=False)
+
+    def bounded(self, path: str) -> bytes:
+        """The bytes of a file that should be small."""
+        if not self.regular.get(path):  # a pipe, or not there: the error says so
+            return read_bounded(Path(self._root, path))
+        with open(f"{self._root}/{path}", "rb", buffering=0) as f:  # noqa: PTH123 a Path costs more than the reading
+            return f.read(MAX_MANIFEST_BYTES + 1) or b""
+
+    def check(self, path: str, sha256: str | None, size: int | None = None) -> bytes | None:
+        """Compare a file with what the manifest says of it; its content, if there is a checksum and it fits into memory."""
+        full = f"{self._root}/{path}"
+        if not self.regular.get(path):
+            raise IntegrityError(f"{full}: missing or not a regular file")
+        content = None
+        found = os.stat(full).st_size  # noqa: PTH116
+        if sha256 is not None:
+            content = Path(full).read_bytes() if found <= READ_WHOLE else None
+            digest = sha256_file(Path(full)) if content is None else hashlib.sha256(content).hexdigest()
+            if digest != sha256:
+                raise IntegrityError(f"{full}: checksum differs from run.json")
+        if size is not None and found != size:
+            raise IntegrityError(f"{full}: {found} bytes, run.json says {size}")
+        return content
+
+
+def _columns(path: Path, artifact_type: str, content: bytes | None, rows: int) -> str:
+    """The names of the columns, with the type of those that are not in the contract: files alike can be read as one.
+
+    Rows and column types are as promised; an older or newer run may have fewer or more columns.
+    """
+    try:
+        footer = read_footer(path if content is None else content, artifact_type)
+    except pa.ArrowException as e:
+        raise IntegrityError(f"{path}: not a Parquet file: {str(e)[:120]}") from None
+    if footer.rows != rows:
+        raise IntegrityError(f"{path}: {footer.rows} rows, run.json says {rows}")
+    return (
+        _contracted(artifact_type)
+        if footer.schema is ARTIFACTS[artifact_type][1]
+        else _compared(path, artifact_type, footer.schema)
+    )
+
+
+@functools.cache
+def _contracted(artifact_type: str) -> str:
+    return ",".join(ARTIFACTS[artifact_type][1].names)
+
+
+def _compared(path: Path, artifact_type: str, found: pa.Schema) -> str:
+    schema = ARTIFACTS[artifact_type][1]
+    for field in schema:
+        if field.name in found.names and found.field(field.name).type != field.type:
+            raise IntegrityError(f"{path}: column {field.name} is {found.field(field.name).type}, not {field.type}")
+    return ",".join(name if name in schema.names else f"{name}:{found.field(name).type}" for name in found.names)
 
 
 def read_artifact(
@@ -87,43 +185,3 @@ def read_artifact(
         columns=None if columns is None else list(columns),
         schema=None if artifact_type not in ARTIFACTS else ARTIFACTS[artifact_type][1],
     )
-
-
-def _check_artifact(path: Path, artifact_type: str, entry: ArtifactEntry, checksums: bool) -> None:
-    _check_file(path, entry.sha256, checksums)
-    size = path.stat().st_size
-    if size != entry.bytes:
-        raise IntegrityError(f"{path}: {size} bytes, run.json says {entry.bytes}")
-    if checksums and artifact_type in ARTIFACTS:
-        _check_table(path, ARTIFACTS[artifact_type][1], entry.rows)
-
-
-def _check_file(path: Path, sha256: str | None, checksums: bool) -> None:
-    if not path.is_file():
-        raise IntegrityError(f"{path}: missing or not a regular file")
-    if checksums and sha256 is not None and sha256_file(path) != sha256:
-        raise IntegrityError(f"{path}: checksum differs from run.json")
-
-
-def _check_table(path: Path, schema: pa.Schema, rows: int) -> None:
-    """Rows and column types are as promised; an older or newer run may have fewer or more columns."""
-    try:
-        with pq.ParquetFile(path) as file:
-            found, count = file.schema_arrow, file.metadata.num_rows
-    except pa.ArrowException as e:
-        raise IntegrityError(f"{path}: not a Parquet file: {str(e)[:120]}") from None
-    if count != rows:
-        raise IntegrityError(f"{path}: {count} rows, run.json says {rows}")
-    for field in schema:
-        if field.name in found.names and found.field(field.name).type != field.type:
-            raise IntegrityError(f"{path}: column {field.name} is {found.field(field.name).type}, not {field.type}")
-
-
-def _check_nothing_else(run_dir: Path, manifest: RunManifest) -> None:
-    expected = {entry.path for entry in manifest.artifacts.values()} | set(manifest.logs.values())
-    expected |= {MANIFEST_NAME, SUCCESS_NAME}
-    for path in run_dir.rglob("*"):
-        if path.is_symlink():
-            raise IntegrityError(f"{path}: a symbolic link; what it points to can change")
-        if not path.is_dir() and path.relative_to(run_dir).as_posix() not in expected:
-            raise IntegrityError(f"{path}: not part of the run")
