@@ -83,7 +83,7 @@ def _examine(run_dir: Path, checksums: bool) -> Verified:
     for artifact_type, entry in manifest.artifacts.items():
         found = files.check(entry.path, entry.sha256 if checksums else None, entry.bytes)
         if checksums and artifact_type in ARTIFACTS:
-            columns[artifact_type] = _columns(run_dir / entry.path, artifact_type, found, entry.rows)
+            columns[artifact_type] = _columns(f"{run_dir}/{entry.path}", artifact_type, found, entry.rows)
     for name, path in manifest.logs.items():
         files.check(path, manifest.logs_sha256.get(name) if checksums else None)
     return Verified(manifest, columns)
@@ -112,8 +112,7 @@ class _Files:
         """The bytes of a file that should be small."""
         if not self.regular.get(path):  # a pipe, or not there: the error says so
             return read_bounded(Path(self._root, path))
-        with open(f"{self._root}/{path}", "rb", buffering=0) as f:  # noqa: PTH123 a Path costs more than the reading
-            return f.read(MAX_MANIFEST_BYTES + 1) or b""
+        return _read(f"{self._root}/{path}", MAX_MANIFEST_BYTES + 1)
 
     def check(self, path: str, sha256: str | None, size: int | None = None) -> bytes | None:
         """Compare a file with what the manifest says of it; its content, if there is a checksum and it fits into memory."""
@@ -123,7 +122,7 @@ class _Files:
         content = None
         found = os.stat(full).st_size  # noqa: PTH116
         if sha256 is not None:
-            content = Path(full).read_bytes() if found <= READ_WHOLE else None
+            content = _read(full, found + 1) if found <= READ_WHOLE else None
             digest = sha256_file(Path(full)) if content is None else hashlib.sha256(content).hexdigest()
             if digest != sha256:
                 raise IntegrityError(f"{full}: checksum differs from run.json")
@@ -132,13 +131,22 @@ class _Files:
         return content
 
 
-def _columns(path: Path, artifact_type: str, content: bytes | None, rows: int) -> str:
+def _read(path: str, limit: int) -> bytes:
+    """The first bytes of a file. No Path: it costs more than the reading, and runs are many."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        return os.read(fd, limit)
+    finally:
+        os.close(fd)
+
+
+def _columns(path: str, artifact_type: str, content: bytes | None, rows: int) -> str:
     """The names of the columns, with the type of those that are not in the contract: files alike can be read as one.
 
     Rows and column types are as promised; an older or newer run may have fewer or more columns.
     """
     try:
-        footer = read_footer(path if content is None else content, artifact_type)
+        footer = read_footer(Path(path) if content is None else content, artifact_type)
     except pa.ArrowException as e:
         raise IntegrityError(f"{path}: not a Parquet file: {str(e)[:120]}") from None
     if footer.rows != rows:
@@ -155,7 +163,7 @@ def _contracted(artifact_type: str) -> str:
     return ",".join(ARTIFACTS[artifact_type][1].names)
 
 
-def _compared(path: Path, artifact_type: str, found: pa.Schema) -> str:
+def _compared(path: str, artifact_type: str, found: pa.Schema) -> str:
     schema = ARTIFACTS[artifact_type][1]
     for field in schema:
         if field.name in found.names and found.field(field.name).type != field.type:

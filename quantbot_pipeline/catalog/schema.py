@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 
-CATALOG_VERSION = "1"
+CATALOG_VERSION = "2"
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS backtest_runs_catalog (
@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS backtest_runs_catalog (
     artifacts_json VARCHAR, run_dir VARCHAR NOT NULL, manifest_path VARCHAR NOT NULL, cataloged_at TIMESTAMP NOT NULL);
 CREATE TABLE IF NOT EXISTS backtest_artifacts_catalog (
     run_id VARCHAR, artifact_type VARCHAR, artifact_path VARCHAR NOT NULL, rows BIGINT NOT NULL, bytes BIGINT NOT NULL,
-    sha256 VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, cataloged_at TIMESTAMP NOT NULL,
+    sha256 VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, cataloged_at TIMESTAMP NOT NULL, columns VARCHAR NOT NULL,
     PRIMARY KEY (run_id, artifact_type));
 CREATE TABLE IF NOT EXISTS quarantine (path VARCHAR PRIMARY KEY, reason VARCHAR NOT NULL, detected_at TIMESTAMP NOT NULL);
 CREATE TABLE IF NOT EXISTS catalog_meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
@@ -38,31 +38,35 @@ CREATE OR REPLACE VIEW latest_runs AS
 _DUCKDB_TYPES = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.float64(): "DOUBLE", pa.bool_(): "BOOLEAN"}
 
 
-def create_views(con: duckdb.DuckDBPyConnection, base: Path, files: Iterable[tuple[str, str]]) -> None:
-    """One view per artifact type over all completed runs; `files` holds (artifact type, path relative to `base`).
+def create_views(con: duckdb.DuckDBPyConnection, base: Path, files: Iterable[tuple[str, str, str]]) -> None:
+    """One view per artifact type over all completed runs; `files` holds (artifact type, its columns, path relative to `base`).
 
-    `alerts` has no run_id column of its own, so it is taken from the path. A type without files is an empty view.
+    `alerts` has no run_id column of its own, so it is taken from the path. A type without files is an empty view. Files with
+    the same columns are read as one: DuckDB then opens the first of them to know what all hold, and not ten thousand.
     """
-    by_type: dict[str, list[str]] = {}
-    for artifact_type, path in files:
-        by_type.setdefault(artifact_type, []).append(path)
+    alike: dict[str, dict[str, list[str]]] = {}
+    for artifact_type, columns, path in files:
+        alike.setdefault(artifact_type, {}).setdefault(columns, []).append(path)
     for artifact_type, (_, schema) in ARTIFACTS.items():
-        paths = by_type.get(artifact_type)
-        if paths:
-            listed = ", ".join(_literal(_escape_glob(str(base / path))) for path in sorted(paths))
-            source = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false, filename = true)"
-            run_id = "regexp_extract(filename, '.*run_id=([0-9a-f-]{36})', 1)"
-            select = (
-                f"SELECT {run_id} AS run_id, * EXCLUDE (filename)"
-                if "run_id" not in schema.names
-                else "SELECT * EXCLUDE (filename)"
-            )
-            query = f"{select} FROM {source}"
-        else:
-            columns = [f"NULL::{_DUCKDB_TYPES[f.type]} AS {f.name}" for f in schema]
-            prefix = [] if "run_id" in schema.names else ["NULL::VARCHAR AS run_id"]
-            query = f"SELECT {', '.join(prefix + columns)} WHERE false"
-        con.execute(f"CREATE OR REPLACE VIEW {artifact_type} AS {query}")
+        groups = alike.get(artifact_type, {})
+        # The contract's columns come first and in its order, whatever an older run has.
+        selects = [_empty(schema), *(_over(base, sorted(paths), schema) for _, paths in sorted(groups.items()))]
+        con.execute(f"CREATE OR REPLACE VIEW {artifact_type} AS {' UNION ALL BY NAME '.join(selects)}")
+
+
+def _empty(schema: pa.Schema) -> str:
+    columns = [f"NULL::{_DUCKDB_TYPES[f.type]} AS {f.name}" for f in schema]
+    prefix = [] if "run_id" in schema.names else ["NULL::VARCHAR AS run_id"]
+    return f"SELECT {', '.join(prefix + columns)} WHERE false"
+
+
+def _over(base: Path, paths: list[str], schema: pa.Schema) -> str:
+    """All rows of files with the same columns. Their paths travel as one text: a list of as many literals takes long to parse."""
+    texts = f"string_split({_literal(chr(10).join(paths))}, {_literal(chr(10))})"
+    listed = f"list_transform({texts}, lambda path: {_literal(_escape_glob(str(base)) + '/')} || path)"
+    source = f"read_parquet({listed}, union_by_name = false, hive_partitioning = false, filename = true)"
+    run_id = "regexp_extract(filename, '.*run_id=([0-9a-f-]{36})', 1) AS run_id, "
+    return f"SELECT {'' if 'run_id' in schema.names else run_id}* EXCLUDE (filename) FROM {source}"
 
 
 def _literal(text: str) -> str:

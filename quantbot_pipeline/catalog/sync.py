@@ -7,17 +7,18 @@ looked at again whenever its month changes. The catalog holds nothing that `runs
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
 from pydantic import BaseModel
 
-from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, RunManifest, Timing
-from quantbot_pipeline.artifacts.verify import IncompleteRunError, check_run
+from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, Timing
+from quantbot_pipeline.artifacts.verify import IncompleteRunError, Verified, examine_run
 from quantbot_pipeline.catalog.memo import Memo, month_signatures, read_memo, write_memo
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, create_views
 from quantbot_pipeline.durable import Publication, published_duckdb
@@ -41,11 +42,19 @@ class SyncReport(BaseModel):
     elapsed_ms: float = 0.0
 
 
+class _Rows(NamedTuple):
+    """What is registered of a run: values alone, so that ten thousand of them are no work for the garbage collector."""
+
+    run_id: str
+    run: tuple
+    artifacts: list[tuple]
+
+
 @dataclass
 class _Found:
     """What the changed months hold."""
 
-    manifests: dict[str, RunManifest] = field(default_factory=dict)
+    runs: dict[str, _Rows] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
     seen: dict[str, set[str]] = field(default_factory=dict)
     signatures: dict[str, str] = field(default_factory=dict)
@@ -140,7 +149,7 @@ def _scan(base: Path, state: _State, memo: Memo) -> _Found:
                 continue
             path = _printable(f"{month}/{name}")
             try:
-                found.manifests[path] = check_run(folder / name)
+                found.runs[path] = _rows(path, examine_run(folder / name))
             except IncompleteRunError as e:
                 found.bad[path] = _reason(e, base)
                 settled = False  # `_SUCCESS` may still come, and does not touch the month's directory
@@ -172,17 +181,17 @@ def _apply(publication: Publication, base: Path, known: _State | None, found: _F
     ]
     # Run ids are unique over all months: a second directory with the same id is a copy.
     cataloged = {run_id for ids in state.runs.values() for run_id in ids} - set(gone)
-    for path, manifest in sorted(found.manifests.items()):
-        if manifest.run_id in cataloged:
-            del found.manifests[path]
-            found.bad[path] = f"{path}: run_id {manifest.run_id} is cataloged already"
-        cataloged.add(manifest.run_id)
+    for path, (run_id, *_) in sorted(found.runs.items()):
+        if run_id in cataloged:
+            del found.runs[path]
+            found.bad[path] = f"{path}: run_id {run_id} is cataloged already"
+        cataloged.add(run_id)
     before = {path: why for month in found.seen for path, why in state.quarantine.get(month, {}).items()}
-    report.registered, report.removed = len(found.manifests), len(gone)
+    report.registered, report.removed = len(found.runs), len(gone)
     report.incomplete = sum("no _SUCCESS" in why for why in found.bad.values())
     report.quarantined = len(found.bad)
     report.runs, report.months_read = len(cataloged), len(found.seen)
-    if not (known is None or found.manifests or gone or before != found.bad or state.base != str(base)):
+    if not (known is None or found.runs or gone or before != found.bad or state.base != str(base)):
         return
     con = publication.connect()
     con.execute("BEGIN")
@@ -194,78 +203,66 @@ def _apply(publication: Publication, base: Path, known: _State | None, found: _F
         con.execute("DELETE FROM backtest_artifacts_catalog WHERE run_id IN (SELECT unnest(?))", [gone])
         con.execute("DELETE FROM backtest_runs_catalog WHERE run_id IN (SELECT unnest(?))", [gone])
     now = datetime.now(UTC).replace(tzinfo=None)
-    _insert(con, "quarantine", [{"path": p, "reason": why, "detected_at": now} for p, why in found.bad.items()])
-    _insert(con, "backtest_runs_catalog", [_run_row(path, m, now) for path, m in found.manifests.items()])
-    _insert(
-        con,
-        "backtest_artifacts_catalog",
-        [row for p, m in found.manifests.items() for row in _artifact_rows(p, m, now)],
-    )
+    _insert(con, "quarantine", QUARANTINE_COLUMNS, [(path, why) for path, why in found.bad.items()], detected_at=now)
+    _insert(con, "backtest_runs_catalog", RUN_COLUMNS, [rows.run for rows in found.runs.values()], cataloged_at=now)
+    artifacts = [row for rows in found.runs.values() for row in rows.artifacts]
+    _insert(con, "backtest_artifacts_catalog", ARTIFACT_COLUMNS, artifacts, cataloged_at=now)
     files = con.execute(
-        """SELECT artifact_type, artifact_path FROM backtest_artifacts_catalog
+        """SELECT artifact_type, columns, artifact_path FROM backtest_artifacts_catalog
            JOIN backtest_runs_catalog USING (run_id) WHERE status = 'completed'"""
     ).fetchall()
     # A file that went missing after its run was cataloged must not take the views of all others with it.
-    missing = [path for _, path in files if not (base / path).is_file()]
-    files = [(artifact, path) for artifact, path in files if path not in set(missing)]
-    known_missing = [
-        {"path": p, "reason": f"{p}: missing, though its run is cataloged", "detected_at": now} for p in missing
-    ]
-    con.execute("DELETE FROM quarantine WHERE path IN (SELECT unnest(?::VARCHAR[]))", [missing])
-    _insert(con, "quarantine", known_missing)
-    create_views(con, base, files)
+    there = {row[ARTIFACT_COLUMNS.index("artifact_path")] for row in artifacts}  # verified a moment ago
+    missing = {path for *_, path in files if path not in there and not os.path.isfile(f"{base}/{path}")}  # noqa: PTH113
+    con.execute("DELETE FROM quarantine WHERE path IN (SELECT unnest(?::VARCHAR[]))", [list(missing)])
+    reasons = [(path, f"{path}: missing, though its run is cataloged") for path in sorted(missing)]
+    _insert(con, "quarantine", QUARANTINE_COLUMNS, reasons, detected_at=now)
+    create_views(con, base, [file for file in files if file[2] not in missing])
     con.execute("COMMIT")
     publication.changed = report.published = True
 
 
-def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict]) -> None:
-    """One insert through Arrow; `table` is one of this module's constants."""
-    if rows:
-        con.register("incoming_rows", pa.Table.from_pylist(rows))
-        con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming_rows")
-        con.unregister("incoming_rows")
+def _insert(
+    con: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str], rows: Sequence[tuple], **same: datetime
+) -> None:
+    """One insert through Arrow; `same` are columns with one value for all rows. `table` is one of this module's constants."""
+    if not rows:
+        return
+    incoming = pa.table(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True)))
+    for name, value in same.items():
+        incoming = incoming.append_column(name, pa.repeat(pa.scalar(value), len(rows)))
+    con.register("incoming_rows", incoming)
+    con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming_rows")
+    con.unregister("incoming_rows")
 
 
 def _time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)
 
 
-def _run_row(path: str, m: RunManifest, now: datetime) -> dict:
-    return {
-        "run_id": m.run_id,
-        "run_type": m.run_type,
-        "status": m.status,
-        "month": m.month,
-        "created_at": _time(m.created_at),
-        "started_at": _time(m.started_at),
-        "completed_at": _time(m.completed_at),
-        "git_commit": m.git_commit,
-        "git_branch": m.git_branch,
-        "git_dirty": m.git_dirty,
-        "dataset_from": m.dataset.from_,
-        "dataset_to": m.dataset.to,
-        "dataset_interval": m.dataset.interval,
-        "dataset_calls_count": m.dataset.calls_count,
-        "dataset_calls_excluded": m.dataset.calls_excluded,
-        "parameters_json": json.dumps(m.parameters, sort_keys=True, ensure_ascii=False),
-        "config_hash": m.parameters.get("config_hash"),
-        **{f"timing_{name}": getattr(m.timing, name) for name in Timing.model_fields},
-        "artifacts_json": json.dumps({t: e.model_dump() for t, e in m.artifacts.items()}, sort_keys=True),
-        "run_dir": path,
-        "manifest_path": f"{path}/{MANIFEST_NAME}",
-        "cataloged_at": now,
-    }
+QUARANTINE_COLUMNS = ("path", "reason")
+TIMINGS = tuple(Timing.model_fields)
+RUN_COLUMNS = (
+    "run_id", "run_type", "status", "month", "created_at", "started_at", "completed_at", "git_commit", "git_branch", "git_dirty",
+    "dataset_from", "dataset_to", "dataset_interval", "dataset_calls_count", "dataset_calls_excluded", "parameters_json",
+    "config_hash", "artifacts_json", "run_dir", "manifest_path", *(f"timing_{name}" for name in TIMINGS),
+)  # fmt: skip
+ARTIFACT_COLUMNS = ("run_id", "artifact_type", "artifact_path", "rows", "bytes", "sha256", "created_at", "columns")
 
 
-def _artifact_rows(path: str, m: RunManifest, now: datetime) -> Iterator[dict]:
-    for artifact_type, entry in m.artifacts.items():
-        yield {
-            "run_id": m.run_id,
-            "artifact_type": artifact_type,
-            "artifact_path": f"{path}/{entry.path}",
-            "rows": entry.rows,
-            "bytes": entry.bytes,
-            "sha256": entry.sha256,
-            "created_at": _time(m.created_at),
-            "cataloged_at": now,
-        }
+def _rows(path: str, verified: Verified) -> _Rows:
+    """The rows of a run in the order of RUN_COLUMNS and ARTIFACT_COLUMNS."""
+    m, data = verified.manifest, verified.manifest.dataset
+    created = _time(m.created_at)
+    parameters = json.dumps(m.parameters, sort_keys=True, ensure_ascii=False)
+    entries = json.dumps({t: e.model_dump() for t, e in m.artifacts.items()}, sort_keys=True)
+    run = (
+        m.run_id, m.run_type, m.status, m.month, created, _time(m.started_at), _time(m.completed_at), m.git_commit, m.git_branch,
+        m.git_dirty, data.from_, data.to, data.interval, data.calls_count, data.calls_excluded, parameters,
+        m.parameters.get("config_hash"), entries, path, f"{path}/{MANIFEST_NAME}", *(getattr(m.timing, name) for name in TIMINGS),
+    )  # fmt: skip
+    artifacts = [
+        (m.run_id, name, f"{path}/{e.path}", e.rows, e.bytes, e.sha256, created, verified.columns.get(name, ""))
+        for name, e in m.artifacts.items()
+    ]
+    return _Rows(m.run_id, run, artifacts)
