@@ -77,6 +77,8 @@ def _messages(scanner: "_Scanner", chat: dict[str, Any]) -> Iterator[dict[str, A
             yield from (message for message in scanner.items() if isinstance(message, dict))
         elif (value := scanner.value()) is not None and key != "messages":
             chat[key] = value
+    if scanner.peek():
+        raise ValueError(f"something follows the end at character {scanner.where()}")
 
 
 class _Scanner:
@@ -106,9 +108,9 @@ class _Scanner:
                     return value
             except json.JSONDecodeError as e:
                 if self._ended:
-                    raise ValueError(f"{e.msg} at character {self._where() + e.pos - self._at}") from None
+                    raise ValueError(f"{e.msg} at character {self.where() + e.pos - self._at}") from None
             if len(self._text) - self._at > MAX_VALUE:
-                raise ValueError(f"at character {self._where()} no value ends within {MAX_VALUE >> 20} MiB")
+                raise ValueError(f"at character {self.where()} no value ends within {MAX_VALUE >> 20} MiB")
             self._read()
 
     def members(self) -> Iterator[str]:
@@ -116,7 +118,7 @@ class _Scanner:
         for _ in self._separated("{", "}"):
             key = self.value()
             if not isinstance(key, str):
-                raise ValueError(f"a key that is no text before character {self._where()}")
+                raise ValueError(f"a key that is no text before character {self.where()}")
             self._take(":")
             yield key
 
@@ -136,10 +138,11 @@ class _Scanner:
 
     def _take(self, expected: str) -> None:
         if self.peek() != expected:
-            raise ValueError(f"expected {expected!r} at character {self._where()}")
+            raise ValueError(f"expected {expected!r} at character {self.where()}")
         self._at += 1
 
-    def _where(self) -> int:
+    def where(self) -> int:
+        """The position in the file, in characters."""
         return self._dropped + self._at
 
     def _read(self) -> None:

@@ -1,0 +1,161 @@
+"""Files made to hurt: each is refused in one line that names it and says why, before anything is written.
+
+The same at full size, with the memory of the process measured, is in `torture/test_bombs.py`.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.market.calls import ingest_calls, read_calls
+from quantbot_pipeline.market.candles import ingest_candles
+from quantbot_pipeline_tests.builders import call, ms, write_csv
+
+T = ms("2024-01-01")
+HEAD = b"call_id,mint,caller_name,alert_ts_ms\n"
+LONG = b"x" * (9 << 20)
+
+
+def parquet(path: Path, rows: int = 1, **columns: object) -> None:
+    """Calls in as few bytes as there can be: every row is the same, unless `columns` says otherwise."""
+    same = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), ["x"])
+    table = pa.table({"mint": same, "caller_name": same, "alert_ts_ms": np.full(rows, T)} | columns)
+    pq.write_table(table, path, compression="zstd", use_dictionary=["caller_name"], write_statistics=False)
+
+
+def jsonl(path: Path, text: str) -> None:
+    path.write_text('{"caller_name": "a", "alert_ts_ms": 1704067200000, ' + text + "}\n")
+
+
+BOMBS: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "one line": ("x.csv", lambda p: p.write_bytes(LONG), "the first line is longer than 1 MiB"),
+    "one row": ("x.csv", lambda p: p.write_bytes(HEAD + LONG * 2), "a row is longer than 8 MiB; is a quote left open"),
+    "open quote": ("x.csv", lambda p: p.write_bytes(HEAD + b'1,"' + b"x\n" * (9 << 20)), "a row is longer than 8 MiB"),
+    "many columns": (
+        "x.csv",
+        lambda p: p.write_text("mint,caller_name,alert_ts_ms," + ",".join(map(str, range(100_000))) + "\n"),
+        "more than 10,000 columns",
+    ),
+    "long object": ("x.jsonl", lambda p: p.write_bytes(b'{"mint":"' + LONG * 2 + b'"}\n'), "a row is longer than 8 MiB"),
+    "many keys": (
+        "x.jsonl",
+        lambda p: p.write_text(json.dumps(dict.fromkeys(map(str, range(100_000)), 1)) + "\n"),
+        "more than 10,000 columns",
+    ),
+    "nested name": ("x.jsonl", lambda p: jsonl(p, '"mint": ' + "[" * 9_000 + "]" * 9_000), "row 1: 'mint' holds an arr"),
+    "object for a name": ("x.jsonl", lambda p: jsonl(p, '"mint": {"a": 1}'), "row 1: 'mint' holds an array or an obj"),
+    "deep JSON": ("x.jsonl", lambda p: p.write_text("[" * 1_000_000), "x.jsonl: "),
+    "huge cell": ("x.parquet", lambda p: parquet(p, mint=pa.array(["x" * (64 << 20)])), "values of many MiB"),
+    "many rows": ("x.parquet", lambda p: parquet(p, 12_000_000), "claims 12,000,000 rows in .* bytes"),
+    "wide Parquet": (
+        "x.parquet",
+        lambda p: parquet(p, **{f"c{i}": [1] for i in range(10_001)}),
+        "more than 10,000 columns",
+    ),
+    "UTF-16": ("x.csv", lambda p: write_csv(p, [call("m", T)], encoding="utf-16"), "x.csv: "),
+    "Latin-1 in the middle": (
+        "x.csv",
+        lambda p: p.write_bytes(HEAD + b"1,m,caf\xc3\xa9,1704067200000\n2,m,caf\xe9,1704067200000\n"),
+        "x.csv: not readable as csv: .*UTF8",
+    ),
+    "Latin-1 in JSON": (
+        "x.jsonl",
+        lambda p: p.write_bytes(b'{"mint":"caf\xe9","caller_name":"a","alert_ts_ms":1704067200000}\n'),
+        "x.jsonl: not readable as jsonl",
+    ),
+    "Latin-1 in Parquet": (
+        "x.parquet",
+        lambda p: parquet(p, mint=pa.array([b"caf\xe9"]).view(pa.string())),
+        "x.parquet: not readable as parquet: .*[Ii]nvalid",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "make", "message"), BOMBS.values(), ids=BOMBS)
+def test_a_bomb_is_refused(tmp_path: Path, name: str, make: Callable[[Path], object], message: str) -> None:
+    make(tmp_path / name)
+    store = tmp_path / "data" / "alerts.duckdb"
+    with pytest.raises(InputError, match=message) as caught:
+        ingest_calls([tmp_path / name], store)
+    assert str(caught.value).startswith(f"{tmp_path / name}: ")
+    assert "\n" not in str(caught.value)
+    assert not store.parent.exists()
+
+
+def test_one_page_larger_than_the_memory_is_the_files_fault(tmp_path: Path) -> None:
+    # A thousand small values and a large one: on average no bomb, but one page needs more than there is.
+    values = [*["x" * (1 << 18)] * 600, "y"]
+    path = tmp_path / "x.parquet"
+    columns = {"mint": values, "caller_name": values, "alert_ts_ms": [T] * len(values)}
+    pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False, data_page_size=1 << 30)
+    with pytest.raises(InputError, match=r"x\.parquet: one value or page of it needs more memory than the ingest may"):
+        ingest_calls([path], tmp_path / "alerts.duckdb", memory_limit="64MB")
+
+
+def test_a_megabyte_is_no_bomb(tmp_path: Path) -> None:
+    rows = [call("m" * (1 << 20), T, "c" * (1 << 20), call_id="1")]
+    store = tmp_path / "alerts.duckdb"
+    ingest_calls([write_csv(tmp_path / "x.csv", rows)], store)
+    ((mint, caller),) = zip(
+        *(read_calls(store, 0, 10**14).calls[n].to_pylist() for n in ("mint", "caller_name")), strict=True
+    )
+    assert (len(mint), len(caller)) == (1 << 20, 1 << 20)
+
+
+def test_a_long_export_is_read_message_by_message(tmp_path: Path) -> None:
+    mint = "So11111111111111111111111111111111111111112"
+    messages = [{"id": i, "date_unixtime": "1704067200", "text": f"{mint} {'x' * 5000}"} for i in range(2_000)]
+    path = tmp_path / "result.json"
+    # The chat's name may come last, and keys may be there twice: as everywhere, the last one counts.
+    path.write_text(json.dumps({"messages": messages, "id": 7, "name": "x"}).replace('"name"', '"name": "y", "name"'))
+    report = ingest_calls([path], tmp_path / "alerts.duckdb", fmt="telegram")
+    assert (report.inserted, report.months) == (2_000, ["2024-01"])
+    calls = read_calls(tmp_path / "alerts.duckdb", 0, 10**14).calls
+    assert set(calls["caller_name"].to_pylist()) == {"x"}
+    assert set(calls["call_id"].to_pylist()) == {f"telegram:7:{i}:{mint}" for i in range(2_000)}
+
+
+@pytest.mark.parametrize("end", ["", "]", "]}}", ', {"id": 1', "x]}", ",]}"], ids=repr)
+def test_an_export_that_is_cut_or_goes_on_is_refused(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text('{"name": "x", "messages": [{"id": 1, "date_unixtime": "1704067200", "text": "x"}' + end)
+    with pytest.raises(InputError, match=r"result\.json: not valid JSON: "):
+        ingest_calls([path], tmp_path / "alerts.duckdb", fmt="telegram")
+
+
+def test_a_message_of_a_gigabyte_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text('{"name": "x", "messages": ["' + "x" * (9 << 20))
+    with pytest.raises(InputError, match=r"not valid JSON: at character 27 no value ends within 4 MiB"):
+        ingest_calls([path], tmp_path / "alerts.duckdb", fmt="telegram")
+
+
+def test_a_duckdb_file_is_data_and_no_program(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("mint,caller_name,alert_ts_ms\ns3cret,a,1704067200000\n")
+    path = tmp_path / "x.duckdb"
+    with duckdb.connect(str(path)) as con:
+        con.execute(f"CREATE VIEW alerts AS SELECT *, 'i' AS call_id, 's' AS chain, 't' AS created_at FROM '{secret}'")
+    with pytest.raises(InputError, match=r"x\.duckdb: no table 'alerts' \(tables: none\)"):
+        ingest_calls([path], tmp_path / "alerts.duckdb")
+    with pytest.raises(InputError, match=r"x\.duckdb: not readable as the store of calls: Permission Error"):
+        read_calls(path, 0, 10**14)
+
+
+@pytest.mark.parametrize("eol", ["\n", "\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_marks_and_line_ends_change_nothing(tmp_path: Path, eol: str, encoding: str) -> None:
+    names = ("mint", "ts_ms", "open", "high", "low", "close", "volume")
+    rows = [dict(zip(names, ("é", T + 300_000 * i, 1.0, 2.0, 0.5, 1.5, 9.0), strict=True)) for i in range(3)]
+    path = write_csv(tmp_path / "x.csv", rows, encoding=encoding, eol=eol)
+    report = ingest_candles([path], tmp_path / "store", "5m")
+    assert (report.inserted, report.rejected) == (3, {})
+    table = pq.read_table(tmp_path / "store/interval=5m/month=2024-01/candles.parquet")
+    assert table.to_pylist() == rows
