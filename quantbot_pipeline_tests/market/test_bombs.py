@@ -43,7 +43,7 @@ BOMBS: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda p: p.write_text("mint,caller_name,alert_ts_ms," + ",".join(map(str, range(100_000))) + "\n"),
         "more than 10,000 columns",
     ),
-    "long object": ("x.jsonl", lambda p: p.write_bytes(b'{"mint":"' + LONG * 2 + b'"}\n'), "a row is longer than 8 MiB"),
+    "long object": ("x.jsonl", lambda p: p.write_bytes(b'{"mint":"' + LONG * 4 + b'"}\n'), "a row is longer than 8 MiB"),
     "many keys": (
         "x.jsonl",
         lambda p: p.write_text(json.dumps(dict.fromkeys(map(str, range(100_000)), 1)) + "\n"),
