@@ -1,0 +1,126 @@
+"""Input bombs at full size: each is refused in one line, in a process that is watched: 512 MB of memory and a minute at most."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from quantbot_pipeline_tests.labs import QUANTBOT, environment
+from quantbot_pipeline_tests.torture.conftest import Tally
+
+MEMORY_MB, SECONDS = 512, 60
+T = 1_704_067_200_000
+HEAD = b"call_id,mint,caller_name,alert_ts_ms\n"
+MEGABYTE = b"x" * (1 << 20)
+
+
+def gigabyte(path: Path, before: bytes = b"", piece: bytes = MEGABYTE) -> None:
+    with path.open("wb") as f:
+        f.write(before)
+        for _ in range((1 << 30) // len(piece)):
+            f.write(piece)
+
+
+def wide(path: Path, rows: int) -> None:
+    line = b"m,a,1704067200000" + b",1" * 100_000 + b"\n"
+    path.write_bytes(
+        b"mint,caller_name,alert_ts_ms," + b",".join(b"c%d" % i for i in range(100_000)) + b"\n" + line * rows
+    )
+
+
+def alike(rows: int) -> pa.Table:
+    same = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), ["x"])
+    return pa.table({"mint": same, "caller_name": same, "alert_ts_ms": np.full(rows, T)})
+
+
+def many_rows(path: Path) -> None:
+    part = alike(20_000_000)
+    with pq.ParquetWriter(path, part.schema, compression="zstd") as writer:
+        for _ in range(10):
+            writer.write_table(part, row_group_size=part.num_rows)
+
+
+def huge_cell(path: Path) -> None:
+    mint = pa.array(["x" * (1 << 30)], pa.large_string())
+    table = pa.table({"mint": mint, "caller_name": ["a"], "alert_ts_ms": [T]})
+    pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
+
+
+def huge_page(path: Path) -> None:
+    """A page of 1.5 GB among so many small values that their mean is nothing special."""
+    values = ["x" * (3 << 19)] * 1_000
+    table = pa.table({"mint": values, "caller_name": values, "alert_ts_ms": [T] * 1_000})
+    pq.write_table(
+        table, path, compression="zstd", use_dictionary=False, data_page_size=1 << 31 - 1, write_statistics=False
+    )
+
+
+def keys(path: Path) -> None:
+    row = json.dumps(dict.fromkeys((f"k{i}" for i in range(100_000)), 1) | {"mint": "m"}) + "\n"
+    path.write_text(row * 20)
+
+
+BOMBS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "1 GB in one line": ("x.csv", gigabyte),
+    "1 GB in the second line": ("x.csv", lambda p: gigabyte(p, HEAD)),
+    "1 GB behind an open quote": ("x.csv", lambda p: gigabyte(p, HEAD + b'1,"', b"x" * 1023 + b"\n")),
+    "1 GB of commas": ("x.csv", lambda p: gigabyte(p, HEAD, b"," * (1 << 20))),
+    "1 GB of zeros": ("x.csv", lambda p: gigabyte(p, b"", bytes(1 << 20))),
+    "100,000 columns": ("x.csv", lambda p: wide(p, 50)),
+    "1 GB JSON text": ("x.jsonl", lambda p: gigabyte(p, b'{"mint":"')),
+    "1 GB of open brackets": ("x.jsonl", lambda p: gigabyte(p, b"", b"[" * (1 << 20))),
+    "JSON with 100,000 keys": ("x.jsonl", keys),
+    "a token that is nested a million deep": (
+        "x.jsonl", lambda p: p.write_text('{"caller":"a","alert_ts":1704067200000,"mint":' + "[" * 10**6 + "]" * 10**6 + "}"),
+    ),
+    "a cell of 1 GB in 33 kB of Parquet": ("x.parquet", huge_cell),
+    "a page of 1.5 GB": ("x.parquet", huge_page),
+    "200 million rows in 2 MB": ("x.parquet", many_rows),
+    "a 1 GB message": ("result.json", lambda p: gigabyte(p, b'{"name":"x","messages":["')),
+    "1 GB of brackets as an export": ("result.json", lambda p: gigabyte(p, b'{"name":"x","messages":[', b"[" * (1 << 20))),
+}  # fmt: skip
+
+
+# A process of its own that starts the command and nothing else: a child begins with the peak of whoever started it.
+WATCH = """
+import json, resource, subprocess, sys, time
+begun = time.monotonic()
+done = subprocess.run(sys.argv[1:], capture_output=True, text=True)
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+print(json.dumps([done.returncode, done.stdout, done.stderr, peak, time.monotonic() - begun]))
+"""
+
+
+@pytest.fixture
+def bomb(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "in"
+    for path in (tmp_path / "in").iterdir():
+        path.unlink()  # pytest keeps the folders of the last runs
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_bomb_is_refused_in_bounded_memory(bomb: Path, kind: str, tally: Tally) -> None:
+    name, make = BOMBS[kind]
+    bomb.mkdir()
+    make(bomb / name)
+    arguments = ["ingest", "calls", str(bomb / name)] + (["--format", "telegram"] if name == "result.json" else [])
+    watched = subprocess.run(
+        [sys.executable, "-c", WATCH, QUANTBOT, *arguments], env=environment(bomb.parent), capture_output=True, text=True,
+        timeout=10 * SECONDS, check=False,
+    )  # fmt: skip
+    status, out, err, peak, seconds = json.loads(watched.stdout)
+    sound = status == 2 and peak <= MEMORY_MB and seconds <= SECONDS
+    tally(f"bomb: {kind}", tried=1, detected=int(sound), lost=int(not sound))
+    assert peak <= MEMORY_MB, err
+    assert seconds <= SECONDS
+    assert (status, out) == (2, ""), err
+    assert err.startswith(f"quantbot: {bomb / name}: "), err
+    assert err.count("\n") == 1
+    assert not (bomb.parent / "data").exists()
