@@ -16,6 +16,8 @@ SECTIONS = {
     "end_to_end": "committed runs against decoding their candles alone",
     "coarse": "results on 5m candles against those on the 1m candles they are made of",
     "dashboard": "the page of the sample market, and of 500 callers with 50,000 calls",
+    "catalog": "ten thousand runs indexed and queried; MLflow, if installed",
+    "crowd": "a million calls of a thousand callers through ingest, truth and policies",
 }
 
 
@@ -30,6 +32,9 @@ def main() -> int:
     parser.add_argument(
         "--home", type=Path, help="coarse: a home with 1m candles and calls, instead of a generated market"
     )
+    parser.add_argument("--runs", type=int, default=10_000, help="runs in the catalog (10000)")
+    parser.add_argument("--crowd", type=int, default=1_000_000, help="calls of the crowd (1000000)")
+    parser.add_argument("--searched", type=int, default=50_000, help="of them through the search too (50000)")
     parser.add_argument("--inline", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     unknown = [name for name in options.sections if name not in SECTIONS]
