@@ -4,6 +4,7 @@ Belongs here: the few file system primitives on which every store's promise rest
 """
 
 import contextlib
+import errno
 import glob
 import hashlib
 import os
@@ -19,6 +20,20 @@ from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
 
 if TYPE_CHECKING:
     import duckdb
+
+# What the system says when it is the disk that fails, and not the file that is wrong.
+_DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EFBIG,
+    errno.EMFILE,
+)
+_DISK_WORDS = (*map(os.strerror, _DISK_ERRORS), "fsync failed")
+MEND_DISK = "free space there (`quantbot prune` removes superseded runs) or check its rights, then run again"
 
 
 def fsync_path(path: Path) -> None:
@@ -92,16 +107,22 @@ def published_duckdb(target: Path, timeout_s: float) -> Iterator["Publication"]:
 
     DuckDB lets one process write or many read. So writers serialize on `<target>.lock`, work on a copy, and swap it in;
     whoever has the old file open keeps a consistent snapshot. The copy replaces the target only if `publication.changed`
-    is set and the block ends without an exception.
+    is set and the block ends without an exception. Raises StoreError when the disk fails; the target then stays as it was.
     """
     with locked(target.with_name(f".{target.name}.lock"), timeout_s):
         for orphan in target.parent.glob(f".{glob.escape(target.name)}.*.tmp*"):
             orphan.unlink(missing_ok=True)
         private = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
         publication = Publication(target, private)
+        import duckdb
+
         try:
             yield publication
             publication.finish()
+        except duckdb.Error as e:
+            if (words := disk_fault(e)) is not None:
+                raise StoreError(f"{target}: not written: {words}; {MEND_DISK}") from None
+            raise
         finally:
             publication.discard()
 
@@ -158,6 +179,11 @@ class Publication:
             leftover.unlink(missing_ok=True)
 
 
+def disk_fault(error: Exception) -> str | None:
+    """The system's words in an error of DuckDB that the disk caused; None for any other error."""
+    return next((words for words in _DISK_WORDS if words in str(error)), None)
+
+
 def _wal(path: Path) -> Path:
     """DuckDB's write-ahead log beside a file."""
     return path.with_name(path.name + ".wal")
@@ -172,4 +198,6 @@ def _open_for_writing(path: Path, shown: Path | None = None) -> "duckdb.DuckDBPy
         text = str(e).splitlines()[0][:160]
         if "Could not set lock" in text or isinstance(e, duckdb.ConnectionException):
             raise StoreError(f"{shown or path}: another program has it open for writing; close that program") from None
+        if disk_fault(e) is not None:
+            raise
         raise IntegrityError(f"{shown or path}: not readable as a DuckDB file ({text})") from None

@@ -6,6 +6,7 @@ looked at again whenever its month changes. The catalog holds nothing that `runs
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, Timing
 from quantbot_pipeline.artifacts.verify import IncompleteRunError, Verified, examine_run
 from quantbot_pipeline.catalog.memo import Memo, month_signatures, read_memo, write_memo
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, create_views
-from quantbot_pipeline.durable import Publication, published_duckdb
+from quantbot_pipeline.durable import Publication, disk_fault, published_duckdb
 from quantbot_pipeline.errors import InputError, IntegrityError
 
 # A directory changed so recently may change again without its times telling; it is read anew at the next sync.
@@ -63,8 +64,8 @@ class _Found:
 def sync(base: Path, catalog: Path, *, rebuild: bool = False, lock_timeout_s: float = 60.0) -> SyncReport:
     """Register the runs under `base` (`runs/`) in `catalog`; returns what changed.
 
-    With nothing new the file is not rewritten. A catalog file that DuckDB cannot open is set aside and rebuilt. Raises
-    StoreError when another writer holds the lock for too long, InputError when `base` is not a directory.
+    With nothing new the file is not rewritten. A catalog file that DuckDB cannot read is set aside and rebuilt. Raises
+    StoreError when another writer holds the lock for too long or the disk fails, InputError when `base` is not a directory.
     """
     started = time.perf_counter()
     base = base.absolute()  # the views work from every directory
@@ -80,12 +81,12 @@ def sync(base: Path, catalog: Path, *, rebuild: bool = False, lock_timeout_s: fl
             try:
                 found = _refresh(publication, base, memo, report, rebuild=rebuild)
                 publication.finish()
-            except (duckdb.Error, IntegrityError):
-                if rebuild or not catalog.exists():
+            except (duckdb.Error, IntegrityError) as e:
+                if rebuild or not catalog.exists() or disk_fault(e) is not None:
                     raise
                 report = SyncReport(set_aside=f"{catalog}.broken-{int(time.time())}")
                 found = _refresh(publication, base, memo, report, rebuild=True)
-                catalog.replace(str(report.set_aside))
+                shutil.copyfile(catalog, str(report.set_aside))  # readers never find the place empty
                 publication.finish()
             write_memo(base, catalog, {**found.signatures}, report.runs)
     report.elapsed_ms = (time.perf_counter() - started) * 1e3

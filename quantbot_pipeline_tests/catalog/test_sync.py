@@ -23,13 +23,7 @@ from quantbot_pipeline.durable import locked
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.builders import artifact_rows, commit_run
-
-# {table: what differs between two catalogs of the same runs}
-TABLES = {
-    "backtest_runs_catalog": "cataloged_at",
-    "backtest_artifacts_catalog": "cataloged_at",
-    "quarantine": "detected_at",
-}
+from quantbot_pipeline_tests.catalog.content import TABLES, ask, content
 
 
 class Lab(NamedTuple):
@@ -42,15 +36,10 @@ class Lab(NamedTuple):
         return sync(self.runs, self.catalog, lock_timeout_s=5, **options)
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
-        with duckdb.connect(str(self.catalog), read_only=True) as con:
-            return con.execute(sql).fetchall()
+        return ask(self.catalog, sql)
 
     def content(self) -> dict[str, list[tuple[Any, ...]]]:
-        """All rows of all tables, but for the times of cataloging."""
-        return {
-            table: self.ask(f"SELECT * EXCLUDE ({changing}) FROM {table} ORDER BY ALL")
-            for table, changing in TABLES.items()
-        }
+        return content(self.catalog)
 
     def cataloged(self) -> set[str]:
         return {run_dir for (run_dir,) in self.ask("SELECT run_dir FROM backtest_runs_catalog")}
@@ -319,11 +308,11 @@ def test_a_broken_catalog_is_set_aside_and_made_again(lab: Lab) -> None:
     commit_run(lab.runs, "2024-01")
     commit_run(lab.runs, "2024-02")
     lab.sync()
-    content, whole = lab.content(), lab.catalog.read_bytes()
+    rows, whole = lab.content(), lab.catalog.read_bytes()
     for name, harm in damaged(whole).items():
         lab.catalog.write_bytes(harm)
         report = lab.sync()
-        assert lab.content() == content, name
+        assert lab.content() == rows, name
         assert report.set_aside is not None, name
         assert (report.registered, report.runs) == (2, 2)
         aside = Path(report.set_aside)

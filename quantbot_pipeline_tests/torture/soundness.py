@@ -1,0 +1,67 @@
+"""What must hold in a home after any fault: each run is either whole or not believed by anybody, and the catalog says the same."""
+
+from pathlib import Path
+
+from quantbot_pipeline.artifacts.inspection import inspect_run
+from quantbot_pipeline.artifacts.manifest import RunManifest
+from quantbot_pipeline.artifacts.verify import check_run
+from quantbot_pipeline.backtest import completed_runs
+from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.errors import IntegrityError
+from quantbot_pipeline.settings import Settings
+from quantbot_pipeline_tests.catalog.content import ask
+from quantbot_pipeline_tests.labs import run_dirs
+
+Values = dict[str, str | None]
+
+
+def values(manifest: RunManifest) -> Values:
+    """{artifact: hash of its values}; those of `errors` hold the time of the run and say nothing."""
+    return {name: entry.content_sha256 for name, entry in manifest.artifacts.items() if name != "errors"}
+
+
+def believed_runs(settings: Settings) -> dict[Path, RunManifest]:
+    """The run directories that verification believes; every other one is refused with an IntegrityError."""
+    believed = {}
+    for folder in run_dirs(settings.home):
+        try:
+            believed[folder] = check_run(folder)
+        except IntegrityError:
+            continue
+    return believed
+
+
+def assert_runs_are_whole(settings: Settings, expected: dict[str, Values]) -> dict[Path, RunManifest]:
+    """What is believed is whole and has the values expected of its month, for each reader alike; returns the believed runs."""
+    believed = believed_runs(settings)
+    completed = {folder for folder, manifest in believed.items() if manifest.status == "completed"}
+    for folder in completed:
+        manifest = believed[folder]
+        assert values(manifest) == expected[manifest.month], folder
+        faults = inspect_run(folder, list(manifest.artifacts)).faults
+        assert not any(faults.values()), faults
+    for month in expected:
+        assert {folder for folder, _ in completed_runs(settings, month)} == {
+            f for f in completed if f.parent.name == month
+        }
+    return believed
+
+
+def assert_catalog_agrees(settings: Settings, believed: dict[Path, RunManifest]) -> None:
+    """After a sync the believed runs are cataloged, all others quarantined, and the views answer with the completed ones."""
+    sync(settings.runs_dir, settings.catalog_db)
+    cataloged = {
+        settings.runs_dir / d for (d,) in ask(settings.catalog_db, "SELECT run_dir FROM backtest_runs_catalog")
+    }
+    assert cataloged == believed.keys()
+    aside = {settings.runs_dir / path for (path,) in ask(settings.catalog_db, "SELECT path FROM quarantine")}
+    assert aside == run_dirs(settings.home) - cataloged
+    completed = sorted(m.run_id for m in believed.values() if m.status == "completed")
+    assert [
+        run_id for (run_id,) in ask(settings.catalog_db, "SELECT DISTINCT run_id FROM paths ORDER BY 1")
+    ] == completed
+
+
+def leftovers(home: Path) -> set[str]:
+    """Temporary files of any kind."""
+    return {path.name for pattern in ("*.tmp*", "*.wal") for path in home.rglob(pattern)}

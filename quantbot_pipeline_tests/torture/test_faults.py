@@ -1,0 +1,184 @@
+"""A fault at every call that changes the disk, in turn: failed once, disk full from there on, killed before it, torn in two.
+
+The calls are those of Python, Arrow and DuckDB alike; see `shim.c`. Afterwards every run is whole or believed by nobody,
+every store is the old one or the new one, and the same work succeeds when it is done again.
+"""
+
+import hashlib
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from quantbot_pipeline.artifacts.verify import check_run
+from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.config import make_config
+from quantbot_pipeline.market.calls import ingest_calls
+from quantbot_pipeline.market.candles import ingest_candles
+from quantbot_pipeline.settings import Settings
+from quantbot_pipeline_tests.builders import call, candles, make_home, write_jsonl, write_parquet
+from quantbot_pipeline_tests.catalog.content import ask, content
+from quantbot_pipeline_tests.torture.conftest import Tally
+from quantbot_pipeline_tests.torture.faults import Attempt, Fault, Server, faulty_server
+from quantbot_pipeline_tests.torture.sizes import sizes
+from quantbot_pipeline_tests.torture.soundness import (
+    Values,
+    assert_catalog_agrees,
+    assert_runs_are_whole,
+    leftovers,
+    values,
+)
+
+MONTH = "2024-01"
+HOW = (Fault.IO_ERROR, Fault.DISK_FULL, Fault.KILL, Fault.TORN)
+EVERY = 0  # every call; another number takes so many calls for each kind of fault
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a run that is cataloged and files that are not ingested yet."""
+    home = tmp_path_factory.mktemp("faults") / "template"
+    calls = [call(mint, f"{MONTH}-10T00:03", caller) for mint, caller in (("a", "alice"), ("b", "bob"), ("c", "alice"))]
+    settings = make_home(home, calls, [row for mint in "abc" for row in candles(mint, f"{MONTH}-10", 600)])
+    run_month(settings, "path-only", MONTH, make_config({}))
+    sync(settings.runs_dir, settings.catalog_db)
+    more = [call("b", f"{MONTH}-11T00:03", "carol"), call("d", "2024-02-10T00:03", "bob"), call("", 1, "x")]
+    write_jsonl(home / "more/calls.jsonl", more)
+    rows = [*candles("b", f"{MONTH}-10", 600, seed=1), *candles("d", "2024-02-10", 600)]
+    write_parquet(home / "more/candles.parquet", [*rows, {**rows[0], "ts_ms": 300_000, "high": -1.0}])
+    return home
+
+
+@pytest.fixture(scope="module")
+def server(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copytree(template, folder / "home")
+    with faulty_server(folder / "home", folder) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def expected(template: Path) -> dict[str, Values]:
+    (run_dir,) = (template / "runs" / MONTH).iterdir()
+    return {MONTH: values(check_run(run_dir))}
+
+
+class Campaign:
+    """One attempt after the other on fresh copies of a home, and the counts."""
+
+    def __init__(self, server: Server, template: Path, folder: Path) -> None:
+        self.server, self.template, self.home = server, template, folder / "home"
+        self.tried = self.detected = 0
+
+    def fresh(self) -> Settings:
+        shutil.rmtree(self.home, ignore_errors=True)
+        shutil.copytree(self.template, self.home)
+        return Settings(home=self.home, threads=1, memory_limit="256MB", staging_max_age_s=0)
+
+    def attempts(self, task: str, points: int) -> Iterator[tuple[Settings, Attempt]]:
+        """Every call of a task (or `points` of them) with every kind of fault, each on a fresh home."""
+        self.fresh()
+        whole = self.server.attempt(task, self.home, Fault.COUNT, 0)
+        assert whole.error is None and whole.seen > 10
+        for how in HOW:
+            for at in _chosen(whole.seen, points):
+                settings = self.fresh()
+                attempt = self.server.attempt(task, self.home, how, at)
+                assert attempt.error is None or not attempt.error.startswith("unforeseen"), (how, at, attempt)
+                self.tried += 1
+                self.detected += attempt.error is not None or attempt.killed != 0
+                yield settings, attempt
+
+
+def _chosen(calls: int, points: int) -> list[int]:
+    return (
+        list(range(1, calls + 1))
+        if points == EVERY
+        else sorted(random.Random(calls).sample(range(1, calls + 1), points))
+    )
+
+
+@pytest.fixture
+def campaign(server: Server, template: Path, tmp_path: Path) -> Campaign:
+    return Campaign(server, template, tmp_path)
+
+
+@pytest.mark.parametrize("points", sizes(5, EVERY))
+def test_a_run_is_whole_or_not_there(
+    campaign: Campaign, points: int, tally: Tally, expected: dict[str, Values]
+) -> None:
+    for settings, attempt in campaign.attempts("run", points):
+        before = campaign.template / "runs"
+        believed = assert_runs_are_whole(settings, expected)
+        made = {f for f in believed if not (before / f.relative_to(settings.runs_dir)).exists()}
+        completed = {f for f in made if believed[f].status == "completed"}
+        assert completed == ({Path(attempt.result)} if attempt.result else completed)
+        assert len(made) <= 1 and (
+            attempt.killed or len(completed) == (attempt.result is not None) or not attempt.error
+        )
+        assert_catalog_agrees(settings, believed)
+        again = run_month(settings, "path-only", MONTH, make_config({}))
+        assert again is not None and values(check_run(again.run_dir)) == expected[MONTH]
+        assert list((settings.runs_dir / ".staging").iterdir()) == []
+    tally("a run is whole or not there", tried=campaign.tried, detected=campaign.detected)
+
+
+@pytest.mark.parametrize("points", sizes(3, EVERY))
+@pytest.mark.parametrize("task", ["sync", "rebuild"])
+def test_the_catalog_is_the_old_one_or_the_new_one(
+    campaign: Campaign, points: int, task: str, tally: Tally, template: Path, tmp_path: Path
+) -> None:
+    campaign.template = tmp_path / "pending"
+    shutil.copytree(template, campaign.template)
+    pending = Settings(home=campaign.template, threads=1)
+    assert run_month(pending, "path-only", MONTH, make_config({})) is not None
+    sync(pending.runs_dir, tmp_path / "new.duckdb")
+    old, new = content(pending.catalog_db), content(tmp_path / "new.duckdb")
+    assert [len(old["backtest_runs_catalog"]), len(new["backtest_runs_catalog"])] == [1, 2]
+    for settings, attempt in campaign.attempts(task, points):
+        assert content(settings.catalog_db) in ([new] if attempt.result else [old, new]), attempt
+        ask(settings.catalog_db, "FROM paths")
+        report = sync(settings.runs_dir, settings.catalog_db)
+        assert content(settings.catalog_db) == new and report.set_aside is None
+        assert len(ask(settings.catalog_db, "FROM paths")) == 6
+        assert leftovers(settings.home) == set() and list(settings.data_dir.glob("*.broken-*")) == []
+    tally(f"the catalog is the old or the new one ({task})", tried=campaign.tried, detected=campaign.detected)
+
+
+@pytest.mark.parametrize("points", sizes(3, EVERY))
+def test_a_store_is_the_old_one_or_the_new_one(campaign: Campaign, points: int, tally: Tally, tmp_path: Path) -> None:
+    old = _stores(campaign.fresh())
+    _ingest(campaign.fresh())
+    new = _stores(Settings(home=campaign.home))
+    assert old.keys() <= new.keys() and all(old[name] != new[name] for name in old)
+    for settings, attempt in campaign.attempts("ingest", points):
+        found = _stores(settings)
+        for name in new:
+            assert found.get(name) in ([new[name]] if attempt.result else [old.get(name), new[name]]), (name, attempt)
+        _ingest(settings)
+        assert _stores(settings) == new
+    tally("calls and candles are the old or the new ones", tried=campaign.tried, detected=campaign.detected)
+
+
+def _ingest(settings: Settings) -> None:
+    ingest_calls([settings.home / "more/calls.jsonl"], settings.alerts_db)
+    ingest_candles([settings.home / "more/candles.parquet"], settings.candles_dir, "5m", memory_limit="256MB")
+
+
+def _stores(settings: Settings) -> dict[str, object]:
+    """What each file of the input stores holds."""
+    files = {
+        str(f.relative_to(settings.home)): hashlib.sha256(f.read_bytes()).hexdigest() for f in _candle_files(settings)
+    }
+    tables = {"alerts": "* EXCLUDE (ingested_at)", "rejected_alerts": "*"}
+    calls = [
+        ask(settings.alerts_db, f"SELECT {columns} FROM {table} ORDER BY ALL") for table, columns in tables.items()
+    ]
+    return {**files, "calls": calls}
+
+
+def _candle_files(settings: Settings) -> list[Path]:
+    return [path for path in settings.candles_dir.rglob("*.parquet") if not path.name.startswith(".")]
