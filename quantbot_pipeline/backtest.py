@@ -253,7 +253,7 @@ def run_month(
 def find_unchanged(
     settings: Settings, recipe: Recipe, month: str, config_hash: str, fingerprint: str
 ) -> MonthResult | None:
-    """The newest completed run of the month with this configuration, these inputs and the present code, verified by size."""
+    """The newest completed run of the month with this configuration, these inputs and the present code, every byte verified."""
     code = versions()["code"]
     for run_dir, manifest in sorted(completed_runs(settings, month), key=lambda pair: pair[1].created_at, reverse=True):
         wanted = (RUN_TYPES[recipe], config_hash, fingerprint, code)
@@ -263,9 +263,18 @@ def find_unchanged(
             manifest.dataset.fingerprint,
             manifest.versions.get("code"),
         )
-        if made == wanted:
+        if made == wanted and _is_sound(run_dir):
             return MonthResult(run_dir, manifest, reused=True)
     return None
+
+
+def _is_sound(run_dir: Path) -> bool:
+    try:
+        check_run(run_dir)
+    except IntegrityError as e:
+        log.warning("%s; made again", e)
+        return False
+    return True
 
 
 def completed_runs(settings: Settings, month: str) -> Iterator[tuple[Path, RunManifest]]:

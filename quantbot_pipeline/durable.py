@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,10 +82,11 @@ def sha256_file(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path, timeout_s: float) -> Iterator[None]:
+def locked(path: Path, timeout_s: float) -> Iterator[Callable[[], None]]:
     """Hold the lock file `path`; the kernel lets go of it when the process dies.
 
-    Raises StoreError when another process holds it for longer than `timeout_s`.
+    Yields a function that raises StoreError if somebody has removed the file meanwhile: another process may then hold a lock
+    of the same name. Raises StoreError when another process holds it for longer than `timeout_s`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path, timeout=timeout_s)
@@ -96,7 +97,13 @@ def locked(path: Path, timeout_s: float) -> Iterator[None]:
             f"{path}: another process has held this lock for {timeout_s:g} s; wait for it, or raise QUANTBOT_LOCK_TIMEOUT_S"
         ) from None
     try:
-        yield
+        held = path.stat().st_ino
+
+        def check() -> None:
+            if not path.exists() or path.stat().st_ino != held:
+                raise StoreError(f"{path}: removed while it was held, so that another process may write too; run again")
+
+        yield check
     finally:
         lock.release()
 
@@ -109,11 +116,11 @@ def published_duckdb(target: Path, timeout_s: float) -> Iterator["Publication"]:
     whoever has the old file open keeps a consistent snapshot. The copy replaces the target only if `publication.changed`
     is set and the block ends without an exception. Raises StoreError when the disk fails; the target then stays as it was.
     """
-    with locked(target.with_name(f".{target.name}.lock"), timeout_s):
+    with locked(target.with_name(f".{target.name}.lock"), timeout_s) as check_lock:
         for orphan in target.parent.glob(f".{glob.escape(target.name)}.*.tmp*"):
             orphan.unlink(missing_ok=True)
         private = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        publication = Publication(target, private)
+        publication = Publication(target, private, check_lock)
         import duckdb
 
         try:
@@ -130,8 +137,9 @@ def published_duckdb(target: Path, timeout_s: float) -> Iterator["Publication"]:
 class Publication:
     """One pending change of a published DuckDB file; see `published_duckdb`."""
 
-    def __init__(self, target: Path, private: Path) -> None:
+    def __init__(self, target: Path, private: Path, check_lock: Callable[[], None]) -> None:
         self.target = target
+        self.check_lock = check_lock
         self.changed = False
         self._private = private
         self._con: duckdb.DuckDBPyConnection | None = None
@@ -165,6 +173,7 @@ class Publication:
             self._con.execute("CHECKPOINT")
             self._con.close()
             self._con = None
+            self.check_lock()
             replace(self._private, self.target)
             _wal(self.target).unlink(
                 missing_ok=True

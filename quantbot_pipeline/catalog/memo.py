@@ -36,8 +36,12 @@ def read_memo(base: Path, catalog: Path) -> Memo:
 
 
 def write_memo(base: Path, catalog: Path, months: dict[str, str], runs: int) -> None:
-    """Remember a finished sync."""
-    memo = Memo(catalog=_signature(catalog), base=str(base), months=months, runs=runs)
+    """Remember a finished sync; there is nothing to remember if the catalog is gone already."""
+    try:
+        signature = _signature(catalog)
+    except FileNotFoundError:
+        return
+    memo = Memo(catalog=signature, base=str(base), months=months, runs=runs)
     with replacing(_path(catalog)) as temporary:
         temporary.write_text(memo.model_dump_json())
 

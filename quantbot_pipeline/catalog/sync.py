@@ -81,13 +81,17 @@ def sync(base: Path, catalog: Path, *, rebuild: bool = False, lock_timeout_s: fl
             try:
                 found = _refresh(publication, base, memo, report, rebuild=rebuild)
                 publication.finish()
-            except (duckdb.Error, IntegrityError) as e:
-                if rebuild or not catalog.exists() or disk_fault(e) is not None:
+            except (duckdb.Error, IntegrityError, FileNotFoundError) as e:
+                deleted = not catalog.exists()  # by somebody, while we worked
+                if rebuild or disk_fault(e) is not None or (isinstance(e, FileNotFoundError) and not deleted):
                     raise
-                report = SyncReport(set_aside=f"{catalog}.broken-{int(time.time())}")
+                report = SyncReport()
                 found = _refresh(publication, base, memo, report, rebuild=True)
-                shutil.copyfile(catalog, str(report.set_aside))  # readers never find the place empty
+                if not deleted:
+                    report.set_aside = f"{catalog}.broken-{int(time.time())}"
+                    shutil.copyfile(catalog, report.set_aside)  # readers never find the place empty
                 publication.finish()
+            publication.check_lock()  # else the memo could speak of another process's catalog
             write_memo(base, catalog, {**found.signatures}, report.runs)
     report.elapsed_ms = (time.perf_counter() - started) * 1e3
     return report
@@ -120,6 +124,8 @@ def _read_state(publication: Publication) -> _State | None:
     if not publication.target.exists():
         return None
     con = publication.connect()
+    for table in ("backtest_runs_catalog", "backtest_artifacts_catalog", "quarantine", "catalog_meta"):
+        con.execute(f"SELECT count(hash(t)) FROM {table} t").fetchall()  # every block, so that a damaged one is noticed
     meta = dict(con.execute("SELECT key, value FROM catalog_meta").fetchall())
     if meta.get("version") != CATALOG_VERSION:
         return None

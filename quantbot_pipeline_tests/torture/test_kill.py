@@ -1,6 +1,6 @@
 """kill -9 at random moments: no half run is ever believed, the next run succeeds, and what the dead left is swept.
 
-Fifty moments hit a process that does nothing but commit runs; a few hit the whole `quantbot backtest`. The process is
+Many moments hit a process that does nothing but commit runs and sync; a few hit the whole `quantbot backtest`. The process is
 forked from a server that has imported and compiled everything, so that a moment costs milliseconds instead of seconds.
 """
 
@@ -27,8 +27,9 @@ from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.conftest import Quantbot
 from quantbot_pipeline_tests.labs import MONTHS, environment, finish, run_dirs, start
+from quantbot_pipeline_tests.torture.conftest import Tally
+from quantbot_pipeline_tests.torture.sizes import sizes
 
-MOMENTS = 50
 LONGEST_S = 0.2
 SEED = 20260131
 
@@ -103,34 +104,36 @@ def assert_catalog_is_sound(settings: Settings, checked: set[str]) -> None:
                 check_run(folder)
 
 
-def test_fifty_moments(home: Path) -> None:
+@pytest.mark.parametrize("moments", sizes(40, 400))
+def test_no_moment_leaves_half_a_run(home: Path, moments: int, tally: Tally) -> None:
     settings = Settings(home=home, staging_max_age_s=0, threads=1)
     staging = settings.runs_dir / ".staging"
-    moments = random.Random(SEED)
+    chance = random.Random(SEED)
     checked: set[str] = set()
     interrupted = 0
     with server(home) as process:
         assert said(process) == "ready"
-        for moment in range(MOMENTS):
+        for moment in range(moments):
             assert process.stdin is not None
             print("go", file=process.stdin, flush=True)
             pid = int(said(process))
             if moment % 2:  # odd ones only once a run is being written, else a busy machine is always hit before
                 wait_for(lambda: any(path.is_dir() for path in staging.iterdir()))
-            time.sleep(moments.uniform(0, LONGEST_S))
+            time.sleep(chance.uniform(0, LONGEST_S))
             os.kill(pid, signal.SIGKILL)
             assert os.WTERMSIG(int(said(process))) == signal.SIGKILL
             interrupted += any(path.is_dir() for path in staging.iterdir())
             assert_catalog_is_sound(settings, checked)
-            made = run_month(settings, "path-only", moments.choice(MONTHS), make_config({}))
+            made = run_month(settings, "path-only", chance.choice(MONTHS), make_config({}))
             assert made is not None
             assert check_run(made.run_dir).status == "completed"
             assert list(staging.iterdir()) == []
-    assert interrupted >= MOMENTS // 10  # otherwise nothing was tested
+    assert interrupted >= moments // 10  # otherwise nothing was tested
     assert_catalog_is_sound(settings, checked)
     assert query_runs(settings.catalog_db, limit=100_000).num_rows == len(checked)
     leftovers = {path.name for path in home.rglob("*.tmp*")} | {path.name for path in home.rglob("*.wal")}
     assert leftovers == set()
+    tally("kill -9 of committing runs: each whole or not there", tried=moments, detected=interrupted)
 
 
 @pytest.mark.parametrize("moment_s", [0.02, 0.2])

@@ -1,0 +1,113 @@
+"""Many processes at once on one home: a server with everything imported that forks them all and gathers what they say."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from quantbot_pipeline_tests.labs import environment
+
+# A line on standard input is a list of tasks: each gets a process of its own, all start together. The answer is what they said.
+SERVER = """
+import json, os, sys, time
+from pathlib import Path
+import duckdb
+from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.catalog.query import query_runs
+from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.config import make_config
+from quantbot_pipeline.reports.newest import load_newest
+from quantbot_pipeline.settings import Settings
+
+settings = Settings(home=Path(sys.argv[1]), threads=1)
+
+def work(task, name):
+    if task == "sync":
+        return sync(settings.runs_dir, settings.catalog_db).runs
+    if task == "rebuild":
+        return sync(settings.runs_dir, settings.catalog_db, rebuild=True).runs
+    if task == "read":
+        return read(float(name))
+    return str(run_month(settings, task, name, make_config({})).run_dir)
+
+def read(seconds):
+    # Until the time is up: what a report, a query and an analyst's SQL ask. Runs are never fewer than before.
+    seen, looks, until = 0, 0, time.monotonic() + seconds
+    while time.monotonic() < until or not looks:
+        runs = query_runs(settings.catalog_db, limit=1_000_000).num_rows
+        with duckdb.connect(str(settings.catalog_db), read_only=True) as con:
+            (of_views, twice), = con.execute(
+                "SELECT count(DISTINCT run_id), count(*) - count(DISTINCT (run_id, call_id)) FROM paths").fetchall()
+            (distinct, rows), = con.execute(
+                "SELECT count(DISTINCT run_id), count(*) FROM backtest_runs_catalog").fetchall()
+        newest = load_newest(settings.catalog_db, settings.runs_dir, "paths").num_rows
+        assert seen <= runs and runs <= rows == distinct and of_views == rows and twice == 0 and newest > 0, (
+            seen, runs, of_views, twice, rows, distinct, newest)
+        seen, looks = rows, looks + 1
+    return looks
+
+def child(task, name, gate, out):
+    try:
+        os.read(gate, 1)
+        said = {"result": work(task, name)}
+    except BaseException as e:
+        said = {"error": f"{type(e).__name__}: {e}"}
+    os.write(out, json.dumps(said).encode())
+    os._exit(0)
+
+run_month(settings, "path-only", sys.argv[2], make_config({}))
+print("ready", flush=True)
+for line in sys.stdin:
+    gate, opened = os.pipe()
+    children = []
+    for task, name in json.loads(line):
+        out, into = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(opened)
+            child(task, name, gate, into)
+        os.close(into)
+        children.append((pid, out))
+    os.close(opened)
+    os.close(gate)
+    said = []
+    for pid, out in children:
+        with os.fdopen(out) as pipe:
+            said.append(json.loads(pipe.read() or '{"error": "died"}'))
+        os.waitpid(pid, 0)
+    print(json.dumps(said), flush=True)
+"""
+
+
+class Crowd:
+    """Starts processes together and waits for all of them."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def at_once(self, tasks: list[tuple[str, str]]) -> list[dict[str, Any]]:
+        """What each task said: `result` or `error`."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(json.dumps(tasks), file=self._process.stdin, flush=True)
+        said: list[dict[str, Any]] = json.loads(self._process.stdout.readline())
+        return said
+
+
+@contextmanager
+def crowd(home: Path, month: str) -> Iterator[Crowd]:
+    """The server on this home; it makes a run of `month` first."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, home, month], env=environment(home), text=True, start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        yield Crowd(process)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
