@@ -17,6 +17,7 @@ MANIFEST_VERSION = "1.0.0"
 MANIFEST_NAME = "run.json"
 SUCCESS_NAME = "_SUCCESS"
 MAX_MANIFEST_BYTES = 4 << 20  # read no more than this of a file that claims to be a manifest
+MAX_DEPTH = 100
 
 RunType = Literal["path-only", "policy", "optimization", "full"]
 Status = Literal["pending", "running", "completed", "failed"]
@@ -132,9 +133,11 @@ def parse_manifest(content: bytes, where: Path) -> RunManifest:
     if len(content) > MAX_MANIFEST_BYTES:
         raise IntegrityError(f"{where}: larger than {MAX_MANIFEST_BYTES >> 20} MiB, not a manifest")
     try:
-        data = json.loads(content, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        data = json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as e:
         raise IntegrityError(f"{where}: not valid JSON: {str(e)[:200]}") from None
+    if _is_deeper(data, MAX_DEPTH):  # whoever reads it later, deep in a stack of calls, would run out of stack
+        raise IntegrityError(f"{where}: nested deeper than {MAX_DEPTH} levels, not a manifest")
     version = data.get("schema_version", {}) if isinstance(data, dict) else {}
     declared = version.get("manifest") if isinstance(version, dict) else None
     if isinstance(declared, str) and declared.split(".")[0] != MANIFEST_VERSION.split(".")[0]:
@@ -178,6 +181,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("a key appears twice")
     return found
+
+
+def _is_deeper(data: Any, depth: int) -> bool:
+    level = [data]
+    for _ in range(depth):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+    return bool(level)
 
 
 def _refuse_constant(name: str) -> None:
