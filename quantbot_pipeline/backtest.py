@@ -37,6 +37,7 @@ from quantbot_pipeline.artifacts.manifest import (
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS, ERRORS
 from quantbot_pipeline.artifacts.verify import check_run
 from quantbot_pipeline.config import CONTENTS, KEYS, RUN_TYPES, BacktestConfig, Recipe
+from quantbot_pipeline.durable import disk_errors
 from quantbot_pipeline.errors import InputError, IntegrityError, QuantbotError
 from quantbot_pipeline.market.calls import call_features, read_calls
 from quantbot_pipeline.market.candles import INTERVALS_MS
@@ -178,7 +179,8 @@ def run_month(
     """Make and commit the run of one month; None when the month has no calls.
 
     With `only_changed` a completed run with the same inputs, code and configuration is returned instead of a new one.
-    Raises InputError for wrong inputs (nothing is committed), RunFailedError after a failure was committed.
+    Raises InputError for wrong inputs (nothing is committed), RunFailedError after a failure was committed, StoreError when
+    not even that could be written.
     """
     recorder = _Recorder()
     config.parsed_policies()
@@ -198,15 +200,16 @@ def run_month(
         log.info("%s: unchanged, %d calls", month, calls, extra={"month": month})
         return found
     sweep_staging(settings.runs_dir, settings.staging_max_age_s)
-    with StagedRun(settings.runs_dir, month) as staged:
+    with disk_errors(settings.runs_dir), StagedRun(settings.runs_dir, month) as staged:
         recorder.say(f"run {staged.run_id}: {recipe} {month}, {calls} calls")
         run = _Run(settings, config, inputs, earlier, features, staged, recorder, {} if cache is None else cache)
         failure = None
         try:
-            staged.write("alerts", inputs.calls)
-            if broken := next((m.broken for m in (inputs, *earlier) if m.broken), None):
-                raise InputError(broken)
-            RECIPES[recipe](run)
+            with disk_errors(settings.runs_dir):
+                staged.write("alerts", inputs.calls)
+                if broken := next((m.broken for m in (inputs, *earlier) if m.broken), None):
+                    raise InputError(broken)
+                RECIPES[recipe](run)
         except Exception as e:
             failure = str(e) if isinstance(e, QuantbotError) else f"{type(e).__name__}: {e}"
             recorder.report("error", "execution", failure)

@@ -21,7 +21,7 @@ import typer
 from pydantic import ValidationError
 
 from quantbot_pipeline.config import BacktestConfig, Recipe, make_config
-from quantbot_pipeline.durable import replacing
+from quantbot_pipeline.durable import MEND_DISK, replacing
 from quantbot_pipeline.errors import InputError, QuantbotError
 from quantbot_pipeline.months import month_of, month_range, parse_day
 from quantbot_pipeline.settings import Settings
@@ -65,9 +65,7 @@ def main() -> None:
     except PermissionError as e:
         status = _complain(f"{e.filename}: no permission; check its owner and mode, or choose another --home", 2)
     except OSError as e:
-        status = _complain(
-            f"{e.filename or 'disk'}: {e.strerror or e}; free space or check the path, then run again", 1
-        )
+        status = _complain(f"{e.filename or 'the disk of --home'}: {e.strerror or e}; {MEND_DISK}", 1)
     sys.exit(status if isinstance(status, int) else 0)
 
 

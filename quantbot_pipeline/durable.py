@@ -189,8 +189,19 @@ class Publication:
 
 
 def disk_fault(error: Exception) -> str | None:
-    """The system's words in an error of DuckDB that the disk caused; None for any other error."""
+    """The system's words in an error (also of DuckDB or Arrow) that the disk caused; None for any other error."""
     return next((words for words in _DISK_WORDS if words in str(error)), None)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Raises StoreError, saying where and how to mend it, for an OSError that the disk caused while writing to `path`."""
+    try:
+        yield
+    except OSError as e:
+        if (words := disk_fault(e)) is None:
+            raise
+        raise StoreError(f"{path}: {words}; {MEND_DISK}") from e
 
 
 def _wal(path: Path) -> Path:

@@ -7,6 +7,7 @@ printing, exit statuses.
 import contextlib
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -17,10 +18,13 @@ import dagster as dg
 import filelock
 
 from quantbot_pipeline.config import BacktestConfig
-from quantbot_pipeline.errors import InputError, QuantbotError
+from quantbot_pipeline.durable import MEND_DISK
+from quantbot_pipeline.errors import InputError, QuantbotError, StoreError
 from quantbot_pipeline.months import contiguous
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
 from quantbot_pipeline.settings import Settings
+
+MIN_FREE_BYTES = 10_000_000  # a month and Dagster's account of it take about 0.5 MB
 
 
 class Launched(NamedTuple):
@@ -51,7 +55,8 @@ def launch(
     )
     runs: list[dict[str, Any]] = []
     failures: list[QuantbotError] = []
-    with open_instance(settings) as instance, _progress(len(months) * len(ops), job_name):
+    _require_space(settings)
+    with _state_errors(), open_instance(settings) as instance, _progress(len(months) * len(ops), job_name):
         for stretch in contiguous(list(months)):
             result = job.execute_in_process(
                 run_config=run_config,
@@ -68,6 +73,25 @@ def launch(
     if failures and not runs and all(isinstance(failure, InputError) for failure in failures):
         raise InputError(text)
     return Launched(runs, text or None)
+
+
+def _require_space(settings: Settings) -> None:
+    """Stop before anything is begun on a disk where it could not be finished."""
+    there = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < MIN_FREE_BYTES:
+        raise StoreError(f"{settings.home}: only {free / 1e6:.1f} MB free on its disk; {MEND_DISK}")
+
+
+@contextlib.contextmanager
+def _state_errors() -> Iterator[None]:
+    """Raises StoreError when Dagster cannot write its own state."""
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except DBAPIError as e:
+        raise StoreError(f"{os.environ['DAGSTER_HOME']}: Dagster's state: {e.orig}; {MEND_DISK}") from None
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:

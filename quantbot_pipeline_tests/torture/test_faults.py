@@ -106,7 +106,7 @@ def campaign(server: Server, template: Path, tmp_path: Path) -> Campaign:
     return Campaign(server, template, tmp_path)
 
 
-@pytest.mark.parametrize("points", sizes(5, EVERY))
+@pytest.mark.parametrize("points", sizes(2, EVERY))
 def test_a_run_is_whole_or_not_there(
     campaign: Campaign, points: int, tally: Tally, expected: dict[str, Values]
 ) -> None:
@@ -126,7 +126,7 @@ def test_a_run_is_whole_or_not_there(
     tally("a run is whole or not there", tried=campaign.tried, detected=campaign.detected)
 
 
-@pytest.mark.parametrize("points", sizes(3, EVERY))
+@pytest.mark.parametrize("points", sizes(2, EVERY))
 @pytest.mark.parametrize("task", ["sync", "rebuild"])
 def test_the_catalog_is_the_old_one_or_the_new_one(
     campaign: Campaign, points: int, task: str, tally: Tally, template: Path, tmp_path: Path
@@ -148,7 +148,7 @@ def test_the_catalog_is_the_old_one_or_the_new_one(
     tally(f"the catalog is the old or the new one ({task})", tried=campaign.tried, detected=campaign.detected)
 
 
-@pytest.mark.parametrize("points", sizes(3, EVERY))
+@pytest.mark.parametrize("points", sizes(1, 40))
 def test_a_store_is_the_old_one_or_the_new_one(campaign: Campaign, points: int, tally: Tally, tmp_path: Path) -> None:
     old = _stores(campaign.fresh())
     _ingest(campaign.fresh())

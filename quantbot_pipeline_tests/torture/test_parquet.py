@@ -43,6 +43,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     def commit(month: str) -> Path:
         rows = {name: artifact_rows(name, 20) for name in ARTIFACTS}
         rows["paths"] = artifact_rows("paths", 20, p0=[chance.random() for _ in range(20)])
+        rows["alerts"] = artifact_rows("alerts", 20, alert_ts_ms=[chance.randrange(10**12) for _ in range(20)])
         return commit_run(runs, month, tables=rows)
 
     victims = [commit(f"{2000 + i // 12}-{1 + i % 12:02}") for i in range(VICTIMS)]
