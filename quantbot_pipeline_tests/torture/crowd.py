@@ -15,6 +15,7 @@ from quantbot_pipeline_tests.labs import environment
 # A line on standard input is a list of tasks: each gets a process of its own, all start together. The answer is what they said.
 SERVER = """
 import json, os, sys, time
+sys.modules["__main__"].__file__ = "server"  # else DuckDB takes it for a terminal and draws on standard output
 from pathlib import Path
 import duckdb
 from quantbot_pipeline.backtest import run_month

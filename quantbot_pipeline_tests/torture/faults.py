@@ -41,6 +41,7 @@ class Attempt(NamedTuple):
 
 SERVER = """
 import ctypes, json, os, sys
+sys.modules["__main__"].__file__ = "server"  # else DuckDB takes it for a terminal and draws on standard output
 from pathlib import Path
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.sync import sync

@@ -28,7 +28,7 @@ class Size(NamedTuple):
     reading_s: float
 
 
-@pytest.mark.parametrize("size", sizes(Size(1, 6, 4, 2, 0.2), Size(20, 16, 8, 4, 1.5)))
+@pytest.mark.parametrize("size", sizes(Size(1, 6, 4, 2, 0.2), Size(20, 16, 8, 4, 4.0)))
 def test_a_crowd_loses_nothing(home: Path, size: Size, tally: Tally) -> None:
     rounds, runs, syncs, readers, reading_s = size
     settings = Settings(home=home, threads=1)
