@@ -1,5 +1,6 @@
 """The file system primitives: nothing half written is ever in a place where it counts."""
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -9,7 +10,16 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from quantbot_pipeline.durable import locked, published_duckdb, replace, replacing, sha256_file, write_bytes
+from quantbot_pipeline.durable import (
+    disk_errors,
+    disk_fault,
+    locked,
+    published_duckdb,
+    replace,
+    replacing,
+    sha256_file,
+    write_bytes,
+)
 from quantbot_pipeline.errors import IntegrityError, StoreError
 
 
@@ -78,6 +88,33 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
         holder.communicate()
     with locked(path, 0):
         pass
+
+
+def test_a_lock_that_is_taken_away_is_noticed(tmp_path: Path) -> None:
+    with locked(tmp_path / "lock", 0) as check:
+        check()
+        (tmp_path / "lock").unlink()
+        with locked(tmp_path / "lock", 0) as check_other:  # another process gets one of the same name
+            check_other()
+            with pytest.raises(StoreError, match="lock: removed while it was held"):
+                check()
+    target = tmp_path / "x.duckdb"
+    publish(target, 1)
+    with pytest.raises(StoreError, match="removed while it was held"), published_duckdb(target, 1) as publication:
+        publication.connect().execute("INSERT INTO t VALUES (2)")
+        publication.changed = True
+        (tmp_path / ".x.duckdb.lock").unlink()
+    assert published(target) == [1]
+
+
+def test_a_failing_disk_is_told_from_a_wrong_file(tmp_path: Path) -> None:
+    told = r"here: No space left on device; free space there \(`quantbot prune`"
+    with pytest.raises(StoreError, match=told), disk_errors(tmp_path / "here"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "some/file")
+    with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
+        raise FileNotFoundError(errno.ENOENT, "no such file")
+    assert disk_fault(duckdb.IOException("IO Error: Corrupt database file: checksum")) is None
+    assert disk_fault(duckdb.FatalException("FATAL Error: fsync failed!")) == "fsync failed"
 
 
 def test_a_publication_replaces_only_what_changed(tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def test_what_is_no_json_is_refused(content: bytes) -> None:
         "deep": "[" * 100_000,
         "deep object": '{"a":' * 100_000 + "1" + "}" * 100_000,
         "deep inside": text.replace("60000", "[" * 100_000 + "]" * 100_000),
+        "deeper than 100": text.replace("60000", "[" * 99 + "]" * 99),
         "rather deep": text.replace("60000", "[" * 700 + "]" * 700).replace("12.5", "[" * 700 + "]" * 700),
         "two": text + text,
     }
@@ -140,8 +141,9 @@ def test_what_is_no_json_is_refused(content: bytes) -> None:
     for cut in range(0, len(content) - 2, 7):
         with pytest.raises(IntegrityError):
             parse_manifest(content[:cut], WHERE)
-    with pytest.raises(IntegrityError):
-        parse_manifest(b"\xff\xfe" + content, WHERE)
+    for encoded in (b"\xff\xfe" + content, content.decode().encode("utf-16"), b"\xef\xbb\xbf" + content):
+        with pytest.raises(IntegrityError):
+            parse_manifest(encoded, WHERE)
 
 
 def test_a_file_that_claims_to_be_a_manifest_is_not_read_without_end(tmp_path: Path, content: bytes) -> None:
