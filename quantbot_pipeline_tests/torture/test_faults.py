@@ -115,10 +115,11 @@ def test_a_run_is_whole_or_not_there(
         believed = assert_runs_are_whole(settings, expected)
         made = {f for f in believed if not (before / f.relative_to(settings.runs_dir)).exists()}
         completed = {f for f in made if believed[f].status == "completed"}
-        assert completed == ({Path(attempt.result)} if attempt.result else completed)
-        assert len(made) <= 1 and (
-            attempt.killed or len(completed) == (attempt.result is not None) or not attempt.error
-        )
+        assert len(made) <= 1
+        if (
+            attempt.result
+        ):  # without one the run may be whole all the same: the last flush failed, or the process died after it
+            assert completed == {Path(attempt.result)}
         assert_catalog_agrees(settings, believed)
         again = run_month(settings, "path-only", MONTH, make_config({}))
         assert again is not None and values(check_run(again.run_dir)) == expected[MONTH]
