@@ -174,7 +174,11 @@ class Publication:
             self._con.close()
             self._con = None
             self.check_lock()
-            replace(self._private, self.target)
+            try:
+                replace(self._private, self.target)
+            except FileNotFoundError:
+                self.check_lock()  # without the lock our copy is an orphan to the next writer
+                raise
             _wal(self.target).unlink(
                 missing_ok=True
             )  # of the file that is no longer there: nobody could open the new one

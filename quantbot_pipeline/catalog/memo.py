@@ -3,6 +3,7 @@
 A memo is valid only for the very catalog file it was written with; losing it costs a slower sync and nothing else.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -32,18 +33,22 @@ def read_memo(base: Path, catalog: Path) -> Memo:
         memo = Memo.model_validate_json(_path(catalog).read_bytes())
     except (OSError, ValidationError):
         return Memo()
-    return memo if catalog.exists() and (memo.catalog, memo.base) == (_signature(catalog), str(base)) else Memo()
+    return memo if memo.catalog and (memo.catalog, memo.base) == (catalog_signature(catalog), str(base)) else Memo()
 
 
-def write_memo(base: Path, catalog: Path, months: dict[str, str], runs: int) -> None:
-    """Remember a finished sync; there is nothing to remember if the catalog is gone already."""
-    try:
-        signature = _signature(catalog)
-    except FileNotFoundError:
-        return
+def write_memo(base: Path, catalog: Path, signature: str, months: dict[str, str], runs: int) -> None:
+    """Remember a finished sync, and the signature of the catalog that it left."""
     memo = Memo(catalog=signature, base=str(base), months=months, runs=runs)
-    with replacing(_path(catalog)) as temporary:
+    with contextlib.suppress(FileNotFoundError), replacing(_path(catalog)) as temporary:  # taken away: nothing is lost
         temporary.write_text(memo.model_dump_json())
+
+
+def catalog_signature(catalog: Path) -> str:
+    """Tells this catalog file from every other; that of no file fits none."""
+    try:
+        return _signature(catalog)
+    except FileNotFoundError:
+        return ""
 
 
 def month_signatures(base: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, Timing
 from quantbot_pipeline.artifacts.verify import IncompleteRunError, Verified, examine_run
-from quantbot_pipeline.catalog.memo import Memo, month_signatures, read_memo, write_memo
+from quantbot_pipeline.catalog.memo import Memo, catalog_signature, month_signatures, read_memo, write_memo
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, create_views
 from quantbot_pipeline.durable import Publication, disk_fault, published_duckdb
 from quantbot_pipeline.errors import InputError, IntegrityError
@@ -91,8 +91,9 @@ def sync(base: Path, catalog: Path, *, rebuild: bool = False, lock_timeout_s: fl
                     report.set_aside = f"{catalog}.broken-{int(time.time())}"
                     shutil.copyfile(catalog, report.set_aside)  # readers never find the place empty
                 publication.finish()
-            publication.check_lock()  # else the memo could speak of another process's catalog
-            write_memo(base, catalog, {**found.signatures}, report.runs)
+            signature = catalog_signature(catalog)
+            publication.check_lock()  # else this may be the signature of another process's catalog
+            write_memo(base, catalog, signature, {**found.signatures}, report.runs)
     report.elapsed_ms = (time.perf_counter() - started) * 1e3
     return report
 

@@ -16,7 +16,7 @@ import pytest
 
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog import sync as module
-from quantbot_pipeline.catalog.memo import is_due, month_signatures, write_memo
+from quantbot_pipeline.catalog.memo import catalog_signature, is_due, month_signatures, write_memo
 from quantbot_pipeline.catalog.sync import SyncReport, sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.durable import locked
@@ -329,7 +329,7 @@ def test_a_memo_of_a_broken_catalog_does_not_hide_runs(lab: Lab) -> None:
     commit_run(lab.runs, "2024-02")
     lab.sync()
     lab.catalog.write_bytes(b"bits rot, and no time stamp tells")
-    write_memo(lab.runs, lab.catalog, month_signatures(lab.runs), 2)
+    write_memo(lab.runs, lab.catalog, catalog_signature(lab.catalog), month_signatures(lab.runs), 2)
     commit_run(lab.runs, "2024-02")
     assert lab.sync().runs == 3
     assert len(lab.cataloged()) == 3

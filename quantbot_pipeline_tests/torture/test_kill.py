@@ -105,7 +105,7 @@ def assert_catalog_is_sound(settings: Settings, checked: set[str]) -> None:
                 check_run(folder)
 
 
-@pytest.mark.parametrize("moments", sizes(40, 250))
+@pytest.mark.parametrize("moments", sizes(30, 250))
 def test_no_moment_leaves_half_a_run(home: Path, moments: int, tally: Tally) -> None:
     settings = Settings(home=home, staging_max_age_s=0, threads=1)
     staging = settings.runs_dir / ".staging"
