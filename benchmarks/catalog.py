@@ -19,7 +19,7 @@ from quantbot_pipeline.artifacts.commit import StagedRun
 from quantbot_pipeline.artifacts.manifest import DagsterRef, Dataset, RunManifest, SchemaVersion, Timing
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.catalog.query import query_runs
-from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.catalog.sync import SETTLED_S, sync
 from quantbot_pipeline.months import iso_ms, months_before
 
 NEWEST, MONTHS, ROWS = "2026-06", 60, 5
@@ -39,6 +39,8 @@ def run(options: Namespace) -> None:
         started = time.process_time()
         registered = sync(base, catalog).registered
         whole = _ms(started)
+        time.sleep(SETTLED_S)  # months that have just changed are looked at once more
+        sync(base, catalog)
         with duckdb.connect(str(catalog), read_only=True) as con:
             rows = con.execute("SELECT count(*) FROM paths").fetchall()[0][0]
         works: dict[str, Callable[[], object]] = {

@@ -118,7 +118,10 @@ def published_duckdb(target: Path, timeout_s: float) -> Iterator["Publication"]:
     """
     with locked(target.with_name(f".{target.name}.lock"), timeout_s) as check_lock:
         for orphan in target.parent.glob(f".{glob.escape(target.name)}.*.tmp*"):
-            orphan.unlink(missing_ok=True)
+            if orphan.is_dir():  # where a killed DuckDB had put what did not fit into memory
+                shutil.rmtree(orphan, ignore_errors=True)
+            else:
+                orphan.unlink(missing_ok=True)
         private = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
         publication = Publication(target, private, check_lock)
         import duckdb

@@ -4,6 +4,7 @@ A call is rejected when its caller, mint or alert time is empty, or its caller i
 name). Of several valid rows with one call_id the first ever ingested stays. Text is otherwise kept as it is.
 """
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,8 +77,12 @@ def ingest_calls(
     mend it) before anything is written.
     """
     files = expand_paths(paths, FORMATS)
-    spill = store.with_name(f".{store.name}.spill")
-    with workspace(memory_limit=memory_limit, temp_directory=str(spill)) as con:
+    store.parent.mkdir(parents=True, exist_ok=True)
+    # Each of the two DuckDBs, and each process, has a folder of its own for what does not fit into memory.
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{store.name}.spill-", dir=store.parent) as spill,
+        workspace(memory_limit=memory_limit, temp_directory=f"{spill}/reading") as con,
+    ):
         con.execute(
             "CREATE TEMP TABLE staged (file_no INTEGER, row_no BIGINT, call_id VARCHAR, mint VARCHAR, "
             "caller_name VARCHAR, chain VARCHAR, alert_ts_ms BIGINT, source VARCHAR)"
@@ -90,7 +95,14 @@ def ingest_calls(
         if not rows:
             raise InputError(f"{', '.join(map(str, files))}: no rows; expected calls below the header")
         try:
-            return _merge(con, store, len(files), rows, memory_limit, lock_timeout_s)
+            return _merge(
+                con,
+                store,
+                len(files),
+                rows,
+                {"memory_limit": memory_limit, "temp_directory": f"{spill}/merging"},
+                lock_timeout_s,
+            )
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as e:
@@ -134,13 +146,18 @@ def _text(found: dict[str, Found], name: str, default: str) -> str:
 
 
 def _merge(
-    incoming: duckdb.DuckDBPyConnection, store: Path, files: int, rows: int, memory_limit: str, lock_timeout_s: float
+    incoming: duckdb.DuckDBPyConnection,
+    store: Path,
+    files: int,
+    rows: int,
+    limits: dict[str, str],
+    lock_timeout_s: float,
 ) -> IngestReport:
     """Merge the table `judged` of `incoming` into the store; the rows go from one DuckDB to the other in batches."""
-    store.parent.mkdir(parents=True, exist_ok=True)
     with published_duckdb(store, lock_timeout_s) as publication:
         con = publication.connect()
-        con.execute("SET memory_limit = ?", [memory_limit])
+        con.execute("SET memory_limit = ?", [limits["memory_limit"]])
+        con.execute("SET temp_directory = ?", [limits["temp_directory"]])
         con.execute(TABLES)
         valid = incoming.sql(
             f"""SELECT coalesce(nullif(call_id, ''), {DERIVED_ID}) AS call_id, mint, caller_name, chain, alert_ts_ms,

@@ -137,7 +137,7 @@ def load(
     try:
         matched = _LOADERS[fmt](con, path, columns, table)
     except duckdb.OutOfMemoryException as e:
-        if "failed to allocate" in str(e):  # one piece of the file alone is larger than all the memory there is
+        if _is_of_one_piece(e):
             raise InputError(
                 f"{path}: one value or page of it needs more memory than the ingest may use ({_first_line(e)}); "
                 "check the file, or raise QUANTBOT_MEMORY_LIMIT"
@@ -149,6 +149,17 @@ def load(
     found = {name: Found(matched[name], dtype) for name, dtype, *_ in described if name in matched}
     _refuse_long_values(con, path, found)
     return found
+
+
+UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+def _is_of_one_piece(error: duckdb.OutOfMemoryException) -> bool:
+    """Whether a single allocation wanted most of all the memory there is: the fault of the file, and not of its length."""
+    said = re.search(r"of size ([\d.]+) (\w+) \([\d.]+ \w+/([\d.]+) (\w+) used", str(error))
+    if said is None or not {said[2], said[4]} <= UNITS.keys():
+        return False
+    return float(said[1]) * UNITS[said[2]] > float(said[3]) * UNITS[said[4]] / 2
 
 
 def _refuse_long_values(con: duckdb.DuckDBPyConnection, path: Path, found: dict[str, Found]) -> None:

@@ -440,3 +440,22 @@ def test_what_a_killed_duckdb_left_in_its_log_is_not_lost(tmp_path: Path, store:
     ingest_calls([write_csv(tmp_path / "d.csv", [call("n", JAN_1, call_id="second")])], store)
     assert stored(store, "call_id") == [("by hand",), ("first",), ("second",)]
     assert not store.with_name("alerts.duckdb.wal").exists()
+
+
+def test_more_calls_than_fit_into_memory_spill_and_leave_nothing_behind(tmp_path: Path, store: Path) -> None:
+    n = 200_000
+    rows = {
+        "call_id": [f"{i:064}" for i in range(n)],
+        "mint": [f"{i % 977:0128}" for i in range(n)],
+        "caller_name": [f"caller {i % 1_000}" for i in range(n)],
+        "alert_ts_ms": [JAN_1 + i for i in range(n)],
+    }
+    path = write_parquet(tmp_path / "c.parquet", pa.table(rows))
+    # Left by a DuckDB that was killed while it spilled.
+    store.with_name(".alerts.duckdb.0.tmp.tmp").mkdir(parents=True)
+    report = ingest_calls([path], store, memory_limit="96MB")
+    assert (report.rows, report.inserted) == (n, n)
+    assert sorted(p.name for p in store.parent.iterdir()) == [".alerts.duckdb.lock", "alerts.duckdb"]
+    calls = read_calls(store, *FOREVER).calls
+    assert calls["alert_ts_ms"].to_pylist() == rows["alert_ts_ms"]
+    assert calls["call_id"].to_pylist() == rows["call_id"]

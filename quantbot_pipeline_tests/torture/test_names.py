@@ -121,7 +121,7 @@ def test_a_lab_of_hostile_names(tmp_path: Path) -> None:
 def test_labs_of_five_hundred_names(tmp_path: Path, tally: Tally) -> None:
     tried, lost = set(), []
 
-    @settings(max_examples=24, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=32, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(names)
     def one_lab(chosen: list[str]) -> None:
         home = tmp_path / f"{len(list(tmp_path.iterdir()))}"
