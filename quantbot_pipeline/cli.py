@@ -714,25 +714,13 @@ def ui(
 ) -> None:
     """Start the Dagster web UI and daemon on this home directory."""
     from quantbot_pipeline.orchestration.launch import prepare_instance
+    from quantbot_pipeline.orchestration.services import serve
 
     settings = _settings(home)
     prepare_instance(settings)
     os.environ["QUANTBOT_HOME"] = str(settings.home)
     os.chdir(settings.home)
-    _note(f"Dagster UI: http://{host}:{port}  (stop it with Ctrl-C)")
-    command = [
-        sys.executable,
-        "-m",
-        "dagster",
-        "dev",
-        "-m",
-        "quantbot_pipeline.definitions",
-        "-h",
-        host,
-        "-p",
-        str(port),
-    ]
-    os.execv(sys.executable, command)  # noqa: S606
+    serve(host, port, _note)
 
 
 @app.command("demo")

@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     catalog_sample_files: int = Field(20, ge=0, description="cataloged files whose checksum a catalog check verifies")
     catalog_max_lag_s: float = Field(600.0, ge=0, description="age at which a committed run must be in the catalog")
     min_free_gb: float = Field(2.0, ge=0, description="free disk space at the home below which an alert is raised")
+    sensor_interval_s: int = Field(15, ge=1, description="how often sensors look; alerts_sensor half as often")
     alert_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         (), repr=False, description="where alerts go: apprise URLs, separated by blanks; none: only to the log"
     )

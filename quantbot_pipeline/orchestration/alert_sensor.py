@@ -49,7 +49,7 @@ class Cursor(BaseModel):
 
 @dg.sensor(
     name="alerts_sensor",
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=2 * Settings().sensor_interval_s,
     default_status=dg.DefaultSensorStatus.STOPPED,
     description="Failed runs and checks, failed catalog syncs, regressions, quarantined runs, rejected files and low disk become "
     "alerts: written to this log, and sent to QUANTBOT_ALERT_URLS. One per cause; recoveries are announced.",

@@ -9,8 +9,9 @@ import dagster as dg
 
 from quantbot_pipeline.months import month_of, months_before
 from quantbot_pipeline.orchestration.jobs import EVERYTHING_OPS, everything_config
+from quantbot_pipeline.orchestration.partitions import RANGE_END, RANGE_START
 from quantbot_pipeline.orchestration.resources import Lab
-from quantbot_pipeline.orchestration.sensors import RANGE_END, RANGE_START, sync_is_due
+from quantbot_pipeline.orchestration.sensors import sync_is_due
 
 
 def month_to_close(now: datetime) -> str:

@@ -12,19 +12,20 @@ import dagster as dg
 from quantbot_pipeline.market.inbox import scan, settled
 from quantbot_pipeline.months import contiguous, months_before
 from quantbot_pipeline.orchestration.jobs import everything_config
-from quantbot_pipeline.orchestration.partitions import months
+from quantbot_pipeline.orchestration.partitions import RANGE_END, RANGE_START, months
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.settings import Settings
 
 INBOX_KEY = dg.AssetKey(["inputs", "inbox"])
 STOPPED = dg.DefaultSensorStatus.STOPPED
-RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+INTERVAL_S = Settings().sensor_interval_s
 
 
 @dg.sensor(
     job_name="ingest_inbox",
-    minimum_interval_seconds=15,
+    minimum_interval_seconds=INTERVAL_S,
     default_status=STOPPED,
-    description="Files in `data/inbox/` that have not changed since the last look (15 s) are ingested; a copy still going on waits.",
+    description="Files in `data/inbox/` that have not changed since the last look are ingested; a copy still going on waits.",
 )
 def inbox_files(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResult:
     before = json.loads(context.cursor) if context.cursor else {}
@@ -42,7 +43,7 @@ def inbox_files(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResul
 
 @dg.sensor(
     job_name="everything",
-    minimum_interval_seconds=15,
+    minimum_interval_seconds=INTERVAL_S,
     default_status=STOPPED,
     description="Months whose inputs the inbox changed are backtested again, and the later ones that learn from them; what is unchanged is kept.",
 )
@@ -84,7 +85,7 @@ def months_to_rerun(calls: set[str], candles: set[str], with_calls: Sequence[str
 
 @dg.sensor(
     job_name="catalog_sync",
-    minimum_interval_seconds=15,
+    minimum_interval_seconds=INTERVAL_S,
     default_status=STOPPED,
     description="Committed runs that the catalog does not know yet are registered.",
 )

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 
 from quantbot_pipeline.definitions import build_defs
-from quantbot_pipeline.orchestration import schedules, sensors
+from quantbot_pipeline.orchestration import partitions, schedules, sensors
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline_tests.builders import call, write_csv
 from quantbot_pipeline_tests.labs import run
@@ -64,7 +64,7 @@ def test_the_schedules_ask_for_their_months(instance: dg.DagsterInstance) -> Non
     assert closed.partition_key == "2024-02"
     daily = schedules.open_month_daily(context)
     assert isinstance(daily, dg.RunRequest)
-    assert (daily.tags[sensors.RANGE_START], daily.tags[sensors.RANGE_END]) == ("2024-02", "2024-03")
+    assert (daily.tags[partitions.RANGE_START], daily.tags[partitions.RANGE_END]) == ("2024-02", "2024-03")
     defs = build_defs()
     for request, job in ((closed, "everything"), (daily, "full")):
         assert dg.validate_run_config(defs.resolve_job_def(job), request.run_config)
@@ -102,7 +102,7 @@ def test_an_ingested_file_leads_to_a_run_of_its_months(home: Path, instance: dg.
     assert metadata["call_months"].value == ["2024-02"]
     assert metadata["rejected_files"].value == 1
     tick = sensors.touched_months(dg.build_sensor_context(instance=instance), lab=lab)
-    assert next(r.tags[sensors.RANGE_START] for r in tick.run_requests) == "2024-02"
+    assert next(r.tags[partitions.RANGE_START] for r in tick.run_requests) == "2024-02"
     again = sensors.touched_months(dg.build_sensor_context(instance=instance, cursor=tick.cursor), lab=lab)
     assert not again.run_requests
 

@@ -1,0 +1,126 @@
+"""What `quantbot ui` runs: Dagster's code server, web server and daemon on one home, watched and ended together.
+
+`dagster dev` did the same and is superseded; its successor, `dg dev`, brings two dozen packages. The three programs are those
+of a deployment (see `deploy/systemd/`), and share one code server.
+"""
+
+import ctypes
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from quantbot_pipeline.errors import InputError, StoreError
+
+LOCATION = "quantbot_pipeline.definitions"
+WORKSPACE = """load_from:
+  - grpc_server:
+      socket: {socket}
+      location_name: {location}
+"""
+START_S = 180.0  # for the code server to answer; a busy machine needs ten
+SHORT_S = 20.0  # a program that ends sooner after its start would only end again
+GRACE_S = 15.0  # between the request to stop and the end
+LOOK_S = 0.5
+
+
+def serve(host: str, port: int, say: Callable[[str], object]) -> None:
+    """Run all three until Ctrl-C or SIGTERM. A program that ends by itself is started again, unless it ends at once.
+
+    DAGSTER_HOME and QUANTBOT_HOME are those of the environment. Raises InputError for an address that cannot be had,
+    StoreError when a program does not stay up.
+    """
+    _check_free(host, port)
+    asked: list[int] = []  # to stop; an exception in the middle of starting or stopping would leave a program behind
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: asked.append(number))
+    with tempfile.TemporaryDirectory(prefix="quantbot-") as folder:
+        door, workspace = Path(folder) / "code", Path(folder) / "workspace.yaml"
+        workspace.write_text(WORKSPACE.format(socket=door, location=LOCATION))
+        programs = _commands(host, port, door, workspace)
+        running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+        try:
+            for name, command in programs.items():
+                running[name] = _start(command), time.monotonic()
+                if name == "code server":
+                    _wait_for(door, running[name][0], asked)
+            say(f"Dagster UI: http://{host}:{port}  (stop it with Ctrl-C)")
+            while not asked:
+                time.sleep(LOOK_S)
+                for name, (process, since) in running.items():
+                    if process.poll() is None or asked:
+                        continue
+                    how = f"the {name} ended with status {process.returncode}"
+                    if time.monotonic() - since < SHORT_S:
+                        raise StoreError(f"{how} {time.monotonic() - since:.0f} s after its start; its log is above")
+                    say(f"{how} and is started again")
+                    running[name] = _start(programs[name]), time.monotonic()
+            say("stopping (Ctrl-C again: at once)")
+        finally:
+            _stop([process for process, _ in running.values()], asked)
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the web server: its last one's just closed
+            probe.bind(address)
+    except (OSError, OverflowError) as e:
+        raise InputError(
+            f"{host}:{port}: {getattr(e, 'strerror', None) or e}; choose another --host or --port"
+        ) from None
+
+
+def _commands(host: str, port: int, door: Path, workspace: Path) -> dict[str, list[str]]:
+    """The programs in the order of their start: the other two ask the code server."""
+    python = [sys.executable, "-m"]
+    return {
+        "code server": [*python, "dagster", "code-server", "start", "-s", str(door), "-m", LOCATION,
+                        "--location-name", LOCATION, "--log-level", "warning"],
+        "web server": [*python, "dagster_webserver", "-h", host, "-p", str(port), "-w", str(workspace)],
+        "daemon": [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-w", str(workspace)],
+    }  # fmt: skip
+
+
+def _start(command: Sequence[str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_as_child)
+
+
+def _as_child() -> None:
+    """Signals are the child's own; on Linux, a `quantbot ui` that is killed leaves no daemon behind that nobody sees."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _wait_for(door: Path, process: "subprocess.Popen[bytes]", asked: Sequence[int]) -> None:
+    """Until the code server takes connections, or somebody asked to stop."""
+    deadline = time.monotonic() + START_S
+    while process.poll() is None and time.monotonic() < deadline and not asked:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(door))
+            except OSError:
+                time.sleep(0.1)
+            else:
+                return
+    if not asked:
+        raise StoreError("the code server did not start; its log is above")
+
+
+def _stop(processes: Sequence["subprocess.Popen[bytes]"], asked: Sequence[int]) -> None:
+    """Ask all to stop, and end who does not soon, or when asked a second time. In a terminal Ctrl-C has asked all already."""
+    before, deadline = len(asked), time.monotonic() + GRACE_S
+    for process in processes:
+        process.terminate()
+    while any(process.poll() is None for process in processes):
+        if time.monotonic() > deadline or len(asked) > max(before, 1):
+            for process in processes:
+                process.kill()
+        time.sleep(0.1)
