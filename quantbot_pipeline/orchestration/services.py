@@ -23,13 +23,14 @@ WORKSPACE = """load_from:
       location_name: {location}
 """
 START_S = 180.0  # for the code server to answer; a busy machine needs ten
-SHORT_S = 20.0  # a program that ends sooner after its start would only end again
+SHORT_S = 20.0  # a program that ends so soon after its start, and again at the next, would only go on so
+PATIENCE = 3
 GRACE_S = 15.0  # between the request to stop and the end
 LOOK_S = 0.5
 
 
 def serve(host: str, port: int, say: Callable[[str], object]) -> None:
-    """Run all three until Ctrl-C or SIGTERM. A program that ends by itself is started again, unless it ends at once.
+    """Run all three until Ctrl-C or SIGTERM. A program that ends by itself is started again, unless it cannot stay up.
 
     DAGSTER_HOME and QUANTBOT_HOME are those of the environment. Raises InputError for an address that cannot be had,
     StoreError when a program does not stay up.
@@ -43,6 +44,7 @@ def serve(host: str, port: int, say: Callable[[str], object]) -> None:
         workspace.write_text(WORKSPACE.format(socket=door, location=LOCATION))
         programs = _commands(host, port, door, workspace)
         running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+        short = dict.fromkeys(programs, 0)  # lives in a row
         try:
             for name, command in programs.items():
                 running[name] = _start(command), time.monotonic()
@@ -54,9 +56,10 @@ def serve(host: str, port: int, say: Callable[[str], object]) -> None:
                 for name, (process, since) in running.items():
                     if process.poll() is None or asked:
                         continue
+                    short[name] = short[name] + 1 if time.monotonic() - since < SHORT_S else 0
                     how = f"the {name} ended with status {process.returncode}"
-                    if time.monotonic() - since < SHORT_S:
-                        raise StoreError(f"{how} {time.monotonic() - since:.0f} s after its start; its log is above")
+                    if short[name] == PATIENCE:
+                        raise StoreError(f"{how}, {PATIENCE} times soon after its start; its log is above")
                     say(f"{how} and is started again")
                     running[name] = _start(programs[name]), time.monotonic()
             say("stopping (Ctrl-C again: at once)")

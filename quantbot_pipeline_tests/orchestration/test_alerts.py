@@ -1,15 +1,11 @@
 """The alert sensor on a real instance, with a receiver that listens on this machine: what is found, sent, kept and over."""
 
-import json
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -21,43 +17,10 @@ from quantbot_pipeline.definitions import build_defs
 from quantbot_pipeline.orchestration import alert_sensor
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline_tests.orchestration.receivers import Receiver
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 CATALOG = "data/backtest_catalog.duckdb"
-
-
-class Receiver:
-    """A web hook: what it was sent, oldest first; while `down` it answers 500."""
-
-    def __init__(self) -> None:
-        self.got: list[dict[str, Any]] = []
-        self.down = False
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if not receiver.down:
-                    receiver.got.append(body)
-                self.send_response(500 if receiver.down else 200)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"json://127.0.0.1:{self.server.server_port}/hook"
-
-    def take(self) -> list[dict[str, Any]]:
-        """What came since the last time."""
-        got, self.got = self.got, []
-        return got
-
-    def titles(self) -> list[str]:
-        return [message["title"].removeprefix("quantbot: ") for message in self.take()]
 
 
 @pytest.fixture
@@ -65,8 +28,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     made = Receiver()
     monkeypatch.setenv("QUANTBOT_ALERT_URLS", made.url)
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.close()
 
 
 @pytest.fixture

@@ -1,38 +1,19 @@
 """A real `dagster dev` on the repository's workspace, and a backfill launched through GraphQL as the web UI launches it."""
 
-import contextlib
-import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
 
 from quantbot_pipeline.artifacts.verify import check_run
 from quantbot_pipeline_tests.conftest import Quantbot
-from quantbot_pipeline_tests.labs import CALLS_PER_MONTH, environment, run_dirs
+from quantbot_pipeline_tests.labs import CALLS_PER_MONTH, run_dirs
+from quantbot_pipeline_tests.orchestration.servers import REPOSITORY, Server, dagster_dev
 
-REPOSITORY = Path(__file__).parents[2]
-PATIENCE_S = 180  # on a busy machine; an idle one needs a quarter
 RANGE = ["2024-01", "2024-02", "2024-03"]
 
-LOCATIONS = """query { workspaceOrError { ... on Workspace { locationEntries {
-    name loadStatus locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
-LAUNCH = """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
-    __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
-BACKFILL = """query ($id: String!) {
-    partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status error { message } } }
-    runsOrError(filter: { tags: [{ key: "dagster/backfill", value: $id }] }) { ... on Runs { results { runId status } } } }"""
 ASSET = """query ($key: AssetKeyInput!) {
     assetNodeOrError(assetKey: $key) { ... on AssetNode {
         groupName assetPartitionStatuses { ... on TimePartitionStatuses { ranges { startKey endKey status } } } } }
@@ -41,90 +22,14 @@ ASSET = """query ($key: AssetKeyInput!) {
         ... on TableMetadataEntry { table { records } } } } } } }"""
 
 
-class Server:
-    """The GraphQL endpoint of a `dagster dev`, as the browser talks to it."""
-
-    def __init__(self, home: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.log = home / "dagster_dev.log"
-        dagster = Path(sys.executable).with_name("dagster")
-        command = [
-            str(dagster),
-            "dev",
-            "-w",
-            str(REPOSITORY / "workspace.yaml"),
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(self.port),
-        ]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command, env=environment(home, DAGSTER_HOME=str(home)), cwd=home, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/graphql",
-            json.dumps({"query": query, "variables": variables}).encode(),
-            {"content-type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as response:
-            answer = json.load(response)
-        assert "errors" not in answer, answer
-        return dict(answer["data"])
-
-    def wait(self, what: str, ready: Callable[[], Any]) -> Any:
-        """What `ready` returns as soon as it is true."""
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.log.read_text()[-3000:]
-            try:
-                if found := ready():
-                    return found
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                pass  # not listening yet
-            time.sleep(0.25)
-        raise AssertionError(f"no {what} within {PATIENCE_S} s:\n{self.log.read_text()[-3000:]}")
-
-    def locations(self) -> list[dict[str, Any]]:
-        entries: list[dict[str, Any]] = self.ask(LOCATIONS)["workspaceOrError"]["locationEntries"]
-        return entries if entries and all(entry["loadStatus"] == "LOADED" for entry in entries) else []
-
-    def stop(self) -> None:
-        """Ctrl-C for the whole group (web server, daemon, code server, run workers), then the end for who is left."""
-        os.killpg(self.process.pid, signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout=10)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
 @pytest.fixture
 def server(home: Path) -> Iterator[Server]:
     shutil.copy(REPOSITORY / "dagster.yaml", home)
-    started = Server(home)
+    started = dagster_dev(home)
     try:
         yield started
     finally:
         started.stop()
-
-
-def launch_backfill(server: Server, assets: list[str], months: list[str]) -> str:
-    params = {"assetSelection": [{"path": key.split("/")} for key in assets], "partitionNames": months, "tags": []}
-    launched = server.ask(LAUNCH, params=params)["launchPartitionBackfill"]
-    assert launched["__typename"] == "LaunchBackfillSuccess", launched
-    return str(launched["backfillId"])
-
-
-def finished_backfill(server: Server, backfill: str) -> dict[str, Any]:
-    answer = server.ask(BACKFILL, id=backfill)
-    status = answer["partitionBackfillOrError"]["status"]
-    return {} if status in ("REQUESTED", "CANCELING", "FAILING", "COMPLETING") else answer
 
 
 def test_a_backfill_of_a_range_of_months_completes_and_is_shown_month_by_month(
@@ -132,8 +37,8 @@ def test_a_backfill_of_a_range_of_months_completes_and_is_shown_month_by_month(
 ) -> None:
     (location,) = server.wait("code location", server.locations)
     assert location["locationOrLoadError"]["__typename"] == "RepositoryLocation", location
-    backfill = launch_backfill(server, ["inputs/alerts", "inputs/candles", "truth/paths"], RANGE)
-    answer = server.wait("end of the backfill", lambda: finished_backfill(server, backfill))
+    backfill = server.launch_backfill(["inputs/alerts", "inputs/candles", "truth/paths"], RANGE)
+    answer = server.wait("end of the backfill", lambda: server.finished_backfill(backfill))
     assert answer["partitionBackfillOrError"] == {"status": "COMPLETED_SUCCESS", "error": None}
     (launched,) = answer["runsOrError"]["results"]  # one Dagster run for the whole range
     assert launched["status"] == "SUCCESS"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from quantbot_pipeline.backtest import MonthResult
 
 Key = tuple[str, str]
+RETRY_NUMBER = "dagster/retry_number"
 
 # asset key → (artifact, what it is)
 BACKTEST: dict[Key, tuple[str, str]] = {
@@ -110,7 +111,8 @@ def _run_months(
 
     settings = lab.settings()
     values = config.model_dump()
-    only_changed = values.pop("only_changed")
+    # Dagster repeats a run whose worker was killed: what that one had committed need not be made twice.
+    only_changed = values.pop("only_changed") or RETRY_NUMBER in context.run.tags
     committed: dict[str, MonthResult | None] = {}
     failed: dict[str, Exception] = {}
     cache: ReplayCache = {}
