@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 
-from quantbot_pipeline.orchestration.assets.backtests import BACKTEST, V1, WALK_FORWARD, Key
+from quantbot_pipeline.orchestration.assets.backtests import BACKTEST, OUTPUTS, V1, WALK_FORWARD, Key
 from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.settings import Settings
@@ -61,26 +61,8 @@ def walk_forward_contract(context: dg.AssetCheckExecutionContext, lab: Lab) -> I
     "A warning; it stops what is downstream if QUANTBOT_QUALITY_BLOCKS is set.",
 )
 def input_quality(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
-    from quantbot_pipeline.errors import IntegrityError
-    from quantbot_pipeline.reports.quality import read_quality, shortcomings
-
     settings = lab.settings()
-    rows, faults = [], {}
-    run_dirs = _run_dirs(context, settings, _materialized(context), PATHS, "paths")
-    for month, run_dir in run_dirs.items():
-        try:
-            quality = read_quality(run_dir)
-        except IntegrityError as e:
-            faults[month] = [str(e)]
-            continue
-        rows.append({"month": month, **quality._asdict()})
-        if found := shortcomings(quality, settings):
-            faults[month] = found
-    limits = {
-        name: getattr(settings, name) for name in ("max_excluded_share", "min_mean_coverage", "max_rejected_share")
-    }
-    severity = ERROR if settings.quality_blocks else WARN
-    return _by_month(list(run_dirs), faults, rows, severity, "inputs within the limits", limits)
+    return _check_quality(settings, _run_dirs(context, settings, _materialized(context), PATHS, "paths"))
 
 
 @dg.asset_check(
@@ -89,7 +71,8 @@ def input_quality(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetC
     description="The 2x, 3x and 4x hit rates of the newest month are not far below those of the six months before it (robust z).",
 )
 def paths_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
-    return _check_regression(context, lab.settings(), PATHS, "paths")
+    settings = lab.settings()
+    return _check_regression(settings, "paths", _run_dirs(context, settings, _materialized(context), PATHS, "paths"))
 
 
 @dg.asset_check(
@@ -98,7 +81,9 @@ def paths_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.Ass
     description="The best out-of-sample median of the newest month is not far below that of the six months before it (robust z).",
 )
 def walk_forward_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
-    return _check_regression(context, lab.settings(), WALK, "walk_forward")
+    settings = lab.settings()
+    run_dirs = _run_dirs(context, settings, _materialized(context), WALK, "walk_forward")
+    return _check_regression(settings, "walk_forward", run_dirs)
 
 
 @dg.asset_check(
@@ -172,23 +157,57 @@ all_checks = [
 ]
 
 
+def evaluations(settings: Settings, made: Mapping[Key, dict[str, Path]]) -> Iterator[dg.AssetCheckEvaluation]:
+    """What the checks say of the months that a failing run did make, for the run to log: Dagster skips its checks.
+
+    `made` is {asset: {month: run directory}}.
+    """
+    results = [
+        (dg.AssetKey(list(key)), "contract", True, result)
+        for key, result in zip(made, _judge_contracts(made, OUTPUTS), strict=True)
+    ]
+    for key, artifact in ((PATHS, "paths"), (WALK, "walk_forward")):
+        if (run_dirs := made.get((key.path[0], key.path[1]))) is None:
+            continue
+        if key == PATHS:
+            results.append((key, "input_quality", True, _check_quality(settings, run_dirs)))
+        results.append((key, "regression", False, _check_regression(settings, artifact, run_dirs)))
+    for key, name, blocking, result in results:
+        yield dg.AssetCheckEvaluation(
+            asset_key=key,
+            check_name=name,
+            passed=result.passed,
+            metadata=result.metadata,
+            severity=result.severity,
+            description=result.description,
+            blocking=blocking,
+        )
+
+
 def _check_contracts(
     context: dg.AssetCheckExecutionContext, settings: Settings, outputs: Mapping[Key, tuple[str, str]]
 ) -> Iterator[dg.AssetCheckResult]:
-    """One result per selected asset; each run is read once for all of them."""
+    """One result per selected asset."""
+    materialized, selected = _materialized(context), context.selected_asset_check_keys
+    yield from _judge_contracts(
+        {
+            key: _run_dirs(context, settings, materialized, dg.AssetKey(list(key)), artifact, STRATEGIES.get(key))
+            for key, (artifact, _) in outputs.items()
+            if dg.AssetCheckKey(dg.AssetKey(list(key)), "contract") in selected
+        },
+        outputs,
+    )
+
+
+def _judge_contracts(
+    made: Mapping[Key, dict[str, Path]], outputs: Mapping[Key, tuple[str, str]]
+) -> Iterator[dg.AssetCheckResult]:
+    """One result per asset of `made`; each run is read once for all of them."""
     from quantbot_pipeline.artifacts.inspection import Inspection, inspect_run
 
-    chosen = [
-        key
-        for key in outputs
-        if dg.AssetCheckKey(dg.AssetKey(list(key)), "contract") in context.selected_asset_check_keys
-    ]
-    artifacts = [outputs[key][0] for key in chosen]
+    artifacts = [outputs[key][0] for key in made]
     inspected: dict[Path, Inspection] = {}
-    materialized = _materialized(context)
-    for key, artifact in zip(chosen, artifacts, strict=True):
-        asset_key = dg.AssetKey(list(key))
-        run_dirs = _run_dirs(context, settings, materialized, asset_key, artifact, STRATEGIES.get(key))
+    for (key, run_dirs), artifact in zip(made.items(), artifacts, strict=True):
         for run_dir in set(run_dirs.values()) - inspected.keys():
             inspected[run_dir] = inspect_run(run_dir, artifacts)
         faults = {month: f for month, d in run_dirs.items() if (f := inspected[d].faults[artifact])}
@@ -196,18 +215,35 @@ def _check_contracts(
             {"month": month, "rows": inspected[d].rows[artifact], "faults": len(faults.get(month, [])), "run": d.name}
             for month, d in run_dirs.items()
         ]
-        yield _by_month(
-            list(run_dirs), faults, rows, ERROR, "schema, invariants and checksums hold", asset_key=asset_key
-        )
+        good = "schema, invariants and checksums hold"
+        yield _by_month(list(run_dirs), faults, rows, ERROR, good, asset_key=dg.AssetKey(list(key)))
 
 
-def _check_regression(
-    context: dg.AssetCheckExecutionContext, settings: Settings, key: dg.AssetKey, artifact: str
-) -> dg.AssetCheckResult:
+def _check_quality(settings: Settings, run_dirs: Mapping[str, Path]) -> dg.AssetCheckResult:
+    from quantbot_pipeline.errors import IntegrityError
+    from quantbot_pipeline.reports.quality import read_quality, shortcomings
+
+    rows, faults = [], {}
+    for month, run_dir in run_dirs.items():
+        try:
+            quality = read_quality(run_dir)
+        except IntegrityError as e:
+            faults[month] = [str(e)]
+            continue
+        rows.append({"month": month, **quality._asdict()})
+        if found := shortcomings(quality, settings):
+            faults[month] = found
+    limits = {
+        name: getattr(settings, name) for name in ("max_excluded_share", "min_mean_coverage", "max_rejected_share")
+    }
+    severity = ERROR if settings.quality_blocks else WARN
+    return _by_month(list(run_dirs), faults, rows, severity, "inputs within the limits", limits)
+
+
+def _check_regression(settings: Settings, artifact: str, run_dirs: Mapping[str, Path]) -> dg.AssetCheckResult:
     """Judge every month, and pass or fail by the newest: an old month that was bad is no news."""
     from quantbot_pipeline.reports.regression import judge, load_readings
 
-    run_dirs = _run_dirs(context, settings, _materialized(context), key, artifact)
     readings = load_readings(settings.catalog_db, settings.runs_dir, artifact, run_dirs)
     judged = [month for month in run_dirs if month in readings]
     verdicts = [verdict for month in judged for verdict in judge(readings, month)]

@@ -152,6 +152,28 @@ def test_a_broken_month_of_a_range_stops_what_is_downstream(run: Run, monkeypatc
     assert done.checks["truth/features:contract"].passed
 
 
+def test_the_good_months_of_a_failed_run_are_checked_all_the_same(
+    run: Run, home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "runs").mkdir()
+    (home / "runs" / "2024-03").touch()  # a month that cannot be committed
+    break_paths(monkeypatch, "2024-02")
+    done = run("everything", "2024-01", "2024-03")
+    assert "backtest" not in done.steps
+    logged = instance.all_logs(done.result.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    events = [entry.dagster_event.event_specific_data for entry in logged if entry.dagster_event is not None]
+    found = {e.asset_check_key.to_user_string(): e for e in events if isinstance(e, dg.AssetCheckEvaluation)}
+    assert len(events) == len(found) == len(OUTPUTS) + 3  # input_quality and two regressions
+    paths = found["truth/paths:contract"]
+    assert (paths.passed, paths.blocking, paths.severity) == (False, True, dg.AssetCheckSeverity.ERROR)
+    assert paths.metadata["months"].value == ["2024-01", "2024-02"]
+    assert list(paths.metadata["failed_months"].value) == ["2024-02"]  # type: ignore[arg-type]
+    assert {name for name, evaluation in found.items() if not evaluation.passed} == {"truth/paths:contract"}
+    records = instance.event_log_storage.get_asset_check_execution_history(paths.asset_check_key, limit=10)
+    record = records[0]  # the newest; planned ones lie below
+    assert record.evaluation == paths
+
+
 def test_a_flipped_bit_stops_what_is_downstream(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     flip_a_bit(monkeypatch, "alerts")
     done = run("truth_and_catalog", "2024-01")

@@ -16,6 +16,7 @@ from quantbot_pipeline.config import BacktestConfig, Recipe
 from quantbot_pipeline.orchestration.assets.inputs import SINGLE_RUN
 from quantbot_pipeline.orchestration.partitions import months
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from quantbot_pipeline.backtest import MonthResult
@@ -145,6 +146,8 @@ def _run_months(
             for key in keys:
                 metadata = _metadata(OUTPUTS[key][0], result)
                 context.log_event(dg.AssetMaterialization(list(key), partition=month, metadata=metadata))
+        if failed:
+            _check_committed(context, settings, keys, committed)
         raise
     for month, result in committed.items():
         for key in keys:
@@ -152,6 +155,20 @@ def _run_months(
             context.add_asset_metadata(metadata, asset_key=list(key), partition_key=month)
     for key in keys:
         yield dg.MaterializeResult(asset_key=list(key))
+
+
+def _check_committed(
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    keys: Sequence[Key],
+    committed: "dict[str, MonthResult | None]",
+) -> None:
+    """Log what the checks say of the months that were made: Dagster skips the checks of a step that failed."""
+    from quantbot_pipeline.orchestration.checks import evaluations
+
+    run_dirs = {month: result.run_dir for month, result in committed.items() if result is not None}
+    for evaluation in evaluations(settings, dict.fromkeys(keys, run_dirs)) if run_dirs else ():
+        context.log_event(evaluation)
 
 
 def _reason(month: str, error: Exception) -> str:
