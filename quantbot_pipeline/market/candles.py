@@ -75,6 +75,15 @@ REASON = f"""CASE
     WHEN t % $step <> 0 THEN 'off_grid' END"""
 
 
+def store_signature(store: Path) -> str:
+    """Changes whenever a file of the store is replaced, and only then; nothing is read."""
+    files = [(path, path.stat()) for path in sorted(store.glob("interval=*/month=*/*.parquet"))]
+    digest = hashlib.sha256()
+    for path, stat in files:
+        digest.update(f"{path.relative_to(store)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
 def month_file(store: Path, interval: str, month: str) -> Path:
     """The one file of valid candles of a month."""
     return store / f"interval={interval}" / f"month={month}" / "candles.parquet"

@@ -249,7 +249,9 @@ def _check_regression(settings: Settings, artifact: str, run_dirs: Mapping[str, 
     verdicts = [verdict for month in judged for verdict in judge(readings, month)]
     rows = [v._asdict() | {"z": None if v.z is None else max(-99.0, min(99.0, round(v.z, 2)))} for v in verdicts]
     if not judged:
-        return dg.AssetCheckResult(passed=True, description="too few calls or trades to judge", metadata={"months": []})
+        return dg.AssetCheckResult(
+            passed=True, description="too few calls or trades to judge", metadata={"months_checked": 0, "months": []}
+        )
     newest = [verdict for verdict in verdicts if verdict.month == judged[-1]]
     worse = [v for v in newest if v.z is not None and v.z < settings.regression_min_z]
     faults = {
@@ -333,6 +335,8 @@ def _by_month(
         severity=severity,
         description=_list(faults) or passed,
         metadata={
+            "months_checked": len(months),
+            "months_at_fault": len(faults),
             "months": dg.MetadataValue.json(months),
             "failed_months": dg.MetadataValue.json({month: list(texts) for month, texts in faults.items()}),
             **(extra or {}),

@@ -13,10 +13,12 @@ from quantbot_pipeline.artifacts.manifest import RunManifest, read_manifest
 from quantbot_pipeline.artifacts.verify import check_run, read_artifact
 from quantbot_pipeline.config import CONTENTS
 from quantbot_pipeline.definitions import build_defs
+from quantbot_pipeline.market.candles import ingest_candles
 from quantbot_pipeline.orchestration.assets import backtests
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
 from quantbot_pipeline.orchestration.jobs import RECIPE_JOBS
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline_tests.builders import candles, write_parquet
 from quantbot_pipeline_tests.labs import CALLS_PER_MONTH, run_dirs
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
@@ -96,7 +98,8 @@ def test_a_range_is_one_run_and_every_month_has_its_own_metadata(home: Path, ins
         assert values["run_id"] == manifest.run_id
         paths = read_artifact(run_dir, manifest, "paths").to_pydict()
         for k in (2, 3, 4):
-            assert values[f"hit_{k}x_rate"] == sum(paths[f"hit_{k}x"]) / len(paths[f"hit_{k}x"])
+            rate = sum(paths[f"hit_{k}x"]) / len(paths[f"hit_{k}x"])
+            assert values[f"hit_{k}x_rate"] == float(f"{rate:.6g}")  # for people
         best = values["best"].records
         assert best[0].data["peak_multiple"] == round(max(paths["peak_multiple"]), 4)
         assert all(math.isfinite(v) for v in values.values() if isinstance(v, float))
@@ -107,11 +110,35 @@ def test_the_inputs_take_stock_of_every_month(home: Path, instance: dg.DagsterIn
     assert materialize(home, instance, "2024-03", "2024-05").success
     calls = reported(instance, dg.AssetKey(["inputs", "alerts"]))
     assert [calls[month][0]["calls"] for month in ("2024-03", "2024-04", "2024-05")] == [6, 0, 6]
-    candles = reported(instance, dg.AssetKey(["inputs", "candles"]))
+    stock = reported(instance, dg.AssetKey(["inputs", "candles"]))
     for month in ("2024-03", "2024-05"):
-        assert candles[month][0]["rows"] == pq.read_metadata(store_file(home, month)).num_rows
-        assert candles[month][0]["bytes"] == store_file(home, month).stat().st_size
-    assert candles["2024-04"][0]["rows"] == 0
+        assert stock[month][0]["rows"] == pq.read_metadata(store_file(home, month)).num_rows
+        assert stock[month][0]["bytes"] == store_file(home, month).stat().st_size
+    assert stock["2024-04"][0]["rows"] == 0
+
+
+def test_taking_stock_twice_makes_nothing_look_out_of_date(home: Path, instance: dg.DagsterInstance) -> None:
+    def versions() -> dict[str, set[str]]:
+        keys = [dg.AssetKey(["inputs", name]) for name in ("alerts", "candles")]
+        return {
+            key.path[1]: {
+                str((record.asset_materialization.tags or {})["dagster/data_version"])
+                for record in instance.fetch_materializations(key, limit=2).records
+                if record.asset_materialization is not None
+            }
+            for key in keys
+        }
+
+    assert materialize(home, instance, "2024-01", "2024-02").success
+    first = versions()
+    assert {len(found) for found in first.values()} == {1}
+    assert materialize(home, instance, "2024-02", "2024-03").success
+    assert versions() == first
+    rows = candles("2024-01-token-0", "2024-01-20", 5)
+    ingest_candles([write_parquet(home / "more.parquet", rows)], home / "data" / "candles", "5m")
+    assert materialize(home, instance, "2024-02", "2024-03").success
+    assert versions()["alerts"] == first["alerts"]
+    assert versions()["candles"] != first["candles"]
 
 
 def test_a_month_without_calls_is_done_and_makes_no_run(home: Path, instance: dg.DagsterInstance) -> None:

@@ -38,7 +38,7 @@ BACKTEST: dict[Key, tuple[str, str]] = {
 V1: dict[Key, tuple[str, str]] = {
     ("results", "v1_frontier"): (
         "frontier",
-        "The capital-aware V1 baseline: thirty parameter pairs per caller, by final capital.",
+        "Capital-aware V1 baseline: thirty parameter pairs per caller, by final capital.",
     ),
     ("results", "v1_equity"): ("equity", "The equity curve of each caller's best V1 account."),
 }
@@ -207,7 +207,7 @@ def _metadata(artifact: str, result: "MonthResult | None") -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "calls": manifest.dataset.calls_count,
         "excluded": manifest.dataset.calls_excluded,
-        **numbers,
+        **{name: float(f"{value:.6g}") for name, value in numbers.items()},
         "rows": entry.rows,
         "bytes": entry.bytes,
         "seconds": round(manifest.timing.total_ms / 1e3, 3),

@@ -14,7 +14,7 @@ from quantbot_pipeline.orchestration.resources import Lab
     kinds={"duckdb"},
 )
 def runs(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
-    """Register committed runs in `data/backtest_catalog.duckdb`; set aside what fails verification. Cheap when nothing is new."""
+    """The index of all committed runs, data/backtest_catalog.duckdb; what fails verification is set aside. Cheap when nothing is new."""
     from quantbot_pipeline.catalog.sync import sync
 
     settings = lab.settings()

@@ -3,6 +3,8 @@
 Materializing `inputs/alerts` and `inputs/candles` takes stock and changes nothing; `inputs/inbox` ingests files.
 """
 
+import hashlib
+
 import dagster as dg
 from pydantic import Field
 
@@ -16,7 +18,7 @@ SINGLE_RUN = dg.BackfillPolicy.single_run()
     key=["inputs", "alerts"], group_name="inputs", partitions_def=months, backfill_policy=SINGLE_RUN, kinds={"duckdb"}
 )
 def alerts(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
-    """The calls of a month in `data/alerts.duckdb`: how many, by how many callers, on how many tokens."""
+    """The calls of a month: how many, by how many callers, on how many tokens. They lie in data/alerts.duckdb."""
     from quantbot_pipeline.market.calls import month_statistics
 
     settings = lab.settings()
@@ -27,16 +29,16 @@ def alerts(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
             asset_key=context.asset_key,
             partition_key=month,
         )
-    return dg.MaterializeResult()
+    return dg.MaterializeResult(data_version=_version(statistics))
 
 
 @dg.asset(
     key=["inputs", "candles"], group_name="inputs", partitions_def=months, backfill_policy=SINGLE_RUN, kinds={"parquet"}
 )
 def candles(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
-    """The candles of a month in `data/candles/`: rows and bytes per interval, and rows that failed validity."""
+    """The candles of a month: rows and bytes per interval, and rows that failed validity. They lie in data/candles/."""
     from quantbot_pipeline.errors import InputError
-    from quantbot_pipeline.market.candles import INTERVALS_MS
+    from quantbot_pipeline.market.candles import INTERVALS_MS, store_signature
     from quantbot_pipeline.market.slices import month_rows
 
     settings = lab.settings()
@@ -53,7 +55,15 @@ def candles(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult
         metadata = {f"rows_{interval}": n for interval, (n, _, _) in sizes.items() if n}
         metadata |= {"rows": rows, "rejected_rows": rejected, "bytes": size}
         context.add_asset_metadata(metadata | unreadable, asset_key=context.asset_key, partition_key=month)
-    return dg.MaterializeResult()
+    return dg.MaterializeResult(data_version=_version(store_signature(settings.candles_dir)))
+
+
+def _version(content: object) -> dg.DataVersion:
+    """Of a store as a whole: taking stock twice of the same store must not make what was backtested look out of date.
+
+    Dagster knows one version for all months of a run, so it cannot be the month's own.
+    """
+    return dg.DataVersion(hashlib.sha256(repr(content).encode()).hexdigest()[:16])
 
 
 class InboxConfig(dg.Config):
@@ -64,7 +74,7 @@ class InboxConfig(dg.Config):
 
 @dg.asset(key=["inputs", "inbox"], group_name="inputs", pool="input_writer", kinds={"duckdb"})
 def inbox(context: dg.AssetExecutionContext, config: InboxConfig, lab: Lab) -> dg.MaterializeResult:
-    """Ingest files of `data/inbox/`; what cannot be read is set aside in `rejected/` with its reason."""
+    """Ingests files of data/inbox/; what cannot be read is set aside in rejected/ with its reason."""
     from quantbot_pipeline.market.inbox import scan, take_in
 
     settings = lab.settings()
