@@ -18,6 +18,7 @@ SECTIONS = {
     "dashboard": "the page of the sample market, and of 500 callers with 50,000 calls",
     "catalog": "ten thousand runs indexed and queried; MLflow, if installed",
     "crowd": "a million calls of a thousand callers through ingest, truth and policies",
+    "backfill": "24 months launched in the UI as one Dagster run, and the same work without Dagster",
 }
 
 

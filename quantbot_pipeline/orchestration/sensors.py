@@ -25,7 +25,7 @@ INTERVAL_S = Settings().sensor_interval_s
     job_name="ingest_inbox",
     minimum_interval_seconds=INTERVAL_S,
     default_status=STOPPED,
-    description="Files in `data/inbox/` that have not changed since the last look are ingested; a copy still going on waits.",
+    description="Files in data/inbox/ that have not changed since the last look are ingested; a copy still going on waits.",
 )
 def inbox_files(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResult:
     before = json.loads(context.cursor) if context.cursor else {}

@@ -52,7 +52,7 @@ class Program:
         self.log = home / f"{Path(command[0]).name}.log"
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                list(command), env=environment(home, DAGSTER_HOME=str(home), QUANTBOT_SENSOR_INTERVAL_S="1", **more),
+                list(command), env=environment(home, **{"DAGSTER_HOME": str(home), "QUANTBOT_SENSOR_INTERVAL_S": "1", **more}),
                 cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 

@@ -1,19 +1,28 @@
 """A real `dagster dev` on the repository's workspace, and a backfill launched through GraphQL as the web UI launches it."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
+from playwright.sync_api import sync_playwright
 
 from quantbot_pipeline.artifacts.verify import check_run
+from quantbot_pipeline.definitions import defs
 from quantbot_pipeline_tests.conftest import Quantbot
 from quantbot_pipeline_tests.labs import CALLS_PER_MONTH, run_dirs
-from quantbot_pipeline_tests.orchestration.servers import REPOSITORY, Server, dagster_dev
+from quantbot_pipeline_tests.orchestration.servers import PATIENCE_S, REPOSITORY, Server, dagster_dev
+from quantbot_pipeline_tests.reports.windows import ARGUMENTS
 
 RANGE = ["2024-01", "2024-02", "2024-03"]
 
+# Tables that do not fit beside what else the page shows, and plots on which something is drawn.
+TOO_WIDE = """[...document.querySelectorAll('table')].filter(t => t.getBoundingClientRect().right > innerWidth ||
+    t.parentElement.scrollWidth > t.parentElement.clientWidth + 1).map(t => t.innerText.slice(0, 80))"""
+DRAWN = """[...document.querySelectorAll('canvas')].filter(c => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+    return d.some((v, i) => v !== d[i % 4]); }).length"""
 ASSET = """query ($key: AssetKeyInput!) {
     assetNodeOrError(assetKey: $key) { ... on AssetNode {
         groupName assetPartitionStatuses { ... on TimePartitionStatuses { ranges { startKey endKey status } } } } }
@@ -33,11 +42,11 @@ def server(home: Path) -> Iterator[Server]:
 
 
 def test_a_backfill_of_a_range_of_months_completes_and_is_shown_month_by_month(
-    home: Path, server: Server, quantbot: Quantbot
+    home: Path, server: Server, quantbot: Quantbot, tmp_path: Path
 ) -> None:
     (location,) = server.wait("code location", server.locations)
     assert location["locationOrLoadError"]["__typename"] == "RepositoryLocation", location
-    backfill = server.launch_backfill(["inputs/alerts", "inputs/candles", "truth/paths"], RANGE)
+    backfill = server.launch_backfill(["inputs/alerts", "inputs/candles", "truth/paths", "results/frontier"], RANGE)
     answer = server.wait("end of the backfill", lambda: server.finished_backfill(backfill))
     assert answer["partitionBackfillOrError"] == {"status": "COMPLETED_SUCCESS", "error": None}
     (launched,) = answer["runsOrError"]["results"]  # one Dagster run for the whole range
@@ -68,3 +77,58 @@ def test_a_backfill_of_a_range_of_months_completes_and_is_shown_month_by_month(
     with duckdb.connect(str(home / "data" / "backtest_catalog.duckdb"), read_only=True) as con:
         rows = con.execute("SELECT month, run_id FROM backtest_runs_catalog ORDER BY month").fetchall()
     assert rows == [(month, run_dirs_shown[month].name.removeprefix("run_id=")) for month in RANGE]
+
+    if (chromium := shutil.which("chromium") or shutil.which("chromium-browser")) is None:
+        pytest.skip("Chromium is not installed, so nobody looked at the UI: apt-get install chromium")
+    look_at_the_ui(server, chromium, Path(os.environ.get("UI_SCREENSHOTS", tmp_path)))
+
+
+def look_at_the_ui(server: Server, chromium: str, folder: Path) -> None:
+    """What a user sees in the browser, page by page; a screenshot of each goes to the folder (UI_SCREENSHOTS)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1440, "height": 1100})
+        page.set_default_timeout(1000 * PATIENCE_S / 3)
+
+        def see(name: str, path: str, *texts: str) -> str:
+            page.goto(server.address + path)
+            for text in texts:
+                page.get_by_text(text, exact=True).first.wait_for()
+            return keep(name)
+
+        def keep(name: str) -> str:
+            page.wait_for_timeout(500)  # what slides in has arrived
+            page.screenshot(path=folder / f"{name}.png")
+            return page.locator("body").inner_text()
+
+        see("lineage", "/asset-groups", "catalog", "inputs", "policy", "reports", "results", "truth")
+        page.get_by_text("results", exact=True).last.click()
+        page.get_by_text("walk_forward", exact=True).first.wait_for()
+        keep("lineage_results")
+
+        month = f"partition={RANGE[1]}"
+        for name, key, best in (
+            ("paths", "truth/paths", "peak_multiple"),
+            ("frontier", "results/frontier", "score"),
+        ):
+            text = see(f"partition_{name}", f"/assets/{key}?view=partitions&{month}", "Metadata", "run_dir", best)
+            assert "Unsynced" not in text
+            assert page.evaluate(TOO_WIDE) == []
+        see("overview", "/assets/truth/paths", "Description", "Latest check results")
+        page.get_by_role("button", name="Plots").or_(page.get_by_text("Plots", exact=True)).first.click()
+        page.locator("canvas").nth(5).wait_for()
+        keep("plots")
+        assert page.locator("canvas").count() == page.evaluate(DRAWN) >= 8
+
+        text = see(
+            "checks", "/assets/truth/paths?view=checks", "contract", "input_quality", "regression", "Passed", "by_month"
+        )
+        assert f"{RANGE[0]} to {RANGE[-1]}: schema, invariants and checksums hold" in text
+        assert page.evaluate(TOO_WIDE) == []
+        see("automation", "/automation", *(d.name for d in (*(defs.schedules or ()), *(defs.sensors or ()))))
+        location = "/locations/quantbot_pipeline.definitions"
+        see("schedule", f"{location}/schedules/closed_month", "closed_month")
+        see("sensor", f"{location}/sensors/inbox_files", "inbox_files", "ingest_inbox")
+        see("job", f"{location}/jobs/everything", "everything")
+        browser.close()

@@ -1,0 +1,121 @@
+"""24 months of the sample market backfilled from the UI in one Dagster run, against the same work in one process without Dagster.
+
+The UI is a real `quantbot ui` (web server, daemon, code server) asked through GraphQL, with the pauses that every home has; the time is
+from the click to the end that the UI shows. The other process calls the recipes and knows no Dagster. Wall time, taken in turns.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from benchmarks import measuring
+from quantbot_pipeline.market.calls import ingest_calls, month_statistics
+from quantbot_pipeline.market.candles import INTERVALS_MS, ingest_candles
+from quantbot_pipeline.market.sample import BEGIN_MS, generate
+from quantbot_pipeline.market.slices import month_rows
+from quantbot_pipeline.months import month_of, month_start_ms, months_before
+from quantbot_pipeline.settings import Settings
+
+MONTHS = 24
+COPIES = 4  # of the half-year that a sample market covers, each with other tokens
+ROUNDS = 3
+RUN_TIMES = """query ($id: String!) { runsOrError(filter: { tags: [{ key: "dagster/backfill", value: $id }] }) {
+    ... on Runs { results { runId creationTime startTime endTime assetMaterializations { partition assetKey { path } } } } } }"""
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure both in turns and print wall seconds."""
+    from quantbot_pipeline.orchestration.assets.backtests import OUTPUTS
+    from quantbot_pipeline_tests.orchestration.servers import quantbot_ui
+
+    rounds = min(options.repeats, ROUNDS)
+    measuring.title(f"Backfill of {MONTHS} months: one Dagster run launched in the UI, and one process without Dagster")
+    assets = ["inputs/alerts", "inputs/candles", *("/".join(key) for key in OUTPUTS)]
+    with tempfile.TemporaryDirectory(prefix="quantbot-bench-") as folder:
+        settings = Settings(home=Path(folder) / "home")
+        settings.home.mkdir()
+        months = _write_market(settings)
+        threads = str(settings.threads)
+        server = quantbot_ui(settings.home, QUANTBOT_THREADS=threads, QUANTBOT_SENSOR_INTERVAL_S="15")
+        try:
+            server.wait("code location", server.locations)
+            rows = []
+            for _ in range(rounds):
+                plain = _without_dagster(settings.home)
+                began = time.time()
+                backfill = server.launch_backfill(assets, months)
+                answer = server.wait("end of the backfill", lambda b=backfill: server.finished_backfill(b))
+                whole = time.time() - began
+                assert answer["partitionBackfillOrError"]["status"] == "COMPLETED_SUCCESS", answer
+                (one,) = server.ask(RUN_TIMES, id=backfill)["runsOrError"]["results"]
+                assert len(one["assetMaterializations"]) == MONTHS * len(assets)
+                tick, start = one["creationTime"] - began, one["startTime"] - one["creationTime"]
+                rows.append((plain, tick, start, one["endTime"] - one["startTime"], whole, (whole - tick) / plain))
+        finally:
+            server.stop()
+    head = ("without Dagster s", "daemon tick s", "queue and start s", "run s", "in all s", "(in all - tick) / without")
+    measuring.table(("round", *head), [(i + 1, *(f"{v:.2f}" for v in row)) for i, row in enumerate(rows)])
+    measuring.table(
+        ("", *head), [("median", *(f"{measuring.median([row[i] for row in rows]):.2f}" for i in range(len(head))))]
+    )
+    print("target: at most 2.00")
+
+
+def _write_market(settings: Settings) -> list[str]:
+    """The stores with four sample markets one after the other; their months."""
+    files = settings.home / "generated"
+    files.mkdir()
+    for copy in range(COPIES):
+        calls, candles = generate(seed=7 + copy)
+        shift = month_start_ms(months_before(month_of(BEGIN_MS), 6 * copy)) - BEGIN_MS
+        moved = _shifted(calls.select(["caller_name", "mint", "chain", "alert_ts_ms"]), "alert_ts_ms", shift)
+        pq.write_table(moved, files / f"calls_{copy}.parquet")
+        pq.write_table(_shifted(candles, "ts_ms", shift), files / f"candles_{copy}.parquet")
+    ingest_calls(sorted(files.glob("calls_*")), settings.alerts_db)
+    ingest_candles(sorted(files.glob("candles_*")), settings.candles_dir, "5m", memory_limit=settings.memory_limit)
+    months = list(month_statistics(settings.alerts_db))
+    assert len(months) == MONTHS, months
+    return months
+
+
+def _shifted(table: pa.Table, column: str, by: int) -> pa.Table:
+    at = table.schema.get_field_index(column)
+    return table.set_column(at, column, pc.add(table[column], by))
+
+
+def _without_dagster(home: Path) -> float:
+    """Seconds of the work alone, in a process of its own that has imported and compiled everything."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.backfill", str(home)], check=True, capture_output=True, text=True
+    )
+    return float(done.stdout)
+
+
+def _work(settings: Settings) -> float:
+    from quantbot_pipeline.backtest import ReplayCache, run_month
+    from quantbot_pipeline.config import Recipe, make_config
+    from quantbot_pipeline.replay.engine import warm_up
+
+    warm_up()
+    began = time.perf_counter()
+    months, config = list(month_statistics(settings.alerts_db)), make_config({})
+    for month in months:
+        for interval in INTERVALS_MS:
+            month_rows(settings.candles_dir, interval, month)
+    recipes: tuple[Recipe, ...] = ("full", "v1-baseline", "walk-forward")
+    for recipe in recipes:
+        cache: ReplayCache = {}
+        for month in months:
+            run_month(settings, recipe, month, config, cache=cache)
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    print(_work(Settings(home=Path(sys.argv[1]))))
