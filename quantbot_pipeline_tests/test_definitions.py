@@ -148,7 +148,8 @@ def test_no_deprecated_or_superseded_api_is_used(home: Path) -> None:
     code = """
 import sys, warnings
 import dagster as dg
-for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, dg.SupersessionWarning, dg.PreviewWarning):
+for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, dg.SupersessionWarning, dg.PreviewWarning,
+                 dg.BetaWarning):
     warnings.simplefilter("error", category)
 from quantbot_pipeline.cli import main
 def quantbot(*arguments):
