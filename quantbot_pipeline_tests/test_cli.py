@@ -619,12 +619,36 @@ def test_hostile_names_are_shown_and_never_obeyed(quantbot: Quantbot, tmp_path: 
 # --- from nothing -----------------------------------------------------------------------------------------------------
 
 
-def test_two_commands_at_once_on_a_fresh_home_both_succeed(home: Path) -> None:
-    first, second = (start(home, "backtest", command, *ALL, "--format", "json") for command in ("path-only", "policy"))
-    runs = [finish(process).json() for process in (first, second)]
-    assert [[r["month"] for r in made] for made in runs] == [list(MONTHS)] * 2
-    assert dagster_runs() == 4
-    assert reported_months() == reported_months("policy/trades") == set(MONTHS)
+def test_two_backfills_at_once_on_a_fresh_home_are_two_complete_sets_of_runs(home: Path, quantbot: Quantbot) -> None:
+    terminal, theirs = os.openpty()
+    command = ("backfill", *ALL, "--format", "json")
+    first = start(home, *command)
+    second = subprocess.Popen(
+        [QUANTBOT, *command], env=environment(home), cwd=home, text=True, stdout=subprocess.PIPE, stderr=theirs
+    )
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # a terminal whose last writer has gone
+        while text := os.read(terminal, 65_536):
+            said += text
+    os.close(terminal)
+    done = finish(first)
+    runs = [done.json(), json.loads(second.communicate(timeout=120)[0])]
+    assert (second.returncode, "lock" in done.err + said.decode()) == (0, False)
+    kinds = ["full", "optimization", "optimization"]
+    for made in runs:
+        assert sorted((r["month"], r["run_type"]) for r in made) == [(m, kind) for m in MONTHS for kind in kinds]
+        assert {(r["status"], r["unchanged"]) for r in made} == {("completed", False)}
+    assert "12 runs made, 0 unchanged" in done.err
+    assert "everything 2024-05" in said.decode()  # its progress, because it has a terminal
+    assert dagster_runs() == 4  # two stretches of months each
+    assert reported_months() == reported_months("results/walk_forward") == set(MONTHS)
+    again = quantbot(*command, "--only-changed")
+    assert {r["unchanged"] for r in again.json()} == {True}
+    assert "0 runs made, 12 unchanged" in again.err
+    rows = quantbot("backtest", "catalog-query", "--limit", "100", "--format", "json").json()
+    assert {row["run_id"] for row in rows} == {r["run_id"] for made in runs for r in made}
+    assert {(row["run_type"], row["status"]) for row in rows} == {(kind, "completed") for kind in kinds}
 
 
 def test_the_demo_shows_everything_and_its_second_run_computes_nothing(tmp_path: Path) -> None:
