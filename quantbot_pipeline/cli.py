@@ -709,7 +709,7 @@ def _write_dashboard(settings: Settings, out: Path) -> Path:
 @app.command("ui")
 def ui(
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port.")] = 3000,
     home: Home = None,
 ) -> None:
     """Start the Dagster web UI and daemon on this home directory."""

@@ -37,8 +37,10 @@ def serve(host: str, port: int, say: Callable[[str], object]) -> None:
     """
     _check_free(host, port)
     asked: list[int] = []  # to stop; an exception in the middle of starting or stopping would leave a program behind
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: asked.append(number))
+    before = {
+        number: signal.signal(number, lambda number, _: asked.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     with tempfile.TemporaryDirectory(prefix="quantbot-") as folder:
         door, workspace = Path(folder) / "code", Path(folder) / "workspace.yaml"
         workspace.write_text(WORKSPACE.format(socket=door, location=LOCATION))
@@ -65,6 +67,8 @@ def serve(host: str, port: int, say: Callable[[str], object]) -> None:
             say("stopping (Ctrl-C again: at once)")
         finally:
             _stop([process for process, _ in running.values()], asked)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _check_free(host: str, port: int) -> None:
@@ -73,10 +77,8 @@ def _check_free(host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the web server: its last one's just closed
             probe.bind(address)
-    except (OSError, OverflowError) as e:
-        raise InputError(
-            f"{host}:{port}: {getattr(e, 'strerror', None) or e}; choose another --host or --port"
-        ) from None
+    except OSError as e:
+        raise InputError(f"{host}:{port}: {e.strerror or e}; choose another --host or --port") from None
 
 
 def _commands(host: str, port: int, door: Path, workspace: Path) -> dict[str, list[str]]:

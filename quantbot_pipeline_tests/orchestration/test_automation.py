@@ -1,10 +1,12 @@
 """Schedules, sensors and the switch: each decision as a pure function, and each definition on a real instance."""
 
+import ast
 import json
 import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,7 @@ from quantbot_pipeline.definitions import build_defs
 from quantbot_pipeline.orchestration import partitions, schedules, sensors
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline_tests.builders import call, write_csv
-from quantbot_pipeline_tests.labs import run
+from quantbot_pipeline_tests.labs import environment, run
 
 
 @pytest.fixture
@@ -78,6 +80,53 @@ def test_the_catalog_schedule_skips_while_there_is_nothing_new(instance: dg.Dags
     assert isinstance(schedules.catalog_every_five_minutes(context, lab=lab), dg.RunRequest)
     found = list(sensors.uncataloged_runs(dg.build_sensor_context(instance=instance), lab=lab))
     assert [type(one) for one in found] == [dg.RunRequest]
+
+
+def test_the_dashboard_is_written_every_day(instance: dg.DagsterInstance) -> None:
+    context = dg.build_schedule_context(
+        instance=instance, scheduled_execution_time=datetime(2024, 3, 2, 4, 30, tzinfo=UTC)
+    )
+    (request,) = schedules.dashboard_daily.evaluate_tick(context).run_requests or []
+    assert request.run_config == {}
+    assert (schedules.dashboard_daily.cron_schedule, schedules.dashboard_daily.job_name) == (
+        "30 4 * * *",
+        "write_dashboard",
+    )
+    assert {
+        key.to_user_string()
+        for key in build_defs().resolve_job_def("write_dashboard").asset_layer.executable_asset_keys
+    } == {"reports/dashboard"}
+
+
+@pytest.mark.parametrize(
+    "status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.SUCCESS]
+)
+def test_a_sensor_does_not_ask_twice_for_what_is_going_on(
+    instance: dg.DagsterInstance, home: Path, status: dg.DagsterRunStatus
+) -> None:
+    lab, over = Lab(home=str(home)), status == dg.DagsterRunStatus.SUCCESS
+    for job in ("catalog_sync", "ingest_inbox"):
+        instance.run_storage.add_run(dg.DagsterRun(job_name=job, run_id=str(uuid.uuid4()), status=status))
+    (home / "runs" / "2024-01" / "run_id=x").mkdir(parents=True)
+    (found,) = sensors.uncataloged_runs(dg.build_sensor_context(instance=instance), lab=lab)
+    assert isinstance(found, dg.RunRequest) == over
+    write_csv(home / "data/inbox/calls.csv", [call("m", "2024-01-05")])
+    first = sensors.inbox_files(dg.build_sensor_context(instance=instance), lab=lab)
+    second = sensors.inbox_files(dg.build_sensor_context(instance=instance, cursor=first.cursor), lab=lab)
+    assert bool(second.run_requests) == over
+
+
+def test_how_often_sensors_look_is_a_setting(tmp_path: Path) -> None:
+    code = """
+from quantbot_pipeline.definitions import defs
+print({sensor.name: sensor.minimum_interval_seconds for sensor in defs.sensors})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(tmp_path, QUANTBOT_SENSOR_INTERVAL_S="7"), cwd=tmp_path,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    looks = {"inbox_files": 7, "touched_months": 7, "uncataloged_runs": 7, "alerts_sensor": 14}
+    assert ast.literal_eval(done.stdout) == looks
 
 
 def test_the_inbox_sensor_waits_for_a_complete_copy(instance: dg.DagsterInstance, tmp_path: Path) -> None:
