@@ -128,7 +128,8 @@ def look_at_the_ui(server: Server, chromium: str, folder: Path) -> None:
         assert page.evaluate(TOO_WIDE) == []
         see("automation", "/automation", *(d.name for d in (*(defs.schedules or ()), *(defs.sensors or ()))))
         location = "/locations/quantbot_pipeline.definitions"
-        see("schedule", f"{location}/schedules/closed_month", "closed_month")
-        see("sensor", f"{location}/sensors/inbox_files", "inbox_files", "ingest_inbox")
-        see("job", f"{location}/jobs/everything", "everything")
+        text = see("schedule", f"{location}/schedules/closed_month", "Execution timezone")
+        assert "Everything for the month that has just ended, on the 2nd at 03:00 UTC." in text
+        assert "have not changed since the last look" in see("sensor", f"{location}/sensors/inbox_files", "Frequency")
+        see("job", f"{location}/jobs/everything", "Launchpad")
         browser.close()

@@ -27,6 +27,7 @@ from quantbot_pipeline_tests.labs import MONTHS, run_dirs
 from quantbot_pipeline_tests.orchestration.servers import Server, make_instance, quantbot_ui
 
 KILLS = 20  # of each
+POWER_CUTS = 3
 SEED = 20260131
 LONGEST_S = (
     3.0  # from the start of what is to be killed; a run of these months takes about one second once its worker is up
@@ -157,3 +158,26 @@ def test_a_backfill_survives_the_death_of_all_three(home: Path, server: Server) 
 @pytest.mark.torture
 def test_a_backfill_survives_twenty_deaths_of_each(home: Path, server: Server) -> None:
     campaign(home, server, KILLS)
+
+
+@pytest.mark.torture
+def test_a_backfill_survives_a_power_cut(home: Path) -> None:
+    """Everything dies at once, also the code server that would have noticed its worker's end: run monitoring must."""
+    make_instance(home)
+    moments = random.Random(SEED)
+    for _ in range(POWER_CUTS):
+        server = quantbot_ui(home)
+        try:
+            server.wait("code location", server.locations)
+            backfill = server.launch_backfill(ASSETS, RANGE)
+            with dg.DagsterInstance.get() as instance:
+                server.wait("run worker", lambda b=backfill, i=instance: worker_of(i, b))
+            time.sleep(moments.uniform(0, LONGEST_S / 2))
+            os.killpg(server.process.pid, signal.SIGKILL)
+            server.process.wait()
+            server = quantbot_ui(home)
+            answer = server.wait("end of the backfill", lambda s=server, b=backfill: s.finished_backfill(b))
+            assert answer["partitionBackfillOrError"] == {"status": "COMPLETED_SUCCESS", "error": None}
+        finally:
+            server.stop()
+    assert_complete_and_exclusive(home)
