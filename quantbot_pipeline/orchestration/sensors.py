@@ -1,10 +1,11 @@
 """Sensors: new files in the inbox, months they touched, committed runs that the catalog does not know yet.
 
-A sensor here is a few lines around a pure decision (`settled`, `months_to_rerun`) or a cheap look (`is_due`), which have
+A sensor here is a few lines around a pure decision (`settled`, `months_to_rerun`, `why_not_yet`) or a cheap look (`is_due`), which have
 tests of their own. All are stopped until `quantbot automation on`.
 """
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
@@ -19,6 +20,14 @@ from quantbot_pipeline.settings import Settings
 INBOX_KEY = dg.AssetKey(["inputs", "inbox"])
 STOPPED = dg.DefaultSensorStatus.STOPPED
 INTERVAL_S = Settings().sensor_interval_s
+REST_S = 300.0  # what fails at once would otherwise fail every few seconds until somebody comes
+UNFINISHED = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
 
 
 @dg.sensor(
@@ -34,10 +43,10 @@ def inbox_files(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResul
     cursor = json.dumps(now, sort_keys=True)
     if not ready:
         return dg.SensorResult(skip_reason=f"{len(now)} files wait, none complete yet", cursor=cursor)
-    if _is_active(context, "ingest_inbox"):
-        return dg.SensorResult(skip_reason="the inbox is being ingested", cursor=cursor)
-    signature = json.dumps([(path, now[path]) for path in ready])
-    request = dg.RunRequest(run_key=signature, run_config={"ops": {"inputs__inbox": {"config": {"files": ready}}}})
+    if busy := why_not_yet(_newest_run(context, "ingest_inbox"), time.time()):
+        return dg.SensorResult(skip_reason=busy, cursor=cursor)
+    # No run key: files that a failed run left behind must be tried again.
+    request = dg.RunRequest(run_config={"ops": {"inputs__inbox": {"config": {"files": ready}}}})
     return dg.SensorResult(run_requests=[request], cursor=cursor)
 
 
@@ -64,6 +73,10 @@ def touched_months(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorRe
         candles |= set(metadata["candle_months"].value) if "candle_months" in metadata else set()  # type: ignore[arg-type]
     last = records[-1].storage_id
     known = set(months.get_partition_keys())
+    if outside := sorted((calls | candles) - known):
+        context.log.warning(
+            f"{', '.join(outside)} changed, but lie outside the month partitions (QUANTBOT_PARTITIONS_START sets the first)"
+        )
     with_calls = [month for month in month_statistics(lab.settings().alerts_db) if month in known]
     requests = [
         dg.RunRequest(
@@ -92,8 +105,8 @@ def months_to_rerun(calls: set[str], candles: set[str], with_calls: Sequence[str
 def uncataloged_runs(context: dg.SensorEvaluationContext, lab: Lab) -> Iterator[dg.RunRequest | dg.SkipReason]:
     if not sync_is_due(lab):
         yield dg.SkipReason("every committed run is in the catalog")
-    elif _is_active(context, "catalog_sync"):
-        yield dg.SkipReason("a sync is going on")
+    elif busy := why_not_yet(_newest_run(context, "catalog_sync"), time.time()):
+        yield dg.SkipReason(busy)
     else:
         yield dg.RunRequest()
 
@@ -106,12 +119,20 @@ def sync_is_due(lab: Lab) -> bool:
     return is_due(settings.runs_dir, settings.catalog_db)
 
 
-def _is_active(context: dg.SensorEvaluationContext, job_name: str) -> bool:
-    """Whether a run of the job is queued or running."""
-    active = [
-        dg.DagsterRunStatus.QUEUED,
-        dg.DagsterRunStatus.NOT_STARTED,
-        dg.DagsterRunStatus.STARTING,
-        dg.DagsterRunStatus.STARTED,
-    ]
-    return context.instance.get_runs_count(dg.RunsFilter(job_name=job_name, statuses=active)) > 0
+def why_not_yet(newest: tuple[dg.DagsterRunStatus, float] | None, now: float) -> str | None:
+    """Why a job whose newest run has this status since this time should not be started again; None if it should."""
+    if newest is None:
+        return None
+    status, since = newest
+    if status in UNFINISHED:
+        return "the last run is still going on"
+    if status == dg.DagsterRunStatus.FAILURE and now - since < REST_S:
+        return f"the last run failed; tried again {REST_S:.0f} s after it"
+    return None
+
+
+def _newest_run(context: dg.SensorEvaluationContext, job_name: str) -> tuple[dg.DagsterRunStatus, float] | None:
+    """The status of the job's newest run, and since when."""
+    for record in context.instance.get_run_records(dg.RunsFilter(job_name=job_name), limit=1):
+        return record.dagster_run.status, record.end_time or record.update_timestamp.timestamp()
+    return None

@@ -99,14 +99,33 @@ def test_the_dashboard_is_written_every_day(instance: dg.DagsterInstance) -> Non
 
 
 @pytest.mark.parametrize(
-    "status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.SUCCESS]
+    ("status", "ago_s", "again"),
+    [
+        (dg.DagsterRunStatus.QUEUED, 1e6, False),
+        (dg.DagsterRunStatus.STARTED, 1e6, False),
+        (dg.DagsterRunStatus.SUCCESS, 0, True),
+        (dg.DagsterRunStatus.FAILURE, sensors.REST_S - 1, False),
+        (dg.DagsterRunStatus.FAILURE, sensors.REST_S, True),
+        (dg.DagsterRunStatus.CANCELED, 0, True),
+    ],
 )
-def test_a_sensor_does_not_ask_twice_for_what_is_going_on(
+def test_a_job_is_started_again_when_it_is_over_and_has_not_just_failed(
+    status: dg.DagsterRunStatus, ago_s: float, again: bool
+) -> None:
+    assert (sensors.why_not_yet((status, 5e6 - ago_s), now=5e6) is None) == again
+    assert sensors.why_not_yet(None, now=5e6) is None
+
+
+@pytest.mark.parametrize(
+    "status", [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS]
+)
+def test_sensors_look_at_the_newest_run_of_their_job(
     instance: dg.DagsterInstance, home: Path, status: dg.DagsterRunStatus
 ) -> None:
     lab, over = Lab(home=str(home)), status == dg.DagsterRunStatus.SUCCESS
     for job in ("catalog_sync", "ingest_inbox"):
-        instance.run_storage.add_run(dg.DagsterRun(job_name=job, run_id=str(uuid.uuid4()), status=status))
+        for each in (dg.DagsterRunStatus.SUCCESS, status):
+            instance.run_storage.add_run(dg.DagsterRun(job_name=job, run_id=str(uuid.uuid4()), status=each))
     (home / "runs" / "2024-01" / "run_id=x").mkdir(parents=True)
     (found,) = sensors.uncataloged_runs(dg.build_sensor_context(instance=instance), lab=lab)
     assert isinstance(found, dg.RunRequest) == over
