@@ -131,5 +131,5 @@ def look_at_the_ui(server: Server, chromium: str, folder: Path) -> None:
         text = see("schedule", f"{location}/schedules/closed_month", "Execution timezone")
         assert "Everything for the month that has just ended, on the 2nd at 03:00 UTC." in text
         assert "have not changed since the last look" in see("sensor", f"{location}/sensors/inbox_files", "Frequency")
-        see("job", f"{location}/jobs/everything", "Launchpad")
+        see("jobs", "/jobs", "everything", "catalog_sync")
         browser.close()
