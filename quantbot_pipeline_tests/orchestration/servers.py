@@ -56,9 +56,9 @@ class Program:
                 cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
-    def wait(self, what: str, ready: Callable[[], Found | None]) -> Found:
+    def wait(self, what: str, ready: Callable[[], Found | None], patience_s: float = PATIENCE_S) -> Found:
         """What `ready` returns as soon as it is true; the program must live so long."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()[-3000:]
             try:
@@ -67,7 +67,7 @@ class Program:
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 pass  # not listening yet
             time.sleep(0.25)
-        raise AssertionError(f"no {what} within {PATIENCE_S} s:\n{self.log.read_text()[-3000:]}")
+        raise AssertionError(f"no {what} within {patience_s} s:\n{self.log.read_text()[-3000:]}")
 
     def stop(self) -> None:
         """Ctrl-C for the whole group (web server, daemon, code server, run workers), then the end for who is left."""

@@ -24,10 +24,11 @@ from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.orchestration.assets.backtests import OUTPUTS
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.labs import MONTHS, run_dirs
-from quantbot_pipeline_tests.orchestration.servers import Server, make_instance, quantbot_ui
+from quantbot_pipeline_tests.orchestration.servers import PATIENCE_S, Server, make_instance, quantbot_ui
 
 KILLS = 20  # of each
 POWER_CUTS = 3
+LONG_S = 2 * PATIENCE_S  # a run that died while it was starting is found after three minutes
 SEED = 20260131
 LONGEST_S = (
     3.0  # from the start of what is to be killed; a run of these months takes about one second once its worker is up
@@ -176,7 +177,7 @@ def test_a_backfill_survives_a_power_cut(home: Path) -> None:
             os.killpg(server.process.pid, signal.SIGKILL)
             server.process.wait()
             server = quantbot_ui(home)
-            answer = server.wait("end of the backfill", lambda s=server, b=backfill: s.finished_backfill(b))
+            answer = server.wait("end of the backfill", lambda s=server, b=backfill: s.finished_backfill(b), LONG_S)
             assert answer["partitionBackfillOrError"] == {"status": "COMPLETED_SUCCESS", "error": None}
         finally:
             server.stop()
