@@ -8,6 +8,15 @@ import pyarrow.compute as pc
 
 from quantbot_pipeline.search.frontier import ALL_CALLERS
 
+# Of the columns of a table of best rows.
+SHORT_NAMES = {
+    "objective_score": "score",
+    "realized_return_bps": "return_bps",
+    "meets_constraints": "feasible",
+    "out_of_sample_trades": "trades",
+    "out_of_sample_avg_return_bps": "avg_return_bps",
+}
+
 
 def highlights(artifact: str, table: pa.Table, limit: int = 10) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """(numbers that plot over months, best rows as a small table); both empty for an artifact without rows."""
@@ -25,19 +34,25 @@ def _median(column: pa.ChunkedArray) -> float:
 
 
 def _top(table: pa.Table, by: str, columns: list[str], limit: int, *, first: str | None = None) -> list[dict[str, Any]]:
+    """The first rows by a column; few columns, because a table wider than the UI's page is cut."""
     keys = [(name, "descending") for name in (first, by) if name]
     order = pc.sort_indices(table, sort_keys=keys)[:limit]
-    return [
-        {k: round(v, 4) if isinstance(v, float) else str(v)[:80] if isinstance(v, str) else v for k, v in row.items()}
-        for row in table.select(columns).take(order).to_pylist()
-    ]
+    shown = table.select(columns).take(order).rename_columns([SHORT_NAMES.get(name, name) for name in columns])
+    return [{name: _short(value) for name, value in row.items()} for row in shown.to_pylist()]
+
+
+def _short(value: Any) -> Any:
+    """What fits beside others in a narrow table; the whole value is in the artifact."""
+    if isinstance(value, str) and len(value) > 24:
+        return f"{value[:15]}…{value[-8:]}"
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def _paths(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
     numbers = {f"hit_{k}x_rate": _mean(table[f"hit_{k}x"]) for k in (2, 3, 4)}
     numbers["median_peak_multiple"] = _median(table["peak_multiple"])
     numbers["median_dd_bps"] = _median(table["dd_bps"])
-    return numbers, _top(table, "peak_multiple", ["caller_name", "mint", "peak_multiple", "dd_bps"], limit)
+    return numbers, _top(table, "peak_multiple", ["caller_name", "peak_multiple", "dd_bps", "mint"], limit)
 
 
 def _trades(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
@@ -46,13 +61,13 @@ def _trades(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[st
         "mean_return_bps": _mean(table["realized_return_bps"]),
         "stop_out_rate": _mean(table["stop_out"]),
     }
-    columns = ["policy_id", "caller_name", "realized_return_bps", "exit_reason"]
+    columns = ["caller_name", "realized_return_bps", "exit_reason", "policy_id"]
     return numbers, _top(table, "realized_return_bps", columns, limit)
 
 
 def _summary(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
     best = pc.max(table["median_return_bps"]).as_py()
-    columns = ["policy_id", "trades_count", "avg_return_bps", "median_return_bps", "stop_out_rate"]
+    columns = ["policy_id", "trades_count", "avg_return_bps", "median_return_bps"]
     numbers = {} if best is None else {"best_median_return_bps": best}
     return numbers, _top(table, "avg_return_bps", columns, limit)
 
@@ -62,12 +77,12 @@ def _frontier(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[
     callers = first.filter(pc.not_equal(first["caller_name"], ALL_CALLERS))
     numbers = {
         "callers": callers.num_rows,
-        "callers_with_feasible_policy": pc.sum(callers["meets_constraints"]).as_py() or 0,
+        "feasible_callers": pc.sum(callers["meets_constraints"]).as_py() or 0,
     }
     measures = ("objective_score", "median_return_bps", "stop_out_rate")
     pooled = first.filter(pc.equal(first["caller_name"], ALL_CALLERS)).select(measures).to_pylist()
     numbers |= {f"all_callers_{name}": value for row in pooled for name, value in row.items()}
-    columns = ["caller_name", "policy_id", "meets_constraints", "objective_score", "median_return_bps", "trades"]
+    columns = ["caller_name", "objective_score", "meets_constraints", "policy_id"]
     return numbers, _top(callers, "objective_score", columns, limit, first="meets_constraints")
 
 
@@ -86,7 +101,7 @@ def _walk_forward(table: pa.Table, limit: int) -> tuple[dict[str, float], list[d
         for name, value in row.items()
     }
     traded = anchored.filter(pc.and_(pc.invert(pooled), pc.greater(anchored["out_of_sample_trades"], 0)))
-    columns = ["caller_name", "policy_id", *measures]
+    columns = ["caller_name", "out_of_sample_trades", "out_of_sample_avg_return_bps"]
     return numbers, _top(traded, "out_of_sample_avg_return_bps", columns, limit)
 
 

@@ -19,7 +19,7 @@ FRONTIER = artifact_rows(
 def test_a_frontier_counts_callers_and_ranks_the_feasible_first() -> None:
     numbers, best = highlights("frontier", FRONTIER)
     assert numbers == {
-        "callers": 3, "callers_with_feasible_policy": 2, "all_callers_objective_score": 9.0, "all_callers_median_return_bps": 4.0,
+        "callers": 3, "feasible_callers": 2, "all_callers_objective_score": 9.0, "all_callers_median_return_bps": 4.0,
         "all_callers_stop_out_rate": 0.25,
     }  # fmt: skip
     assert [row["caller_name"] for row in best] == ["c", "b", "a"]
@@ -65,3 +65,17 @@ def test_what_is_not_a_number_does_not_plot() -> None:
         FRONTIER.schema.get_field_index("objective_score"), "objective_score", pa.array([math.nan] * 5)
     )
     assert "all_callers_objective_score" not in highlights("frontier", table)[0]
+
+
+def test_a_table_of_best_rows_fits_the_page() -> None:
+    """Some 70 characters: what is longer is shortened in the middle, and is whole in the artifact."""
+    long = "x" * 40 + "end"
+    for artifact in ("paths", "trades", "summary", "frontier", "walk_forward"):
+        columns = {c: [long] for c in ("mint", "policy_id") if c in ARTIFACTS[artifact][1].names}
+        more = {"rank": [1]} if artifact == "frontier" else {}
+        more |= {"scheme": ["anchored"], "out_of_sample_trades": [3]} if artifact == "walk_forward" else {}
+        _, (row,) = highlights(
+            artifact, artifact_rows(artifact, 1, caller_name=["sample:fast_follower"], **columns, **more)
+        )
+        assert sum(max(len(name), len(str(value))) for name, value in row.items()) <= 70, (artifact, row)
+        assert all(str(row[c]).endswith("end") for c in columns if c in row)
