@@ -81,7 +81,7 @@ def _frontier(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[
     }
     measures = ("objective_score", "median_return_bps", "stop_out_rate")
     pooled = first.filter(pc.equal(first["caller_name"], ALL_CALLERS)).select(measures).to_pylist()
-    numbers |= {f"all_callers_{name}": value for row in pooled for name, value in row.items()}
+    numbers |= {f"all_{name}": value for row in pooled for name, value in row.items()}
     columns = ["caller_name", "objective_score", "meets_constraints", "policy_id"]
     return numbers, _top(callers, "objective_score", columns, limit, first="meets_constraints")
 
@@ -96,7 +96,7 @@ def _walk_forward(table: pa.Table, limit: int) -> tuple[dict[str, float], list[d
         "out_of_sample_trades",
     )
     numbers = {
-        f"all_callers_{name}": value
+        f"all_{name}": value
         for row in anchored.filter(pooled).select(measures).to_pylist()
         for name, value in row.items()
     }

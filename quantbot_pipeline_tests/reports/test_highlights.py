@@ -19,8 +19,8 @@ FRONTIER = artifact_rows(
 def test_a_frontier_counts_callers_and_ranks_the_feasible_first() -> None:
     numbers, best = highlights("frontier", FRONTIER)
     assert numbers == {
-        "callers": 3, "feasible_callers": 2, "all_callers_objective_score": 9.0, "all_callers_median_return_bps": 4.0,
-        "all_callers_stop_out_rate": 0.25,
+        "callers": 3, "feasible_callers": 2, "all_objective_score": 9.0, "all_median_return_bps": 4.0,
+        "all_stop_out_rate": 0.25,
     }  # fmt: skip
     assert [row["caller_name"] for row in best] == ["c", "b", "a"]
 
@@ -33,8 +33,8 @@ def test_a_walk_forward_shows_promise_and_result() -> None:
     )  # fmt: skip
     numbers, best = highlights("walk_forward", rows)
     assert numbers == {
-        "all_callers_in_sample_avg_return_bps": 1.0, "all_callers_out_of_sample_avg_return_bps": 4.0,
-        "all_callers_hold_avg_return_bps": 7.0, "all_callers_out_of_sample_trades": 10,
+        "all_in_sample_avg_return_bps": 1.0, "all_out_of_sample_avg_return_bps": 4.0,
+        "all_hold_avg_return_bps": 7.0, "all_out_of_sample_trades": 10,
     }  # fmt: skip
     assert [row["caller_name"] for row in best] == ["a"]  # b traded nothing
 
@@ -64,7 +64,7 @@ def test_what_is_not_a_number_does_not_plot() -> None:
     table = FRONTIER.set_column(
         FRONTIER.schema.get_field_index("objective_score"), "objective_score", pa.array([math.nan] * 5)
     )
-    assert "all_callers_objective_score" not in highlights("frontier", table)[0]
+    assert "all_objective_score" not in highlights("frontier", table)[0]
 
 
 def test_a_table_of_best_rows_fits_the_page() -> None:
