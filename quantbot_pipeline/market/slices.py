@@ -49,8 +49,7 @@ class Load(Protocol):
 class _StoreFile(NamedTuple):
     """A file of the store as it was when it was opened: an ingest that replaces it changes nothing of what is read.
 
-    It is mapped, not read: a quarter of the CPU of decoding was copying compressed pages. Its footer names every page of
-    every row group; it is parsed once and not once per row group.
+    Its footer names every page of every row group. It is parsed once and not once per row group.
     """
 
     path: Path
@@ -135,7 +134,7 @@ def month_rows(store: Path, interval: str, month: str) -> tuple[int, int, int]:
 
 def _open(path: Path) -> _StoreFile:
     with _readable(path):
-        data = pa.memory_map(str(path))
+        data = pa.OSFile(str(path))
         return _StoreFile(path, data, pq.read_metadata(data))
 
 
