@@ -24,12 +24,14 @@ TAKES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 TRAILS = tuple(round(0.03 * k, 2) for k in range(1, 11))
 RULES = engine.Rules(interval_ms=MINUTE_MS, entry_close=True)
 PER_ENGINE = {
-    "engine": 100,
-    "numba loop": 50,
+    "engine": 45,
+    "numba loop": 45,
     "Python loop": 4,
     "vectorbt": 20,
 }  # calls of a run: it should take well over 1 ms
-ROUNDS = 10  # of the engine over its calls, which fit into the cache: as in a backtest, which replays a row group when decoded
+ROUNDS = (
+    20  # of the engine over its calls: they are one row group, which a backtest replays when it is decoded, from cache
+)
 
 
 class Timed(NamedTuple):

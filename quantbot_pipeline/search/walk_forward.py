@@ -109,7 +109,7 @@ def _judge(
         return {"policy_id": None, "policy_params": None, "efficiency": None, **inside, **out}
     inside = {f"in_sample_{name}": float(ranking.stats[best, STATS.index(column)]) for name, column in MEASURES.items()}
     trained, earned = inside["in_sample_avg_return_bps"], out["out_of_sample_avg_return_bps"]
-    efficiency = earned / trained if trained > 0 and out["out_of_sample_trades"] else None
+    efficiency = earned / trained if trained > 0 else None
     return {"policy_id": found.ids[best], "policy_params": found.texts[best], "efficiency": efficiency, **inside, **out}
 
 
