@@ -20,24 +20,27 @@ SECTIONS = {
     "crowd": "a million calls of a thousand callers through ingest, truth and policies",
     "backfill": "24 months launched in the UI as one Dagster run, and the same work without Dagster",
 }
+QUICK = ["sub_grid", "engine", "end_to_end"]  # about a minute together; the others take several each
 
 
 def main() -> int:
     """Run the chosen sections one after the other; 1 if one of them failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("sections", nargs="*", help=f"default: all of {', '.join(SECTIONS)}")
+    parser.add_argument(
+        "sections", nargs="*", default=QUICK, help=f"of {', '.join(SECTIONS)}; or all; default: {' '.join(QUICK)}"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="measurements of which the median is taken (5)")
     parser.add_argument("--calls", type=int, default=10_000, help="calls of the big runs (10000)")
     parser.add_argument("--candles-per-call", dest="candles", type=int, default=2_880, help="window length (2880)")
     parser.add_argument("--policies", type=int, default=500, help="policies of the search (500)")
-    parser.add_argument(
-        "--home", type=Path, help="coarse: a home with 1m candles and calls, instead of a generated market"
-    )
+    parser.add_argument("--home", type=Path, help="coarse: a home with 1m candles")
     parser.add_argument("--runs", type=int, default=10_000, help="runs in the catalog (10000)")
     parser.add_argument("--crowd", type=int, default=1_000_000, help="calls of the crowd (1000000)")
     parser.add_argument("--searched", type=int, default=50_000, help="of them through the search too (50000)")
     parser.add_argument("--inline", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.sections == ["all"]:
+        options.sections = list(SECTIONS)
     unknown = [name for name in options.sections if name not in SECTIONS]
     if unknown:
         parser.error(f"no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
@@ -49,10 +52,10 @@ def main() -> int:
     print(
         f"{os.cpu_count()} cores, Python {platform.python_version()}, {packages}; CPU seconds, medians of {options.repeats}"
     )
-    given = [argument for argument in sys.argv[1:] if argument not in options.sections]
+    given = [argument for argument in sys.argv[1:] if argument not in {"all", *options.sections}]
     failed = [
         name
-        for name in options.sections or SECTIONS
+        for name in options.sections
         if subprocess.run([sys.executable, "-m", "benchmarks", name, "--inline", *given], check=False).returncode
     ]
     print(f"\n{time.monotonic() - start:.0f} s in all{', FAILED: ' + ', '.join(failed) if failed else ''}")
