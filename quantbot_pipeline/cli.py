@@ -24,6 +24,7 @@ from quantbot_pipeline.config import BacktestConfig, Recipe, RunType, make_confi
 from quantbot_pipeline.durable import MEND_DISK, replacing
 from quantbot_pipeline.errors import InputError, QuantbotError
 from quantbot_pipeline.months import month_of, month_range, parse_day
+from quantbot_pipeline.replay.policies import unique_keys
 from quantbot_pipeline.settings import Settings
 
 app = typer.Typer(
@@ -281,7 +282,7 @@ def _read_json(where: str, text: str) -> Any:
         where = text[1:]
         text = _read_text(where)
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as e:
         raise InputError(f"{where}: not valid JSON: {e}") from None
 
@@ -294,15 +295,6 @@ def _read_text(where: str) -> str:
         raise InputError(f"{where}: {e.strerror}; @FILE needs a text file") from None
     except UnicodeDecodeError:
         raise InputError(f"{where}: not UTF-8 text; @FILE needs a text file") from None
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys are all different: of two values one would be dropped silently."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
-    return values
 
 
 def _read_policies(text: str) -> list[dict[str, Any]]:

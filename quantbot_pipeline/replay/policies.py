@@ -132,7 +132,7 @@ def parse_policy(value: str | Mapping[str, Any]) -> Policy:
     """A policy from JSON text or a mapping. Raises InputError naming the key that is wrong."""
     if isinstance(value, str):
         try:
-            value = json.loads(value, object_pairs_hook=_no_duplicate_keys)
+            value = json.loads(value, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as e:
             raise InputError(f"policy: not valid JSON: {e}") from None
     try:
@@ -141,12 +141,13 @@ def parse_policy(value: str | Mapping[str, Any]) -> Policy:
         raise InputError(f"policy: {_explain(e)}") from None
 
 
-def _no_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [k for k, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ValueError(f"key {key!r} appears twice")
-    return dict(pairs)
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object for `json.loads(object_pairs_hook=…)`; ValueError for a key given twice: one value would be lost."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} appears twice")
+    return values
 
 
 def _explain(error: ValidationError) -> str:
