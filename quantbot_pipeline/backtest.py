@@ -705,10 +705,12 @@ def _replay_search(run: _Run, search: "Candidates", also: Sequence[Policy] = ())
 
 
 def _parts(run: _Run, policies: int) -> list[slice]:
-    """Slices of so many policies that the outcomes of one take no more than the memory limit."""
+    """Slices of so many policies that their outcomes take no more than the memory limit."""
     from quantbot_pipeline.replay.engine import OUTCOME_BYTES
 
-    size = max(1, run.settings.memory_bytes // (OUTCOME_BYTES * run.inputs.calls.num_rows))
+    size = run.settings.memory_bytes // (OUTCOME_BYTES * run.inputs.calls.num_rows)
+    if size < policies:
+        size = max(1, size // 2)  # one part is replayed while the one before is still there
     return [slice(first, min(first + size, policies)) for first in range(0, policies, size)]
 
 

@@ -186,6 +186,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _is_deeper(data: Any, depth: int) -> bool:
     level = [data]
     for _ in range(depth):
+        if not level:
+            return False
         level = [
             inner
             for value in level
