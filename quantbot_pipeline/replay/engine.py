@@ -4,8 +4,8 @@ Belongs here: the only place where candles are walked. Path-only runs, policy ba
 all call `replay`. Rules: docs/semantics.md; algorithm (block sweep): docs/benchmarks.md.
 
 Per call the window is streamed once in blocks of 32 candles (highs and lows only). Every distinct threshold of all
-policies is found once: the candle that first touches it, the fill there, and the extremes before it. A policy is then
-the earliest of its events, and that one candle is replayed step by step as the rules say.
+policies is found once: the candle that first touches it, and the extremes before it. Each such event is priced once. A
+policy is then the earliest of its events; only where several fall into one candle is that candle replayed step by step.
 Floating-point expressions are those of the contract (`p0*(1-s)`, `M*(1-trail)`, …), so results equal a plain loop's bits.
 """
 
