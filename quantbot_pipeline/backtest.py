@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from quantbot_pipeline.replay import engine
     from quantbot_pipeline.search.frontier import Candidates, Group
     from quantbot_pipeline.search.objective import Constraints, Objective
+    from quantbot_pipeline.search.walk_forward import Evaluated
 
 log = logging.getLogger(__name__)
 
@@ -618,34 +619,85 @@ def _v1_baseline(run: _Run) -> None:
 
 
 def _walk_forward(run: _Run) -> None:
-    from quantbot_pipeline.replay.engine import concatenate
-    from quantbot_pipeline.search.walk_forward import Evaluated, walk_forward
+    from quantbot_pipeline.search.walk_forward import walk_forward
 
     config, search = run.config, _search(run.config)
-    hold = parse_policy({"kind": "time_stop", "max_hold_ms": config.horizon_ms})
-    policies = [*search.policies, hold]
-    key = _parameters("walk-forward", config, _bounds(run.inputs.month, config), run.inputs.month)["config_hash"]
-    replays = [run.replay(policies)]
-    for inputs in run.earlier:
-        known = (inputs.month, inputs.fingerprint, key)
-        if known not in run.cache:
-            run.cache[known] = _replay(run.settings, inputs, config, policies, run.recorder)
-        replays.append(run.cache[known])
-    run.cache[(run.inputs.month, run.inputs.fingerprint, key)] = replays[0]
+    constraints, objective = _goals(config)
+    start = month_start_ms(run.inputs.month)
+    first = min(month_start_ms(m.month) for m in (run.inputs, *run.earlier))
+    since = {"anchored": first, "rolling": month_start_ms(months_before(run.inputs.month, config.rolling_months))}
+    trained = _train(run, search, since)
     with run.recorder.phase("optimization"):
-        starts = [month_start_ms(r.month.month) for r in replays]
-        truth, outcomes = concatenate([r.truth for r in replays], [r.outcomes for r in replays])
-        data = Evaluated(
-            callers=np.concatenate([np.array(r.month.calls["caller_name"].to_pylist(), dtype=object) for r in replays]),
-            month_start=np.repeat(starts, [r.month.calls.num_rows for r in replays]),
-            truth=truth,
-            outcomes=outcomes,
-        )
-        rolling = month_start_ms(months_before(run.inputs.month, config.rolling_months))
-        since = {"anchored": min(starts), "rolling": rolling}
-        constraints, objective = _goals(config)
-        rows = walk_forward(data, starts[0], since, config.horizon_ms, search, run.cost, constraints, objective)
+        rows = walk_forward(
+            trained.data, start, trained.groups, trained.stats, trained.tested, since, config.horizon_ms, search,
+            run.cost, constraints, objective,
+        )  # fmt: skip
         _write_rows(run, "walk_forward", rows)
+
+
+class _Trained(NamedTuple):
+    """All calls up to the tested month; per scheme who is trained and the statistics; the tested month's outcomes."""
+
+    data: "Evaluated"
+    groups: "dict[str, list[Group]]"
+    stats: dict[str, npt.NDArray[np.float64]]
+    tested: "engine.Outcomes"
+
+
+def _train(run: _Run, search: "Candidates", since: dict[str, int]) -> _Trained:
+    """Replay the month and all earlier ones, in as many parts of the grid as the memory limit asks for."""
+    from quantbot_pipeline.replay.engine import concatenate, side_by_side
+    from quantbot_pipeline.search.frontier import statistics
+    from quantbot_pipeline.search.walk_forward import SCHEMES, train_groups
+
+    hold = parse_policy({"kind": "time_stop", "max_hold_ms": run.config.horizon_ms})
+    months = (run.inputs, *run.earlier)
+    parts = _parts(run, len(search.policies), sum(m.calls.num_rows for m in months))
+    groups: dict[str, list[Group]] = {}
+    stats: dict[str, list[npt.NDArray[np.float64]]] = {scheme: [] for scheme in SCHEMES}
+    tested = []
+    for part in parts:
+        policies = [*search.policies[part], *([hold] if part is parts[-1] else [])]
+        replays = _replay_months(run, months, policies, keep=len(parts) == 1)
+        with run.recorder.phase("optimization"):
+            truth, outcomes = concatenate([r.truth for r in replays], [r.outcomes for r in replays])
+            data = _evaluated(replays, truth)
+            groups = groups or train_groups(data, month_start_ms(run.inputs.month), since, run.config.horizon_ms)
+            for scheme in SCHEMES:
+                found = statistics(groups[scheme], truth, outcomes, run.cost, _goals(run.config)[1])
+                stats[scheme].append(found[:, : part.stop - part.start])
+            tested.append(replays[0].outcomes)
+    joined = {scheme: np.concatenate(found, axis=1) for scheme, found in stats.items()}
+    return _Trained(data, groups, joined, side_by_side(tested))
+
+
+def _replay_months(run: _Run, months: Sequence[_Month], policies: Sequence[Policy], *, keep: bool) -> list[_Replayed]:
+    """Every month with the same policies, the tested one first; with `keep` they stay for the next month's walk-forward."""
+    key = _parameters("walk-forward", run.config, _bounds(run.inputs.month, run.config), run.inputs.month)[
+        "config_hash"
+    ]
+    replays = [run.replay(policies)]
+    for inputs in months[1:]:
+        known = (inputs.month, inputs.fingerprint, key)
+        made = run.cache.get(known) if keep else None
+        replays.append(made or _replay(run.settings, inputs, run.config, policies, run.recorder))
+        if keep:
+            run.cache[known] = replays[-1]
+    if keep:
+        run.cache[(run.inputs.month, run.inputs.fingerprint, key)] = replays[0]
+    return replays
+
+
+def _evaluated(replays: Sequence[_Replayed], truth: "engine.Truth") -> "Evaluated":
+    from quantbot_pipeline.search.walk_forward import Evaluated
+
+    return Evaluated(
+        callers=np.concatenate([np.array(r.month.calls["caller_name"].to_pylist(), dtype=object) for r in replays]),
+        month_start=np.repeat(
+            [month_start_ms(r.month.month) for r in replays], [r.month.calls.num_rows for r in replays]
+        ),
+        truth=truth,
+    )
 
 
 RECIPES: dict[Recipe, Callable[[_Run], None]] = {
@@ -693,7 +745,7 @@ def _replay_search(run: _Run, search: "Candidates", also: Sequence[Policy] = ())
     objective = _goals(run.config)[1]
     groups: list[Group] = []
     stats = []
-    parts = _parts(run, len(search.policies))
+    parts = _parts(run, len(search.policies), run.inputs.calls.num_rows)
     for part in parts:
         extra = also if part is parts[-1] else ()
         replayed = run.replay([*search.policies[part], *extra], both_orders=bool(extra) and run.config.both_orders)
@@ -704,11 +756,11 @@ def _replay_search(run: _Run, search: "Candidates", also: Sequence[Policy] = ())
     return _Searched(groups, np.concatenate(stats, axis=1), len(parts), replayed)
 
 
-def _parts(run: _Run, policies: int) -> list[slice]:
+def _parts(run: _Run, policies: int, calls: int) -> list[slice]:
     """Slices of so many policies that their outcomes take no more than the memory limit."""
     from quantbot_pipeline.replay.engine import OUTCOME_BYTES
 
-    size = run.settings.memory_bytes // (OUTCOME_BYTES * run.inputs.calls.num_rows)
+    size = run.settings.memory_bytes // (OUTCOME_BYTES * calls)
     if size < policies:
         size = max(1, size // 2)  # one part is replayed while the one before is still there
     return [slice(first, min(first + size, policies)) for first in range(0, policies, size)]
@@ -778,7 +830,7 @@ def _replay_chosen(run: _Run, search: "Candidates", column: npt.NDArray[np.int64
 
     chosen = np.unique(column)
     outcomes = empty_outcomes(len(column), 1)
-    for part in _parts(run, len(chosen)):
+    for part in _parts(run, len(chosen), len(column)):
         again = run.replay([search.policies[p] for p in chosen[part]]).outcomes
         rows = np.flatnonzero(np.isin(column, chosen[part]))
         found = again.of_chosen(rows, np.searchsorted(chosen[part], column[rows]))

@@ -101,6 +101,11 @@ def concatenate(truths: Sequence[Truth], outcomes: Sequence[Outcomes]) -> tuple[
     return joined, Outcomes(*(np.concatenate(parts) for parts in zip(*outcomes, strict=True)))
 
 
+def side_by_side(outcomes: Sequence[Outcomes]) -> Outcomes:
+    """The outcomes of different policies on the same calls as one."""
+    return Outcomes(*(np.concatenate(parts, axis=1) for parts in zip(*outcomes, strict=True)))
+
+
 def empty_truth(calls: int) -> Truth:
     """Room for the truth of `calls` calls, all of them marked `no_candles` until replayed."""
     missing = np.full(calls, -1, dtype=np.int64)

@@ -4,7 +4,7 @@ Training sees only calls whose whole window ended before the month began, so the
 docs/semantics.md, "Walk-forward"; Pardo, "The Evaluation and Optimization of Trading Strategies" (walk-forward efficiency).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from quantbot_pipeline.replay.engine import INCLUDED, Outcomes, Truth
 from quantbot_pipeline.replay.trades import RANKING_STATS, STATS, aggregate
-from quantbot_pipeline.search.frontier import ALL_CALLERS, Candidates, Group, Ranking, rank, statistics
+from quantbot_pipeline.search.frontier import ALL_CALLERS, Candidates, Group, Ranking, rank
 from quantbot_pipeline.search.objective import Constraints, Objective
 
 SCHEMES = ("anchored", "rolling")
@@ -26,30 +26,37 @@ MEASURES = {
 
 
 class Evaluated(NamedTuple):
-    """The replay of every call up to and including the tested month: caller, month start (UTC ms), truth and outcomes.
-
-    `outcomes` columns are the candidates and, last, holding to the horizon.
-    """
+    """Every call up to and including the tested month, whose calls come first: caller, month start (UTC ms) and truth."""
 
     callers: npt.NDArray[np.object_]
     month_start: npt.NDArray[np.int64]
     truth: Truth
-    outcomes: Outcomes
 
 
-def train_rows(data: Evaluated, month_start: int, since: int, horizon_ms: int) -> npt.NDArray[np.int64]:
-    """Included calls of months in [since, month_start) whose window ends by the month's start."""
-    return np.flatnonzero(
-        (data.truth.status == INCLUDED)
-        & (data.month_start >= since)
-        & (data.month_start < month_start)
-        & (data.truth.entry_ts + horizon_ms <= month_start)
-    )
+def train_groups(
+    data: Evaluated, month_start: int, since: Mapping[str, int], horizon_ms: int
+) -> dict[str, list[Group]]:
+    """{scheme: whose calls it may learn from}: all callers pooled, then the callers of the tested month with enough calls.
+
+    since: {scheme: start (UTC ms) of the first month it may learn from}.
+    """
+    tested = set(data.callers[data.month_start == month_start])
+    found = {}
+    for scheme in SCHEMES:
+        train = _by_caller(data, _train_rows(data, month_start, since[scheme], horizon_ms))
+        groups = [
+            Group(n, r) for n, r in train.items() if n == ALL_CALLERS or (n in tested and len(r) >= MIN_TRAIN_CALLS)
+        ]
+        found[scheme] = [g for g in groups if len(g.rows)]
+    return found
 
 
 def walk_forward(
     data: Evaluated,
     month_start: int,
+    groups: Mapping[str, Sequence[Group]],
+    stats: Mapping[str, npt.NDArray[np.float64]],
+    tested: Outcomes,
     since: Mapping[str, int],
     horizon_ms: int,
     found: Candidates,
@@ -59,22 +66,17 @@ def walk_forward(
 ) -> list[dict[str, Any]]:
     """Rows of the `walk_forward` artifact without `run_id`: per scheme, all callers pooled and each caller of the month.
 
-    since: {scheme: start (UTC ms) of the first month it may learn from}.
+    groups, stats: per scheme, as `train_groups` and `frontier.statistics` give them. tested: the outcomes of the tested
+    month's calls; its columns are the candidates and, last, holding to the horizon.
     """
-    test = _by_caller(data, np.flatnonzero(data.month_start == month_start))
-    tested = {name: rows[data.truth.status[rows] == INCLUDED] for name, rows in test.items()}
-    searched = data.outcomes.of_policies(slice(len(found.ids)))
+    calls = _by_caller(data, np.flatnonzero(data.month_start == month_start))
+    test = {name: rows[data.truth.status[rows] == INCLUDED] for name, rows in calls.items()}
     rows = []
     for scheme in SCHEMES:
-        train = _by_caller(data, train_rows(data, month_start, since[scheme], horizon_ms))
-        groups = [
-            Group(n, r) for n, r in train.items() if n == ALL_CALLERS or (n in test and len(r) >= MIN_TRAIN_CALLS)
-        ]
-        groups = [g for g in groups if len(g.rows)]
-        stats = statistics(groups, data.truth, searched, c, objective)
-        rankings = rank(groups, data.truth, stats, found, constraints, objective)
-        ranked = {group.name: ranking for group, ranking in zip(groups, rankings, strict=True)}
-        for name, test_rows in tested.items():
+        train = _by_caller(data, _train_rows(data, month_start, since[scheme], horizon_ms))
+        rankings = rank(groups[scheme], data.truth, stats[scheme], found, constraints, objective)
+        ranked = {group.name: ranking for group, ranking in zip(groups[scheme], rankings, strict=True)}
+        for name, test_rows in test.items():
             own = train.get(name, np.empty(0, np.int64))
             pooled = len(own) < MIN_TRAIN_CALLS
             choice = ranked.get(ALL_CALLERS if pooled else name)
@@ -86,10 +88,20 @@ def walk_forward(
                     "train_calls": len(train.get(ALL_CALLERS, own)) if pooled else len(own),
                     "test_calls": len(test_rows),
                 }
-                | _judge(data, test_rows, choice, found, c)
-                | _beside(data, test_rows, ranked.get(ALL_CALLERS), found, c)
+                | _judge(data.truth, tested, test_rows, choice, found, c)
+                | _beside(data.truth, tested, test_rows, ranked.get(ALL_CALLERS), found, c)
             )
     return rows
+
+
+def _train_rows(data: Evaluated, month_start: int, since: int, horizon_ms: int) -> npt.NDArray[np.int64]:
+    """Included calls of months in [since, month_start) whose window ends by the month's start."""
+    return np.flatnonzero(
+        (data.truth.status == INCLUDED)
+        & (data.month_start >= since)
+        & (data.month_start < month_start)
+        & (data.truth.entry_ts + horizon_ms <= month_start)
+    )
 
 
 def _by_caller(data: Evaluated, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
@@ -100,10 +112,10 @@ def _by_caller(data: Evaluated, rows: npt.NDArray[np.int64]) -> dict[str, npt.ND
 
 
 def _judge(
-    data: Evaluated, test: npt.NDArray[np.int64], ranking: Ranking | None, found: Candidates, c: float
+    truth: Truth, tested: Outcomes, test: npt.NDArray[np.int64], ranking: Ranking | None, found: Candidates, c: float
 ) -> dict[str, Any]:
     best = None if ranking is None else ranking.best()
-    out = _measure(data, test, best, c, "out_of_sample")
+    out = _measure(truth, tested, test, best, c, "out_of_sample")
     if best is None or ranking is None:
         inside: dict[str, Any] = {f"in_sample_{name}": None for name in MEASURES}
         return {"policy_id": None, "policy_params": None, "efficiency": None, **inside, **out}
@@ -114,20 +126,22 @@ def _judge(
 
 
 def _beside(
-    data: Evaluated, test: npt.NDArray[np.int64], pooled: Ranking | None, found: Candidates, c: float
+    truth: Truth, tested: Outcomes, test: npt.NDArray[np.int64], pooled: Ranking | None, found: Candidates, c: float
 ) -> dict[str, Any]:
-    hold = _measure(data, test, data.outcomes.exit_px.shape[1] - 1, c, "hold")
+    hold = _measure(truth, tested, test, tested.exit_px.shape[1] - 1, c, "hold")
     best = None if pooled is None else pooled.best()
-    everyone = _measure(data, test, best, c, "pooled")
+    everyone = _measure(truth, tested, test, best, c, "pooled")
     return {**hold, "pooled_policy_id": None if best is None else found.ids[best], **everyone}
 
 
-def _measure(data: Evaluated, rows: npt.NDArray[np.int64], column: int | None, c: float, prefix: str) -> dict[str, Any]:
+def _measure(
+    truth: Truth, tested: Outcomes, rows: npt.NDArray[np.int64], column: int | None, c: float, prefix: str
+) -> dict[str, Any]:
     """Trades and returns of one policy on some calls; no policy is no trade, and no trade earns 0."""
     if column is None or not len(rows):
         return {f"{prefix}_trades": 0, **{f"{prefix}_{name}": 0.0 for name in MEASURES}}
-    single = data.outcomes.of_policies(slice(column, column + 1))
-    stats = aggregate(data.truth, single, rows, np.array([len(rows)], dtype=np.int64), c, stats=RANKING_STATS)[0, 0]
+    single = tested.of_policies(slice(column, column + 1))
+    stats = aggregate(truth, single, rows, np.array([len(rows)], dtype=np.int64), c, stats=RANKING_STATS)[0, 0]
     return {
         f"{prefix}_trades": len(rows),
         **{f"{prefix}_{name}": float(stats[STATS.index(column_name)]) for name, column_name in MEASURES.items()},

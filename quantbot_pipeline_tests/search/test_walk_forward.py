@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from quantbot_pipeline.backtest import MonthResult, ReplayCache
+from quantbot_pipeline.replay.engine import OUTCOME_BYTES
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.replay.naive import Candle
 from quantbot_pipeline_tests.search import homes, reference
@@ -366,6 +367,19 @@ def test_a_shared_cache_changes_nothing(lab: Lab, single: dict[str, MonthResult]
         made = homes.run(lab.settings, "walk-forward", month, CONFIG, cache)
         assert homes.content(made, "walk_forward") == homes.content(single[month], "walk_forward"), month
         assert made.manifest.dataset.fingerprint == single[month].manifest.dataset.fingerprint
+
+
+@pytest.mark.parametrize("policies_at_once", [0, 3, 6])
+def test_a_history_that_does_not_fit_into_memory_is_learned_from_in_parts(
+    lab: Lab, single: dict[str, MonthResult], policies_at_once: int
+) -> None:
+    """A part of the grid at a time, on all months: the same bytes, and nothing is kept for the next month."""
+    cache: ReplayCache = {}
+    bytes_at_once = policies_at_once * OUTCOME_BYTES * len(lab.market.calls)
+    small = lab.settings.model_copy(update={"memory_limit": f"{bytes_at_once / 1e6:.9f}MB"})
+    made = homes.run(small, "walk-forward", "2024-04", CONFIG, cache)
+    assert homes.content(made, "walk_forward") == homes.content(single["2024-04"], "walk_forward")
+    assert cache == {}
 
 
 def test_a_cache_is_not_shared_between_configurations(lab: Lab, single: dict[str, MonthResult]) -> None:
