@@ -542,6 +542,9 @@ def _check_target(fmt: str, out: Path | None, settings: Settings) -> None:
         raise InputError(f"{out.parent}: no such directory; create it, or write elsewhere with --out")
     if out.resolve().is_relative_to(settings.runs_dir.resolve()):
         raise InputError(f"{out}: runs never change; write outside {settings.runs_dir}")
+    kept = (settings.alerts_db, settings.catalog_db, settings.candles_dir)
+    if any(out.resolve().is_relative_to(path.resolve()) for path in kept):
+        raise InputError(f"{out}: the lab keeps its own data there; write to another file with --out")
 
 
 @contextlib.contextmanager

@@ -127,6 +127,11 @@ def test_mistakes_get_one_line(asked: Quantbot, home: Path, tmp_path: Path) -> N
     inside = home / "runs" / "x.csv"
     assert "runs never change" in asked("SELECT 1", "--format", "csv", "--out", inside).complaint
     assert not inside.exists()
+    catalog = home / "data" / "backtest_catalog.duckdb"
+    before = catalog.read_bytes()
+    assert "keeps its own data" in asked("SELECT 1", "--format", "csv", "--out", catalog).complaint
+    assert catalog.read_bytes() == before
+    assert "cast it to text" in asked("SELECT DATE 'infinity' AS d", "--format", "json").complaint
     missing = tmp_path / "nowhere" / "x.csv"
     assert "nowhere" in asked("SELECT 1", "--format", "csv", "--out", missing).complaint
     failed = asked("SELECT CASE WHEN i > 50000 THEN error('late') END FROM range(90000) AS t(i)", "--format", "csv", "--out", tmp_path / "x")  # fmt: skip

@@ -340,8 +340,10 @@ def _walk_forward(t: _Columns) -> Iterator[Fault]:
         column = f"in_sample_{measure}"
         yield column, "without policy_id, or the other way round", t.absent(column) != t.absent("policy_id")
     yield from _rates(t, "in_sample_stop_out_rate")
-    void = ~(t["in_sample_avg_return_bps"] > 0)
-    yield "efficiency", "without a gain in training, or the other way round", t.absent("efficiency") != void
+    void, untested = ~(t["in_sample_avg_return_bps"] > 0), t["out_of_sample_trades"] == 0
+    # Runs of earlier versions have null, not 0, where there was no trade.
+    wrong = (t.absent("efficiency") != void) & ~(t.absent("efficiency") & untested)
+    yield "efficiency", "without a gain in training, or the other way round", wrong
 
 
 def _errors(t: _Columns) -> Iterator[Fault]:

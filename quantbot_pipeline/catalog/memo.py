@@ -9,12 +9,17 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from quantbot_pipeline.catalog.schema import CATALOG_VERSION
 from quantbot_pipeline.durable import replacing
 
 
 class Memo(BaseModel):
-    """Signatures of the catalog file and of the month directories that need no second look, and the number of runs."""
+    """Signatures of the catalog file and of the month directories that need no second look, and the number of runs.
 
+    Of another version of the catalog nothing holds: it is made anew.
+    """
+
+    version: str = ""
     catalog: str = ""
     base: str = ""
     months: dict[str, str] = {}
@@ -33,12 +38,13 @@ def read_memo(base: Path, catalog: Path) -> Memo:
         memo = Memo.model_validate_json(_path(catalog).read_bytes())
     except (OSError, ValidationError):
         return Memo()
-    return memo if memo.catalog and (memo.catalog, memo.base) == (catalog_signature(catalog), str(base)) else Memo()
+    wanted = (CATALOG_VERSION, catalog_signature(catalog), str(base))
+    return memo if memo.catalog and (memo.version, memo.catalog, memo.base) == wanted else Memo()
 
 
 def write_memo(base: Path, catalog: Path, signature: str, months: dict[str, str], runs: int) -> None:
     """Remember a finished sync, and the signature of the catalog that it left."""
-    memo = Memo(catalog=signature, base=str(base), months=months, runs=runs)
+    memo = Memo(version=CATALOG_VERSION, catalog=signature, base=str(base), months=months, runs=runs)
     with contextlib.suppress(FileNotFoundError), replacing(_path(catalog)) as temporary:  # taken away: nothing is lost
         temporary.write_text(memo.model_dump_json())
 

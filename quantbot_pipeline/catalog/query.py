@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.catalog.schema import TABLES
+from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES
 from quantbot_pipeline.errors import InputError, QuantbotError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ TABLE_FUNCTIONS = frozenset(
     ("range", "generate_series", "unnest", "repeat", "json_each", "json_tree", "histogram", "histogram_values",
      "pragma_table_info", "duckdb_columns", "duckdb_functions", "duckdb_tables", "duckdb_types", "duckdb_views")
 )  # fmt: skip
-TEXT_TYPES = ("INTERVAL", "BIT", "BIGNUM", "TIME WITH TIME ZONE", "TIME_NS")
+TEXT_TYPES = ("INTERVAL", "BIT", "BIGNUM", "UHUGEINT", "TIME WITH TIME ZONE", "TIME_NS")
 OUT_OF_REACH = "a query reads the catalog's tables and views, no file and no address"
 WRITES = re.compile(r"(INSERT|UPDATE|DELETE|MERGE|COPY|CREATE)\w*_QUERY_NODE")  # DuckDB 2 has them inside WITH
 
@@ -169,8 +169,10 @@ def answering(
     base: the runs that the catalog indexes. Raises InputError for what is not one SELECT or is wrong SQL, QuantbotError when
     it needs more memory or time than it may have, or when a file of a run is gone; while batches are read, too.
     """
-    with _locked_room(catalog, base, memory_limit) as con:
-        _require_select(con, sql)
+    with ExitStack() as stack:
+        with _explaining(memory_limit, timeout_s):
+            con = stack.enter_context(_locked_room(catalog, base, memory_limit))
+            _require_select(con, sql)
         stop = threading.Timer(timeout_s, con.interrupt)
         stop.daemon = True
         stop.start()
@@ -206,7 +208,8 @@ def _explaining(memory_limit: str, timeout_s: float) -> Iterator[None]:
             raise QuantbotError(
                 f"the query was stopped after {timeout_s:g} s; filter more, or raise --timeout"
             ) from None
-        if isinstance(e, duckdb.OutOfMemoryException) or text.startswith("Out of Memory Error"):
+        out_of_memory = isinstance(e, duckdb.OutOfMemoryException) or text.startswith("Out of Memory Error")
+        if out_of_memory or "could not allocate" in text:
             raise QuantbotError(
                 f"the query needs more than {memory_limit} of memory; filter or aggregate, or raise QUANTBOT_MEMORY_LIMIT"
             ) from None
@@ -255,6 +258,15 @@ def _tables(catalog: Path) -> dict[str, pa.Table]:
         names = [
             name for (name,) in con.execute("SELECT table_name FROM duckdb_tables() WHERE NOT internal").fetchall()
         ]
+        versions = (
+            con.execute("SELECT value FROM catalog_meta WHERE key = 'version'").fetchall()
+            if "catalog_meta" in names
+            else []
+        )
+        if versions != [(CATALOG_VERSION,)]:
+            raise InputError(
+                f"{catalog}: made by another version of quantbot; make it anew with `quantbot backtest catalog-sync`"
+            )
         known = [name for name in names if f"EXISTS {name} (" in TABLES]
         return {name: con.sql(f"FROM {name}").to_arrow_table() for name in known}
 
@@ -320,10 +332,11 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def _require_distinct(columns: list[str]) -> None:
-    """Two columns of one name cannot both be in a JSON object, nor be told apart in a file."""
-    twice = sorted({name for name in columns if columns.count(name) > 1})
+    """Two columns of one name cannot both be in a JSON object, nor be told apart in a file, nor, in any case, by DuckDB."""
+    lower = [name.lower() for name in columns]
+    twice = sorted(name for name in columns if lower.count(name.lower()) > 1)
     if twice:
-        raise InputError(f"two columns are called {twice[0]!r}; give one another name with AS")
+        raise InputError(f"two columns are called {' and '.join(map(repr, twice[:2]))}; give one another name with AS")
 
 
 def _as_values(relation: duckdb.DuckDBPyRelation) -> str:

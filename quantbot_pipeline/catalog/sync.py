@@ -27,6 +27,7 @@ from quantbot_pipeline.errors import InputError, IntegrityError
 
 # A directory changed so recently may change again without its times telling; it is read anew at the next sync.
 SETTLED_S = 2.0
+MISSING = ": missing, though its run is cataloged"  # how such a reason ends
 
 
 class SyncReport(BaseModel):
@@ -222,8 +223,11 @@ def _apply(publication: Publication, base: Path, known: _State | None, found: _F
     # A file that went missing after its run was cataloged must not take the views of all others with it.
     there = {row[ARTIFACT_COLUMNS.index("artifact_path")] for row in artifacts}  # verified a moment ago
     missing = {path for *_, path in files if path not in there and not os.path.isfile(f"{base}/{path}")}  # noqa: PTH113
-    con.execute("DELETE FROM quarantine WHERE path IN (SELECT unnest(?::VARCHAR[]))", [list(missing)])
-    reasons = [(path, f"{path}: missing, though its run is cataloged") for path in sorted(missing)]
+    con.execute(
+        "DELETE FROM quarantine WHERE path IN (SELECT unnest(?::VARCHAR[])) OR suffix(reason, ?)",
+        [list(missing), MISSING],
+    )  # those of earlier syncs too: their files may be back
+    reasons = [(path, f"{path}{MISSING}") for path in sorted(missing)]
     _insert(con, "quarantine", QUARANTINE_COLUMNS, reasons, detected_at=now)
     create_views(con, base, [file for file in files if file[2] not in missing])
     con.execute("COMMIT")

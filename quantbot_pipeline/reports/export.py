@@ -41,7 +41,20 @@ def rows_of(batches: Batches) -> Iterator[list[dict[str, Any]]]:
             column.cast(pa.string()) if column.type == pa.timestamp("ns") else column
             for column in batch.columns
         ]
-        yield pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
+        yield [
+            dict(zip(batch.schema.names, row, strict=True))
+            for row in zip(*map(_values, columns, batch.schema.names), strict=True)
+        ]
+
+
+def _values(column: pa.Array, name: str) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):  # infinity, a year before Christ, nanoseconds in a list
+        raise InputError(
+            f"column {name!r}: a date or time that JSON, CSV and tables cannot show; cast it to text: {name}::VARCHAR"
+        ) from None
+    return values
 
 
 def write_text(batches: Batches, columns: list[str], fmt: Literal["json", "csv"], out: IO[str]) -> None:

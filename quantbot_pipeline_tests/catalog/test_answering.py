@@ -1,5 +1,6 @@
 """Anybody's SQL in the locked room: it reads what the views show, and the usual tricks reach nothing."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ def test_sql_of_people_is_answered(base: Path) -> None:
     assert answer(base, "DESCRIBE paths")["column_name"][0].as_py() == "run_id"
     assert answer(base, "SUMMARIZE paths").num_rows == len(ARTIFACTS["paths"][1])
     assert answer(base, "SELECT ';' AS a -- ; DROP TABLE x").to_pylist() == [{"a": ";"}]
+    largest = 2**128 - 1
+    assert answer(base, f"SELECT {largest}::UHUGEINT AS n").to_pylist() == [{"n": str(largest)}]
     assert answer(base, "SELECT INTERVAL 90 MINUTE AS i, '101'::BIT AS b").to_pylist() == [
         {"i": "01:30:00", "b": "101"}
     ]
@@ -169,6 +172,8 @@ def test_the_caller_s_python_is_out_of_reach(base: Path) -> None:
         ("SELECT ?", "parameters"),
         ("SELECT '\udcff'", "not UTF-8"),
         ("SELECT 1 AS a, 2 AS a", "two columns are called 'a'"),
+        ("SELECT 1 AS a, 2 AS A", "two columns are called 'A' and 'a'"),
+        ("SELECT call_id AS id, mint AS ID FROM paths", "two columns are called 'ID' and 'id'"),
         ("SELECT " + "(" * 3000 + "1" + ")" * 3000, "depth"),
     ],
 )  # fmt: skip
@@ -186,6 +191,20 @@ def test_time_and_memory_have_an_end(base: Path) -> None:
         assert sum(batch.num_rows for batch in found.batches) < 0
     with pytest.raises(QuantbotError, match="more than 50MB of memory"):
         answer(base, "SELECT list(i::VARCHAR || repeat('x', 99)) AS l FROM range(3000000) AS t(i)", memory_limit="50MB")
+
+
+def test_a_catalog_that_does_not_fit_into_the_memory_is_one_line(base: Path) -> None:
+    with pytest.raises(QuantbotError, match="more than 1MB of memory"):
+        answer(base, "SELECT count(*) AS n FROM paths", memory_limit="1MB")
+
+
+def test_a_catalog_of_another_version_is_refused_with_its_cure(base: Path, tmp_path: Path) -> None:
+    old = tmp_path / "c.duckdb"
+    shutil.copyfile(base.with_name("c.duckdb"), old)
+    with duckdb.connect(str(old)) as con:
+        con.execute("UPDATE catalog_meta SET value = '1' WHERE key = 'version'")
+    with pytest.raises(InputError, match=r"another version .*catalog-sync"), answering(old, base, "SELECT 1 AS a"):
+        pass
 
 
 def test_what_the_reader_does_wrong_is_not_the_query_s_fault(base: Path) -> None:

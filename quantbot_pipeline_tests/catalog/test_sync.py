@@ -398,3 +398,38 @@ def test_a_missing_file_of_a_cataloged_run_costs_only_its_own_view(home: Path) -
         reasons = [r for (r,) in con.execute("SELECT reason FROM quarantine").fetchall()]
     assert len(reasons) == 1
     assert "truth/paths.parquet: missing" in reasons[0]
+
+
+def test_a_settled_catalog_of_another_version_is_made_anew(
+    lab: Lab, settled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an upgrade the memo of the old catalog says that there is nothing new; it must not be believed."""
+    commit_run(lab.runs)
+    for where in ("quantbot_pipeline.catalog.sync", "quantbot_pipeline.catalog.memo"):
+        monkeypatch.setattr(f"{where}.CATALOG_VERSION", "1")
+    lab.sync()
+    assert not is_due(lab.runs, lab.catalog)
+    for where in ("quantbot_pipeline.catalog.sync", "quantbot_pipeline.catalog.memo"):
+        monkeypatch.setattr(f"{where}.CATALOG_VERSION", "2")
+    assert is_due(lab.runs, lab.catalog)
+    assert lab.sync().published
+    assert lab.ask("SELECT value FROM catalog_meta WHERE key = 'version'") == [("2",)]
+    assert not is_due(lab.runs, lab.catalog)
+
+
+def test_a_file_that_came_back_leaves_the_quarantine(lab: Lab) -> None:
+    run_dir = commit_run(lab.runs, "2024-01", tables={"paths": artifact_rows("paths", 2)})
+    lab.sync()
+    file = run_dir / "truth/paths.parquet"
+    away = lab.runs.parent / "away"
+    file.rename(away)
+    commit_run(lab.runs, "2024-02")
+    lab.sync()
+    assert any("missing, though" in reason for reason in lab.reasons().values())
+    away.rename(file)
+    commit_run(lab.runs, "2024-03")
+    lab.sync()
+    assert lab.reasons() == {}
+    synced = lab.content()
+    lab.sync(rebuild=True)
+    assert lab.content() == synced
