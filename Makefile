@@ -7,10 +7,10 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test torture ui bench examples lint clean
 
 demo: $(STAMP)
-	$(BIN)/quantbot demo
+	$(BIN)/quantbot demo --home .
 
 ui: $(STAMP)
-	$(BIN)/quantbot ui
+	$(BIN)/quantbot ui --home .
 
 test: $(STAMP)
 	$(MAKE) lint

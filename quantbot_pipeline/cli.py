@@ -454,7 +454,9 @@ def catalog_query(
 
 @backtest_app.command("verify")
 def verify(
-    run_dirs: Annotated[list[Path], typer.Argument(help="Run directories, or folders that hold some.")],
+    run_dirs: Annotated[
+        list[Path] | None, typer.Argument(help="Run directories, or folders that hold some (default: all of the home).")
+    ] = None,
     fmt: Format = "table",
     home: Home = None,
 ) -> None:
@@ -463,7 +465,7 @@ def verify(
     from quantbot_pipeline.errors import IntegrityError
 
     rows, broken = [], 0
-    for folder in [found for given in run_dirs for found in _run_dirs(given)]:
+    for folder in [found for given in run_dirs or [_settings(home).runs_dir] for found in _run_dirs(given)]:
         try:
             manifest = check_run(folder)
             rows.append(

@@ -55,33 +55,69 @@ def _csv_line(cells: Sequence[Any]) -> str:
 
 
 def print_table(rows: Sequence[dict[str, Any]], title: str, columns: Sequence[str] = ()) -> None:
-    """A table on the terminal, every cell plain text; in a pipe as wide as it needs to be."""
+    """A table on the terminal, every cell plain text; in a pipe as wide as it needs to be.
+
+    What a narrow terminal cannot hold is left out by whole columns, and said: half a number would be a wrong one.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     names = list(columns) or (list(rows[0]) if rows else [])
+    console = Console()
+    natural = {name: max([len(name), *(len(_shown(row[name])) for row in rows)]) for name in names}
+    widths = _fitting(rows, natural, console.width) if console.is_terminal else natural
+    shown = list(widths)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in names:
-        numeric = any(isinstance(row[name], int | float) and not isinstance(row[name], bool) for row in rows)
-        longest = max([len(_shown(row[name])) for row in rows], default=0)
+    for name, width in widths.items():
         table.add_column(
             Text(name.replace("_", " ")),
-            justify="right" if numeric else "left",
+            justify="right" if _is_numeric(rows, name) else "left",
             overflow="fold",
-            # On a narrow terminal text folds, but a number or a name never shrinks to nothing.
-            min_width=longest if numeric else min(longest, MIN_TEXT_WIDTH),
+            width=width if console.is_terminal else None,  # else in terminal cells, which are not characters
         )
     for row in rows:
-        table.add_row(*(Text(_shown(row[name])) for name in names))
-    console = Console()
+        table.add_row(*(Text(_shown(row[name])) for name in shown))
     if not console.is_terminal:
         console = Console(width=max(80, console.measure(table, options=console.options.update(max_width=2000)).maximum))
     console.print(
         Text(title, style="table.title"), soft_wrap=True
     )  # on its own: a title in a table is cut to its width
     console.print(table)
+    if len(shown) < len(names):
+        left_out = ", ".join(name.replace("_", " ") for name in names[len(shown) :])
+        Console(stderr=True).print(
+            Text(f"too narrow for {left_out}: widen the terminal, pipe into `less -S`, or take --format csv"), soft_wrap=True
+        )  # fmt: skip
+
+
+def _fitting(rows: Sequence[dict[str, Any]], natural: dict[str, int], width: int) -> dict[str, int]:
+    """{name: width} of the first columns that fit side by side, at least one; what is left over goes to the first ones."""
+    left = width + 1
+    widths: dict[str, int] = {}
+    for name in natural:
+        least = _min_width(rows, name)
+        if widths and left < least + 3:  # a blank on each side, and one between columns
+            break
+        widths[name] = least
+        left -= least + 3
+    for name, least in widths.items():
+        more = max(0, min(natural[name] - least, left))
+        widths[name] += more
+        left -= more
+    return widths
+
+
+def _min_width(rows: Sequence[dict[str, Any]], name: str) -> int:
+    """Text folds on a narrow terminal; a number, and a word of the heading, does not."""
+    longest = max([len(_shown(row[name])) for row in rows], default=0)
+    word = max(map(len, name.split("_")), default=0)
+    return max(longest if _is_numeric(rows, name) else min(longest, MIN_TEXT_WIDTH), min(word, MIN_TEXT_WIDTH))
+
+
+def _is_numeric(rows: Sequence[dict[str, Any]], name: str) -> bool:
+    return any(isinstance(row[name], int | float) and not isinstance(row[name], bool) for row in rows)
 
 
 def _plain(value: Any) -> Any:
