@@ -1,6 +1,7 @@
 """The dashboard's numbers against queries on the catalog, and what it leaves out when there is too much."""
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -327,6 +328,27 @@ def test_a_flipped_bit_is_an_error_and_never_a_number(market: Settings, tmp_path
     victim.write_bytes(content)
     with pytest.raises(IntegrityError, match="checksum"):
         collect(home.catalog_db, home.runs_dir, home.candles_dir)
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_superseded_run_that_is_lost_is_named_and_the_others_are_shown(tmp_path: Path, damage: str) -> None:
+    home = Settings(home=tmp_path)
+    tables = {"alerts": artifact_rows("alerts", 2), "paths": artifact_rows("paths", 2, interval=["5m"] * 2)}
+    older = commit_run(home.runs_dir, tables=tables, created_at="2024-02-01T00:00:00.000Z")
+    newer = commit_run(home.runs_dir, tables=tables, created_at="2024-02-02T00:00:00.000Z")
+    sync(home.runs_dir, home.catalog_db)
+    if damage == "gone":
+        shutil.rmtree(older)
+    else:
+        with (older / "truth" / "paths.parquet").open("ab") as f:
+            f.write(b"x")
+    shown = page.write_dashboard(home.catalog_db, home.runs_dir, home.candles_dir, home.dashboard_html).read_text()
+    lost = older.name.removeprefix("run_id=")
+    block = re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', shown, re.DOTALL)
+    assert block is not None
+    runs = json.loads(block[1])["runs"]
+    assert runs["left_out"] == [{"run_id": lost, "month": "2024-01"}]
+    assert [run["run_id"] for run in runs["runs"]] == [newer.name.removeprefix("run_id=")]
 
 
 def test_without_a_catalog_it_says_how_to_make_one(tmp_path: Path) -> None:

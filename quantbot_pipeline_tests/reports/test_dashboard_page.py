@@ -8,6 +8,7 @@ import pytest
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.reports.dashboard.page import write_dashboard
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline_tests.builders import artifact_rows, commit_run
 from quantbot_pipeline_tests.reports.conftest import OpenWindow
 from quantbot_pipeline_tests.reports.markets import CLOSING, FORMULA, MARKUP, MONTHS
 from quantbot_pipeline_tests.reports.test_dashboard_data import GRID, NEWEST, ask
@@ -193,6 +194,19 @@ def test_two_runs_side_by_side(open_window: OpenWindow, page_file: Path, market:
     page.get_by_label("Run B").select_option(label=first)
     window.settle()
     assert page.get_by_text("The same run.").is_visible()
+
+
+def test_runs_that_are_lost_are_named(open_window: OpenWindow, tmp_path: Path) -> None:
+    home = Settings(home=tmp_path)
+    tables = {"alerts": artifact_rows("alerts", 2), "paths": artifact_rows("paths", 2, interval=["5m"] * 2)}
+    lost = commit_run(home.runs_dir, tables=tables, created_at="2024-02-01T00:00:00.000Z")
+    commit_run(home.runs_dir, tables=tables, created_at="2024-02-02T00:00:00.000Z")
+    sync(home.runs_dir, home.catalog_db)
+    shutil.rmtree(lost)
+    window = open_window(write_dashboard(home.catalog_db, home.runs_dir, home.candles_dir, home.dashboard_html))
+    window.go("policies")
+    run_id = lost.name.removeprefix("run_id=")
+    assert window.page.get_by_text(f"missing or damaged: 1 run: {run_id} (2024-01).").is_visible()
 
 
 def test_a_line_breaks_where_months_are_missing(open_window: OpenWindow, market: Settings, tmp_path: Path) -> None:

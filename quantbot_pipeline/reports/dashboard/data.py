@@ -24,7 +24,7 @@ MIN_CALLS = 10  # below that a caller is marked: the same number that the search
 
 
 def collect(catalog: Path, base: Path, candles_dir: Path) -> dict[str, Any]:
-    """Everything the page shows. Raises InputError without a catalog, IntegrityError for a file that was changed."""
+    """Everything the page shows. Raises InputError without a catalog, IntegrityError for a changed file of a newest run."""
     callers: Index[str] = Index(ALL_CALLERS)
     policies: Index[PolicyKey] = Index()
     violations: Index[str] = Index("")

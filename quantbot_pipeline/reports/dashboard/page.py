@@ -37,7 +37,8 @@ def write_dashboard(catalog: Path, base: Path, candles_dir: Path, out: Path) -> 
     """Write the dashboard over the newest runs to `out`, atomically, and return its absolute path.
 
     catalog: the published catalog file; base: the runs it indexes; candles_dir: the candle store, for the pictures of single
-    calls (it may be gone). Raises InputError without a catalog, IntegrityError when an artifact was changed.
+    calls (it may be gone). Raises InputError without a catalog, IntegrityError when an artifact of a newest run
+    was changed.
     """
     out = out.absolute()
     content = render(collect(catalog, base, candles_dir))

@@ -9,6 +9,7 @@ import duckdb
 from quantbot_pipeline.artifacts.manifest import RunManifest, read_manifest
 from quantbot_pipeline.artifacts.verify import read_artifact
 from quantbot_pipeline.catalog.query import query_runs
+from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.reports.dashboard.encode import Index
 from quantbot_pipeline.reports.dashboard.frontiers import ALL_CALLERS
 
@@ -44,11 +45,19 @@ _MEASURES = {
 
 
 def runs_section(catalog: Path, base: Path) -> dict[str, Any]:
-    """The newest completed runs: origin, parameters (as a position in `parameters`), and [measure, of what, value] rows."""
+    """The newest completed runs: origin, parameters (as a position in `parameters`), and [measure, of what, value] rows.
+
+    A run that is gone or damaged is named in `left_out` instead: the other sections refuse it if they need it, and the rest
+    can be compared without it.
+    """
     parameters: Index[str] = Index()
-    found = query_runs(catalog, status="completed", limit=RUNS).to_pylist()
-    runs = [_described(base / run["run_dir"], parameters) for run in found]
-    return {"runs": runs, "parameters": [json.loads(text) for text in parameters.values]}
+    runs, left_out = [], []
+    for run in query_runs(catalog, status="completed", limit=RUNS).to_pylist():
+        try:
+            runs.append(_described(base / run["run_dir"], parameters))
+        except IntegrityError:
+            left_out.append({"run_id": run["run_id"], "month": run["month"]})
+    return {"runs": runs, "left_out": left_out, "parameters": [json.loads(text) for text in parameters.values]}
 
 
 def _described(run_dir: Path, parameters: Index[str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 function runsCard() {
   const runs = D.runs.runs;
-  if (runs.length < 2) return card('Two runs', empty(runs.length ? 'There is only one run: nothing to compare it with.' : 'No completed run yet.'));
+  if (runs.length < 2) return card('Two runs', runsLeftOut(), empty(runs.length ? 'There is only one run: nothing to compare it with.' : 'No completed run yet.'));
   const options = runs.map((r, i) => [i, `${r.month} ${r.kind}, ${fmt.time(Date.parse(r.created_at))}${r.origin.git_branch ? ', ' + r.origin.git_branch.slice(0, 40) : ''} (${r.run_id.slice(0, 8)})`]);
   const like = runs.findIndex((r, i) => i && r.kind === runs[0].kind && r.month === runs[0].month);
   const state = { a: like > 0 ? like : runs.findIndex((r, i) => i && r.kind === runs[0].kind), b: 0 }; // the older one first
@@ -14,7 +14,14 @@ function runsCard() {
       el('div', { class: 'columns' }, el('div', {}, el('h3', {}, 'What differs'), runDifferences(a, b)), el('div', {}, el('h3', {}, 'What each measured'), runMeasures(a, b)))];
   });
   const kept = runs.length >= 40 ? ' The 40 newest completed runs.' : '';
-  return card('Two runs', el('p', { class: 'note' }, `Any two runs: only what differs in kind, inputs, code and parameters.${kept}`), drawing);
+  return card('Two runs', el('p', { class: 'note' }, `Any two runs: only what differs in kind, inputs, code and parameters.${kept}`), runsLeftOut(), drawing);
+}
+
+function runsLeftOut() {
+  const gone = D.runs.left_out;
+  if (!gone.length) return null;
+  const named = gone.map((run) => `${run.run_id} (${run.month})`).join(', ');
+  return el('p', { class: 'note' }, `Left out, because missing or damaged: ${fmt.int(gone.length)} ${gone.length === 1 ? 'run' : 'runs'}: ${named}. See \`quantbot backtest verify\`, then sync the catalog.`);
 }
 
 function flattened(run) {
