@@ -19,6 +19,7 @@ from quantbot_pipeline.market.readers import Found
 
 ADDRESS = re.compile(r"(?<![0-9A-Za-z])(?:(0x[0-9a-fA-F]{40})|([1-9A-HJ-NP-Za-km-z]{32,44}))(?![0-9A-Za-z])")
 BLANKS = re.compile(r"[ \t\n\r]*")
+OF_A_NUMBER = re.compile(r"[-+0-9.eE]*")
 CHUNK = 1 << 16  # characters read at once
 MAX_VALUE = 4 << 20  # characters of one message; Telegram's longest have a few thousand
 BATCH = 10_000
@@ -103,7 +104,8 @@ class _Scanner:
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
-                if end < len(self._text) or self._ended:  # else a number may go on
+                # A number may go on: 1, 1. and 1e are the beginning of 1.5 and 1e5, and each decodes as 1.
+                if self._ended or not OF_A_NUMBER.fullmatch(self._text, end):
                     self._at = end
                     return value
             except json.JSONDecodeError as e:

@@ -8,6 +8,7 @@ import pytest
 
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.market.calls import ingest_calls, read_calls
+from quantbot_pipeline.market.telegram import CHUNK
 from quantbot_pipeline_tests.builders import ms
 
 SOL = "So11111111111111111111111111111111111111112"
@@ -88,4 +89,28 @@ def test_what_is_no_export_is_refused(tmp_path: Path, content: str, message: str
     path = tmp_path / "result.json"
     path.write_text(content)
     with pytest.raises(InputError, match=rf"result\.json: .*{message}"):
+        ingest_calls([path], tmp_path / "alerts.duckdb", fmt="telegram")
+
+
+@pytest.mark.parametrize("number", ["1|5", "1|.5", "1.|5", "1.5|", "1|e5", "1e|5", "1e-|5", "-|1.5E+3", "-1.5E+|3"])
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_a_number_may_begin_in_one_piece_and_end_in_the_next(tmp_path: Path, number: str, chunks: int) -> None:
+    before, after = number.split("|")
+    head, middle = '{"name": "x", "id": ', f', "messages": {json.dumps([message(1, SOL)])}}}'
+    path = tmp_path / "result.json"
+    path.write_text(head + " " * (chunks * CHUNK - len(head + before)) + before + after + middle)
+    assert path.read_text()[: chunks * CHUNK].endswith(before)
+    store = tmp_path / "alerts.duckdb"
+    assert ingest_calls([path], store, fmt="telegram").inserted == 1
+    (call_id,) = read_calls(store, 0, 10**14).calls["call_id"].to_pylist()
+    assert call_id == f"telegram:{json.loads(before + after)}:1:{SOL}"
+
+
+@pytest.mark.parametrize("number", ["1.|", "1.|x", "1e|]", "1.5.|5", "1e5|e5"])
+def test_what_only_begins_like_a_number_is_refused(tmp_path: Path, number: str) -> None:
+    before, after = number.split("|")
+    head = '{"name": "x", "messages": [], "n": '
+    path = tmp_path / "result.json"
+    path.write_text(head + " " * (CHUNK - len(head + before)) + before + after + "}")
+    with pytest.raises(InputError, match=r"result\.json: not valid JSON: expected '}' at character"):
         ingest_calls([path], tmp_path / "alerts.duckdb", fmt="telegram")
