@@ -403,15 +403,17 @@ def _load_duckdb(
     con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[Column], table: str | None
 ) -> dict[str, str]:
     with open_untrusted(path) as source:
-        # A view is no table: it is somebody's program, and runs when it is read.
-        tables = "SELECT table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE' ORDER BY 1"
-        names = [name for (name,) in source.execute(tables).fetchall()]
+        # A view is no table: it is somebody's program, and runs when it is read. So is a macro of the file, which could take the
+        # place of an unqualified function. What is listed is read by its full name: a view may have the name of a table elsewhere.
+        tables = """SELECT table_name, database_name FROM system.main.duckdb_tables()
+                    WHERE schema_name = 'main' AND database_name NOT IN ('system', 'temp') ORDER BY 1"""
+        names = dict(source.execute(tables).fetchall())
         name = table or "alerts"
         if name not in names:
             raise InputError(
                 f"{path}: no table {name!r} (tables: {', '.join(names) or 'none'}); choose one with --table"
             )
-        reader = source.sql(f"SELECT * FROM {_quoted(name)}").to_arrow_reader(131_072)
+        reader = source.sql(f"SELECT * FROM {_quoted(names[name])}.main.{_quoted(name)}").to_arrow_reader(131_072)
         matched = _match(path, reader.schema.names, columns)
         _insert(con, path, _stream(path, reader.schema, reader, matched), matched)
         return matched

@@ -149,6 +149,27 @@ def test_a_duckdb_file_is_data_and_no_program(tmp_path: Path) -> None:
         read_calls(path, 0, 10**14)
 
 
+LIST_OF_ITS_OWN = """CREATE MACRO duckdb_tables() AS TABLE
+    SELECT 'alerts' AS table_name, 'main' AS schema_name, 'x' AS database_name, false AS internal, false AS temporary"""
+
+
+@pytest.mark.parametrize(
+    "disguise",
+    ["CREATE SCHEMA {catalog}.s; CREATE TABLE {catalog}.s.alerts (x INT)", LIST_OF_ITS_OWN],
+    ids=["a table of another schema", "a macro"],
+)
+@pytest.mark.parametrize("name", ["x.duckdb", "main.duckdb", "s.duckdb", "system.duckdb"])
+def test_a_view_is_not_read_as_the_table_it_is_named_after(tmp_path: Path, name: str, disguise: str) -> None:
+    path, store = tmp_path / name, tmp_path / "alerts.duckdb"
+    row = f"SELECT 'm' AS mint, 'a' AS caller_name, {T} AS alert_ts_ms"
+    with duckdb.connect(str(path)) as con:
+        ((catalog,),) = con.execute("SELECT current_database()").fetchall()
+        con.execute(f"CREATE TABLE t AS {row}; CREATE VIEW alerts AS FROM t; {disguise.format(catalog=catalog)}")
+    with pytest.raises(InputError, match=r"\.duckdb: no table 'alerts' \(tables: t\)"):
+        ingest_calls([path], store)
+    assert ingest_calls([path], store, table="t").inserted == 1
+
+
 @pytest.mark.parametrize("eol", ["\n", "\r\n"], ids=["LF", "CRLF"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_marks_and_line_ends_change_nothing(tmp_path: Path, eol: str, encoding: str) -> None:
