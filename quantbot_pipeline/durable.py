@@ -86,23 +86,39 @@ def locked(path: Path, timeout_s: float) -> Iterator[Callable[[], None]]:
     """Hold the lock file `path`; the kernel lets go of it when the process dies.
 
     Yields a function that raises StoreError if somebody has removed the file meanwhile: another process may then hold a lock
-    of the same name. Raises StoreError when another process holds it for longer than `timeout_s`.
+    of the same name. Raises StoreError when another process holds it for longer than `timeout_s`, when it was removed while it
+    was taken, and where the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path, timeout=timeout_s)
+    held: os.stat_result | None = None  # of the file that is locked, which need not be the one at the path
+
+    def remember(fd: int) -> None:
+        nonlocal held
+        held = os.fstat(fd)
+
+    def check() -> None:
+        try:
+            same = held is not None and os.path.samestat(path.stat(), held)
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise StoreError(f"{path}: removed while it was held, so that another process may write too; run again")
+
+    lock = filelock.FileLock(path, timeout=timeout_s, on_acquired=remember)
     try:
         lock.acquire()
     except filelock.Timeout:
         raise StoreError(
             f"{path}: another process has held this lock for {timeout_s:g} s; wait for it, or raise QUANTBOT_LOCK_TIMEOUT_S"
         ) from None
+    except OSError as e:
+        if e.errno != errno.ENOSYS:
+            raise
+        raise StoreError(
+            f"{path}: this file system has no locks; set QUANTBOT_HOME to a folder on one that has"
+        ) from None
     try:
-        held = path.stat().st_ino
-
-        def check() -> None:
-            if not path.exists() or path.stat().st_ino != held:
-                raise StoreError(f"{path}: removed while it was held, so that another process may write too; run again")
-
+        check()
         yield check
     finally:
         lock.release()

@@ -1,6 +1,7 @@
 """The file system primitives: nothing half written is ever in a place where it counts."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import duckdb
+import filelock
 import pytest
 
 from quantbot_pipeline.durable import (
@@ -105,6 +107,37 @@ def test_a_lock_that_is_taken_away_is_noticed(tmp_path: Path) -> None:
         publication.changed = True
         (tmp_path / ".x.duckdb.lock").unlink()
     assert published(target) == [1]
+
+
+@pytest.mark.parametrize("another", [False, True], ids=["removed", "made again"])
+def test_a_lock_that_is_taken_away_while_it_is_taken_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another: bool
+) -> None:
+    path = tmp_path / "lock"
+    acquire = filelock.FileLock.acquire
+
+    def acquire_and_lose(lock: filelock.FileLock) -> object:
+        taken = acquire(lock)
+        path.unlink()
+        if another:
+            path.touch()
+        return taken
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire_and_lose)
+    with pytest.raises(StoreError, match="lock: removed while it was held"), locked(path, 0):
+        pytest.fail("nothing may be written under a lock that guards no name")
+    monkeypatch.undo()
+    with locked(path, 0) as check:
+        check()
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", no_flock)
+    with pytest.raises(StoreError, match="lock: this file system has no locks"), locked(tmp_path / "lock", 0):
+        pass
 
 
 def test_a_failing_disk_is_told_from_a_wrong_file(tmp_path: Path) -> None:
