@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -98,3 +99,23 @@ def test_a_table_in_a_pipe_is_as_wide_as_it_needs(capsys: pytest.CaptureFixture[
     print_table([{f"column_{i}": "x" * 30 for i in range(20)}], "Wide")
     out = capsys.readouterr().out
     assert any(line.count("x" * 30) == 20 for line in out.splitlines())
+
+
+@pytest.mark.parametrize("width", range(20, 130, 7))
+def test_a_narrow_terminal_shows_whole_numbers_or_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """Columns that do not fit are left out and named: a number cut in half would be another number."""
+    for name, value in {"FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": str(width), "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    row = {"caller_name": "sample:alpha_hunter", **{f"median_number_{i}": -1_234_567.125 * (i + 1) for i in range(8)}}
+    print_table([row], "Callers")
+    shown = capsys.readouterr()
+    out = re.sub(r"\x1b\[[0-9;]*m", "", shown.out)
+    assert max(map(len, out.splitlines())) <= max(width, 20)
+    complete = [name for name in row if name != "caller_name" and f"{row[name]:,.1f}" in out]
+    numbers = [word for word in out.split() if word.startswith("-")]
+    assert len(numbers) == len(complete)
+    left_out = [name.replace("_", " ") for name in row if name != "caller_name" and name not in complete]
+    assert all(name in shown.err for name in left_out)
+    assert (shown.err == "") == (not left_out)
