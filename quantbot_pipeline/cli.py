@@ -284,7 +284,8 @@ def _read_json(where: str, text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as e:
-        raise InputError(f"{where}: not valid JSON: {e}") from None
+        hint = f"; to read that file write @{text}" if len(text) < 256 and Path(text).is_file() else ""
+        raise InputError(f"{where}: not valid JSON: {e}{hint}") from None
 
 
 def _read_text(where: str) -> str:
@@ -337,6 +338,11 @@ def _print_runs(runs: list[dict[str, Any]], fmt: Output, title: str) -> None:
         run | {"artifacts": ", ".join(f"{name} {rows}" for name, rows in run["artifacts"].items())} for run in runs
     ]
     _print(shown, fmt, title, ("month", "run_type", "status", "calls", "excluded", "artifacts", "run_id"))
+    bare = sorted({run["month"] for run in runs if run["status"] == "completed" and run["calls"] == run["excluded"]})
+    if bare:
+        _note(
+            f"no call of {', '.join(bare)} has a window; errors.parquet of the run tells why (no candles of this interval?)"
+        )
 
 
 def _materialize(
@@ -596,8 +602,8 @@ def frontier_command(
     from quantbot_pipeline.reports.search import FRONTIER_COLUMNS, frontier
 
     settings = _settings(home)
-    if month is not None:
-        parse_day(month, end=False)
+    if month is not None and month_of(parse_day(month, end=False)) != month:
+        raise InputError(f"--month {month}: not a month; write YYYY-MM")
     rows = frontier(
         settings.catalog_db, settings.runs_dir, caller=caller, month=month, strategy_id=strategy, limit=limit
     )

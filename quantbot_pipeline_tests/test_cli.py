@@ -238,6 +238,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no such runs": (("backtest", "catalog-sync", "--base-dir", "nowhere"), ("nowhere", "--base-dir")),
     "half a question": (("backtest", "catalog-query", "--run-id", "x"), ("--artifact-type",)),
     "negative limit": (("backtest", "catalog-query", "--limit", "-1"), ("--limit",)),
+    "a day for a month": (("frontier", "--month", "2024-01-15"), ("--month", "YYYY-MM")),
+    "forgotten @": ((*POLICY, "policy.json"), ("--policy", "write @policy.json")),
     "unknown run type": (("backtest", "catalog-query", "--run-type", "nonsense"), ("--run-type", "path-only")),
     "unknown status": (("backtest", "catalog-query", "--status", "done"), ("--status", "completed")),
     "nothing to verify": (("backtest", "verify", "nowhere"), ("nowhere",)),
