@@ -629,8 +629,7 @@ def _walk_forward(run: _Run) -> None:
     trained = _train(run, search, since)
     with run.recorder.phase("optimization"):
         rows = walk_forward(
-            trained.data, start, trained.groups, trained.stats, trained.tested, since, config.horizon_ms, search,
-            run.cost, constraints, objective,
+            trained.data, start, trained.groups, trained.stats, trained.tested, search, run.cost, constraints, objective
         )  # fmt: skip
         _write_rows(run, "walk_forward", rows)
 

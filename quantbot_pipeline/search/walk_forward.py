@@ -57,8 +57,6 @@ def walk_forward(
     groups: Mapping[str, Sequence[Group]],
     stats: Mapping[str, npt.NDArray[np.float64]],
     tested: Outcomes,
-    since: Mapping[str, int],
-    horizon_ms: int,
     found: Candidates,
     c: float,
     constraints: Constraints,
@@ -73,19 +71,18 @@ def walk_forward(
     test = {name: rows[data.truth.status[rows] == INCLUDED] for name, rows in calls.items()}
     rows = []
     for scheme in SCHEMES:
-        train = _by_caller(data, _train_rows(data, month_start, since[scheme], horizon_ms))
+        trained = {group.name: len(group.rows) for group in groups[scheme]}
         rankings = rank(groups[scheme], data.truth, stats[scheme], found, constraints, objective)
         ranked = {group.name: ranking for group, ranking in zip(groups[scheme], rankings, strict=True)}
         for name, test_rows in test.items():
-            own = train.get(name, np.empty(0, np.int64))
-            pooled = len(own) < MIN_TRAIN_CALLS
+            pooled = trained.get(name, 0) < MIN_TRAIN_CALLS
             choice = ranked.get(ALL_CALLERS if pooled else name)
             rows.append(
                 {
                     "caller_name": name,
                     "scheme": scheme,
                     "pooled": pooled,
-                    "train_calls": len(train.get(ALL_CALLERS, own)) if pooled else len(own),
+                    "train_calls": trained.get(ALL_CALLERS, 0) if pooled else trained[name],
                     "test_calls": len(test_rows),
                 }
                 | _judge(data.truth, tested, test_rows, choice, found, c)
