@@ -49,9 +49,10 @@ def run(options: argparse.Namespace) -> None:
     alike = np.flatnonzero(both & (fine[0].p0 == coarse[0].p0) & (fine[0].entry_ts == coarse[0].entry_ts))
     print(f"{len(alike)} entries compared on {len(inputs.bounds) - 1} tokens, {len(both) - len(alike)} left out\n")
     p0 = fine[0].p0[alike, None]
-    realized = [realized_return_bps(outcomes.exit_px[alike], p0, COST) for _, outcomes in (fine, coarse)]
+    exits = [outcomes.at(alike) for _, outcomes in (fine, coarse)]
+    realized = [realized_return_bps(e.px, p0, COST) for e in exits]
     # Whether a window counts as complete depends on the interval; either way the position is sold at its end.
-    reasons = [np.minimum(outcomes.reason[alike], engine.HORIZON) for _, outcomes in (fine, coarse)]
+    reasons = [np.minimum(e.reason, engine.HORIZON) for e in exits]
     columns = defaultdict(list)
     for p, policy in enumerate(policies):
         columns[_family(policy)].append(p)
@@ -88,11 +89,12 @@ def _replay(
 ) -> tuple[engine.Truth, engine.Outcomes]:
     token, alert = inputs.token, inputs.alert
     truth, outcomes = engine.empty_truth(len(alert)), engine.empty_outcomes(len(alert), len(policies))
-    engine.replay(
-        candles, alert, bounds[token], bounds[token + 1], np.arange(len(alert)), engine.Rules(interval_ms=interval_ms),
+    rows = np.arange(len(alert))
+    exits = engine.replay(
+        candles, alert, bounds[token], bounds[token + 1], rows, engine.Rules(interval_ms=interval_ms),
         compile_policies(policies), truth, outcomes,
     )  # fmt: skip
-    return truth, outcomes
+    return truth, engine.with_exits(outcomes, [(rows, exits)])
 
 
 def _aggregated(inputs: _Inputs) -> tuple[engine.Candles, npt.NDArray[np.int64]]:

@@ -31,11 +31,15 @@ def run(options: argparse.Namespace) -> None:
     rules = engine.Rules(interval_ms=60_000)
     caller = np.argsort(rng.integers(0, CALLERS, options.calls), kind="stable")
     ends = np.linspace(0, options.calls, CALLERS + 1).astype(np.int64)[1:]
+
+    def replay() -> engine.Outcomes:
+        exits = engine.replay(candles, alert, lo, lo + options.candles, rows, rules, compiled, truth, outcomes)
+        return engine.with_exits(outcomes, [(rows, exits)])
+
+    made = replay()
     works = {
-        "replay": lambda: engine.replay(
-            candles, alert, lo, lo + options.candles, rows, rules, compiled, truth, outcomes
-        ),
-        "aggregation": lambda: aggregate(truth, outcomes, caller, ends, 0.004, stats=RANKING_STATS),
+        "replay": replay,
+        "aggregation": lambda: aggregate(truth, made, caller, ends, 0.004, stats=RANKING_STATS),
     }
     spent = measuring.interleaved(works, options.repeats)
     evaluations = options.calls * len(policies)

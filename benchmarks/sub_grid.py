@@ -87,9 +87,8 @@ def _race(timed: dict[str, Timed], policies: int, repeats: int) -> None:
 
 
 class _Engine(NamedTuple):
-    truth: engine.Truth
     outcomes: engine.Outcomes
-    replay: Callable[[], None]
+    replay: Callable[[], engine.Outcomes]
 
     def rounds(self) -> None:
         """All calls, several times."""
@@ -100,13 +99,16 @@ class _Engine(NamedTuple):
 def _engine(market: Market, policies: list[dict[str, Any]]) -> _Engine:
     calls, n = market.open.shape
     truth, outcomes = engine.empty_truth(calls), engine.empty_outcomes(calls, len(policies))
-    lo = np.arange(calls, dtype=np.int64) * n
-    replay = partial(
-        engine.replay, market.flat(), np.full(calls, START_MS - RULES.latency_ms), lo, lo + n, np.arange(calls), RULES,
+    lo, rows = np.arange(calls, dtype=np.int64) * n, np.arange(calls)
+    work = partial(
+        engine.replay, market.flat(), np.full(calls, START_MS - RULES.latency_ms), lo, lo + n, rows, RULES,
         compile_policies([parse_policy(p) for p in policies]), truth, outcomes,
     )  # fmt: skip
-    replay()
-    return _Engine(truth, outcomes, replay)
+
+    def replay() -> engine.Outcomes:
+        return engine.with_exits(outcomes, [(rows, work())])
+
+    return _Engine(replay(), replay)
 
 
 def _window(market: Market, call: int) -> tuple[Market, float]:
@@ -160,12 +162,12 @@ def _compare(
     for call in range(calls):
         want = _exits(market, call, loop, policies)
         exit_ts = START_MS + MINUTE_MS * (want.at + 1 + ~want.at_open)
-        got = own.outcomes
+        got = own.outcomes.at(np.array([call]))
         for name, mine, theirs in (
-            ("exit time", got.exit_ts[call], exit_ts),
-            ("price", got.exit_px[call], want.price),
-            ("reason", got.reason[call], want.reason),
-            ("excursion", got.mae_bps[call], want.mae_bps),
+            ("exit time", got.ts[0], exit_ts),
+            ("price", got.px[0], want.price),
+            ("reason", got.reason[0], want.reason),
+            ("excursion", got.mae_bps[0], want.mae_bps),
         ):
             if not np.array_equal(mine, theirs):
                 raise AssertionError(f"call {call}: the engine's {name} is not that of the plain loop")

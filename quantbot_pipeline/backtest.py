@@ -395,38 +395,44 @@ def _replay(
         stop_slippage_bps=config.stop_slippage_bps,
     )
     truth = engine.empty_truth(calls.num_rows)
-    outcomes = engine.empty_outcomes(calls.num_rows, len(policies))
-    other = engine.empty_outcomes(calls.num_rows, len(policies)) if both_orders else None
+    orders = [(rules, engine.empty_outcomes(calls.num_rows, len(policies)))]
+    if both_orders:
+        orders.append(
+            (rules._replace(optimistic=not rules.optimistic), engine.empty_outcomes(calls.num_rows, len(policies)))
+        )
     by_mint = _calls_by_mint(calls)
     alert = calls["alert_ts_ms"].to_numpy()
 
-    def work(load: Load) -> tuple[float, float]:
+    def work(load: Load) -> tuple[float, float, list[tuple[npt.NDArray[np.int64], list[engine.Exits]]]]:
         decoding = replaying = 0.0
+        parts = []
         mark = time.perf_counter()
         for piece in load():
             decoded = time.perf_counter()
             lo, hi, rows = _match(piece, by_mint)
             if len(rows):
                 candles = engine.Candles(*piece.arrays())
-                engine.replay(candles, alert[rows], lo, hi, rows, rules, compiled, truth, outcomes)
-                if other is not None:
-                    reverse = rules._replace(optimistic=not rules.optimistic)
-                    engine.replay(candles, alert[rows], lo, hi, rows, reverse, compiled, truth, other)
+                made = [engine.replay(candles, alert[rows], lo, hi, rows, r, compiled, truth, o) for r, o in orders]
+                parts.append((rows, made))
             decoding += decoded - mark
             mark = time.perf_counter()
             replaying += mark - decoded
-        return decoding, replaying
+        return decoding, replaying, parts
 
     begun = time.perf_counter()
     with ThreadPoolExecutor(settings.threads) as pool:
         spent = list(pool.map(work, plan.loads))
     wall = time.perf_counter() - begun
-    totals = {"slice": sum(d for d, _ in spent), "execution": sum(r for _, r in spent)}
+    outcomes = [
+        engine.with_exits(empty, [(rows, made[i]) for *_, parts in spent for rows, made in parts])
+        for i, (_, empty) in enumerate(orders)
+    ]
+    totals = {"slice": sum(d for d, *_ in spent), "execution": sum(r for _, r, _ in spent)}
     for name, seconds in totals.items():  # threads overlap: the wall time, split as the work was
         recorder.add(name, wall * seconds / (sum(totals.values()) or 1.0))
     _tell_no_entry_from_no_candles(settings, calls, truth, config.interval)
     recorder.say(f"{inputs.month}: {len(policies)} policies over {len(plan.loads)} row groups in {wall:.3f} s")
-    return _Replayed(inputs, rules, truth, outcomes, other)
+    return _Replayed(inputs, rules, truth, outcomes[0], outcomes[1] if both_orders else None)
 
 
 @functools.cache
@@ -577,7 +583,7 @@ def _optimization(run: _Run) -> None:
 def _full(run: _Run) -> None:
     search, policies = _search(run.config), run.config.parsed_policies()
     searched = _replay_search(run, search, list(policies.values()))
-    own = _columns(searched.last, searched.last.outcomes.exit_px.shape[1] - len(policies), None)
+    own = _columns(searched.last, searched.last.outcomes.which.shape[1] - len(policies), None)
     _write_truth(run, own)
     _write_trades(run, own, policies)
     _write_summary(run, own, policies)
@@ -757,11 +763,9 @@ def _replay_search(run: _Run, search: "Candidates", also: Sequence[Policy] = ())
 
 def _parts(run: _Run, policies: int, calls: int) -> list[slice]:
     """Slices of so many policies that their outcomes take no more than the memory limit."""
-    from quantbot_pipeline.replay.engine import OUTCOME_BYTES
+    from quantbot_pipeline.replay.engine import MAX_POLICIES, OUTCOME_BYTES
 
-    size = run.settings.memory_bytes // (OUTCOME_BYTES * calls)
-    if size < policies:
-        size = max(1, size // 2)  # one part is replayed while the one before is still there
+    size = min(max(1, run.settings.memory_bytes // (OUTCOME_BYTES * calls)), MAX_POLICIES)
     return [slice(first, min(first + size, policies)) for first in range(0, policies, size)]
 
 
@@ -825,17 +829,16 @@ def _write_best_trades(run: _Run, searched: _Searched, search: "Candidates", fir
 
 def _replay_chosen(run: _Run, search: "Candidates", column: npt.NDArray[np.int64]) -> "engine.Outcomes":
     """The outcome (C, 1) of policy `column` of each call, replayed again, as all outcomes together do not fit into memory."""
-    from quantbot_pipeline.replay.engine import empty_outcomes
+    from quantbot_pipeline.replay.engine import INCLUDED, empty_outcomes, with_exits
 
     chosen = np.unique(column)
-    outcomes = empty_outcomes(len(column), 1)
+    outcomes, parts = empty_outcomes(len(column), 1), []
     for part in _parts(run, len(chosen), len(column)):
-        again = run.replay([search.policies[p] for p in chosen[part]]).outcomes
-        rows = np.flatnonzero(np.isin(column, chosen[part]))
-        found = again.of_chosen(rows, np.searchsorted(chosen[part], column[rows]))
-        for name in outcomes._fields:
-            getattr(outcomes, name)[rows] = getattr(found, name)
-    return outcomes
+        again = run.replay([search.policies[p] for p in chosen[part]])
+        rows = np.flatnonzero(np.isin(column, chosen[part]) & (again.truth.status == INCLUDED))
+        parts.append((rows, again.outcomes.at(rows, np.searchsorted(chosen[part], column[rows]))))
+        outcomes.first[rows], outcomes.distinct[rows] = np.arange(len(rows)), 1
+    return with_exits(outcomes, parts)
 
 
 def _write_summary(run: _Run, replayed: _Replayed, policies: dict[str, Policy]) -> None:

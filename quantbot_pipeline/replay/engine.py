@@ -77,33 +77,94 @@ class Truth(NamedTuple):
     t_activity: npt.NDArray[np.int64]
 
 
-class Outcomes(NamedTuple):
-    """Per call and policy, shape (C, P). `mae_bps` in basis points of the entry price, `exit_ts` in UTC ms."""
+OUTCOME_BYTES = 62  # of one policy on one call at most: an exit that no other policy shares, and what is derived of it
+MAX_POLICIES = 65_535  # of one replay, so that two bytes tell the exits of a call apart
 
-    exit_ts: npt.NDArray[np.int64]
-    exit_px: npt.NDArray[np.float64]
+
+class Exits(NamedTuple):
+    """Ways to leave a position, all of one shape. `ts` in UTC ms, `mae_bps` in basis points of the entry price."""
+
+    ts: npt.NDArray[np.int64]
+    px: npt.NDArray[np.float64]
     reason: npt.NDArray[np.uint8]
     fills: npt.NDArray[np.uint16]
     mae_bps: npt.NDArray[np.float64]
 
+    def take(self, index: npt.NDArray[np.int64]) -> "Exits":
+        """The exits with these numbers, in the shape of `index`."""
+        return Exits(self.ts[index], self.px[index], self.reason[index], self.fills[index], self.mae_bps[index])
+
+
+class Outcomes(NamedTuple):
+    """What each of P policies made of each of C calls.
+
+    Hundreds of policies leave one call in a few dozen ways, so these are kept once: call c ends in one of the `distinct[c]`
+    exits from `first[c]` on, policy p in number `which[c, p]` of them. Shapes (C,), (C,), (C, P) and, of `exits`, (E,). An excluded
+    call has no exit, and whatever `which` says of it means nothing.
+    """
+
+    first: npt.NDArray[np.int64]
+    distinct: npt.NDArray[np.int64]
+    which: npt.NDArray[np.integer]
+    exits: Exits
+
+    def at(self, rows: npt.NDArray[np.int64], columns: "npt.NDArray[np.int64] | slice | int" = slice(None)) -> Exits:
+        """The exits of included calls: (len(rows), columns) for a slice of the policies, (len(rows),) for one of each call."""
+        which = self.which[rows, columns].astype(np.int64)
+        first = self.first[rows]
+        index = which + (first[:, None] if which.ndim == 2 else first)
+        return self.exits.take(index)
+
     def of_policies(self, chosen: slice) -> "Outcomes":
         """The outcomes of some policies only."""
-        return Outcomes(*(np.ascontiguousarray(array[:, chosen]) for array in self))  # type: ignore[arg-type]
+        return self._replace(which=self.which[:, chosen])
 
     def of_chosen(self, rows: npt.NDArray[np.int64], column: npt.NDArray[np.int64]) -> "Outcomes":
         """One policy per call, shape (len(rows), 1)."""
-        return Outcomes(*(array[rows, column][:, None] for array in self))  # type: ignore[arg-type]
+        return self._replace(
+            first=self.first[rows], distinct=self.distinct[rows], which=self.which[rows, column][:, None]
+        )
 
 
 def concatenate(truths: Sequence[Truth], outcomes: Sequence[Outcomes]) -> tuple[Truth, Outcomes]:
     """Several replays with the same policies as one."""
     joined = Truth(*(np.concatenate(parts) for parts in zip(*truths, strict=True)))
-    return joined, Outcomes(*(np.concatenate(parts) for parts in zip(*outcomes, strict=True)))
+    return joined, Outcomes(
+        first=np.concatenate([o.first + n for o, n in zip(outcomes, _exits_before(outcomes), strict=True)]),
+        distinct=np.concatenate([o.distinct for o in outcomes]),
+        which=np.concatenate([o.which for o in outcomes]),
+        exits=_joined([o.exits for o in outcomes]),
+    )
 
 
 def side_by_side(outcomes: Sequence[Outcomes]) -> Outcomes:
-    """The outcomes of different policies on the same calls as one."""
-    return Outcomes(*(np.concatenate(parts, axis=1) for parts in zip(*outcomes, strict=True)))
+    """The outcomes of different policies on the same calls as one: a call's exits follow each other, part after part."""
+    counts = np.array([o.distinct for o in outcomes])
+    before = np.cumsum(counts, axis=0) - counts
+    distinct = counts.sum(axis=0)
+    first = np.cumsum(distinct) - distinct
+    source = [_exits_of_calls(o.first + n, o.distinct) for o, n in zip(outcomes, _exits_before(outcomes), strict=True)]
+    target = [_exits_of_calls(first + shift, o.distinct) for o, shift in zip(outcomes, before, strict=True)]
+    order = np.empty(distinct.sum(), dtype=np.int64)
+    order[np.concatenate(target)] = np.concatenate(source)
+    exits = _joined([o.exits for o in outcomes]).take(order)
+    which = np.concatenate([o.which + shift[:, None] for o, shift in zip(outcomes, before, strict=True)], axis=1)
+    narrow = distinct.max(initial=0) <= MAX_POLICIES
+    return Outcomes(first, distinct, which.astype(np.uint16 if narrow else np.uint32), exits)
+
+
+def _exits_of_calls(first: npt.NDArray[np.int64], distinct: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The numbers of all exits, call after call."""
+    return np.repeat(first - np.cumsum(distinct) + distinct, distinct) + np.arange(distinct.sum())
+
+
+def _exits_before(outcomes: Sequence[Outcomes]) -> npt.NDArray[np.int64]:
+    sizes = np.array([len(o.exits.ts) for o in outcomes])
+    return np.cumsum(sizes) - sizes
+
+
+def _joined(parts: Sequence[Exits]) -> Exits:
+    return Exits(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def empty_truth(calls: int) -> Truth:
@@ -126,19 +187,19 @@ def empty_truth(calls: int) -> Truth:
     )
 
 
-OUTCOME_BYTES = 27  # of one policy on one call
-
-
 def empty_outcomes(calls: int, policies: int) -> Outcomes:
-    """Room for the outcomes of every policy on every call; rows of excluded calls stay unwritten."""
-    shape = (calls, policies)
-    return Outcomes(
-        exit_ts=np.empty(shape, dtype=np.int64),
-        exit_px=np.empty(shape),
-        reason=np.empty(shape, dtype=np.uint8),
-        fills=np.empty(shape, dtype=np.uint16),
-        mae_bps=np.empty(shape),
+    """Room for the outcomes of up to MAX_POLICIES policies on every call; no call has an exit yet. Raises ValueError for more."""
+    if policies > MAX_POLICIES:
+        raise ValueError(f"{policies} policies in one replay; at most {MAX_POLICIES}")
+    none = np.zeros(calls, dtype=np.int64)
+    exits = Exits(
+        ts=np.empty(0, np.int64),
+        px=np.empty(0),
+        reason=np.empty(0, np.uint8),
+        fills=np.empty(0, np.uint16),
+        mae_bps=np.empty(0),
     )
+    return Outcomes(none, none.copy(), np.zeros((calls, policies), dtype=np.uint16), exits)
 
 
 def replay(
@@ -151,15 +212,27 @@ def replay(
     policies: CompiledPolicies,
     truth: Truth,
     outcomes: Outcomes,
-) -> None:
-    """Replay K calls and write their results into `rows` of `truth` and `outcomes`.
+) -> Exits:
+    """Replay K calls, write their results into `rows` of `truth` and `outcomes` and return their exits, for `with_exits`.
 
     alert_ts: (K,) UTC ms. lo, hi: (K,) the token's slice `[lo, hi)` of `candles`. rows: (K,) distinct output rows.
     Releases the GIL, so that threads can replay disjoint rows at once; the result does not depend on their order.
     """
     # Decoded Parquet is read-only memory; seeing everything as such keeps the kernel to one compiled specialisation.
     frozen = Candles(*(_read_only(array) for array in candles))
-    _replay_calls(frozen, alert_ts, lo, hi, rows, rules, policies, truth, outcomes)
+    made = _replay_calls(
+        frozen, alert_ts, lo, hi, rows, rules, policies, truth, outcomes.first, outcomes.distinct, outcomes.which
+    )
+    return Exits(*made)
+
+
+def with_exits(outcomes: Outcomes, parts: Sequence[tuple[npt.NDArray[np.int64], Exits]]) -> Outcomes:
+    """`outcomes` with the exits of all replays that wrote into it: (rows, exits) of each; every row in one of them at most."""
+    first, before = outcomes.first.copy(), 0
+    for rows, exits in parts:
+        first[rows] += before
+        before += len(exits.ts)
+    return outcomes._replace(first=first, exits=_joined([outcomes.exits, *(exits for _, exits in parts)]))
 
 
 def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -212,8 +285,8 @@ class _Blocks(NamedTuple):
 class _Unsettled(NamedTuple):
     """Policies whose last candle must be replayed step by step, and an event of theirs in it."""
 
-    policy: npt.NDArray[np.int32]
-    event: npt.NDArray[np.int32]
+    policy: npt.NDArray[np.uint32]
+    event: npt.NDArray[np.uint32]
 
 
 class _Window(NamedTuple):
@@ -230,7 +303,7 @@ class _Window(NamedTuple):
 
 
 @_kernel
-def _replay_calls(candles, alert_ts, lo, hi, rows, rules, policies, truth, outcomes):
+def _replay_calls(candles, alert_ts, lo, hi, rows, rules, policies, truth, first, distinct, which):
     n_down, n_up = len(policies.down), len(policies.up)
     slots = n_down + n_up + len(policies.hold) + len(policies.pair_keep) + 1
     events = _Events(
@@ -239,32 +312,36 @@ def _replay_calls(candles, alert_ts, lo, hi, rows, rules, policies, truth, outco
     )  # fmt: skip
     # Levels in the order of their event slots: stops, then multiples; the other slots have none.
     level = np.empty(n_down + n_up)
-    unsettled = _Unsettled(np.empty(len(policies.stop), np.int32), np.empty(len(policies.stop), np.int32))
+    key, number = np.empty(slots, np.int64), np.empty(2 * slots, np.int32)
+    n_policies = len(policies.stop)
+    unsettled = _Unsettled(np.empty(n_policies, np.uint32), np.empty(n_policies, np.uint32))
+    exits = _exit_room(len(rows) * min(n_policies, 32) + n_policies)
+    used = 0
     blocks = _room(128)
     units = rules.horizon_ms // rules.interval_ms
 
     for k in range(len(alert_ts)):
         row = rows[k]
-        status, first, end, p0, entry_ts = _window(candles, lo[k], hi[k], alert_ts[k], rules)
-        if status == INCLUDED and (end - first) / units < rules.min_coverage:
+        status, begin, end, p0, entry_ts = _window(candles, lo[k], hi[k], alert_ts[k], rules)
+        if status == INCLUDED and (end - begin) / units < rules.min_coverage:
             status = LOW_COVERAGE
         truth.status[row] = status
         if status in (INCLUDED, LOW_COVERAGE):
             truth.p0[row] = p0
             truth.entry_ts[row] = entry_ts
-            truth.candles[row] = end - first
+            truth.candles[row] = end - begin
         if status != INCLUDED:
             continue
         observed = candles.ts[end - 1] + rules.interval_ms - entry_ts
         censored = observed < rules.horizon_ms - rules.interval_ms
         window = _Window(
-            candles.ts[first:end], candles.open[first:end], candles.high[first:end], candles.low[first:end],
-            candles.close[first:end], p0, entry_ts, censored,
+            candles.ts[begin:end], candles.open[begin:end], candles.high[begin:end], candles.low[begin:end],
+            candles.close[begin:end], p0, entry_ts, censored,
         )  # fmt: skip
         truth.observed[row] = observed
         truth.censored[row] = censored
-        if (end - first) // BLOCK + 2 > len(blocks.top):
-            blocks = _room((end - first) // BLOCK + 2)
+        if (end - begin) // BLOCK + 2 > len(blocks.top):
+            blocks = _room((end - begin) // BLOCK + 2)
         for d in range(n_down):
             level[d] = p0 * policies.down[d]
         for u in range(n_up):
@@ -272,12 +349,48 @@ def _replay_calls(candles, alert_ts, lo, hi, rows, rules, policies, truth, outco
         events.at[:] = NEVER
         peak_block = _touch_levels(window, level, n_down, blocks, events)
         _write_truth(window, rules, policies, n_down, blocks, peak_block, events, truth, row)
-        if len(policies.stop):
+        if n_policies:
+            if used + n_policies > len(exits.ts):
+                exits = _more_room(exits, used, 2 * used + n_policies)
             _find_holds(window, rules, policies, n_down + n_up, blocks, events)
             _find_trails(window, policies, level, n_down, blocks, events)
             _price_events(window, rules, policies, level, n_down, events)
-            count = _settle_policies(policies, events, unsettled, outcomes, row)
-            _settle_conflicts(window, rules, policies, level, n_down, events, unsettled, count, outcomes, row)
+            first[row] = used
+            used, conflicts = _settle_policies(policies, events, key, number, unsettled, exits, used, which[row])
+            used = _settle_conflicts(
+                window,
+                rules,
+                policies,
+                level,
+                n_down,
+                events,
+                unsettled,
+                conflicts,
+                exits,
+                used,
+                which[row],
+                first[row],
+            )
+            distinct[row] = used - first[row]
+    return (
+        exits.ts[:used].copy(), exits.px[:used].copy(), exits.reason[:used].copy(), exits.fills[:used].copy(),
+        exits.mae_bps[:used].copy(),
+    )  # fmt: skip
+
+
+@_kernel
+def _exit_room(size):
+    return Exits(
+        np.empty(size, np.int64), np.empty(size), np.empty(size, np.uint8), np.empty(size, np.uint16), np.empty(size)
+    )
+
+
+@_kernel
+def _more_room(exits, used, size):
+    more = _exit_room(size)
+    more.ts[:used], more.px[:used], more.reason[:used] = exits.ts[:used], exits.px[:used], exits.reason[:used]
+    more.fills[:used], more.mae_bps[:used] = exits.fills[:used], exits.mae_bps[:used]
+    return more
 
 
 @_kernel
@@ -487,53 +600,72 @@ def _price_events(window, rules, policies, level, n_down, events):
 
 
 @_kernel
-def _settle_policies(policies, events, unsettled, outcomes, row):
-    """Every policy whose last candle holds one of its events only; the others are listed in `unsettled`: returns how many."""
+def _settle_policies(policies, events, key, number, unsettled, exits, used, which):
+    """The exit of every policy whose last candle holds one of its events only; returns how many exits are used now.
+
+    The others are listed in `unsettled`: how many is returned second.
+    """
     at = events.at
-    last = len(at) - 1
-    count = 0
+    slots = len(at)
+    last = slots - 1
+    for s in range(slots):  # the earliest event and its slot in one comparison
+        key[s] = (np.int64(at[s]) << 32) | s
+    number[:] = -1  # of the exit at an event, once a policy takes it; stops a second time as hard stops
+    begin, count = used, 0
     for p in range(len(policies.stop)):
         stop, take, hold, trail = policies.stop[p], policies.take[p], policies.hold_slot[p], policies.trail[p]
-        e, i = last, at[last]
-        e, i = (stop, at[stop]) if at[stop] <= i else (e, i)
-        e, i = (take, at[take]) if at[take] <= i else (e, i)
-        e, i = (hold, at[hold]) if at[hold] <= i else (e, i)
-        e, i = (trail, at[trail]) if at[trail] <= i else (e, i)
+        earliest = min(min(key[stop], key[take]), min(min(key[hold], key[trail]), key[last]))
+        e, i = np.uint32(earliest), earliest >> 32
         together = (at[stop] == i) + (at[take] == i) + (at[hold] == i) + (at[trail] == i)
-        for r in range(policies.trail_lo[p] + 1, policies.trail_hi[p]):  # a combo may have more than one
-            other = policies.trails[r]
-            together = 0 if at[other] < i else together
-            e, i = (other, at[other]) if at[other] <= i else (e, i)
-            together += at[other] == i
         remainder, proceeds, fills = 1.0, 0.0, 0
-        rung, rung_hi = policies.rung_lo[p], policies.rung_hi[p]
-        if rung < rung_hi and at[policies.rung_up[rung]] <= i:
-            completes = at[policies.complete[p]] < i
-            if completes:
-                e, i, together = policies.complete[p], at[policies.complete[p]], 1
-            until = i + completes
-            while rung < rung_hi and remainder > 0 and at[policies.rung_up[rung]] < until:
-                slot = policies.rung_up[rung]
-                remainder, proceeds = _sell(remainder, proceeds, policies.rung_fraction[rung], events.px[slot])
-                fills += 1
-                rung += 1
-            together += 2 * (not completes and rung < rung_hi and at[policies.rung_up[rung]] == i)
+        if at[policies.rung[p]] <= i or policies.trail_hi[p] - policies.trail_lo[p] > 1:
+            for r in range(policies.trail_lo[p] + 1, policies.trail_hi[p]):  # a combo may have more than one
+                other = policies.trails[r]
+                together = 0 if at[other] < i else together
+                e, i = (other, at[other]) if at[other] <= i else (e, i)
+                together += at[other] == i
+            rung, rung_hi = policies.rung_lo[p], policies.rung_hi[p]
+            if rung < rung_hi and at[policies.rung_up[rung]] <= i:
+                completes = at[policies.complete[p]] < i
+                if completes:
+                    e, i, together = policies.complete[p], at[policies.complete[p]], 1
+                until = i + completes
+                while rung < rung_hi and remainder > 0 and at[policies.rung_up[rung]] < until:
+                    slot = policies.rung_up[rung]
+                    remainder, proceeds = _sell(remainder, proceeds, policies.rung_fraction[rung], events.px[slot])
+                    fills += 1
+                    rung += 1
+                together += 2 * (not completes and rung < rung_hi and at[policies.rung_up[rung]] == i)
         if together > 1:
             unsettled.policy[count], unsettled.event[count] = p, e
             count += 1
             continue
-        reason = policies.stop_reason[p] if e == stop else events.reason[e]
-        outcomes.exit_ts[row, p] = events.ts[e]
-        outcomes.exit_px[row, p] = proceeds + remainder * events.px[e]
-        outcomes.reason[row, p] = reason if remainder > 0 else np.uint8(LADDER)
-        outcomes.fills[row, p] = fills + (remainder > 0)
-        outcomes.mae_bps[row, p] = events.mae_bps[e]
-    return count
+        hard = e == stop and policies.stop_reason[p] != events.reason[e]
+        at_hard = np.uint64(e + slots * hard)
+        n = number[at_hard]
+        if n < 0 or fills > 0:
+            n = used - begin
+            if fills == 0:
+                number[at_hard] = n
+            exits.ts[used] = events.ts[e]
+            exits.px[used] = proceeds + remainder * events.px[e]
+            exits.reason[used] = (
+                np.uint8(LADDER) if remainder == 0 else policies.stop_reason[p] if hard else events.reason[e]
+            )
+            exits.fills[used] = fills + (remainder > 0)
+            exits.mae_bps[used] = events.mae_bps[e]
+            if fills > 0:
+                n = _same_exit(exits, used, begin) - begin
+            used += n == used - begin
+        which[p] = n
+    return used, count
 
 
 @_kernel
-def _settle_conflicts(window, rules, policies, level, n_down, events, unsettled, count, outcomes, row):
-    """The last candle of each unsettled policy, step by step as the rules say: several of its levels are touched in it."""
+def _settle_conflicts(
+    window, rules, policies, level, n_down, events, unsettled, count, exits, used, which, begin
+):  # fmt: skip
+    """The exit in the last candle of each unsettled policy, step by step as the rules say: it touches several of its levels."""
     slip = 1 - rules.stop_slippage_bps / 10_000
     first_hold = n_down + len(policies.up)
     first_pair = first_hold + len(policies.hold)
@@ -612,11 +744,30 @@ def _settle_conflicts(window, rules, policies, level, n_down, events, unsettled,
         if remainder > 0:
             proceeds += remainder * px
             fills += 1
-        outcomes.exit_ts[row, p] = opened if at_open else opened + rules.interval_ms
-        outcomes.exit_px[row, p] = proceeds
-        outcomes.reason[row, p] = reason
-        outcomes.fills[row, p] = fills
-        outcomes.mae_bps[row, p] = (min(m_low, worst) / window.p0 - 1) * 10_000
+        exits.ts[used] = opened if at_open else opened + rules.interval_ms
+        exits.px[used], exits.reason[used], exits.fills[used] = proceeds, reason, fills
+        exits.mae_bps[used] = (min(m_low, worst) / window.p0 - 1) * 10_000
+        same = _same_exit(exits, used, begin)
+        which[p] = same - begin
+        used += same == used
+    return used
+
+
+RECENT = (
+    8  # exits looked at for one that is the same: policies that differ in what did not matter often follow each other
+)
+
+
+@_kernel
+def _same_exit(exits, n, begin):
+    """One of the exits just before exit n (not before `begin`) that equals it; n if there is none."""
+    for x in range(n - 1, max(begin, n - RECENT) - 1, -1):
+        if (
+            exits.px[x] == exits.px[n] and exits.ts[x] == exits.ts[n] and exits.mae_bps[x] == exits.mae_bps[n]
+            and exits.reason[x] == exits.reason[n] and exits.fills[x] == exits.fills[n]
+        ):  # fmt: skip
+            return x
+    return n
 
 
 @_kernel

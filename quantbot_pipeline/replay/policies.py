@@ -241,31 +241,32 @@ class CompiledPolicies(NamedTuple):
     down: (D+1,) float64 stop factors `1-s`, descending, sentinel -1. up: (U+1,) float64 factors of take profits, ladder
     levels, activations and truth multiples, ascending, sentinel inf. hold: (H+1,) int64 ms, ascending, sentinel
     MAX_HOLD_MS. pair_up, pair_keep: (T,) slot of the activation and `1-trail`, by activation, tight to wide; `pair_keep`
-    has a sentinel more. Every entry is an event; its slot (int32) counts through down, up, hold and pairs, in this order.
-    Per policy (P,): the slots stop, take, hold_slot, complete and trail (of its first trailing rule), and stop_reason
-    (uint8); trail_lo/hi and rung_lo/hi delimit its part of `trails` (slots) and of `rung_up` (slots), `rung_fraction`.
+    has a sentinel more. Every entry is an event; its slot (uint32) counts through down, up, hold and pairs, in this order.
+    Per policy (P,): the slots stop, take, hold_slot, complete, trail (of its first trailing rule) and rung (of its first
+    ladder level), and stop_reason (uint8); trail_lo/hi and rung_lo/hi delimit its part of `trails` (slots) and of `rung_up` (slots), `rung_fraction`.
     truth: (5,) slots of 2x, 3x, 4x and of the upper and lower activity level.
     """
 
     down: npt.NDArray[np.float64]
     up: npt.NDArray[np.float64]
     hold: npt.NDArray[np.int64]
-    pair_up: npt.NDArray[np.int32]
+    pair_up: npt.NDArray[np.uint32]
     pair_keep: npt.NDArray[np.float64]
-    stop: npt.NDArray[np.int32]
+    stop: npt.NDArray[np.uint32]
     stop_reason: npt.NDArray[np.uint8]
-    take: npt.NDArray[np.int32]
-    hold_slot: npt.NDArray[np.int32]
-    complete: npt.NDArray[np.int32]
-    trail: npt.NDArray[np.int32]
-    trail_lo: npt.NDArray[np.int32]
-    trail_hi: npt.NDArray[np.int32]
-    trails: npt.NDArray[np.int32]
-    rung_lo: npt.NDArray[np.int32]
-    rung_hi: npt.NDArray[np.int32]
-    rung_up: npt.NDArray[np.int32]
+    take: npt.NDArray[np.uint32]
+    hold_slot: npt.NDArray[np.uint32]
+    complete: npt.NDArray[np.uint32]
+    trail: npt.NDArray[np.uint32]
+    trail_lo: npt.NDArray[np.uint32]
+    trail_hi: npt.NDArray[np.uint32]
+    trails: npt.NDArray[np.uint32]
+    rung: npt.NDArray[np.uint32]
+    rung_lo: npt.NDArray[np.uint32]
+    rung_hi: npt.NDArray[np.uint32]
+    rung_up: npt.NDArray[np.uint32]
     rung_fraction: npt.NDArray[np.float64]
-    truth: npt.NDArray[np.int32]
+    truth: npt.NDArray[np.uint32]
 
 
 class _Terms(NamedTuple):
@@ -292,28 +293,29 @@ def compile_policies(policies: Sequence[Policy], activity_move_pct: float = 0.10
     hold = sorted({t.hold for t in terms if t.hold is not None})
     pairs = sorted({pair for t in terms for pair in t.trails}, key=lambda pair: (pair[0], -pair[1]))
     down_slot, up_slot, hold_slot, pair_slot = _slots(down, up, hold, pairs)
-    trail_ends = np.cumsum([0] + [len(t.trails) for t in terms]).astype(np.int32)
-    rung_ends = np.cumsum([0] + [len(t.rungs) for t in terms]).astype(np.int32)
+    trail_ends = np.cumsum([0] + [len(t.trails) for t in terms]).astype(np.uint32)
+    rung_ends = np.cumsum([0] + [len(t.rungs) for t in terms]).astype(np.uint32)
     return CompiledPolicies(
         down=np.array([*down, -1.0]),
         up=np.array([*up, np.inf]),
         hold=np.array([*hold, MAX_HOLD_MS], dtype=np.int64),
-        pair_up=_i32(up_slot[activation] for activation, _ in pairs),
+        pair_up=_u32(up_slot[activation] for activation, _ in pairs),
         pair_keep=np.array([*(keep for _, keep in pairs), 0.0]),
-        stop=_i32(down_slot[t.stop] for t in terms),
+        stop=_u32(down_slot[t.stop] for t in terms),
         stop_reason=np.array([t.stop_reason for t in terms], dtype=np.uint8),
-        take=_i32(up_slot[t.take] for t in terms),
-        hold_slot=_i32(hold_slot[t.hold] for t in terms),
-        complete=_i32(up_slot[_completing(t)] for t in terms),
-        trail=_i32(pair_slot[t.trails[0] if t.trails else None] for t in terms),
+        take=_u32(up_slot[t.take] for t in terms),
+        hold_slot=_u32(hold_slot[t.hold] for t in terms),
+        complete=_u32(up_slot[_completing(t)] for t in terms),
+        trail=_u32(pair_slot[t.trails[0] if t.trails else None] for t in terms),
         trail_lo=trail_ends[:-1],
         trail_hi=trail_ends[1:],
-        trails=_i32(pair_slot[pair] for t in terms for pair in t.trails),
+        trails=_u32(pair_slot[pair] for t in terms for pair in t.trails),
+        rung=_u32(up_slot[t.rungs[0][0] if t.rungs else None] for t in terms),
         rung_lo=rung_ends[:-1],
         rung_hi=rung_ends[1:],
-        rung_up=_i32(up_slot[multiple] for t in terms for multiple, _ in t.rungs),
+        rung_up=_u32(up_slot[multiple] for t in terms for multiple, _ in t.rungs),
         rung_fraction=np.array([fraction for t in terms for _, fraction in t.rungs], dtype=np.float64),
-        truth=_i32([up_slot[2.0], up_slot[3.0], up_slot[4.0], up_slot[activity_up], down_slot[activity_down]]),
+        truth=_u32([up_slot[2.0], up_slot[3.0], up_slot[4.0], up_slot[activity_up], down_slot[activity_down]]),
     )
 
 
@@ -331,8 +333,8 @@ def _slots(*tables: Sequence[Any]) -> Iterator[dict[Any, int]]:
         first += len(table) + 1
 
 
-def _i32(values: Iterable[int]) -> npt.NDArray[np.int32]:
-    return np.array(list(values), dtype=np.int32)
+def _u32(values: Iterable[int]) -> npt.NDArray[np.uint32]:
+    return np.array(list(values), dtype=np.uint32)
 
 
 def _terms(policy: Policy) -> _Terms:

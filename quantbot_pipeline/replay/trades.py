@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba.extending import register_jitable
 
-from quantbot_pipeline.replay.engine import DATA_END, HARD_STOP, REASONS, STOP_LOSS, TRAILING, Outcomes, Truth
+from quantbot_pipeline.replay.engine import DATA_END, HARD_STOP, REASONS, STOP_LOSS, TRAILING, Exits, Outcomes, Truth
 from quantbot_pipeline.replay.truth import included_rows
 
 MIN_TAIL_PEAK = 1.25
@@ -22,6 +22,7 @@ STAKE = 0.04  # the share of an account that one call is given in the growth sco
 class Trades(NamedTuple):
     """Per included call and policy, shape (C, P), in basis points and ms; `tail_capture` is NaN where undefined."""
 
+    exits: Exits
     gross_bps: npt.NDArray[np.float64]
     realized_bps: npt.NDArray[np.float64]
     stop_out: npt.NDArray[np.bool_]
@@ -62,13 +63,14 @@ def tail_capture(gross_bps: npt.NDArray, peak_multiple: npt.NDArray) -> npt.NDAr
 def trades_of(truth: Truth, outcomes: Outcomes, c: float) -> Trades:
     """Returns and flags of every (included call, policy)."""
     rows = included_rows(truth)
-    p0 = truth.p0[rows, None]
-    gross = gross_return_bps(outcomes.exit_px[rows], p0)
+    p0, exits = truth.p0[rows, None], outcomes.at(rows)
+    gross = gross_return_bps(exits.px, p0)
     return Trades(
+        exits=exits,
         gross_bps=gross,
-        realized_bps=realized_return_bps(outcomes.exit_px[rows], p0, c),
-        stop_out=is_stop_out(outcomes.reason[rows], gross),
-        exposed_ms=outcomes.exit_ts[rows] - truth.entry_ts[rows, None],
+        realized_bps=realized_return_bps(exits.px, p0, c),
+        stop_out=is_stop_out(exits.reason, gross),
+        exposed_ms=exits.ts - truth.entry_ts[rows, None],
         tail_capture=tail_capture(gross, truth.peak[rows, None] / p0),
     )
 
@@ -90,6 +92,7 @@ def trades_table(
     """
     rows = included_rows(truth)
     trades = trades_of(truth, outcomes, c)
+    exits = trades.exits
     kept = calls.take(pa.array(rows))
     n, p = len(rows), len(policy_ids)
 
@@ -105,13 +108,10 @@ def trades_table(
     capture = flat(trades.tail_capture)
     ambiguous = optimistic = pa.nulls(n * p)
     if other_order is not None:
-        best = trades_of(truth, other_order, c) if other_is_optimistic else trades
-        optimistic = pa.array(flat(best.realized_bps))
-        differ = (
-            (other_order.exit_px[rows] != outcomes.exit_px[rows])
-            | (other_order.exit_ts[rows] != outcomes.exit_ts[rows])
-            | (other_order.reason[rows] != outcomes.reason[rows])
-        )
+        other = trades_of(truth, other_order, c)
+        optimistic = pa.array(flat((other if other_is_optimistic else trades).realized_bps))
+        a, b = exits, other.exits
+        differ = (a.px != b.px) | (a.ts != b.ts) | (a.reason != b.reason)
         ambiguous = pa.array(flat(differ))
     return pa.table(
         {
@@ -119,17 +119,17 @@ def trades_table(
             "call_id": text(kept["call_id"]),
             "entry_ts_ms": repeated(truth.entry_ts[rows]),
             "entry_px": repeated(truth.p0[rows]),
-            "exit_ts_ms": flat(outcomes.exit_ts[rows]),
-            "exit_px": flat(outcomes.exit_px[rows]),
-            "exit_reason": pa.array(REASONS).take(pa.array(flat(outcomes.reason[rows]))),
+            "exit_ts_ms": flat(exits.ts),
+            "exit_px": flat(exits.px),
+            "exit_reason": pa.array(REASONS).take(pa.array(flat(exits.reason))),
             "realized_return_bps": flat(trades.realized_bps),
             "stop_out": flat(trades.stop_out),
-            "max_adverse_excursion_bps": flat(outcomes.mae_bps[rows]),
+            "max_adverse_excursion_bps": flat(exits.mae_bps),
             "time_exposed_ms": flat(trades.exposed_ms),
             "tail_capture": pa.array(capture, mask=np.isnan(capture)),
             "caller_name": text(kept["caller_name"]),
             "gross_return_bps": flat(trades.gross_bps),
-            "fills": flat(outcomes.fills[rows]).astype(np.int64),
+            "fills": flat(exits.fills).astype(np.int64),
             "optimistic_return_bps": optimistic.cast(pa.float64()),
             "ambiguous": ambiguous.cast(pa.bool_()),
         }
@@ -180,65 +180,160 @@ def aggregate(
 
     groups: rows of included calls, group after group; ends: (G,) where each group ends in it.
     """
-    result = np.full((len(ends), outcomes.exit_px.shape[1], len(STATS)), np.nan)
-    rows, members = np.unique(groups, return_inverse=True)
-    _aggregate(
-        truth.p0, truth.entry_ts, truth.peak, outcomes.exit_ts, outcomes.exit_px, outcomes.reason, outcomes.mae_bps,
-        rows, members.astype(np.uint64), ends, c, stats, result,
+    which = np.ascontiguousarray(outcomes.which)  # one layout, one compiled version
+    result = np.full((len(ends), which.shape[1], len(STATS)), np.nan)
+    calls, members = _in_order_of_groups(groups)
+    leader = _leaders(which, groups, ends)
+    wanted = np.flatnonzero((leader == np.arange(which.shape[1])).any(axis=0))
+    first, distinct, exits = outcomes.first[calls], outcomes.distinct[calls], outcomes.exits
+    derived = _Derived(*(np.empty(distinct.sum(), dtype) for dtype in (*[np.float64] * 4, np.uint8)))
+    _derive(
+        truth.p0, truth.entry_ts, truth.peak, exits.ts, exits.px, exits.reason, exits.mae_bps, calls, first, distinct, c,
+        *derived,
     )  # fmt: skip
-    return result
+    base = np.cumsum(distinct) - distinct
+    _aggregate(*derived, base, which, calls, members, ends, wanted, leader, stats, result)
+    return np.take_along_axis(result, leader[:, :, None], axis=1)
+
+
+class _Derived(NamedTuple):
+    """What the aggregation needs to know of every exit of the calls at hand, shape (E,)."""
+
+    realized: npt.NDArray[np.float64]
+    drawdown: npt.NDArray[np.float64]
+    held: npt.NDArray[np.float64]
+    share: npt.NDArray[np.float64]
+    flags: npt.NDArray[np.uint8]
+
+
+def _in_order_of_groups(groups: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    """The distinct calls of all groups, and of every entry of `groups` the position of its call among them.
+
+    They come in the order of their last group: callers follow the group of everybody, so theirs lie side by side in memory.
+    """
+    rows, last = np.unique(groups[::-1], return_index=True)
+    order = np.argsort(-last)
+    position = np.empty(len(order), dtype=np.uint64)
+    position[order] = np.arange(len(order), dtype=np.uint64)
+    return rows[order], position[np.searchsorted(rows, groups)]
+
+
+def _leaders(
+    which: npt.NDArray[np.integer], groups: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """(G, P): the first policy that leaves every call of the group by the same exit. Half of a grid often follows another."""
+    policies = which.shape[1]
+    own = np.broadcast_to(np.arange(policies), (len(ends), policies))
+    if policies < 2:
+        return own
+    digest = np.empty((len(ends), policies), dtype=np.uint64)
+    _digests(which, groups, ends, digest)
+    order = np.argsort(digest, axis=1, kind="stable")
+    ordered = np.take_along_axis(digest, order, axis=1)
+    begins = np.ones(order.shape, dtype=bool)
+    begins[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    start = np.maximum.accumulate(np.where(begins, own, 0), axis=1)
+    leader = np.empty(order.shape, dtype=np.int64)
+    np.put_along_axis(leader, order, np.take_along_axis(order, start, axis=1), axis=1)
+    _check_leaders(which, groups, ends, leader)
+    return leader
 
 
 _kernel = numba.njit(nogil=True, cache=True, error_model="numpy")
 
-TILE_OUTCOMES = 640_000  # derived at once, 20 MB; dozens of policies side by side, so that memory is read in runs
-# What the aggregation remembers of an outcome: a stop-out; the data ended; the peak is high enough for a tail capture.
+
+@_kernel
+def _digests(which, groups, ends, digest):
+    start = 0
+    for g in range(len(ends)):
+        digest[g] = 0
+        for i in range(start, ends[g]):
+            for p in range(which.shape[1]):
+                digest[g, p] = (
+                    digest[g, p] * np.uint64(0x9E3779B97F4A7C15) + np.uint64(which[groups[i], p]) + np.uint64(1)
+                )
+        start = ends[g]
+
+
+@_kernel
+def _check_leaders(which, groups, ends, leader):
+    """A policy whose digest equals another's by accident leads itself."""
+    start = 0
+    for g in range(len(ends)):
+        differs = np.zeros(which.shape[1], np.uint32)
+        for i in range(start, ends[g]):
+            row = groups[i]
+            for p in range(which.shape[1]):
+                differs[p] |= which[row, p] ^ which[row, leader[g, p]]
+        for p in range(which.shape[1]):
+            if differs[p]:
+                leader[g, p] = p
+        start = ends[g]
+
+
+TILE_OUTCOMES = 320_000  # at once, 10 MB; dozens of policies side by side, so that memory is read in runs
+# What the aggregation remembers of an exit: a stop-out; the data ended; the peak is high enough for a tail capture.
 STOPPED, ENDED, PEAKED = np.uint8(1), np.uint8(2), np.uint8(4)
 
 
 @_kernel
-def _aggregate(p0, entry_ts, peak, exit_ts, exit_px, reason, mae, rows, members, ends, c, stats, result):
-    # Outcomes lie call after call, statistics are of policies: a tile of policies is derived once for all calls and
-    # turned round, then every group, however they overlap, gathers from it.
-    calls, policies = len(rows), exit_px.shape[1]
-    tile = max(1, min(policies, 128, TILE_OUTCOMES // max(1, calls)))
-    realized, drawdown = np.empty((tile, calls)), np.empty((tile, calls))
-    held, share = np.empty((tile, calls)), np.empty((tile, calls))
-    flags = np.empty((tile, calls), np.uint8)
+def _derive(
+    p0, entry_ts, peak, exit_ts, exit_px, reason, mae_bps, calls, first, count, c, realized, drawdown, held, share, flags
+):  # fmt: skip
+    x = 0
+    for i in range(len(calls)):
+        row = calls[i]
+        entry, entered, multiple = p0[row], entry_ts[row], peak[row] / p0[row]
+        for e in range(first[i], first[i] + count[i]):
+            gross = gross_return_bps(exit_px[e], entry)
+            flag = STOPPED if is_stop_out(reason[e], gross) else np.uint8(0)
+            flag |= ENDED if reason[e] == DATA_END else np.uint8(0)
+            realized[x] = realized_return_bps(exit_px[e], entry, c)
+            drawdown[x] = mae_bps[e]
+            held[x] = float(exit_ts[e] - entered)
+            share[x] = 0.0
+            if multiple >= MIN_TAIL_PEAK:
+                share[x] = min(max(gross / ((multiple - 1) * 10_000), 0.0), 1.0)
+                flag |= PEAKED
+            flags[x] = flag
+            x += 1
+
+
+@_kernel
+def _aggregate(
+    realized, drawdown, held, share, flags, base, which, calls, members, ends, wanted, leader, stats, result
+):  # fmt: skip
+    # Outcomes lie call after call, statistics are of policies: a tile of policies is turned round for all calls, then every
+    # group, however they overlap, gathers from it.
+    n, policies = len(calls), len(wanted)
+    tile = max(1, min(policies, 128, TILE_OUTCOMES // max(1, n)))
+    realized_of, drawdown_of = np.empty((tile, n)), np.empty((tile, n))
+    held_of, share_of = np.empty((tile, n)), np.empty((tile, n))
+    flags_of = np.empty((tile, n), np.uint8)
     largest, start = 0, 0
     for end in ends:
         largest = max(largest, end - start)
         start = end
     returns, excursions = np.empty(largest), np.empty(largest)
     exposed, captured = np.empty(largest), np.empty(largest)
-    for first in range(0, policies, tile):
-        width = min(tile, policies - first)
-        for i in range(calls):
-            row = rows[i]
-            entry, entered, multiple = p0[row], entry_ts[row], peak[row] / p0[row]
+    for begin in range(0, policies, tile):
+        width = min(tile, policies - begin)
+        for i in range(n):
+            row = calls[i]
             for j in range(width):
-                p = first + j
-                gross = gross_return_bps(exit_px[row, p], entry)
-                flag = STOPPED if is_stop_out(reason[row, p], gross) else np.uint8(0)
-                flag |= ENDED if reason[row, p] == DATA_END else np.uint8(0)
-                realized[j, i] = realized_return_bps(exit_px[row, p], entry, c)
-                drawdown[j, i] = mae[row, p]
-                held[j, i] = float(exit_ts[row, p] - entered)
-                if multiple >= MIN_TAIL_PEAK:
-                    share[j, i] = min(max(gross / ((multiple - 1) * 10_000), 0.0), 1.0)
-                    flag |= PEAKED
-                else:
-                    share[j, i] = 0.0
-                flags[j, i] = flag
+                x = base[i] + which[row, wanted[begin + j]]
+                realized_of[j, i], drawdown_of[j, i] = realized[x], drawdown[x]
+                held_of[j, i], share_of[j, i], flags_of[j, i] = held[x], share[x], flags[x]
         for j in range(width):
+            p = wanted[begin + j]
             start = 0
             for g in range(len(ends)):
                 group = members[start : ends[g]]
                 start = ends[g]
-                if len(group):
+                if len(group) and leader[g, p] == p:
                     _statistics(
-                        group, realized[j], drawdown[j], held[j], share[j], flags[j],
-                        returns, excursions, exposed, captured, stats, result[g, first + j],
+                        group, realized_of[j], drawdown_of[j], held_of[j], share_of[j], flags_of[j],
+                        returns, excursions, exposed, captured, stats, result[g, p],
                     )  # fmt: skip
 
 

@@ -106,8 +106,9 @@ def run_account(
 ) -> Account:
     """The account of one group under one pair, whose outcomes are in `column`."""
     calls = group.rows[np.argsort(position[group.rows], kind="stable")]
-    realized = realized_return_bps(outcomes.exit_px[calls, column], truth.p0[calls], c) / 10_000
-    path = capital_path(truth.entry_ts[calls], outcomes.exit_ts[calls, column], realized, 1 - params.sl_mult)
+    exits = outcomes.at(calls, column)
+    realized = realized_return_bps(exits.px, truth.p0[calls], c) / 10_000
+    path = capital_path(truth.entry_ts[calls], exits.ts, realized, 1 - params.sl_mult)
     taken = calls[path.decision == TAKEN]
     if not len(taken):
         return Account(group, params, calls, path, np.full(len(STATS), np.nan))

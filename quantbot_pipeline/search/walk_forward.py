@@ -125,7 +125,7 @@ def _judge(
 def _beside(
     truth: Truth, tested: Outcomes, test: npt.NDArray[np.int64], pooled: Ranking | None, found: Candidates, c: float
 ) -> dict[str, Any]:
-    hold = _measure(truth, tested, test, tested.exit_px.shape[1] - 1, c, "hold")
+    hold = _measure(truth, tested, test, tested.which.shape[1] - 1, c, "hold")
     best = None if pooled is None else pooled.best()
     everyone = _measure(truth, tested, test, best, c, "pooled")
     return {**hold, "pooled_policy_id": None if best is None else found.ids[best], **everyone}

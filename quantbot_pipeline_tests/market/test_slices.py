@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -160,3 +161,14 @@ def test_a_damaged_file_is_an_error_and_never_a_price(store: Path, tmp_path: Pat
             assert "candles.parquet: the candle store is not readable" in str(e)
             noticed += 1
     assert noticed > len(offsets) / 3
+
+
+@pytest.mark.parametrize("order", [["b", "a", "b"], ["a", "b", "a", "c"]])
+def test_a_file_that_is_not_sorted_is_an_error(tmp_path: Path, order: list[str]) -> None:
+    """Somebody wrote it with another program: a token's rows are not all together."""
+    path = month_file(tmp_path, "5m", "2024-01")
+    path.parent.mkdir(parents=True)
+    rows = [candle(mint, FIRST + i * STEP) for i, mint in enumerate(order)]
+    pq.write_table(pa.Table.from_pylist(rows, schema=module.SCHEMA), path)
+    with pytest.raises(InputError, match=r"candles\.parquet: not sorted by mint"):
+        read(plan_slices(tmp_path, "5m", ["2024-01"], dict.fromkeys(order, 0), LAST), set(order))

@@ -33,12 +33,13 @@ ts = 300_000 * np.arange(500)
 candles = engine.Candles(ts, open_, np.maximum(open_, close) * 1.01, np.minimum(open_, close) * 0.99, close)
 calls = 20
 truth, outcomes = engine.empty_truth(calls), engine.empty_outcomes(calls, len(DEFAULT_POLICIES))
-engine.replay(
+exits = engine.replay(
     candles, 3_000_000 * np.arange(calls), np.zeros(calls, np.int64), np.full(calls, 500), np.arange(calls), engine.Rules(),
     compile_policies([parse_policy(p) for p in DEFAULT_POLICIES]), truth, outcomes,
 )
+outcomes = engine.with_exits(outcomes, [(np.arange(calls), exits)])
 stats = trades.aggregate(truth, outcomes, np.arange(calls), np.array([calls]), 0.004)
-digest = hashlib.sha256(b"".join(array.tobytes() for array in (*truth, *outcomes, stats))).hexdigest()
+digest = hashlib.sha256(b"".join(array.tobytes() for array in (*truth, *outcomes[:3], *outcomes.exits, stats))).hexdigest()
 entries = [engine._replay_calls.stats, trades._aggregate.stats]
 print(digest, sum(sum(s.cache_hits.values()) for s in entries), sum(sum(s.cache_misses.values()) for s in entries))
 """

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quantbot_pipeline.replay import engine
-from quantbot_pipeline.replay.engine import REASONS, STATUSES, Candles, Outcomes, Rules
+from quantbot_pipeline.replay.engine import REASONS, STATUSES, Candles, Exits, Outcomes, Rules
 from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, compile_policies, parse_policy
 from quantbot_pipeline_tests.replay import naive
 
@@ -56,7 +56,7 @@ def as_arrays(tokens: Sequence[Sequence[naive.Candle]]) -> tuple[Candles, list[i
 def unwritten_outcomes(calls: int, policies: int) -> Outcomes:
     """Outcomes in which a row that nobody wrote can be told."""
     outcomes = engine.empty_outcomes(calls, policies)
-    for column in outcomes:
+    for column in outcomes[:3]:
         column[:] = np.array(UNWRITTEN).astype(column.dtype)
     return outcomes
 
@@ -77,8 +77,13 @@ def replay_slices(
     lo, hi = np.array(slices, dtype=np.int64).reshape(-1, 2).T.copy()
     rows = np.arange(len(alerts), dtype=np.int64)
     rules = scenario.rules._replace(optimistic=optimistic)
-    engine.replay(candles, np.array(alerts, dtype=np.int64), lo, hi, rows, rules, compiled, truth, outcomes)
-    return truth, outcomes
+    exits = engine.replay(candles, np.array(alerts, dtype=np.int64), lo, hi, rows, rules, compiled, truth, outcomes)
+    return truth, engine.with_exits(outcomes, [(rows, exits)])
+
+
+def exits_of(truth: engine.Truth, outcomes: Outcomes) -> Exits:
+    """The exits of the included calls, shape (calls, policies)."""
+    return outcomes.at(np.flatnonzero(truth.status == engine.INCLUDED))
 
 
 def as_bytes(*results: tuple[np.ndarray, ...]) -> list[bytes]:
@@ -88,12 +93,15 @@ def as_bytes(*results: tuple[np.ndarray, ...]) -> list[bytes]:
 
 def trade_of(outcomes: Outcomes, row: int, policy: int) -> tuple[int, float, str, int, float]:
     """One cell of the outcomes as the oracle writes it."""
+    number, exits = int(outcomes.which[row, policy]), outcomes.exits
+    assert number < outcomes.distinct[row]
+    x = int(outcomes.first[row]) + number
     return (
-        int(outcomes.exit_ts[row, policy]),
-        float(outcomes.exit_px[row, policy]),
-        REASONS[outcomes.reason[row, policy]],
-        int(outcomes.fills[row, policy]),
-        float(outcomes.mae_bps[row, policy]),
+        int(exits.ts[x]),
+        float(exits.px[x]),
+        REASONS[exits.reason[x]],
+        int(exits.fills[x]),
+        float(exits.mae_bps[x]),
     )
 
 
@@ -113,7 +121,7 @@ def compare(scenario: Scenario, tally: Counter[Any]) -> None:
             assert STATUSES[truth.status[row]] == window.status
             tally["status", window.status] += 1
             if window.status != "included":
-                for column in outcomes:
+                for column in outcomes[:3]:
                     assert (column[row] == np.array(UNWRITTEN).astype(column.dtype)).all()
                 continue
             compare_truth(truth, row, window, naive.naive_truth(window, rules, scenario.activity_move_pct), rules)
@@ -634,13 +642,13 @@ def test_a_power_of_two_changes_no_return(scenario: Scenario, exponent: int) -> 
         assert (truth2.status == truth.status).all()
         assert (truth2.p0[included] == truth.p0[included] * factor).all()
         assert (truth2.peak[included] == truth.peak[included] * factor).all()
-        assert (outcomes2.exit_px[included] == outcomes.exit_px[included] * factor).all()
+        exits, exits2 = exits_of(truth, outcomes), exits_of(truth2, outcomes2)
+        assert (exits2.px == exits.px * factor).all()
         rest = [name for name in truth._fields if name not in ("p0", "peak")]
         assert as_bytes(tuple(getattr(truth, name)[included] for name in rest)) == as_bytes(
             tuple(getattr(truth2, name)[included] for name in rest)
         )
-        unscaled = outcomes2._replace(exit_px=outcomes2.exit_px / np.where(included, factor, 1.0)[:, None])
-        assert as_bytes(outcomes) == as_bytes(unscaled)
+        assert as_bytes(exits) == as_bytes(exits2._replace(px=exits2.px / factor))
 
 
 def later_candles(rng: random.Random, token: Sequence[naive.Candle], keep: int, more: int) -> list[naive.Candle]:
@@ -714,7 +722,9 @@ def test_neither_order_nor_company_matters(scenario: Scenario, rng: random.Rando
         )
         truth2, outcomes2 = run(mixed, optimistic)
         assert as_bytes(tuple(column[calls] for column in truth)) == as_bytes(truth2)
-        assert as_bytes(tuple(column[calls][:, policies] for column in outcomes)) == as_bytes(outcomes2)
+        order = np.array(calls)[truth2.status == engine.INCLUDED]
+        want = outcomes.at(order)
+        assert as_bytes(tuple(column[:, policies] for column in want)) == as_bytes(exits_of(truth2, outcomes2))
 
 
 @pytest.mark.parametrize("optimistic", [False, True])
@@ -725,7 +735,7 @@ def test_threads_write_the_same_bytes(threads: int, optimistic: bool) -> None:
     scenario = scenario._replace(
         calls=[(token, alert + shift * INTERVAL) for shift in range(40) for token, alert in scenario.calls]
     )
-    want = as_bytes(*run(scenario, optimistic))
+    want_truth, want_outcomes = run(scenario, optimistic)
     candles, bounds = as_arrays(scenario.tokens)
     compiled = compile_policies([parse_policy(p) for p in scenario.policies], scenario.activity_move_pct)
     total = len(scenario.calls)
@@ -733,23 +743,24 @@ def test_threads_write_the_same_bytes(threads: int, optimistic: bool) -> None:
     truth, outcomes = engine.empty_truth(total + spare), unwritten_outcomes(total + spare, len(scenario.policies))
     shuffled = random.Random(threads).sample(range(total), total)
 
-    def work(part: list[int]) -> None:
+    def work(part: list[int]) -> tuple[np.ndarray, Exits]:
         rows = np.array(part, dtype=np.int64)
         tokens = [scenario.calls[row][0] for row in part]
         lo = np.array([bounds[token] if token >= 0 else 0 for token in tokens], dtype=np.int64)
         hi = np.array([bounds[token + 1] if token >= 0 else 0 for token in tokens], dtype=np.int64)
         alerts = np.array([scenario.calls[row][1] for row in part], dtype=np.int64)
         rules = scenario.rules._replace(optimistic=optimistic)
-        engine.replay(candles, alerts, lo, hi, rows, rules, compiled, truth, outcomes)
+        return rows, engine.replay(candles, alerts, lo, hi, rows, rules, compiled, truth, outcomes)
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, [shuffled[i::13] for i in range(13)]))
-    written = [tuple(column[:total] for column in result) for result in (truth, outcomes)]
-    assert as_bytes(*written) == want
-    untouched = [tuple(column[total:] for column in result) for result in (truth, outcomes)]
+        parts = list(pool.map(work, [shuffled[i::13] for i in range(13)]))
+    untouched = [tuple(column[total:] for column in result) for result in (truth, outcomes[:3])]
     assert as_bytes(*untouched) == as_bytes(
-        engine.empty_truth(spare), unwritten_outcomes(spare, len(scenario.policies))
+        engine.empty_truth(spare), unwritten_outcomes(spare, len(scenario.policies))[:3]
     )
+    assert as_bytes(tuple(column[:total] for column in truth)) == as_bytes(want_truth)
+    got = exits_of(want_truth, engine.with_exits(outcomes, parts))
+    assert as_bytes(got) == as_bytes(exits_of(want_truth, want_outcomes))
 
 
 def test_no_policies_no_calls() -> None:
@@ -758,7 +769,8 @@ def test_no_policies_no_calls() -> None:
     with_policies, _ = run(scenario)
     without, outcomes = run(scenario._replace(policies=[]))
     assert as_bytes(without) == as_bytes(with_policies)
-    assert outcomes.exit_px.shape == (len(scenario.calls), 0)
+    assert outcomes.which.shape == (len(scenario.calls), 0)
+    assert exits_of(without, outcomes).px.shape == (int((without.status == engine.INCLUDED).sum()), 0)
     truth, _ = run(scenario._replace(calls=[]))
     assert len(truth.status) == 0
 

@@ -18,14 +18,26 @@ def as_arrays(calls: Sequence[Sequence[Exit]]) -> tuple[engine.Truth, engine.Out
     rows = np.array([i + i // 2 for i in range(len(calls))], dtype=np.int64)
     total = int(rows[-1]) + 1 if len(rows) else 0
     truth, outcomes = engine.empty_truth(total), engine.empty_outcomes(total, len(calls[0]) if calls else 0)
-    for column in outcomes:
+    for column in outcomes[:3]:
         column[:] = 77
+    left: list[Exit] = []
     for at, exits in zip(rows, calls, strict=True):
         truth.status[at] = engine.INCLUDED
         truth.p0[at], truth.entry_ts[at] = exits[0].p0, exits[0].entry_ts
         truth.peak[at] = exits[0].peak * exits[0].p0
-        for p, left in enumerate(exits):
-            outcomes.exit_ts[at, p], outcomes.exit_px[at, p] = left.exit_ts, left.exit_px
-            outcomes.reason[at, p], outcomes.mae_bps[at, p] = engine.REASONS.index(left.reason), left.mae_bps
-            outcomes.fills[at, p] = 1
-    return truth, outcomes, rows
+        # Policies that leave alike share an exit, as after a replay; the last policy's comes first.
+        distinct = list(dict.fromkeys(reversed(exits)))
+        outcomes.first[at], outcomes.distinct[at] = len(left), len(distinct)
+        outcomes.which[at] = [distinct.index(one) for one in exits]
+        left += distinct
+    return truth, outcomes._replace(exits=_exits(left)), rows
+
+
+def _exits(left: Sequence[Exit]) -> engine.Exits:
+    return engine.Exits(
+        ts=np.array([e.exit_ts for e in left], dtype=np.int64),
+        px=np.array([e.exit_px for e in left], dtype=np.float64),
+        reason=np.array([engine.REASONS.index(e.reason) for e in left], dtype=np.uint8),
+        fills=np.ones(len(left), dtype=np.uint16),
+        mae_bps=np.array([e.mae_bps for e in left], dtype=np.float64),
+    )

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from quantbot_pipeline.replay import trades
 from quantbot_pipeline.replay.engine import REASONS
 from quantbot_pipeline.replay.trades import RANKING_STATS, STATS, aggregate
 from quantbot_pipeline_tests.search.arrays import as_arrays
@@ -135,3 +136,18 @@ def test_worked_example() -> None:
     assert stats["avg_tail_capture"] == (1 + 0.5 + 0 + 0) / 4
     assert stats["p95_drawdown_bps"] == pytest.approx(-6_000 + 0.15 * 4_000)
     assert stats["growth_score"] == pytest.approx(250_000 * (np.log(1.04) + np.log(1.02) + np.log(0.98)) / 4)
+
+
+def test_policies_that_leave_alike_are_counted_once_and_told_apart_where_they_differ() -> None:
+    """In one group two policies end every call alike, in another they do not; a digest that lies is found out."""
+    rng = random.Random(3)
+    px = [rng.uniform(0.5, 2.0) for _ in range(12)]
+    same = [[Exit(1.0, 0, 2.0, v, HOUR, "horizon", -5.0)] * 3 for v in px[:6]]
+    other = [[Exit(1.0, 0, 2.0, v * factor, HOUR, "horizon", -5.0) for factor in (1.0, 1.5, 1.0)] for v in px[6:]]
+    check([*same, *other], [6, 6])
+    which = np.array([[0, 0, 0], [0, 1, 0], [2, 1, 2]], dtype=np.uint16)
+    groups, ends = np.array([0, 0, 1, 2]), np.array([1, 4])
+    assert trades._leaders(which, groups, ends).tolist() == [[0, 0, 0], [0, 1, 0]]
+    lie = np.zeros((2, 3), dtype=np.int64)
+    trades._check_leaders(which, groups, ends, lie)
+    assert lie.tolist() == [[0, 0, 0], [0, 1, 0]]
