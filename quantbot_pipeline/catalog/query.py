@@ -36,22 +36,46 @@ OUT_OF_REACH = "a query reads the catalog's tables and views, no file and no add
 WRITES = re.compile(r"(INSERT|UPDATE|DELETE|MERGE|COPY|CREATE)\w*_QUERY_NODE")  # DuckDB 2 has them inside WITH
 
 
+# Databases in memory that a reader left behind: making one takes twice as long as opening a catalog and asking it.
+_idle: list[duckdb.DuckDBPyConnection] = []
+
+
 @contextmanager
 def reading(catalog: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A read-only connection to the published file. Raises InputError when there is none or it is broken."""
+    """A read-only connection to the published file. Raises InputError when there is none or it is broken.
+
+    It is attached to a database of our own. Opened itself, DuckDB would answer from an older file that somebody else in this
+    process still has open.
+    """
     if not catalog.exists():
         raise InputError(f"{catalog}: no catalog yet; make it with `quantbot backtest catalog-sync`")
-    try:
-        con = duckdb.connect(str(catalog), read_only=True)
-    except duckdb.Error as e:
-        raise InputError(
-            f"{catalog}: not readable ({str(e).splitlines()[0][:120]}); mend it with `quantbot backtest catalog-sync --rebuild`"
-        ) from None
-    try:
-        con.execute("SET TimeZone = 'UTC'")
+    with _database() as con:
+        try:
+            con.execute("ATTACH ? AS catalog (READ_ONLY)", [str(catalog.absolute())])
+        except duckdb.Error as e:
+            raise InputError(
+                f"{catalog}: not readable ({str(e).splitlines()[0][:120]}); mend it with `quantbot backtest catalog-sync --rebuild`"
+            ) from None
+        con.execute("USE catalog")
         yield con
-    finally:
+        con.execute("USE memory; DETACH catalog")
+
+
+@contextmanager
+def _database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database in memory for one at a time; whoever comes next gets it again, unless an error came out of it."""
+    try:
+        con = _idle.pop()
+    except IndexError:
+        # Without threads of its own: the tables are small, and the process may fork.
+        con = duckdb.connect(config={"threads": 1, "async_threads": 0})
+        con.execute("SET TimeZone = 'UTC'")
+    try:
+        yield con
+    except BaseException:
         con.close()
+        raise
+    _idle.append(con)
 
 
 def query_runs(

@@ -1,5 +1,6 @@
 """Questions to the catalog: filters, paths, statistics, and what is said when there is no answer."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from quantbot_pipeline.catalog.query import (
     newest_runs_with,
     quarantined,
     query_runs,
+    reading,
     run_counts,
 )
 from quantbot_pipeline.catalog.sync import sync
@@ -119,3 +121,29 @@ def test_no_catalog_and_a_broken_one_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "c.duckdb").write_bytes(b"text")
     with pytest.raises(InputError, match=r"c\.duckdb: not readable .*catalog-sync --rebuild"):
         query_runs(tmp_path / "c.duckdb")
+
+
+def test_a_reader_sees_the_published_catalog_whoever_has_an_older_one_open(tmp_path: Path) -> None:
+    runs, catalog = tmp_path / "runs", tmp_path / "c.duckdb"
+    commit_run(runs)
+    sync(runs, catalog)
+    assert query_runs(catalog).num_rows == 1
+    with duckdb.connect(str(catalog), read_only=True) as older:
+        commit_run(runs)
+        sync(runs, catalog)
+        assert query_runs(catalog).num_rows == 2
+        assert older.execute("SELECT count(*) FROM backtest_runs_catalog").fetchall() == [(1,)]
+
+
+def test_readers_do_not_disturb_each_other(catalog: Path, tmp_path: Path) -> None:
+    with reading(catalog) as one, reading(catalog) as other:
+        assert one.execute("FROM latest_runs").fetchone() is not None  # left unfinished
+        assert len(other.execute("FROM backtest_runs_catalog").fetchall()) == len(IDS)
+    with pytest.raises(duckdb.Error), reading(catalog) as con:
+        con.execute("FROM nothing")
+    with pytest.raises(duckdb.Error, match="read-only"), reading(catalog) as con:
+        con.execute("DELETE FROM backtest_runs_catalog")
+    sync(tmp_path / "runs", tmp_path / "empty.duckdb")
+    with ThreadPoolExecutor(4) as pool:
+        rows = pool.map(lambda i: query_runs((catalog, tmp_path / "empty.duckdb")[i % 2]).num_rows, range(24))
+    assert list(rows) == [len(IDS), 0] * 12
