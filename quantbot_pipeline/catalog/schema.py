@@ -42,16 +42,26 @@ def create_views(con: duckdb.DuckDBPyConnection, base: Path, files: Iterable[tup
     """One view per artifact type over all completed runs; `files` holds (artifact type, its columns, path relative to `base`).
 
     `alerts` has no run_id column of its own, so it is taken from the path. A type without files is an empty view. Files with
-    the same columns are read as one: DuckDB then opens the first of them to know what all hold, and not ten thousand.
+    the same columns are read as one: DuckDB then opens the first of them to know what all hold, and not ten thousand. The
+    runs of a view are listed in the macro `cataloged_runs`, once for all views over the same runs: who opens a catalog reads
+    all its views, and every list in them.
     """
     alike: dict[str, dict[str, list[str]]] = {}
     for artifact_type, columns, path in files:
         alike.setdefault(artifact_type, {}).setdefault(columns, []).append(path)
-    for artifact_type, (_, schema) in ARTIFACTS.items():
-        groups = alike.get(artifact_type, {})
-        # The contract's columns come first and in its order, whatever an older run has.
-        selects = [_empty(schema), *(_over(base, sorted(paths), schema) for _, paths in sorted(groups.items()))]
-        con.execute(f"CREATE OR REPLACE VIEW {artifact_type} AS {' UNION ALL BY NAME '.join(selects)}")
+    lists: dict[str, int] = {}  # run directories, one a line, and the number of the list
+    views = {}
+    for artifact_type, (inside, schema) in ARTIFACTS.items():
+        selects = [_empty(schema)]  # the contract's columns come first and in its order, whatever an older run has
+        for _, paths in sorted(alike.get(artifact_type, {}).items()):
+            runs = "\n".join(sorted(path.removesuffix(f"/{inside}") for path in paths))
+            selects.append(_over(base, lists.setdefault(runs, len(lists) + 1), inside, schema))
+        views[artifact_type] = " UNION ALL BY NAME ".join(selects)
+    # A list travels as one text: as many literals take long to parse.
+    texts = ", ".join(map(_literal, lists))
+    con.execute(f"CREATE OR REPLACE MACRO cataloged_runs(nth) AS string_split([{texts}][nth], {_literal(chr(10))})")
+    for artifact_type, select in views.items():
+        con.execute(f"CREATE OR REPLACE VIEW {artifact_type} AS {select}")
 
 
 def _empty(schema: pa.Schema) -> str:
@@ -60,10 +70,10 @@ def _empty(schema: pa.Schema) -> str:
     return f"SELECT {', '.join(prefix + columns)} WHERE false"
 
 
-def _over(base: Path, paths: list[str], schema: pa.Schema) -> str:
-    """All rows of files with the same columns. Their paths travel as one text: a list of as many literals takes long to parse."""
-    texts = f"string_split({_literal(chr(10).join(paths))}, {_literal(chr(10))})"
-    listed = f"list_transform({texts}, lambda path: {_literal(_escape_glob(str(base)) + '/')} || path)"
+def _over(base: Path, nth: int, inside: str, schema: pa.Schema) -> str:
+    """All rows of files with the same columns: of the file `inside` each run of a list."""
+    start, end = _literal(_escape_glob(str(base)) + "/"), _literal(f"/{inside}")
+    listed = f"list_transform(cataloged_runs({nth}), lambda run: {start} || run || {end})"
     source = f"read_parquet({listed}, union_by_name = false, hive_partitioning = false, filename = true)"
     run_id = "regexp_extract(filename, '.*run_id=([0-9a-f-]{36})', 1) AS run_id, "
     return f"SELECT {'' if 'run_id' in schema.names else run_id}* EXCLUDE (filename) FROM {source}"

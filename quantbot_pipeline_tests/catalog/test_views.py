@@ -88,6 +88,25 @@ def test_views_work_from_anywhere_and_for_every_home(
     assert len(listed) == 6 and all(os.path.exists(os.path.join(base, path)) for (path,) in listed)
 
 
+def test_views_work_in_a_catalog_attached_under_any_name(tmp_path: Path) -> None:
+    runs, catalog = tmp_path / "runs", tmp_path / "c.duckdb"
+    # Three kinds of runs: `paths` and `features` lie in the same two, `trades` in others, `alerts` in all.
+    measured = {name: artifact_rows(name, 2) for name in ("alerts", "paths", "features")}
+    full = [commit_run(runs, tables=measured) for _ in range(2)]
+    traded = commit_run(runs, tables={name: artifact_rows(name, 2) for name in ("alerts", "trades")})
+    sync(runs, catalog)
+    found = {}
+    with duckdb.connect() as con:
+        con.execute("ATTACH ? AS mine (READ_ONLY)", [str(catalog)])
+        con.execute("CREATE MACRO cataloged_runs(nth) AS ['nothing']")  # not the one that the views mean
+        for view in ("alerts", "paths", "features", "trades", "errors"):
+            rows = con.execute(f"SELECT DISTINCT 'run_id=' || run_id FROM mine.{view}").fetchall()
+            found[view] = {run for (run,) in rows}
+    names = {run_dir.name for run_dir in full}
+    all_names = names | {traded.name}
+    assert found == {"alerts": all_names, "paths": names, "features": names, "trades": {traded.name}, "errors": set()}
+
+
 @pytest.mark.parametrize("name", ["what?", "back\\slash"])
 def test_homes_that_duckdb_misunderstands_are_refused(tmp_path: Path, name: str) -> None:
     run_dir = commit_run(tmp_path / name / "runs")
