@@ -7,6 +7,7 @@ an artifact, with the checksum verified first, so that a flipped bit is an error
 import functools
 import hashlib
 import os
+import stat
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -59,11 +60,11 @@ def examine_run(run_dir: Path, *, checksums: bool = True) -> Verified:
 
 
 def _examine(run_dir: Path, checksums: bool) -> Verified:
-    if run_dir.is_symlink() or not run_dir.is_dir():
+    if not _is_directory(run_dir):
         raise IntegrityError(f"{run_dir}: not a run directory")
     files = _Files(run_dir)
     content = files.bounded(MANIFEST_NAME)
-    manifest = parse_manifest(content, run_dir / MANIFEST_NAME)
+    manifest = parse_manifest(content, f"{run_dir}/{MANIFEST_NAME}")
     if run_dir.name != f"run_id={manifest.run_id}":
         raise IntegrityError(f"{run_dir}: run.json says run_id {manifest.run_id}")
     if run_dir.parent.name != manifest.month:
@@ -87,6 +88,14 @@ def _examine(run_dir: Path, checksums: bool) -> Verified:
     for name, path in manifest.logs.items():
         files.check(path, manifest.logs_sha256.get(name) if checksums else None)
     return Verified(manifest, columns)
+
+
+def _is_directory(path: Path) -> bool:
+    """A directory itself, not a link to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 class _Files:
@@ -119,10 +128,12 @@ class _Files:
         full = f"{self._root}/{path}"
         if not self.regular.get(path):
             raise IntegrityError(f"{full}: missing or not a regular file")
-        content = None
-        found = os.stat(full).st_size  # noqa: PTH116
+        content = None if sha256 is None else _read(full, READ_WHOLE + 1)
+        if content is None or len(content) > READ_WHOLE:
+            content, found = None, os.stat(full).st_size  # noqa: PTH116
+        else:
+            found = len(content)
         if sha256 is not None:
-            content = _read(full, found + 1) if found <= READ_WHOLE else None
             digest = sha256_file(Path(full)) if content is None else hashlib.sha256(content).hexdigest()
             if digest != sha256:
                 raise IntegrityError(f"{full}: checksum differs from run.json")
@@ -132,10 +143,13 @@ class _Files:
 
 
 def _read(path: str, limit: int) -> bytes:
-    """The first bytes of a file. No Path: it costs more than the reading, and runs are many."""
+    """The first bytes of a file. No Path: it costs more than the reading, and runs are many.
+
+    Its size is asked for first, so that no buffer of the size of the limit is made for a small file.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        return os.read(fd, limit)
+        return os.read(fd, min(os.fstat(fd).st_size + 1, limit))
     finally:
         os.close(fd)
 

@@ -38,30 +38,27 @@ CREATE OR REPLACE VIEW latest_runs AS
 _DUCKDB_TYPES = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.float64(): "DOUBLE", pa.bool_(): "BOOLEAN"}
 
 
-def create_views(con: duckdb.DuckDBPyConnection, base: Path, files: Iterable[tuple[str, str, str]]) -> None:
-    """One view per artifact type over all completed runs; `files` holds (artifact type, its columns, path relative to `base`).
+def create_views(con: duckdb.DuckDBPyConnection, base: Path, files: Iterable[tuple[str, str, list[str]]]) -> None:
+    """One view per artifact type over all completed runs; `files` holds (artifact type, columns, paths relative to `base`).
 
     `alerts` has no run_id column of its own, so it is taken from the path. A type without files is an empty view. Files with
     the same columns are read as one: DuckDB then opens the first of them to know what all hold, and not ten thousand. The
     runs of a view are listed in the macro `cataloged_runs`, once for all views over the same runs: who opens a catalog reads
     all its views, and every list in them.
     """
-    alike: dict[str, dict[str, list[str]]] = {}
-    for artifact_type, columns, path in files:
-        alike.setdefault(artifact_type, {}).setdefault(columns, []).append(path)
     lists: dict[str, int] = {}  # run directories, one a line, and the number of the list
-    views = {}
-    for artifact_type, (inside, schema) in ARTIFACTS.items():
-        selects = [_empty(schema)]  # the contract's columns come first and in its order, whatever an older run has
-        for _, paths in sorted(alike.get(artifact_type, {}).items()):
-            runs = "\n".join(sorted(path.removesuffix(f"/{inside}") for path in paths))
-            selects.append(_over(base, lists.setdefault(runs, len(lists) + 1), inside, schema))
-        views[artifact_type] = " UNION ALL BY NAME ".join(selects)
+    # The contract's columns come first and in its order, whatever an older run has.
+    selects = {artifact_type: [_empty(schema)] for artifact_type, (_, schema) in ARTIFACTS.items()}
+    for artifact_type, _, paths in files:
+        if paths and artifact_type in ARTIFACTS:
+            inside, schema = ARTIFACTS[artifact_type]
+            runs = "\n".join(path.removesuffix(f"/{inside}") for path in paths)
+            selects[artifact_type].append(_over(base, lists.setdefault(runs, len(lists) + 1), inside, schema))
     # A list travels as one text: as many literals take long to parse.
     texts = ", ".join(map(_literal, lists))
     con.execute(f"CREATE OR REPLACE MACRO cataloged_runs(nth) AS string_split([{texts}][nth], {_literal(chr(10))})")
-    for artifact_type, select in views.items():
-        con.execute(f"CREATE OR REPLACE VIEW {artifact_type} AS {select}")
+    for artifact_type, parts in selects.items():
+        con.execute(f"CREATE OR REPLACE VIEW {artifact_type} AS {' UNION ALL BY NAME '.join(parts)}")
 
 
 def _empty(schema: pa.Schema) -> str:

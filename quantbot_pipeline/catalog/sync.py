@@ -203,6 +203,7 @@ def _apply(publication: Publication, base: Path, known: _State | None, found: _F
     if not (known is None or found.runs or gone or before != found.bad or state.base != str(base)):
         return
     con = publication.connect()
+    con.execute("SET threads = 1")  # sharing so little work costs more than it saves
     con.execute("BEGIN")
     con.execute(TABLES)
     con.execute("INSERT OR REPLACE INTO catalog_meta VALUES ('version', ?), ('base', ?)", [CATALOG_VERSION, str(base)])
@@ -217,19 +218,20 @@ def _apply(publication: Publication, base: Path, known: _State | None, found: _F
     artifacts = [row for rows in found.runs.values() for row in rows.artifacts]
     _insert(con, "backtest_artifacts_catalog", ARTIFACT_COLUMNS, artifacts, cataloged_at=now)
     files = con.execute(
-        """SELECT artifact_type, columns, artifact_path FROM backtest_artifacts_catalog
-           JOIN backtest_runs_catalog USING (run_id) WHERE status = 'completed'"""
+        """SELECT artifact_type, columns, list(artifact_path ORDER BY artifact_path) FROM backtest_artifacts_catalog
+           JOIN backtest_runs_catalog USING (run_id) WHERE status = 'completed' GROUP BY ALL ORDER BY ALL"""
     ).fetchall()
     # A file that went missing after its run was cataloged must not take the views of all others with it.
     there = {row[ARTIFACT_COLUMNS.index("artifact_path")] for row in artifacts}  # verified a moment ago
-    missing = {path for *_, path in files if path not in there and not os.path.isfile(f"{base}/{path}")}  # noqa: PTH113
+    paths = {path for *_, alike in files for path in alike}
+    missing = {path for path in paths - there if not os.path.isfile(f"{base}/{path}")}  # noqa: PTH113
     con.execute(
         "DELETE FROM quarantine WHERE path IN (SELECT unnest(?::VARCHAR[])) OR suffix(reason, ?)",
         [list(missing), MISSING],
     )  # those of earlier syncs too: their files may be back
     reasons = [(path, f"{path}{MISSING}") for path in sorted(missing)]
     _insert(con, "quarantine", QUARANTINE_COLUMNS, reasons, detected_at=now)
-    create_views(con, base, [file for file in files if file[2] not in missing])
+    create_views(con, base, [(*kind, [path for path in alike if path not in missing]) for *kind, alike in files])
     con.execute("COMMIT")
     publication.changed = report.published = True
 
@@ -267,7 +269,7 @@ def _rows(path: str, verified: Verified) -> _Rows:
     m, data = verified.manifest, verified.manifest.dataset
     created = _time(m.created_at)
     parameters = json.dumps(m.parameters, sort_keys=True, ensure_ascii=False)
-    entries = json.dumps({t: e.model_dump() for t, e in m.artifacts.items()}, sort_keys=True)
+    entries = json.dumps({t: vars(e) | (e.model_extra or {}) for t, e in m.artifacts.items()}, sort_keys=True)
     run = (
         m.run_id, m.run_type, m.status, m.month, created, _time(m.started_at), _time(m.completed_at), m.git_commit, m.git_branch,
         m.git_dirty, data.from_, data.to, data.interval, data.calls_count, data.calls_excluded, parameters,
