@@ -239,7 +239,8 @@ def _open_for_writing(path: Path, shown: Path | None = None) -> "duckdb.DuckDBPy
         return duckdb.connect(str(path))
     except duckdb.Error as e:
         text = str(e).splitlines()[0][:160]
-        if "Could not set lock" in text or isinstance(e, duckdb.ConnectionException):
+        in_use = ("Could not set lock", "Unique file handle conflict")  # by another process, by a reader in this one
+        if any(words in text for words in in_use) or isinstance(e, duckdb.ConnectionException):
             raise StoreError(f"{shown or path}: another program has it open for writing; close that program") from None
         if disk_fault(e) is not None:
             raise

@@ -16,7 +16,7 @@ from quantbot_pipeline.catalog.query import (
     run_counts,
 )
 from quantbot_pipeline.catalog.sync import sync
-from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline_tests.builders import artifact_rows, commit_run, ms
 
 IDS = [f"00000000-0000-4000-8000-00000000000{i}" for i in range(6)]
@@ -147,3 +147,17 @@ def test_readers_do_not_disturb_each_other(catalog: Path, tmp_path: Path) -> Non
     with ThreadPoolExecutor(4) as pool:
         rows = pool.map(lambda i: query_runs((catalog, tmp_path / "empty.duckdb")[i % 2]).num_rows, range(24))
     assert list(rows) == [len(IDS), 0] * 12
+
+
+def test_a_catalog_in_use_is_not_taken_for_a_broken_one(tmp_path: Path) -> None:
+    runs, catalog = tmp_path / "runs", tmp_path / "c.duckdb"
+    commit_run(runs)
+    sync(runs, catalog)
+    commit_run(runs)
+    log = catalog.with_name("c.duckdb.wal")  # as plain DuckDB leaves it when it is killed: it must be read in first
+    with reading(catalog):
+        log.touch()
+        with pytest.raises(StoreError, match=r"c\.duckdb: another program has it open"):
+            sync(runs, catalog)
+    assert sync(runs, catalog).registered == 1
+    assert not list(tmp_path.glob("*.broken-*"))
