@@ -21,10 +21,10 @@ from urllib.parse import unquote
 import duckdb
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.feather
 import pyarrow.parquet as pq
 
 from quantbot_pipeline.errors import InputError, StoreError
+from quantbot_pipeline.market import feather
 
 SUFFIXES = {
     ".csv": "csv",
@@ -40,8 +40,9 @@ SUFFIXES = {
 MAX_ROW_BYTES = 8 << 20  # one row of a text format; an unclosed quote makes the rest of the file one row
 HEADER_LIMIT = 1 << 20
 MAX_COLUMNS = 10_000
-# A Parquet of a few bytes can say that it holds a billion rows, all alike.
+# A binary file of a few bytes can say that it holds a billion rows, all alike.
 MAX_DENSITY, DENSE_ROWS = 32, 10_000_000  # rows per byte, of files with more rows than that
+DENSE_TEXT = 64 << 20  # bytes of text that a file may spell out however short it is; beyond, MAX_DENSITY per byte
 
 
 class Found(NamedTuple):
@@ -265,8 +266,7 @@ def _load_parquet(
     for chunk in _chunks(footer, set(matched.values())):
         if chunk.total_uncompressed_size > MAX_ROW_BYTES * max(1, chunk.num_values):
             raise InputError(f"{path}: column {chunk.path_in_schema} holds values of many MiB; is it what it seems?")
-    if footer.num_rows > max(DENSE_ROWS, MAX_DENSITY * path.stat().st_size):
-        raise InputError(f"{path}: claims {footer.num_rows:,} rows in {path.stat().st_size:,} bytes; is it damaged?")
+    _refuse_dense(path, footer.num_rows)
     source = "read_parquet(?, file_row_number = true, hive_partitioning = false)"
     values = ", ".join(f"{_quoted(name)} AS {canonical}" for canonical, name in matched.items())
     con.execute(
@@ -274,6 +274,11 @@ def _load_parquet(
         [escape_glob(str(path))],
     )
     return matched
+
+
+def _refuse_dense(path: Path, rows: int) -> None:
+    if rows > max(DENSE_ROWS, MAX_DENSITY * path.stat().st_size):
+        raise InputError(f"{path}: claims {rows:,} rows in {path.stat().st_size:,} bytes; is it damaged?")
 
 
 def _chunks(footer: pq.FileMetaData, names: set[str]) -> Iterator[pq.ColumnChunkMetaData]:
@@ -286,9 +291,25 @@ def _chunks(footer: pq.FileMetaData, names: set[str]) -> Iterator[pq.ColumnChunk
 def _load_feather(
     con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[Column], table: str | None
 ) -> dict[str, str]:
-    content = pyarrow.feather.read_table(path, memory_map=True)
-    matched = _match(path, content.schema.names, columns)
-    _insert(con, path, _stream(path, content.schema, content.to_batches(), matched), matched)
+    said = feather.declared(path)
+    _refuse_dense(path, said.rows)
+    schema = feather.read_schema(path)
+    matched = _match(path, schema.names, columns)
+    max_text = max(DENSE_TEXT, MAX_DENSITY * path.stat().st_size)
+    batches = feather.read_batches(path, list(matched.values()), said.largest, max_text)
+    refusals: list[Exception] = []
+
+    def noting() -> Iterator[pa.RecordBatch]:  # DuckDB makes its own error of whatever a stream raises
+        try:
+            yield from batches
+        except (InputError, pa.ArrowException) as e:
+            refusals.append(e)
+            raise
+
+    try:
+        _insert(con, path, _stream(path, schema, noting(), matched), matched)
+    except duckdb.Error as e:
+        raise (refusals or [e])[0] from None
     return matched
 
 

@@ -4,15 +4,18 @@ The same at full size, with the memory of the process measured, is in `torture/t
 """
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
+import quantbot_pipeline.market.feather
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.market.calls import ingest_calls, read_calls
 from quantbot_pipeline.market.candles import ingest_candles
@@ -168,6 +171,106 @@ def test_a_view_is_not_read_as_the_table_it_is_named_after(tmp_path: Path, name:
     with pytest.raises(InputError, match=r"\.duckdb: no table 'alerts' \(tables: t\)"):
         ingest_calls([path], store)
     assert ingest_calls([path], store, table="t").inserted == 1
+
+
+def feather(path: Path, rows: int, mint: pa.Array | None = None, compression: str = "zstd", **more: object) -> bytes:
+    """Candles of one token in one batch; returns the bytes of the file."""
+    one = np.ones(rows)
+    table = {"mint": ["x"] * rows if mint is None else mint, "ts_ms": T + 300_000 * np.arange(rows)}
+    table |= dict.fromkeys(("open", "high", "low", "close", "volume"), one)
+    pyarrow.feather.write_feather(pa.table(table | more), path, compression=compression, chunksize=rows)
+    return path.read_bytes()
+
+
+def repeated(rows: int, text: str) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), [text])
+
+
+def views(rows: int, size: int) -> pa.Array:
+    """The same text many times over, all of them one."""
+    every = struct.pack("<i4sii", size, b"xxxx", 0, 0) * rows
+    return pa.Array.from_buffers(pa.string_view(), rows, [None, pa.py_buffer(every), pa.py_buffer(b"x" * size)])
+
+
+def nothing(rows: int) -> pa.Table:
+    """Rows that take no byte at all."""
+    return pa.table(dict.fromkeys(("mint", "ts_ms", "open", "high", "low", "close", "volume"), pa.nulls(rows)))
+
+
+def spoil(path: Path, old: bytes, new: bytes, **how: str) -> None:
+    content = feather(path, 2_000, **how)  # type: ignore[arg-type]
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+
+
+FEATHER_BOMBS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "huge cell": (lambda p: feather(p, 1, pa.array(["x" * (130 << 20)])), "a batch of it needs 130 MiB, more than 128"),
+    "huge column that nobody reads": (lambda p: feather(p, 1, z=["x" * (130 << 20)]), "a batch of it needs 130 MiB"),
+    "huge dictionary": (lambda p: feather(p, 9, repeated(9, "x" * (130 << 20))), "a batch of it needs 130 MiB"),
+    "a terabyte": (
+        lambda p: spoil(p, struct.pack("<q", 16_000), struct.pack("<q", 1 << 40)), r"a batch of it needs [\d,]{9} MiB",
+    ),
+    "less than nothing": (
+        lambda p: spoil(p, struct.pack("<q", 16_000), struct.pack("<q", -5)), "not readable as feather: its metadata is",
+    ),
+    "long dictionary": (lambda p: feather(p, 60_000, repeated(60_000, "x" * (1 << 20))), "more than 64 MiB of text"),
+    "long views": (lambda p: feather(p, 60_000, views(60_000, 1 << 20)), "claims more than 64 MiB of text in .* bytes"),
+    "many rows": (
+        lambda p: pyarrow.feather.write_feather(nothing(11_000_000), p, compression="zstd", chunksize=11_000_000),
+        "claims 11,000,000 rows in .* bytes",
+    ),
+    "long metadata": (
+        lambda p: feather(p, 1, **{"c" * 1_000 + str(i): [1] for i in range(5_000)}), "metadata of .* MiB",
+    ),
+    "wide": (lambda p: feather(p, 1, **{f"c{i}": [1] for i in range(10_001)}), "more than 10,000 columns"),
+    "cut": (lambda p: p.write_bytes(feather(p, 9)[:-1]), "not readable as feather: it is cut off"),
+    "texts outside": (
+        lambda p: spoil(p, struct.pack("<2i", 7, 8), struct.pack("<2i", 7, 1 << 30), compression="uncompressed"),
+        "not readable as feather: .*[Oo]ffset",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "message"), FEATHER_BOMBS.values(), ids=FEATHER_BOMBS)
+def test_a_feather_bomb_is_refused(tmp_path: Path, make: Callable[[Path], object], message: str) -> None:
+    path = tmp_path / "x.feather"
+    make(path)
+    with pytest.raises(InputError, match=message) as caught:
+        ingest_candles([path], tmp_path / "store", "5m")
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "store").glob("interval=*"))
+
+
+@pytest.mark.parametrize("compression", ["uncompressed", "lz4", "zstd"])
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_every_kind_of_feather_is_read(tmp_path: Path, kind: pa.DataType, compression: str) -> None:
+    rows = 70_000  # more than are handed on at once
+    mint = pa.array(["é", "m"] * (rows // 2)).dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else (
+        pa.array(["é", "m"] * (rows // 2), kind))  # fmt: skip
+    feather(tmp_path / "x.feather", rows, mint, compression=compression)
+    report = ingest_candles([tmp_path / "x.feather"], tmp_path / "store", "5m")
+    assert (report.inserted, report.rejected) == (rows, {})
+    files = sorted((tmp_path / "store").glob("*/*/candles.parquet"))
+    assert sum(pq.read_table(f, filters=[("mint", "=", "é")]).num_rows for f in files) == rows // 2
+
+
+def test_a_large_batch_that_is_not_compressed_is_read_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantbot_pipeline.market.feather, "MAX_DECODED", 1 << 20)
+    feather(tmp_path / "x.feather", 70_000, compression="uncompressed")
+    assert ingest_candles([tmp_path / "x.feather"], tmp_path / "store", "5m").inserted == 70_000
+
+
+def test_feather_of_version_1_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.feather").write_bytes(b"FEA1" + bytes(100) + b"FEA1")
+    with pytest.raises(
+        InputError, match=r"x\.feather: a Feather file of version 1, which is not read any more; write it"
+    ):
+        ingest_candles([tmp_path / "x.feather"], tmp_path / "store", "5m")
 
 
 @pytest.mark.parametrize("eol", ["\n", "\r\n"], ids=["LF", "CRLF"])

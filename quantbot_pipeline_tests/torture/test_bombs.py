@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
@@ -61,6 +62,17 @@ def huge_page(path: Path) -> None:
     )
 
 
+def feather(path: Path, mint: pa.Array, times: np.ndarray | None = None, batch: int | None = None) -> None:
+    rows = len(mint)
+    table = {"mint": mint, "ts_ms": T + 300_000 * np.arange(rows) if times is None else times}
+    table |= dict.fromkeys(("open", "high", "low", "close", "volume"), np.ones(rows))
+    pyarrow.feather.write_feather(pa.table(table), path, compression="zstd", chunksize=batch or rows)
+
+
+def repeated(rows: int, text: str) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), [text])
+
+
 def keys(path: Path) -> None:
     row = json.dumps(dict.fromkeys((f"k{i}" for i in range(100_000)), 1) | {"mint": "m"}) + "\n"
     path.write_text(row * 20)
@@ -82,6 +94,10 @@ BOMBS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a cell of 1 GB in 33 kB of Parquet": ("x.parquet", huge_cell),
     "a page of 1.5 GB": ("x.parquet", huge_page),
     "200 million rows in 2 MB": ("x.parquet", many_rows),
+    "a cell of 1 GB in 34 kB of Feather": ("x.feather", lambda p: feather(p, pa.array(["x" * (1 << 30)]))),
+    "a Feather dictionary of 1 GB": ("x.feather", lambda p: feather(p, repeated(9, "x" * (1 << 30)))),
+    "60 GB of names out of a Feather dictionary": ("x.feather", lambda p: feather(p, repeated(60_000, "x" * (1 << 20)))),
+    "30 million rows of Feather in one batch": ("x.feather", lambda p: feather(p, repeated(30_000_000, "x"))),
     "a 1 GB message": ("result.json", lambda p: gigabyte(p, b'{"name":"x","messages":["')),
     "1 GB of brackets as an export": ("result.json", lambda p: gigabyte(p, b'{"name":"x","messages":[', b"[" * (1 << 20))),
 }  # fmt: skip
@@ -104,18 +120,25 @@ def bomb(tmp_path: Path) -> Iterator[Path]:
         path.unlink()  # pytest keeps the folders of the last runs
 
 
+def watch_ingest(folder: Path, name: str, **more: str) -> tuple[int, str, str, float, float]:
+    """Ingest a file into the home around its folder: exit status, output, errors, peak memory in MB, seconds."""
+    what = {".json": ["calls", "--format", "telegram"], ".feather": ["candles", "--interval", "5m"]}
+    arguments = ["ingest", *what.get(Path(name).suffix, ["calls"]), str(folder / name)]
+    watched = subprocess.run(
+        [sys.executable, "-c", WATCH, QUANTBOT, *arguments], env=environment(folder.parent, **more), capture_output=True,
+        text=True, timeout=10 * SECONDS, check=False,
+    )  # fmt: skip
+    status, out, err, peak, seconds = json.loads(watched.stdout)
+    return status, out, err, peak, seconds
+
+
 @pytest.mark.torture
 @pytest.mark.parametrize("kind", BOMBS)
 def test_a_bomb_is_refused_in_bounded_memory(bomb: Path, kind: str, tally: Tally) -> None:
     name, make = BOMBS[kind]
     bomb.mkdir()
     make(bomb / name)
-    arguments = ["ingest", "calls", str(bomb / name)] + (["--format", "telegram"] if name == "result.json" else [])
-    watched = subprocess.run(
-        [sys.executable, "-c", WATCH, QUANTBOT, *arguments], env=environment(bomb.parent), capture_output=True, text=True,
-        timeout=10 * SECONDS, check=False,
-    )  # fmt: skip
-    status, out, err, peak, seconds = json.loads(watched.stdout)
+    status, out, err, peak, seconds = watch_ingest(bomb, name)
     sound = status == 2 and peak <= MEMORY_MB and seconds <= SECONDS
     tally(f"bomb: {kind}", tried=1, detected=int(sound), lost=int(not sound))
     assert peak <= MEMORY_MB, err
@@ -123,4 +146,18 @@ def test_a_bomb_is_refused_in_bounded_memory(bomb: Path, kind: str, tally: Tally
     assert (status, out) == (2, ""), err
     assert err.startswith(f"quantbot: {bomb / name}: "), err
     assert err.count("\n") == 1
-    assert list((bomb.parent / "data").iterdir()) == []
+    assert not list((bomb.parent / "data").glob("*.duckdb"))
+    assert not list((bomb.parent / "data").glob("candles/interval=*"))
+
+
+@pytest.mark.torture
+def test_a_large_feather_of_candles_is_no_bomb(bomb: Path, tally: Tally) -> None:
+    """A year of sixty tokens: 0.5 GB of values, as pandas writes them."""
+    bomb.mkdir()
+    times = T + 300_000 * np.arange(100_000)
+    mint = np.repeat([f"{'m' * 40}{i}" for i in range(60)], len(times))
+    feather(bomb / "x.feather", pa.array(mint), np.tile(times, 60), batch=65_536)
+    status, _, err, peak, _ = watch_ingest(bomb, "x.feather", QUANTBOT_MEMORY_LIMIT="128MB")
+    tally("a large Feather is ingested", tried=1, detected=0, lost=int(status != 0 or peak > MEMORY_MB))
+    assert status == 0, err
+    assert peak <= MEMORY_MB
