@@ -140,6 +140,15 @@ def test_a_message_of_a_gigabyte_is_not_waited_for(tmp_path: Path) -> None:
         ingest_calls([path], tmp_path / "alerts.duckdb", fmt="telegram")
 
 
+def test_millions_of_messages_that_are_none_are_not_read_to_their_end(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text('{"name": "x", "messages": [' + "{}," * 1_100_000 + "oops")
+    with pytest.raises(
+        InputError, match=r"result\.json: 1,00\d,\d+ messages have no id; is this an export of Telegram"
+    ):
+        ingest_calls([path], tmp_path / "alerts.duckdb", fmt="telegram")
+
+
 def test_a_duckdb_file_is_data_and_no_program(tmp_path: Path) -> None:
     secret = tmp_path / "secret.csv"
     secret.write_text("mint,caller_name,alert_ts_ms\ns3cret,a,1704067200000\n")

@@ -114,3 +114,30 @@ def test_what_only_begins_like_a_number_is_refused(tmp_path: Path, number: str) 
     path.write_text(head + " " * (CHUNK - len(head + before)) + before + after + "}")
     with pytest.raises(InputError, match=r"result\.json: not valid JSON: expected '}' at character"):
         ingest_calls([path], tmp_path / "alerts.duckdb", fmt="telegram")
+
+
+@pytest.mark.parametrize(
+    "last", ["1", "1.5", '"x"', "null", "{}", "[]", f'{{"id": 9, "date_unixtime": "{NEW_YEAR}", "text": "{SOL}"}}']
+)
+@pytest.mark.parametrize("blank", ["", " \n\t"])
+@pytest.mark.parametrize("cut", range(3))
+def test_many_short_entries_are_read_wherever_a_piece_ends(tmp_path: Path, cut: int, blank: str, last: str) -> None:
+    entry = f'{{"id": 1, "date_unixtime": "{NEW_YEAR}", "text": "{SOL}"}}'
+    entries = [entry, "1e3", *["0"] * (CHUNK // 2), entry.replace("1", "2", 1), "-1.25E+2", last]
+    head = '{"name": "x", "id": 7, "messages": [' + " " * cut
+    path = tmp_path / "result.json"
+    path.write_text(head + f"{blank},{blank}".join(entries) + blank + "]}")
+    expected = [str(m["id"]) for m in json.loads(path.read_text())["messages"] if isinstance(m, dict) and "id" in m]
+    ingest_calls([path], tmp_path / "alerts.duckdb", fmt="telegram")
+    calls = read_calls(tmp_path / "alerts.duckdb", 0, 10**14).calls
+    assert sorted(calls["call_id"].to_pylist()) == [f"telegram:7:{number}:{SOL}" for number in expected]
+
+
+@pytest.mark.parametrize(
+    "end", ["1 2]}", "1,,2]}", "1.]}", "01]}", "1e]}", "{},]}", "1,", '{"id": 1},"', "nul]}"], ids=repr
+)
+def test_what_is_no_list_is_refused(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text('{"name": "x", "messages": [' + "0," * CHUNK + end)
+    with pytest.raises(InputError, match=r"result\.json: not valid JSON: "):
+        ingest_calls([path], tmp_path / "alerts.duckdb", fmt="telegram")

@@ -99,6 +99,10 @@ BOMBS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "60 GB of names out of a Feather dictionary": ("x.feather", lambda p: feather(p, repeated(60_000, "x" * (1 << 20)))),
     "30 million rows of Feather in one batch": ("x.feather", lambda p: feather(p, repeated(30_000_000, "x"))),
     "a 1 GB message": ("result.json", lambda p: gigabyte(p, b'{"name":"x","messages":["')),
+    "1 GB of empty messages": ("result.json", lambda p: gigabyte(p, b'{"name":"x","messages":[', b"{}," * (1 << 18))),
+    "30 million messages without a text": (
+        "result.json", lambda p: p.write_bytes(b'{"name":"x","messages":[' + b'{"id":1},' * 30_000_000 + b'{"id":1}]}'),
+    ),
     "1 GB of brackets as an export": ("result.json", lambda p: gigabyte(p, b'{"name":"x","messages":[', b"[" * (1 << 20))),
 }  # fmt: skip
 
@@ -120,10 +124,10 @@ def bomb(tmp_path: Path) -> Iterator[Path]:
         path.unlink()  # pytest keeps the folders of the last runs
 
 
-def watch_ingest(folder: Path, name: str, **more: str) -> tuple[int, str, str, float, float]:
+def watch_ingest(folder: Path, name: str, *options: str, **more: str) -> tuple[int, str, str, float, float]:
     """Ingest a file into the home around its folder: exit status, output, errors, peak memory in MB, seconds."""
     what = {".json": ["calls", "--format", "telegram"], ".feather": ["candles", "--interval", "5m"]}
-    arguments = ["ingest", *what.get(Path(name).suffix, ["calls"]), str(folder / name)]
+    arguments = ["ingest", *what.get(Path(name).suffix, ["calls"]), *options, str(folder / name)]
     watched = subprocess.run(
         [sys.executable, "-c", WATCH, QUANTBOT, *arguments], env=environment(folder.parent, **more), capture_output=True,
         text=True, timeout=10 * SECONDS, check=False,
@@ -148,6 +152,30 @@ def test_a_bomb_is_refused_in_bounded_memory(bomb: Path, kind: str, tally: Tally
     assert err.count("\n") == 1
     assert not list((bomb.parent / "data").glob("*.duckdb"))
     assert not list((bomb.parent / "data").glob("candles/interval=*"))
+
+
+@pytest.mark.torture
+def test_two_million_messages_are_no_bomb(bomb: Path, tally: Tally) -> None:
+    """More than the longest channels have, one in five with a token: 0.5 GB."""
+    bomb.mkdir()
+    calling = json.dumps([{"type": "code", "text": "So11111111111111111111111111111111111111112"}, " now " * 20])
+    with (bomb / "result.json").open("w") as f:
+        f.write('{"name": "x", "id": 7, "messages": [')
+        for i in range(2_000_000):
+            text = json.dumps("good morning " * 10) if i % 5 else calling
+            f.write(
+                f'{"," if i else ""}\n  {{"id": {i}, "type": "message", "date": "2024-01-01T00:00:00", '
+                f'"date_unixtime": "{T // 1000 + i}", "from": "x", "text": {text}, "text_entities": []}}'
+            )
+        f.write("]}")
+    status, out, err, peak, seconds = watch_ingest(
+        bomb, "result.json", "--output", "json", QUANTBOT_MEMORY_LIMIT="128MB"
+    )
+    tally("a long export is ingested", tried=1, detected=0, lost=int(status != 0 or peak > MEMORY_MB))
+    assert status == 0, err
+    assert json.loads(out)["inserted"] == 400_000
+    assert peak <= MEMORY_MB
+    assert seconds <= SECONDS
 
 
 @pytest.mark.torture
