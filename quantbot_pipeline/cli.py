@@ -87,7 +87,8 @@ def _note(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201
 
 
-def _settings(home: Path | None, calls_db: Path | None = None) -> Settings:
+def _settings(home: Path | None, calls_db: Path | None = None, *, may_begin: bool = False) -> Settings:
+    """The settings of a home that exists; with `may_begin` it may be made: by commands that bring or take inputs."""
     given = {"home": home, "calls_db": calls_db}
     try:
         settings = Settings.model_validate({key: value for key, value in given.items() if value is not None})
@@ -97,6 +98,10 @@ def _settings(home: Path | None, calls_db: Path | None = None) -> Settings:
         raise InputError(f"{name}: {first['msg']} (given: {first['input']!r})") from None
     if settings.home.exists() and not settings.home.is_dir():
         raise InputError(f"{settings.home}: not a directory; choose another --home")
+    if not may_begin and not settings.home.exists():
+        raise InputError(
+            f"{settings.home}: no such home; check --home and QUANTBOT_HOME, or begin one with `quantbot ingest calls`"
+        )
     if calls_db is not None and not calls_db.exists():
         raise InputError(f"{calls_db}: no such file; make it with `quantbot ingest calls`")
     return settings
@@ -144,7 +149,7 @@ def ingest_calls_command(
     """Merge calls into data/alerts.duckdb; the same file again changes nothing."""
     from quantbot_pipeline.market.calls import FORMATS, ingest_calls
 
-    settings = _settings(home)
+    settings = _settings(home, may_begin=True)
     source, printed = _split_format(fmt, output, FORMATS)
     report = ingest_calls(
         paths, settings.alerts_db, fmt=source, table=table, caller=caller, memory_limit=settings.memory_limit,
@@ -164,7 +169,7 @@ def ingest_candles_command(
     """Merge candles into data/candles/; the last row of a token and time wins."""
     from quantbot_pipeline.market.candles import FORMATS, ingest_candles
 
-    settings = _settings(home)
+    settings = _settings(home, may_begin=True)
     source, printed = _split_format(fmt, output, FORMATS)
     report = ingest_candles(
         paths, settings.candles_dir, interval, fmt=source, memory_limit=settings.memory_limit,
@@ -720,7 +725,7 @@ def ui(
     from quantbot_pipeline.orchestration.launch import prepare_instance
     from quantbot_pipeline.orchestration.services import serve
 
-    settings = _settings(home)
+    settings = _settings(home, may_begin=True)
     prepare_instance(settings)
     os.environ["QUANTBOT_HOME"] = str(settings.home)
     os.chdir(settings.home)
@@ -737,7 +742,7 @@ def demo(fmt: Format = "table", home: Home = None) -> None:
     from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
     from quantbot_pipeline.reports.search import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS, frontier, walk_forward
 
-    settings = _settings(home)
+    settings = _settings(home, may_begin=True)
     if not month_statistics(settings.alerts_db):
         _write_sample(settings)
     months = list(month_statistics(settings.alerts_db))

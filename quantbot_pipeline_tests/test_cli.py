@@ -341,9 +341,47 @@ def test_months_without_calls_are_fine_and_said(quantbot: Quantbot, home: Path) 
 
 
 def test_without_any_calls_the_next_step_is_said(quantbot: Quantbot, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
     done = quantbot("backtest", "path-only", *JANUARY, "--home", tmp_path / "new", "--format", "csv")
     assert done.status == 0
     assert "no calls" in done.err
+
+
+@pytest.mark.parametrize("variable", [False, True], ids=["--home", "QUANTBOT_HOME"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        BACKTEST,
+        ("backfill", *JANUARY),
+        ("backtest", "catalog-sync"),
+        ("backtest", "catalog-query"),
+        ("backtest", "verify"),
+        ("query", "SELECT 1"),
+        ("leaderboard",),
+        ("frontier",),
+        ("walk-forward",),
+        ("dashboard",),
+        ("prune", "--before", "2024-01-01"),
+        ("automation", "status"),
+        ("automation", "on"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_home_is_no_empty_lab_and_is_not_made(
+    quantbot: Quantbot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], variable: bool
+) -> None:
+    typo = tmp_path / "hoem"
+    if variable:
+        monkeypatch.setenv("QUANTBOT_HOME", str(typo))
+    complaint = quantbot(*command, *(() if variable else ("--home", typo))).complaint
+    assert complaint.startswith(f"{typo}: no such home; check --home and QUANTBOT_HOME, or begin one with `quantbot ")
+    assert not typo.exists()
+
+
+def test_an_ingest_begins_a_home(quantbot: Quantbot, tmp_path: Path) -> None:
+    calls = write_csv(tmp_path / "calls.csv", [{"caller_name": "a", "mint": "m", "alert_ts_ms": 1_700_000_000_000}])
+    assert quantbot("ingest", "calls", calls, "--home", tmp_path / "a" / "b").status == 0
+    assert (tmp_path / "a" / "b" / "data" / "alerts.duckdb").exists()
 
 
 def test_part_of_a_month_counts_its_days_at_both_ends(quantbot: Quantbot) -> None:
