@@ -22,6 +22,7 @@ from quantbot_pipeline.durable import MEND_DISK
 from quantbot_pipeline.errors import InputError, QuantbotError, StoreError
 from quantbot_pipeline.months import contiguous
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
+from quantbot_pipeline.orchestration.launcher import launched_tag
 from quantbot_pipeline.settings import Settings
 
 MIN_FREE_BYTES = 10_000_000  # a month and Dagster's account of it take about 0.5 MB
@@ -64,6 +65,7 @@ def launch(
                 tags={
                     "dagster/asset_partition_range_start": stretch[0],
                     "dagster/asset_partition_range_end": stretch[-1],
+                    **launched_tag(),
                 },
                 raise_on_error=False,
             )

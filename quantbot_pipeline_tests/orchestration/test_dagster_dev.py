@@ -5,12 +5,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import pytest
 from playwright.sync_api import sync_playwright
 
 from quantbot_pipeline.artifacts.verify import check_run
 from quantbot_pipeline.definitions import defs
+from quantbot_pipeline.orchestration.launcher import launched_tag
 from quantbot_pipeline_tests.conftest import Quantbot
 from quantbot_pipeline_tests.labs import CALLS_PER_MONTH, run_dirs
 from quantbot_pipeline_tests.orchestration.servers import PATIENCE_S, REPOSITORY, Server, dagster_dev
@@ -51,6 +53,8 @@ def test_a_backfill_of_a_range_of_months_completes_and_is_shown_month_by_month(
     assert answer["partitionBackfillOrError"] == {"status": "COMPLETED_SUCCESS", "error": None}
     (launched,) = answer["runsOrError"]["results"]  # one Dagster run for the whole range
     assert launched["status"] == "SUCCESS"
+    with dg.DagsterInstance.get() as instance:
+        assert set(launched_tag()) <= set(instance.get_run_by_id(launched["runId"]).tags)  # type: ignore[union-attr]
 
     shown = server.ask(ASSET, key={"path": ["truth", "paths"]})
     assert shown["assetNodeOrError"]["groupName"] == "truth"

@@ -17,6 +17,7 @@ from quantbot_pipeline.orchestration import launcher
 from quantbot_pipeline.orchestration.launch import open_instance
 from quantbot_pipeline.orchestration.launcher import LocalRunLauncher, is_alive
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline_tests.conftest import Quantbot
 
 
 @pytest.fixture
@@ -41,6 +42,32 @@ def test_a_process_lives_until_it_is_killed_even_while_nobody_has_reaped_it(slee
 @pytest.mark.skipif(sys.platform != "linux", reason="when a process started is known from /proc")
 def test_a_later_process_with_the_same_number_is_another_one(sleeper: "subprocess.Popen[bytes]") -> None:
     assert not is_alive(sleeper.pid, time.time() - 2 * launcher.EARLY_S)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="when a process started is known from /proc")
+def test_a_wall_clock_that_was_set_makes_no_living_run_dead(sleeper: "subprocess.Popen[bytes]") -> None:
+    launched = launcher.launched_tag()[launcher.LAUNCHED_TAG]
+    for hours in (-24, -1, 1, 24):  # as the clock was when the run said its number
+        assert is_alive(sleeper.pid, time.time() + 3600 * hours, launched)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="when a process started is known from /proc")
+def test_a_process_of_another_time_is_not_the_one_that_was_launched(sleeper: "subprocess.Popen[bytes]") -> None:
+    boot, since = launcher.launched_tag()[launcher.LAUNCHED_TAG].split()
+    now = time.time()
+    assert is_alive(sleeper.pid, now, f"{boot} {since}")
+    assert not is_alive(sleeper.pid, now, f"{boot[::-1]} {since}")  # before the machine was started again
+    assert not is_alive(sleeper.pid, now, f"{boot} {float(since) - 2 * launcher.START_S:.2f}")
+    assert is_alive(sleeper.pid, now, "what somebody wrote there")  # then the clock must do
+
+
+def test_the_command_line_says_when_it_launched_a_run(home: Path, quantbot: Quantbot) -> None:
+    assert quantbot("backtest", "path-only", "--from", "2024-01", "--to", "2024-01").status == 0
+    with open_instance(Settings(home=home)) as instance:
+        (run,) = instance.get_runs()
+        assert set(launcher.launched_tag()) <= set(run.tags)
+        assert isinstance(instance.run_launcher, LocalRunLauncher)
+        assert instance.run_launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
 
 
 def test_the_instance_of_a_home_knows_whether_a_run_lives(home: Path, sleeper: "subprocess.Popen[bytes]") -> None:
