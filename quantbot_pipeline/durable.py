@@ -86,8 +86,8 @@ def locked(path: Path, timeout_s: float) -> Iterator[Callable[[], None]]:
     """Hold the lock file `path`; the kernel lets go of it when the process dies.
 
     Yields a function that raises StoreError if somebody has removed the file meanwhile: another process may then hold a lock
-    of the same name. Raises StoreError when another process holds it for longer than `timeout_s`, when it was removed while it
-    was taken, and where the file system has no locks.
+    of the same name. Raises StoreError when another process holds it for longer than `timeout_s` (below 0: never), when it was
+    removed while it was taken, and where the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     held: os.stat_result | None = None  # of the file that is locked, which need not be the one at the path

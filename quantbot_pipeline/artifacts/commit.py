@@ -10,15 +10,16 @@ import hashlib
 import shutil
 import time
 import uuid
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, SUCCESS_NAME, ArtifactEntry, RunManifest
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS, conform
-from quantbot_pipeline.durable import fsync_path, sha256_file, write_bytes
+from quantbot_pipeline.durable import fsync_path, locked, sha256_file, write_bytes
+from quantbot_pipeline.errors import StoreError
 
 STAGING = ".staging"
 
@@ -38,8 +39,8 @@ class StagedRun:
         self.artifacts: dict[str, ArtifactEntry] = {}
         self._logs_sha256: dict[str, str] = {}
         (runs_dir / STAGING).mkdir(parents=True, exist_ok=True)
-        self._lock = filelock.FileLock(self.path.with_suffix(".lock"))
-        self._lock.acquire(timeout=0)
+        self._held = ExitStack()
+        self._check_lock = self._held.enter_context(locked(self.path.with_suffix(".lock"), 0))
         self.path.mkdir()
 
     def __enter__(self) -> "StagedRun":
@@ -48,7 +49,7 @@ class StagedRun:
     def __exit__(self, *exc: object) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.with_suffix(".lock").unlink(missing_ok=True)
-        self._lock.release()
+        self._held.close()
 
     def write(self, artifact_type: str, table: pa.Table) -> ArtifactEntry:
         """Write one artifact; `table` must fit its schema. `run_id` columns are filled in here."""
@@ -94,6 +95,7 @@ class StagedRun:
         final = self.runs_dir / self.month / f"run_id={self.run_id}"
         final.parent.mkdir(exist_ok=True)
         fsync_path(self.runs_dir)
+        self._check_lock()  # without it a sweep may be at work here, and what it left would be taken for a run
         self.path.rename(final)
         fsync_path(final.parent)
         if manifest.status == "completed":
@@ -138,17 +140,11 @@ def sweep_staging(runs_dir: Path, max_age_s: float) -> int:
     for folder in dict.fromkeys(entry.with_suffix("") for entry in entries):  # a lock file can be left alone, too
         if not _is_older(folder, max_age_s):
             continue
-        lock = filelock.FileLock(folder.with_suffix(".lock"))
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            continue
-        try:
+        lock = folder.with_suffix(".lock")
+        with suppress(StoreError), locked(lock, 0):
             swept += folder.is_dir()
             shutil.rmtree(folder, ignore_errors=True)
-            folder.with_suffix(".lock").unlink(missing_ok=True)
-        finally:
-            lock.release()
+            lock.unlink(missing_ok=True)
     return swept
 
 

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dagster as dg
-import filelock
 
 from quantbot_pipeline.config import BacktestConfig
-from quantbot_pipeline.durable import MEND_DISK
+from quantbot_pipeline.durable import MEND_DISK, locked
 from quantbot_pipeline.errors import InputError, QuantbotError, StoreError
 from quantbot_pipeline.months import contiguous
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
@@ -100,7 +99,7 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     """The Dagster instance of the home directory: the same one that `quantbot ui` shows."""
     prepare_instance(settings)
     # Two first uses at once would both create the instance's tables.
-    with filelock.FileLock(settings.data_dir / ".dagster-init.lock"):
+    with locked(settings.data_dir / ".dagster-init.lock", -1):
         return dg.DagsterInstance.get()
 
 

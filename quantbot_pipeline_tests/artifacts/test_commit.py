@@ -17,6 +17,7 @@ from quantbot_pipeline.artifacts.commit import STAGING, StagedRun, content_sha25
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.artifacts.verify import check_run, read_artifact
 from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.errors import StoreError
 from quantbot_pipeline_tests.builders import artifact_rows, commit_run, make_manifest
 
 
@@ -122,6 +123,17 @@ def test_the_content_hash_is_of_values_alone() -> None:
     others = [table.slice(1), table.take([1, 0, 2, 3, 4, 5]), table.rename_columns(["x", *table.column_names[1:]])]
     others.append(table.set_column(6, "p0", pa.array([0.5] * 5 + [0.5 + 2**-53])))
     assert len({content_sha256(t) for t in (table, *others)}) == 5
+
+
+def test_a_run_whose_lock_was_removed_is_not_committed(tmp_path: Path) -> None:
+    # Whoever takes the lock anew may sweep the staging directory while it is renamed.
+    with StagedRun(tmp_path, "2024-01") as staged:
+        staged.write("alerts", artifact_rows("alerts", 1))
+        manifest = make_manifest(staged, staged.write_logs("", ""))
+        staged.path.with_suffix(".lock").unlink()
+        with pytest.raises(StoreError, match=r"\.lock: removed while it was held"):
+            staged.commit(manifest)
+    assert files(tmp_path) == []
 
 
 STUCK = """
