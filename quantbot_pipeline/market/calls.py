@@ -17,6 +17,7 @@ from quantbot_pipeline.durable import published_duckdb
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.market.readers import (
     TO_MS,
+    UNTRUSTED,
     Column,
     Found,
     expand_paths,
@@ -26,6 +27,7 @@ from quantbot_pipeline.market.readers import (
     open_untrusted,
     raw_time_sql,
     require_ms,
+    untrusted_tables,
     workspace,
 )
 from quantbot_pipeline.market.report import IngestReport
@@ -303,16 +305,16 @@ def month_statistics(store: Path) -> dict[str, dict[str, int]]:
 
 @contextmanager
 def _reading(store: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection in which the tables of the store exist; those of another file with calls are brought into shape."""
+    """A connection that shows the tables of the store under their names; another file with calls may lack the rejected ones."""
     try:
         with open_untrusted(store) if store.exists() else duckdb.connect() as con:
-            if not store.exists():
-                con.execute(TABLES)
-            tables = {name for (name,) in con.execute("SHOW TABLES").fetchall()}
-            if "alerts" not in tables:
+            tables = untrusted_tables(con)
+            if store.exists() and "alerts" not in tables:
                 raise InputError(f"{store}: no table alerts; make the store with `quantbot ingest calls`")
-            if "rejected_alerts" not in tables:
-                con.execute("CREATE TEMP TABLE rejected_alerts (reason VARCHAR, alert_ts_ms BIGINT)")
+            con.execute(TABLES)  # empty ones, of our own database
+            for name in ("alerts", "rejected_alerts"):
+                if name in tables:
+                    con.execute(f"CREATE TEMP VIEW {name} AS FROM {UNTRUSTED}.{name}")
             yield con
     except duckdb.Error as e:
         raise InputError(f"{store}: not readable as the store of calls: {str(e).splitlines()[0][:200]}") from None

@@ -424,29 +424,42 @@ def _load_duckdb(
     con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[Column], table: str | None
 ) -> dict[str, str]:
     with open_untrusted(path) as source:
-        # A view is no table: it is somebody's program, and runs when it is read. So is a macro of the file, which could take the
-        # place of an unqualified function. What is listed is read by its full name: a view may have the name of a table elsewhere.
-        tables = """SELECT table_name, database_name FROM system.main.duckdb_tables()
-                    WHERE schema_name = 'main' AND database_name NOT IN ('system', 'temp') ORDER BY 1"""
-        names = dict(source.execute(tables).fetchall())
+        names = untrusted_tables(source)
         name = table or "alerts"
         if name not in names:
             raise InputError(
                 f"{path}: no table {name!r} (tables: {', '.join(names) or 'none'}); choose one with --table"
             )
-        reader = source.sql(f"SELECT * FROM {_quoted(names[name])}.main.{_quoted(name)}").to_arrow_reader(131_072)
+        reader = source.sql(f"SELECT * FROM {UNTRUSTED}.{_quoted(name)}").to_arrow_reader(131_072)
         matched = _match(path, reader.schema.names, columns)
         _insert(con, path, _stream(path, reader.schema, reader, matched), matched)
         return matched
 
 
+UNTRUSTED = "untrusted.main"  # where the tables of such a file are
+
+
 @contextlib.contextmanager
 def open_untrusted(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB file that somebody else may have made, read-only: nothing in it can read other files or load extensions."""
-    with duckdb.connect(str(path), read_only=True) as con:
-        for option in ("autoinstall_known_extensions", "autoload_known_extensions", "enable_external_access"):
+    """A DuckDB file that somebody else may have made, read-only: nothing in it can read other files or load extensions.
+
+    It is attached to an empty database, under the name UNTRUSTED: so its views, macros and schemas stand in for nothing of ours.
+    """
+    with duckdb.connect() as con:
+        for option in ("autoinstall_known_extensions", "autoload_known_extensions"):
             con.execute(f"SET {option} = false")
+        con.execute("ATTACH ? AS untrusted (TYPE duckdb, READ_ONLY)", [str(path)])
+        con.execute("SET enable_external_access = false")
         yield con
+
+
+def untrusted_tables(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """The tables of the schema main of an untrusted file. A view is none: it is somebody's program, and runs when it is read."""
+    listed = con.execute(
+        """SELECT table_name FROM duckdb_tables()
+           WHERE schema_name = 'main' AND database_name = 'untrusted' AND NOT internal ORDER BY 1"""
+    )
+    return [name for (name,) in listed.fetchall()]
 
 
 _LOADERS = {

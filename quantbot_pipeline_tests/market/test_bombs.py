@@ -17,7 +17,7 @@ import pytest
 
 import quantbot_pipeline.market.feather
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.market.calls import ingest_calls, read_calls
+from quantbot_pipeline.market.calls import call_features, ingest_calls, month_statistics, read_calls
 from quantbot_pipeline.market.candles import ingest_candles
 from quantbot_pipeline_tests.builders import call, ms, write_csv
 
@@ -157,8 +157,37 @@ def test_a_duckdb_file_is_data_and_no_program(tmp_path: Path) -> None:
         con.execute(f"CREATE VIEW alerts AS SELECT *, 'i' AS call_id, 's' AS chain, 't' AS created_at FROM '{secret}'")
     with pytest.raises(InputError, match=r"x\.duckdb: no table 'alerts' \(tables: none\)"):
         ingest_calls([path], tmp_path / "alerts.duckdb")
-    with pytest.raises(InputError, match=r"x\.duckdb: not readable as the store of calls: Permission Error"):
+    with pytest.raises(InputError, match=r"x\.duckdb: no table alerts; make the store with"):
         read_calls(path, 0, 10**14)
+
+
+HOSTILE_STORES = {
+    "macros named like functions": """CREATE MACRO strftime(a, b) AS '1999-01'; CREATE MACRO make_timestamp_ms(a) AS 'x';
+        CREATE MACRO count(a) AS 7; CREATE MACRO duckdb_tables() AS TABLE SELECT 'alerts' AS table_name""",
+    "a view of rejected rows": "CREATE VIEW rejected_alerts AS SELECT 'x' AS reason, 1704067200000 AS alert_ts_ms",
+    "a schema like the file": "CREATE SCHEMA {c}.{c}; CREATE TABLE {c}.{c}.alerts AS FROM {c}.main.alerts LIMIT 0",
+    "a schema like ours": "CREATE SCHEMA {c}.untrusted; CREATE TABLE {c}.untrusted.alerts AS FROM {c}.main.alerts LIMIT 0",
+    "tables of another schema": "CREATE SCHEMA s; CREATE TABLE s.rejected_alerts AS SELECT 'x' AS reason, 1704067200000 AS alert_ts_ms",
+}
+
+
+@pytest.mark.parametrize("name", ["x.duckdb", "main.duckdb", "temp.duckdb", "it's.duckdb"])
+@pytest.mark.parametrize("disguise", HOSTILE_STORES)
+def test_nothing_in_a_foreign_store_stands_in_for_its_tables_or_our_functions(
+    tmp_path: Path, name: str, disguise: str
+) -> None:
+    path = tmp_path / name
+    with duckdb.connect(str(path)) as con:
+        ((catalog,),) = con.execute("SELECT current_database()").fetchall()
+        con.execute(
+            f"""CREATE TABLE alerts AS SELECT 'i' AS call_id, 'm' AS mint, 'a' AS caller_name, 's' AS chain,
+                {T} AS alert_ts_ms, 't' AS created_at"""
+        )
+        con.execute(HOSTILE_STORES[disguise].format(c=f'"{catalog}"'))
+    found = read_calls(path, 0, 10**14)
+    assert (found.calls["mint"].to_pylist(), found.rejected) == (["m"], {})
+    assert month_statistics(path) == {"2024-01": {"calls": 1, "callers": 1, "mints": 1}}
+    assert call_features(path, 0, 10**14)["caller_prior_calls"].to_pylist() == [0]
 
 
 LIST_OF_ITS_OWN = """CREATE MACRO duckdb_tables() AS TABLE
