@@ -877,7 +877,7 @@ def git_provenance() -> tuple[str | None, str | None, bool | None]:
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(here), *arguments],  # noqa: S607
+                ["git", "-C", str(here), *arguments],  # noqa: S607  (the git of whoever runs this)
                 capture_output=True, text=True, timeout=10, check=False,
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired):

@@ -79,12 +79,12 @@ def _complain_of_arguments(text: str) -> int:
 
 
 def _complain(text: str, status: int) -> int:
-    print("quantbot: " + " ".join(text.split()), file=sys.stderr)  # noqa: T201
+    print("quantbot: " + " ".join(text.split()), file=sys.stderr)
     return status
 
 
 def _note(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201
+    print(text, file=sys.stderr)
 
 
 def _settings(home: Path | None, calls_db: Path | None = None, *, may_begin: bool = False) -> Settings:
@@ -111,9 +111,9 @@ def _print(rows: Sequence[dict[str, Any]], fmt: Output, title: str, columns: Seq
     from quantbot_pipeline.reports import render
 
     if fmt == "json":
-        print(render.to_json(rows))  # noqa: T201
+        print(render.to_json(rows))
     elif fmt == "csv":
-        print(render.to_csv(rows, columns))  # noqa: T201
+        print(render.to_csv(rows, columns))
     else:
         render.print_table(rows, title, columns)
 
@@ -180,7 +180,7 @@ def ingest_candles_command(
 
 def _print_report(report: Any, fmt: Output) -> None:
     if fmt == "json":
-        print(report.model_dump_json(indent=1))  # noqa: T201
+        print(report.model_dump_json(indent=1))
         return
     row = report.model_dump(exclude={"notes", "months"})
     row["rejected"] = ", ".join(f"{reason} {n}" for reason, n in row["rejected"].items()) or "0"
@@ -443,7 +443,7 @@ def catalog_query(
     if (run_id is None) != (artifact_type is None):
         raise InputError("--run-id and --artifact-type go together")
     if run_id is not None and artifact_type is not None:
-        print(artifact_path(catalog, (base_dir or settings.runs_dir).absolute(), run_id, artifact_type))  # noqa: T201
+        print(artifact_path(catalog, (base_dir or settings.runs_dir).absolute(), run_id, artifact_type))
         return
     found = query_runs(
         catalog, run_type=run_type, status=status, git_branch=git_branch, limit=limit,
@@ -702,7 +702,7 @@ def dashboard_command(
         raise InputError(f"{out}: a directory; give the name of the file to write with --out")
     path = _write_dashboard(settings, out or settings.dashboard_html)
     if fmt == "table":
-        print(path)  # noqa: T201
+        print(path)
     else:
         _print([{"path": str(path), "bytes": path.stat().st_size}], fmt, "Dashboard")
     if open_:
@@ -762,7 +762,7 @@ def demo(fmt: Format = "table", home: Home = None) -> None:
     }
     _note(f"dashboard: open {_write_dashboard(settings, settings.dashboard_html)} in a browser")
     if fmt == "json":
-        print(render.to_json([reports]))  # noqa: T201
+        print(render.to_json([reports]))
         return
     _print(reports["leaderboard"], fmt, "Callers", COLUMNS)
     _print(reports["frontier"], fmt, f"The policy each caller deserved in {months[-1]}, in sample", FRONTIER_COLUMNS)

@@ -19,7 +19,7 @@ from quantbot_pipeline.artifacts.commit import StagedRun
 from quantbot_pipeline.artifacts.manifest import DagsterRef, Dataset, RunManifest, SchemaVersion, Timing
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.market.calls import ingest_calls
-from quantbot_pipeline.market.candles import INTERVALS_MS, ingest_candles
+from quantbot_pipeline.market.candles import HASH_KEY, INTERVALS_MS, ingest_candles
 from quantbot_pipeline.months import month_start_ms
 from quantbot_pipeline.settings import Settings
 
@@ -125,6 +125,11 @@ def write_feather(path: Path, rows: Sequence[Row]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pyarrow.feather.write_feather(pa.Table.from_pylist(list(rows)), path)
     return path
+
+
+def stored_hash(path: Path) -> str:
+    """The SHA-256 of the values of a candle file, as its footer carries it; empty without a file."""
+    return str(pq.read_metadata(path).metadata[HASH_KEY].decode()) if path.exists() else ""
 
 
 WRITERS = {".csv": write_csv, ".jsonl": write_jsonl, ".parquet": write_parquet, ".feather": write_feather}

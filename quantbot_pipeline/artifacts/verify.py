@@ -130,7 +130,7 @@ class _Files:
             raise IntegrityError(f"{full}: missing or not a regular file")
         content = None if sha256 is None else _read(full, READ_WHOLE + 1)
         if content is None or len(content) > READ_WHOLE:
-            content, found = None, os.stat(full).st_size  # noqa: PTH116
+            content, found = None, os.stat(full).st_size  # noqa: PTH116  (a Path per file costs more than the look)
         else:
             found = len(content)
         if sha256 is not None:

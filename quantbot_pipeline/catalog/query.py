@@ -17,6 +17,7 @@ import pyarrow as pa
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES
 from quantbot_pipeline.errors import InputError, QuantbotError
+from quantbot_pipeline.sql import quoted
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -365,8 +366,7 @@ def _require_distinct(columns: list[str]) -> None:
 
 def _as_values(relation: duckdb.DuckDBPyRelation) -> str:
     """A select list that turns what neither Parquet nor JSON can hold into text."""
-    quoted = ['"' + name.replace('"', '""') + '"' for name in relation.columns]
-    kinds = zip(quoted, map(str, relation.types), strict=True)
+    kinds = zip(map(quoted, relation.columns), map(str, relation.types), strict=True)
     return ", ".join(f"{name}::VARCHAR AS {name}" if kind in TEXT_TYPES else name for name, kind in kinds)
 
 

@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
+from quantbot_pipeline.sql import escape_glob, literal
 
 CATALOG_VERSION = "2"
 
@@ -55,8 +56,8 @@ def create_views(con: duckdb.DuckDBPyConnection, base: Path, files: Iterable[tup
             runs = "\n".join(path.removesuffix(f"/{inside}") for path in paths)
             selects[artifact_type].append(_over(base, lists.setdefault(runs, len(lists) + 1), inside, schema))
     # A list travels as one text: as many literals take long to parse.
-    texts = ", ".join(map(_literal, lists))
-    con.execute(f"CREATE OR REPLACE MACRO cataloged_runs(nth) AS string_split([{texts}][nth], {_literal(chr(10))})")
+    texts = ", ".join(map(literal, lists))
+    con.execute(f"CREATE OR REPLACE MACRO cataloged_runs(nth) AS string_split([{texts}][nth], {literal(chr(10))})")
     for artifact_type, parts in selects.items():
         con.execute(f"CREATE OR REPLACE VIEW {artifact_type} AS {' UNION ALL BY NAME '.join(parts)}")
 
@@ -69,17 +70,8 @@ def _empty(schema: pa.Schema) -> str:
 
 def _over(base: Path, nth: int, inside: str, schema: pa.Schema) -> str:
     """All rows of files with the same columns: of the file `inside` each run of a list."""
-    start, end = _literal(_escape_glob(str(base)) + "/"), _literal(f"/{inside}")
+    start, end = literal(escape_glob(str(base)) + "/"), literal(f"/{inside}")
     listed = f"list_transform(cataloged_runs({nth}), lambda run: {start} || run || {end})"
     source = f"read_parquet({listed}, union_by_name = false, hive_partitioning = false, filename = true)"
     run_id = "regexp_extract(filename, '.*run_id=([0-9a-f-]{36})', 1) AS run_id, "
     return f"SELECT {'' if 'run_id' in schema.names else run_id}* EXCLUDE (filename) FROM {source}"
-
-
-def _literal(text: str) -> str:
-    """A SQL string literal; views cannot have parameters."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _escape_glob(path: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in path)

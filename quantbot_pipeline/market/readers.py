@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.market import feather
+from quantbot_pipeline.sql import escape_glob, quoted
 
 SUFFIXES = {
     ".csv": "csv",
@@ -235,11 +236,6 @@ def _plain_type(path: Path, field: pa.Field) -> pa.DataType:
     return t
 
 
-def _quoted(name: str) -> str:
-    """A column or table name of a file as a SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _stream(
     path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], matched: dict[str, str]
 ) -> pa.RecordBatchReader:
@@ -268,7 +264,7 @@ def _load_parquet(
             raise InputError(f"{path}: column {chunk.path_in_schema} holds values of many MiB; is it what it seems?")
     _refuse_dense(path, footer.num_rows)
     source = "read_parquet(?, file_row_number = true, hive_partitioning = false)"
-    values = ", ".join(f"{_quoted(name)} AS {canonical}" for canonical, name in matched.items())
+    values = ", ".join(f"{quoted(name)} AS {canonical}" for canonical, name in matched.items())
     con.execute(
         f"CREATE TEMP TABLE incoming AS SELECT file_row_number + 1 AS row_no, {values} FROM {source}",
         [escape_glob(str(path))],
@@ -380,8 +376,8 @@ def _load_jsonl(
             matched = _match(path, present, columns)
             # Declared as text, numbers and strings arrive alike and a missing key as NULL.
             _refuse_nested(con, path, pattern, matched)
-            struct = ", ".join(f"{_quoted(source)}: 'VARCHAR'" for source in matched.values())
-            chosen = ", ".join(f"{_quoted(source)} AS {name}" for name, source in matched.items())
+            struct = ", ".join(f"{quoted(source)}: 'VARCHAR'" for source in matched.values())
+            chosen = ", ".join(f"{quoted(source)} AS {name}" for name, source in matched.items())
             con.execute(
                 f"CREATE TEMP TABLE incoming AS SELECT row_number() OVER () AS row_no, {chosen} FROM "
                 f"read_json(?, format = 'newline_delimited', columns = {{{struct}}}, maximum_object_size = ?)",
@@ -430,7 +426,7 @@ def _load_duckdb(
             raise InputError(
                 f"{path}: no table {name!r} (tables: {', '.join(names) or 'none'}); choose one with --table"
             )
-        reader = source.sql(f"SELECT * FROM {UNTRUSTED}.{_quoted(name)}").to_arrow_reader(131_072)
+        reader = source.sql(f"SELECT * FROM {UNTRUSTED}.{quoted(name)}").to_arrow_reader(131_072)
         matched = _match(path, reader.schema.names, columns)
         _insert(con, path, _stream(path, reader.schema, reader, matched), matched)
         return matched
@@ -469,11 +465,6 @@ _LOADERS = {
     "jsonl": _load_jsonl,
     "duckdb": _load_duckdb,
 }
-
-
-def escape_glob(path: str) -> str:
-    """A path as a DuckDB glob pattern that matches only itself."""
-    return re.sub(r"([*?\[])", r"[\1]", path)
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

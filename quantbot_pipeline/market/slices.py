@@ -95,11 +95,6 @@ def plan_slices(
     return CandlePlan(loads, [*contents, *(sha256_file(p) for p in refused if p.exists())])
 
 
-def content_hash(path: Path) -> str:
-    """The SHA-256 of a store file's values, as its footer carries it; empty for a file that does not exist."""
-    return _hash_of(_open(path) if path.exists() else None)
-
-
 def known_mints(store: Path, interval: str, mints: Sequence[str]) -> set[str]:
     """Those of `mints` that have any valid candle at this interval, in whatever month."""
     remaining = set(mints)

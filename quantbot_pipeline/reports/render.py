@@ -160,7 +160,7 @@ def _guarded(value: Any) -> Any:
 def _shown(value: Any) -> str:
     value = _plain(value)
     if value is None:
-        return "–"  # noqa: RUF001
+        return "–"  # noqa: RUF001  (a dash is meant)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -15,7 +15,6 @@ from quantbot_pipeline.market import candles as module
 from quantbot_pipeline.market.candles import INTERVALS_MS, ingest_candles, month_file, rejected_file
 from quantbot_pipeline.market.readers import workspace
 from quantbot_pipeline.market.report import IngestReport
-from quantbot_pipeline.market.slices import content_hash
 from quantbot_pipeline_tests.builders import (
     CANDLE_COLUMNS,
     HOSTILE,
@@ -23,6 +22,7 @@ from quantbot_pipeline_tests.builders import (
     candle,
     candles,
     ms,
+    stored_hash,
     write_csv,
     write_feather,
     write_jsonl,
@@ -411,9 +411,8 @@ def test_the_content_hash_follows_every_value(tmp_path: Path) -> None:
     hashes = []
     for i, rows in enumerate(variants):
         ingest(tmp_path / f"s{i}" / "store", rows)
-        hashes.append(content_hash(month_file(tmp_path / f"s{i}" / "store", "5m", "2024-01")))
+        hashes.append(stored_hash(month_file(tmp_path / f"s{i}" / "store", "5m", "2024-01")))
     assert len(set(hashes)) == len(variants) and all(len(h) == 64 for h in hashes)
-    assert content_hash(tmp_path / "absent.parquet") == ""
 
 
 def test_an_ingest_larger_than_its_memory_spills(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

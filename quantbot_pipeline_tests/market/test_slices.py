@@ -16,14 +16,13 @@ from quantbot_pipeline.market import candles as module
 from quantbot_pipeline.market.candles import ingest_candles, month_file, rejected_file
 from quantbot_pipeline.market.slices import (
     CandlePlan,
-    content_hash,
     known_mints,
     month_rows,
     plan_slices,
     read_rejected,
 )
 from quantbot_pipeline.months import month_of, month_range, month_start_ms, next_month
-from quantbot_pipeline_tests.builders import Row, candle, candles, ms, write_parquet
+from quantbot_pipeline_tests.builders import Row, candle, candles, ms, stored_hash, write_parquet
 
 MONTHS = ["2023-12", "2024-01", "2024-02", "2024-03"]
 FIRST, LAST = month_start_ms(MONTHS[0]), month_start_ms("2024-04")
@@ -101,7 +100,7 @@ def test_pieces_hold_what_a_plain_filter_finds(store: Path, month: str, until: d
     plan = plan_slices(store, "5m", months, until, month_start_ms(next_month(month)))
     assert read(plan, until.keys()) == naive(month, until)
     refused = [sha256_file(rejected_file(store, "5m", m)) for m in months if m in ("2024-01", "2024-02")]
-    assert plan.fingerprint == [*(content_hash(month_file(store, "5m", m)) for m in months), *refused]
+    assert plan.fingerprint == [*(stored_hash(month_file(store, "5m", m)) for m in months), *refused]
 
 
 def test_a_token_is_stitched_over_three_months(store: Path) -> None:

@@ -1,16 +1,11 @@
 """Many processes at once on one home: a server with everything imported that forks them all and gathers what they say."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from quantbot_pipeline_tests.labs import environment
+from quantbot_pipeline_tests.torture.serving import Serving, ask, serving
 
 # A line on standard input is a list of tasks: each gets a process of its own, all start together. The answer is what they said.
 SERVER = """
@@ -88,27 +83,17 @@ for line in sys.stdin:
 class Crowd:
     """Starts processes together and waits for all of them."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: Serving) -> None:
         self._process = process
 
     def at_once(self, tasks: list[tuple[str, str]]) -> list[dict[str, Any]]:
         """What each task said: `result` or `error`."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        print(json.dumps(tasks), file=self._process.stdin, flush=True)
-        said: list[dict[str, Any]] = json.loads(self._process.stdout.readline())
-        return said
+        answers: list[dict[str, Any]] = ask(self._process, tasks)
+        return answers
 
 
 @contextmanager
 def crowd(home: Path, month: str) -> Iterator[Crowd]:
     """The server on this home; it makes a run of `month` first."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, home, month], env=environment(home), text=True, start_new_session=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    with serving(SERVER, home, month) as process:
         yield Crowd(process)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()

@@ -6,7 +6,6 @@ The server has imported and compiled everything, so that an attempt costs the wo
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from quantbot_pipeline_tests.labs import environment
+from quantbot_pipeline_tests.torture.serving import Serving, ask, serving
 
 
 class Fault(IntEnum):
@@ -93,14 +92,12 @@ for line in sys.stdin:
 class Server:
     """Forks a worker per attempt, with everything imported."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: Serving) -> None:
         self._process = process
 
     def attempt(self, task: str, home: Path, how: Fault, at: int) -> Attempt:
         """Let a worker do `task` on `home`, with the fault at its `at`-th call."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        print(json.dumps([task, str(home), how, at]), file=self._process.stdin, flush=True)
-        status, said = json.loads(self._process.stdout.readline())
+        status, said = ask(self._process, [task, str(home), how, at])
         if os.WIFSIGNALED(status):
             return Attempt(None, os.WTERMSIG(status), 0, None)
         assert status == 0, (task, how, at, status)
@@ -112,16 +109,8 @@ class Server:
 def faulty_server(home: Path, folder: Path) -> Iterator[Server]:
     """A server of workers with the shim preloaded; `home` is where it warms up. Skips the test without a C compiler."""
     shim = _compiled(folder)
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, home], env=environment(home, LD_PRELOAD=str(shim)), text=True,
-        start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    with serving(SERVER, home, LD_PRELOAD=str(shim)) as process:
         yield Server(process)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
 
 
 def _compiled(folder: Path) -> Path:

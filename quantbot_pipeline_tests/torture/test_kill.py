@@ -7,11 +7,8 @@ forked from a server that has imported and compiled everything, so that a moment
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -26,8 +23,9 @@ from quantbot_pipeline.config import make_config
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.conftest import Quantbot
-from quantbot_pipeline_tests.labs import MONTHS, environment, finish, run_dirs, start
+from quantbot_pipeline_tests.labs import MONTHS, finish, run_dirs, start
 from quantbot_pipeline_tests.torture.conftest import Tally
+from quantbot_pipeline_tests.torture.serving import said, serving
 from quantbot_pipeline_tests.torture.sizes import sizes
 
 LONGEST_S = 0.2
@@ -65,29 +63,11 @@ for _ in sys.stdin:
 """
 
 
-@contextmanager
-def server(home: Path) -> Iterator["subprocess.Popen[str]"]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, home, *MONTHS[:3]], env=environment(home), text=True, start_new_session=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
 def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
-
-
-def said(process: "subprocess.Popen[str]") -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
 
 
 def assert_catalog_is_sound(settings: Settings, checked: set[str]) -> None:
@@ -112,8 +92,7 @@ def test_no_moment_leaves_half_a_run(home: Path, moments: int, tally: Tally) -> 
     chance = random.Random(SEED)
     checked: set[str] = set()
     interrupted = 0
-    with server(home) as process:
-        assert said(process) == "ready"
+    with serving(SERVER, home, *MONTHS[:3]) as process:
         for moment in range(moments):
             assert process.stdin is not None
             print("go", file=process.stdin, flush=True)
