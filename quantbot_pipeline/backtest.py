@@ -206,7 +206,7 @@ def run_month(
         run = _Run(settings, config, inputs, earlier, features, staged, recorder, {} if cache is None else cache)
         failure = None
         try:
-            with disk_errors(settings.runs_dir):
+            with disk_errors(settings.runs_dir), np.errstate(over="ignore"):  # an artifact refuses what overflowed
                 staged.write("alerts", inputs.calls)
                 if broken := next((m.broken for m in (inputs, *earlier) if m.broken), None):
                     raise InputError(broken)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -311,3 +312,49 @@ def test_a_run_knows_the_commit_it_was_made_from(tmp_path: Path) -> None:
     assert len(commit) == 40 and rest == ["trunk", False]
     assert found["dirty"] == [commit, "trunk", True]
     assert found["detached"] == [commit, None, False]
+
+
+def apart(home: Path, low: float, high: float) -> Settings:
+    """Two months with twelve calls each; every token goes from one price to the other within its second candle."""
+    calls: list[Row] = []
+    rows: list[Row] = []
+    for month in (JAN, "2024-02"):
+        for i in range(12):
+            mint = f"{month}-{i}"
+            start = ms(f"{month}-02T12:00")
+            calls.append(call(mint, start - 60_000, "a", call_id=mint))
+            rows += [candle(mint, start, low, low, low, low), candle(mint, start + STEP, low, high, low, high)]
+    return make_home(home, calls, rows)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("recipe", ["path-only", "policy", "optimization", "full", "walk-forward"])
+def test_prices_too_far_apart_for_a_number_fail_the_run_and_say_so(tmp_path: Path, recipe: Any) -> None:
+    settings = apart(tmp_path, 1e-300, 1e10)
+    config = BacktestConfig(policies=[{"kind": "time_stop", "max_hold_ms": 3_600_000}], constraints={"min_trades": 1})
+    with pytest.raises(RunFailedError, match=r"is not a finite number in .* more than 1e304 times apart") as failed:
+        run_month(settings, recipe, "2024-02", config)
+    manifest = check_run(failed.value.run_dir)
+    assert manifest.status == "failed"
+    assert not (failed.value.run_dir / "_SUCCESS").exists()
+    for name in manifest.artifacts:
+        for column in read_artifact(failed.value.run_dir, manifest, name).itercolumns():
+            if pa.types.is_floating(column.type):
+                assert np.isfinite(column.drop_null().to_numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "low", "high"),
+    [
+        ("full", 1e-18, 1e18),
+        ("walk-forward", 1e-18, 1e18),
+        ("v1-baseline", 1e-18, 1e18),
+        ("v1-baseline", 1e-300, 1e10),  # it takes its profit at five times the price at most
+    ],
+)
+def test_prices_far_apart_are_numbers_as_long_as_they_can_be(
+    tmp_path: Path, recipe: Any, low: float, high: float
+) -> None:
+    result = run_month(apart(tmp_path, low, high), recipe, "2024-02", BacktestConfig())
+    assert result is not None
+    assert check_run(result.run_dir).status == "completed"

@@ -5,6 +5,9 @@ change. Units are in the names: `*_bps` basis points, `*_ms` milliseconds, `*_ts
 """
 
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from quantbot_pipeline.errors import InputError
 
 ARTIFACTS_VERSION = "1.0.0"
 
@@ -74,7 +77,7 @@ ARTIFACTS: dict[str, tuple[str, pa.Schema]] = {
 def conform(artifact_type: str, table: pa.Table) -> pa.Table:
     """`table` with exactly the columns of its schema, in order; absent nullable ones are null.
 
-    Raises ValueError when a value does not fit.
+    Raises ValueError when a value does not fit, InputError for a number that is not finite: nobody could do sums with it.
     """
     schema = ARTIFACTS[artifact_type][1]
     absent = [field for field in schema if field.nullable and field.name not in table.schema.names]
@@ -83,4 +86,20 @@ def conform(artifact_type: str, table: pa.Table) -> pa.Table:
     for field in schema:
         if not field.nullable and table[field.name].null_count:
             raise ValueError(f"{artifact_type}.{field.name} must not be null ({table[field.name].null_count} rows are)")
-    return table.select(schema.names).cast(schema)
+    fitting = table.select(schema.names).cast(schema)
+    for field in schema:
+        if pa.types.is_floating(field.type):
+            _require_finite(f"{artifact_type}.{field.name}", fitting, fitting[field.name])
+    return fitting
+
+
+def _require_finite(name: str, table: pa.Table, column: pa.ChunkedArray) -> None:
+    infinite = pc.invert(pc.is_finite(column))
+    if not pc.any(infinite).as_py():
+        return
+    first = table.slice(pc.index(infinite, True).as_py(), 1).to_pylist()[0]
+    whose = next((f" of {key} {first[key]!r}" for key in ("call_id", "caller_name", "policy_id") if first.get(key)), "")
+    raise InputError(
+        f"{name} is not a finite number in {pc.sum(infinite).as_py():,} rows, the first{whose}: prices of one token that are more than "
+        "1e304 times apart are beyond what a number can hold; mend its candles and ingest them again"
+    )
