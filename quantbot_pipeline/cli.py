@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from quantbot_pipeline.config import BacktestConfig, Recipe, RunType, make_config
 from quantbot_pipeline.durable import MEND_DISK, replacing
-from quantbot_pipeline.errors import InputError, QuantbotError
+from quantbot_pipeline.errors import InputError, QuantbotError, counted
 from quantbot_pipeline.months import month_of, month_range, parse_day
 from quantbot_pipeline.replay.policies import unique_keys
 from quantbot_pipeline.settings import Settings
@@ -339,8 +339,11 @@ def _print_runs(runs: list[dict[str, Any]], fmt: Output, title: str) -> None:
     if fmt != "table":
         _print(runs, fmt, title, RUN_COLUMNS)
         return
+    # The rows of errors.parquet are errors, warnings and remarks: a sound run has some, too.
+    artifacts = [{"notes" if name == "errors" else name: n for name, n in run["artifacts"].items()} for run in runs]
     shown = [
-        run | {"artifacts": ", ".join(f"{name} {rows}" for name, rows in run["artifacts"].items())} for run in runs
+        run | {"artifacts": ", ".join(f"{name} {n}" for name, n in made.items())}
+        for run, made in zip(runs, artifacts, strict=True)
     ]
     _print(shown, fmt, title, ("month", "run_type", "status", "calls", "excluded", "artifacts", "run_id"))
     bare = sorted({run["month"] for run in runs if run["status"] == "completed" and run["calls"] == run["excluded"]})
@@ -406,7 +409,7 @@ def catalog_sync(
     report = sync(base, catalog, rebuild=rebuild, lock_timeout_s=settings.lock_timeout_s)
     distrusted = quarantined(catalog).to_pylist()
     _note(
-        f"{report.runs} runs cataloged in {catalog} ({report.registered} new, {report.removed} gone, "
+        f"{counted(report.runs, 'run')} cataloged in {catalog} ({report.registered} new, {report.removed} gone, "
         f"{len(distrusted)} in quarantine), {report.elapsed_ms:.0f} ms"
     )
     for row in distrusted:
@@ -531,7 +534,7 @@ def query_command(
         columns = answer.schema.names
         if fmt == "table":
             found = [row for batch in export.rows_of(rows) for row in batch]
-            render.print_table(found, f"{len(found)} rows", columns)
+            render.print_table(found, counted(len(found), "row"), columns)
         elif fmt == "parquet":
             with _binary_target(out) as file:
                 export.write_parquet(rows, answer.schema, file)
@@ -641,7 +644,11 @@ def backfill(
     runs, failure = _materialize("everything", config, settings, only_changed=only_changed)
     _print_runs(runs, fmt, f"Backfill {from_} … {to}")
     unchanged = sum(run["unchanged"] for run in runs)
-    _note(f"{len(runs) - unchanged} runs made, {unchanged} unchanged" if runs else f"no calls between {from_} and {to}")
+    _note(
+        f"{counted(len(runs) - unchanged, 'run')} made, {unchanged} unchanged"
+        if runs
+        else f"no calls between {from_} and {to}"
+    )
     sync(settings.runs_dir, settings.catalog_db, lock_timeout_s=settings.lock_timeout_s)
     if failure is not None:
         raise QuantbotError(failure)
@@ -677,13 +684,13 @@ def prune_command(
     settings = _settings(home)
     if yes:
         removed = empty_trash(settings.runs_dir, parse_day(before, end=False))
-        _note(f"{len(removed)} runs removed for good")
+        _note(f"{counted(len(removed), 'run')} removed for good")
         _print([{"run_dir": path} for path in removed], fmt, "Removed", ("run_dir",))
         return
     sync(settings.runs_dir, settings.catalog_db, lock_timeout_s=settings.lock_timeout_s)
     moved = set_aside(settings.runs_dir, settings.catalog_db, parse_day(before, end=False), force=force)
     sync(settings.runs_dir, settings.catalog_db, lock_timeout_s=settings.lock_timeout_s)
-    _note(f"{len(moved)} runs set aside in {settings.runs_dir}/.trash; move them back, or remove them with --yes")
+    _note(f"{counted(len(moved), 'run')} set aside in {settings.runs_dir}/.trash; move back, or remove with --yes")
     _print([{"run_dir": path} for path in moved], fmt, "Set aside", ("run_dir",))
 
 
@@ -746,14 +753,16 @@ def demo(fmt: Format = "table", home: Home = None) -> None:
     if not month_statistics(settings.alerts_db):
         _write_sample(settings)
     months = list(month_statistics(settings.alerts_db))
-    _note(f"backtesting {len(months)} months ({months[0]} … {months[-1]}); the engine compiles once, at its first use")
+    _note(
+        f"backtesting {counted(len(months), 'month')} ({months[0]} … {months[-1]}); the engine compiles once, at its first use"
+    )
     span = {"from_ms": month_start_ms(months[0]), "to_ms": month_start_ms(next_month(months[-1]))}
     recipes: tuple[Recipe, ...] = ("full", "v1-baseline", "walk-forward")
     for recipe in recipes:
         runs, failure = _materialize(recipe, make_config(span), settings, only_changed=True)
         if failure:
             raise QuantbotError(failure)
-        _note(f"{recipe}: {len(runs)} runs")
+        _note(f"{recipe}: {counted(len(runs), 'run')}")
     sync(settings.runs_dir, settings.catalog_db, lock_timeout_s=settings.lock_timeout_s)
     reports = {
         "leaderboard": leaderboard(settings.catalog_db, settings.runs_dir),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, Policy, parse_policy, policy_id
+from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, Policy, complaint, parse_policy, policy_id
 
 RunType = Literal["path-only", "policy", "optimization", "full"]
 Recipe = Literal["path-only", "policy", "optimization", "full", "v1-baseline", "walk-forward"]
@@ -99,7 +99,7 @@ def make_config(values: dict[str, Any]) -> BacktestConfig:
         config = BacktestConfig.model_validate(values)
     except ValidationError as e:
         first = e.errors()[0]
-        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']} (given: {first['input']!r})") from None
+        raise InputError(complaint(first["loc"], first)) from None
     config.parsed_policies()
     if config.grid or config.constraints or config.objective:
         from quantbot_pipeline.search.grid import parse_grid

@@ -1,6 +1,11 @@
 """Exceptions whose message a user can act on: what is wrong, where (file, row, key), and how to mend it."""
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, for a message: `1 row`, `2 rows`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 class QuantbotError(Exception):
     """Base of every error that is reported as one line instead of a traceback."""
 

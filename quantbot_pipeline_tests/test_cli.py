@@ -111,6 +111,8 @@ def test_a_table_is_for_people(quantbot: Quantbot) -> None:
     assert "completed" in done.out
     assert done.err == ""
     assert "\x1b" not in done.out
+    # The rows of errors.parquet are warnings and remarks as well.
+    assert "notes" in done.out and "errors" not in done.out
 
 
 @pytest.mark.parametrize("arguments", [(), ("backtest",), ("ingest",)])

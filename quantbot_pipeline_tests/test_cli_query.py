@@ -92,6 +92,7 @@ def test_limits_are_kept_and_said(asked: Quantbot) -> None:
     table = asked(many)
     assert table.out.splitlines()[0] == "100 rows"
     assert "there are more rows" in table.err
+    assert asked("SELECT 1 AS a").out.splitlines()[0] == "1 row"
     for limit, more in ((0, True), (20_000, True), (24_999, True), (25_000, False)):
         done = asked(many, "--limit", limit, "--format", "json")
         assert [row["i"] for row in done.json()] == list(range(limit))

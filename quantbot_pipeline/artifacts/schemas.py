@@ -7,7 +7,7 @@ change. Units are in the names: `*_bps` basis points, `*_ms` milliseconds, `*_ts
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.errors import InputError, counted
 
 ARTIFACTS_VERSION = "1.0.0"
 
@@ -100,6 +100,6 @@ def _require_finite(name: str, table: pa.Table, column: pa.ChunkedArray) -> None
     first = table.slice(pc.index(infinite, True).as_py(), 1).to_pylist()[0]
     whose = next((f" of {key} {first[key]!r}" for key in ("call_id", "caller_name", "policy_id") if first.get(key)), "")
     raise InputError(
-        f"{name} is not a finite number in {pc.sum(infinite).as_py():,} rows, the first{whose}: prices of one token that are more than "
+        f"{name} is not a finite number in {counted(pc.sum(infinite).as_py(), 'row')}, the first{whose}: prices of one token that are more than "
         "1e304 times apart are beyond what a number can hold; mend its candles and ingest them again"
     )

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.errors import InputError, StoreError
+from quantbot_pipeline.errors import InputError, StoreError, counted
 from quantbot_pipeline.market import feather
 from quantbot_pipeline.sql import escape_glob, quoted
 
@@ -493,7 +493,7 @@ def infer_unit(con: duckdb.DuckDBPyConnection, path: Path, table: str, column: s
         f"SELECT CASE {cases} END AS unit, count(*), min(row_no) FROM {table} GROUP BY unit HAVING unit IS NOT NULL ORDER BY unit"
     ).fetchall()
     if len(votes) > 1:
-        where = ", ".join(f"{unit} ({n} rows, first in row {row})" for unit, n, row in votes)
+        where = ", ".join(f"{unit} ({counted(n, 'row')}, first in row {row})" for unit, n, row in votes)
         raise InputError(f"{path}: column {label} mixes time units: {where}; convert them to one unit")
     if votes:
         return str(votes[0][0])

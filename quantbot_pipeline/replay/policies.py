@@ -110,6 +110,7 @@ class Combo(_Model):
 
 
 Policy = FixedStop | TimeStop | TrailingStop | Ladder | Combo
+KINDS = ("fixed_stop", "time_stop", "trailing_stop", "ladder", "combo")
 _ADAPTER: TypeAdapter[Policy] = TypeAdapter(Annotated[Policy, Field(discriminator="kind")])
 
 DEFAULT_POLICIES: tuple[dict[str, Any], ...] = (
@@ -151,25 +152,41 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _explain(error: ValidationError) -> str:
-    """The first complaint in one line: path of the key, what is wrong, what was given."""
+    """The first complaint about a policy; a mistyped key comes first: it is also missing under its right name."""
     complaints = error.errors()
-    # A key that is spelled wrong is unknown and, under its right name, missing: what was written is the better hint.
     first = next((c for c in complaints if c["type"] == "extra_forbidden"), complaints[0])
-    location = first["loc"]
-    path = ""
-    for i, part in enumerate(location):
+    location: list[str | int] = []
+    for i, part in enumerate(first["loc"]):
         # pydantic puts the union's tag behind the place of the union: at the top, and behind an index of `policies`
-        is_tag = i == 0 or (isinstance(location[i - 1], int) and i > 1 and location[i - 2] == "policies")
+        is_tag = i == 0 or (isinstance(first["loc"][i - 1], int) and i > 1 and first["loc"][i - 2] == "policies")
+        if isinstance(part, int) or not is_tag:
+            location.append(part)
+    if first["type"].startswith("union_tag"):
+        location.append("kind")
+    return complaint(location, first)
+
+
+def complaint(location: Sequence[str | int], error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in one line for whoever wrote the JSON: path of the key, what is wrong, what was given."""
+    path = ""
+    for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif not is_tag:
+        else:
             name = part if part.isidentifier() else repr(part)
             path += f".{name}" if path else name
-    if first["type"].startswith("union_tag"):
-        path = f"{path}.kind" if path else "kind"
-    given = repr(first["input"])
-    problem = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
-    return f"{path}: {problem} (given: {given[:80]})" if path else f"{problem} (given: {given[:80]})"
+    context = error.get("ctx", {})
+    kinds = KINDS if len(location) == 1 else KINDS[:-1]  # no combo in a combo
+    problems = {
+        "extra_forbidden": "unknown key",
+        "missing": "missing",
+        "too_short": "an empty list; give at least one",
+        "union_tag_invalid": f"no kind of policy that may stand here; choose one of {', '.join(kinds)}",
+        "union_tag_not_found": f"missing; choose one of {', '.join(kinds)}",
+    }
+    problem = problems.get(error["type"], error["msg"].removeprefix("Value error, "))
+    given = context["tag"] if error["type"] == "union_tag_invalid" else error["input"]
+    return f"{path}{': ' if path else ''}{problem} (given: {repr(given)[:80]})"
 
 
 @functools.lru_cache(maxsize=8192)  # a search asks for the text, the id, and again for every month

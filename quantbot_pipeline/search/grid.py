@@ -5,14 +5,25 @@ A new family of policies is a new field of `Grid` and a line in `policies`. Perc
 
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.replay.policies import Number, Policy, Whole, compiled_key, parse_policy
+from quantbot_pipeline.replay.policies import (
+    Fraction,
+    NonNegative,
+    Number,
+    Policy,
+    Positive,
+    Whole,
+    compiled_key,
+    complaint,
+    parse_policy,
+)
 
 MINUTE, HOUR = 60_000, 3_600_000
+Hold = Annotated[Whole, Field(gt=0)]
 
 
 class Grid(BaseModel):
@@ -20,20 +31,20 @@ class Grid(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    stops: list[Number] = [0.05, 0.10, 0.15, 0.20, 0.25]
-    take_profits: list[Number | None] = [0.5, 1.0, 1.5, 2.0, None]
-    holds_ms: list[Whole] = [5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 48 * HOUR]
-    hold_take_profits: list[Number | None] = [None, 0.5, 1.0, 2.0]
-    activations: list[Number] = [0.1, 0.2, 0.5]
-    trails: list[Number] = [0.02, 0.05, 0.1]
-    hard_stops: list[Number | None] = [None, 0.10, 0.15, 0.20]
+    stops: list[Fraction] = [0.05, 0.10, 0.15, 0.20, 0.25]
+    take_profits: list[Positive | None] = [0.5, 1.0, 1.5, 2.0, None]
+    holds_ms: list[Hold] = [5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 48 * HOUR]
+    hold_take_profits: list[Positive | None] = [None, 0.5, 1.0, 2.0]
+    activations: list[NonNegative] = [0.1, 0.2, 0.5]
+    trails: list[Fraction] = [0.02, 0.05, 0.1]
+    hard_stops: list[Fraction | None] = [None, 0.10, 0.15, 0.20]
     ladders: list[list[tuple[Number, Number]]] = [
         [(2.0, 0.5), (3.0, 0.3), (4.0, 0.2)],
         [(1.5, 0.5), (2.0, 0.5)],
         [(2.0, 1.0)],
     ]
-    ladder_stops: list[Number | None] = [None, 0.10, 0.15, 0.20, 0.25]
-    combo_holds_ms: list[Whole | None] = [None, 4 * HOUR, 24 * HOUR]
+    ladder_stops: list[Fraction | None] = [None, 0.10, 0.15, 0.20, 0.25]
+    combo_holds_ms: list[Hold | None] = [None, 4 * HOUR, 24 * HOUR]
     policies: list[dict[str, Any]] = []  # further ones, as they are
 
     def multiply(self) -> list[Policy]:
@@ -69,10 +80,17 @@ class Grid(BaseModel):
 def parse_grid(values: dict[str, Any]) -> Grid:
     """A grid from a mapping; an empty one is the default. Raises InputError naming the key that is wrong."""
     try:
-        return Grid.model_validate(values)
+        grid = Grid.model_validate(values)
     except ValidationError as e:
         first = e.errors()[0]
-        raise InputError(f"grid: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise InputError(f"grid: {complaint(first['loc'], first)}") from None
+    for key, raws in (("ladders", [_ladder(rungs, None) for rungs in grid.ladders]), ("policies", grid.policies)):
+        for i, raw in enumerate(raws):
+            try:
+                parse_policy(raw)
+            except InputError as e:
+                raise InputError(f"grid: {key}[{i}]: {str(e).removeprefix('policy: ')}") from None
+    return grid
 
 
 def _trailing(activation: float, trail: float, hard: float | None) -> dict[str, Any]:

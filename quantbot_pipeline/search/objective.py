@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.replay.policies import Whole
+from quantbot_pipeline.replay.policies import Whole, complaint
 from quantbot_pipeline.replay.trades import RANKING_STATS, STATS
 
 # In this order they are named in `violations`.
@@ -70,8 +70,7 @@ def parse_model(model: type[M], name: str, values: Any) -> M:
         return model.model_validate(values)
     except ValidationError as e:
         first = e.errors()[0]
-        key = ".".join([name, *map(str, first["loc"])])
-        raise InputError(f"{key}: {first['msg']} (given: {first['input']!r})") from None
+        raise InputError(complaint([name, *first["loc"]], first)) from None
 
 
 def score(stats: npt.NDArray[np.float64], objective: Objective) -> npt.NDArray[np.float64]:

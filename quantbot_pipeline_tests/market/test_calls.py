@@ -147,8 +147,8 @@ def test_units_are_inferred_per_column_by_magnitude(tmp_path: Path, store: Path)
 @pytest.mark.parametrize(
     ("column", "cells", "message"),
     [
-        ("alert_ts", ["1704067200000", "1704067200"], r"mixes time units: ms \(1 rows, first in row 1\), s \(1 rows, first in row 2\)"),
-        ("alert_ts", ["2024-01-01", "2024-01-02", "1704067200"], r"mixes time units: ms \(2 rows, first in row 1\), s \(1 rows"),
+        ("alert_ts", ["1704067200000", "1704067200"], r"mixes time units: ms \(1 row, first in row 1\), s \(1 row, first in row 2\)"),
+        ("alert_ts", ["2024-01-01", "2024-01-02", "1704067200"], r"mixes time units: ms \(2 rows, first in row 1\), s \(1 row,"),
         ("created_at", ["1704067200000", "1704067200000000"], r"column created_at mixes time units: ms .*, us "),
         ("alert_ts_ms", ["1704067200"], "column alert_ts_ms holds s by magnitude, not milliseconds"),
         ("alert_ts", ["20240101", "20240102"], "column alert_ts holds 20240101, which is no time in s, ms or µs"),

@@ -138,7 +138,7 @@ def test_units_are_not_guessed(tmp_path: Path, store: Path) -> None:
     write_csv(path, [candle("m", JAN_1), candle("m", JAN_1 // 1000 + 300)], CANDLE_COLUMNS)
     with pytest.raises(
         InputError,
-        match=r"mixed\.csv: column ts_ms mixes time units: ms \(1 rows, first in row 1\), s \(1 rows, first in row 2\)",
+        match=r"mixed\.csv: column ts_ms mixes time units: ms \(1 row, first in row 1\), s \(1 row, first in row 2\)",
     ):
         ingest_candles([path], store, "5m")
     write_csv(path, [candle("m", JAN_1 // 1000)])

@@ -5,7 +5,7 @@ Belongs here: everything about a policy before it meets a candle. What a policy 
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.replay.policies import (
     DEFAULT_POLICIES,
+    KINDS,
+    Policy,
     canonical_json,
     compile_policies,
     compiled_key,
@@ -160,6 +162,34 @@ def test_refusals_name_the_key(policy: str | Mapping[str, Any], named: str) -> N
         parse_policy(policy)
     assert named in str(refusal.value)
     assert "\n" not in str(refusal.value)
+    for jargon in (
+        "Input tag",
+        "discriminator",
+        "Value error",
+        "Tuple",
+        "Extra inputs",
+        "after validation",
+        "Field req",
+    ):
+        assert jargon not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("policy", "choices"),
+    [
+        ({"kind": "x"}, ["fixed_stop", "time_stop", "trailing_stop", "ladder", "combo"]),
+        ({"stop_pct": 0.1}, ["fixed_stop", "time_stop", "trailing_stop", "ladder", "combo"]),
+        (combo({"kind": "combo"}), ["fixed_stop", "time_stop", "trailing_stop", "ladder"]),
+        (combo({"stop_pct": 0.1}), ["fixed_stop", "time_stop", "trailing_stop", "ladder"]),
+    ],
+)
+def test_a_wrong_kind_is_answered_with_those_that_may_stand_there(policy: dict[str, Any], choices: list[str]) -> None:
+    with pytest.raises(InputError, match=rf"kind: .*; choose one of {', '.join(choices)} \(given"):
+        parse_policy(policy)
+
+
+def test_the_kinds_are_those_that_there_are() -> None:
+    assert tuple(get_args(m.model_fields["kind"].annotation)[0] for m in get_args(Policy)) == KINDS
 
 
 @pytest.mark.parametrize("key", ["ladder", "combo", "time_stop"])
