@@ -77,10 +77,14 @@ def read_batches(path: Path, names: Sequence[str], largest: int, max_text: int) 
                 piece = batch.slice(start, PIECE_ROWS)
                 spelled += _text_bytes(piece)
                 if spelled > max_text:
-                    raise InputError(
-                        f"{path}: claims more than {max_text >> 20:,} MiB of text in {path.stat().st_size:,} bytes; is it damaged?"
-                    )
+                    raise too_much_text(path, max_text)
                 yield from _pieces(piece)
+
+
+def too_much_text(path: Path, limit: int) -> InputError:
+    """The refusal of a file that spells out more text than its bytes can be about."""
+    size = path.stat().st_size
+    return InputError(f"{path}: claims more than {limit >> 20:,} MiB of text in {size:,} bytes; is it damaged?")
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

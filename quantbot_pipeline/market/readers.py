@@ -257,13 +257,18 @@ def _load_parquet(
     footer = pq.read_metadata(path)
     schema = footer.schema.to_arrow_schema()
     matched = _match(path, schema.names, columns)
-    for name in matched.values():
-        _plain_type(path, schema.field(name))
+    types = {name: _plain_type(path, schema.field(name)) for name in matched.values()}
     for chunk in _chunks(footer, set(matched.values())):
         if chunk.total_uncompressed_size > MAX_ROW_BYTES * max(1, chunk.num_values):
             raise InputError(f"{path}: column {chunk.path_in_schema} holds values of many MiB; is it what it seems?")
     _refuse_dense(path, footer.num_rows)
     source = "read_parquet(?, file_row_number = true, hive_partitioning = false)"
+    # A dictionary may spell out the same long text in every row: added up first, nothing is copied.
+    for name in (n for n, kind in types.items() if kind in (pa.string(), pa.large_string(), pa.string_view())):
+        total = f"SELECT coalesce(sum(strlen({quoted(name)})), 0) FROM {source}"
+        ((spelled,),) = con.execute(total, [escape_glob(str(path))]).fetchall()
+        if spelled > _max_text(path):
+            raise feather.too_much_text(path, _max_text(path))
     values = ", ".join(f"{quoted(name)} AS {canonical}" for canonical, name in matched.items())
     con.execute(
         f"CREATE TEMP TABLE incoming AS SELECT file_row_number + 1 AS row_no, {values} FROM {source}",
@@ -275,6 +280,11 @@ def _load_parquet(
 def _refuse_dense(path: Path, rows: int) -> None:
     if rows > max(DENSE_ROWS, MAX_DENSITY * path.stat().st_size):
         raise InputError(f"{path}: claims {rows:,} rows in {path.stat().st_size:,} bytes; is it damaged?")
+
+
+def _max_text(path: Path) -> int:
+    """The bytes of text that a binary file may spell out."""
+    return max(DENSE_TEXT, MAX_DENSITY * path.stat().st_size)
 
 
 def _chunks(footer: pq.FileMetaData, names: set[str]) -> Iterator[pq.ColumnChunkMetaData]:
@@ -291,8 +301,7 @@ def _load_feather(
     _refuse_dense(path, said.rows)
     schema = feather.read_schema(path)
     matched = _match(path, schema.names, columns)
-    max_text = max(DENSE_TEXT, MAX_DENSITY * path.stat().st_size)
-    batches = feather.read_batches(path, list(matched.values()), said.largest, max_text)
+    batches = feather.read_batches(path, list(matched.values()), said.largest, _max_text(path))
     refusals: list[Exception] = []
 
     def noting() -> Iterator[pa.RecordBatch]:  # DuckDB makes its own error of whatever a stream raises

@@ -33,6 +33,13 @@ def parquet(path: Path, rows: int = 1, **columns: object) -> None:
     pq.write_table(table, path, compression="zstd", use_dictionary=["caller_name"], write_statistics=False)
 
 
+def spelled_out(path: Path, rows: int, text: str) -> None:
+    """Calls that all name the same long token, which is in the file once."""
+    mint = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), [text])
+    table = pa.table({"mint": mint, "caller_name": ["a"] * rows, "alert_ts_ms": np.full(rows, T)})
+    pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 24, write_statistics=False)
+
+
 def jsonl(path: Path, text: str) -> None:
     path.write_text('{"caller_name": "a", "alert_ts_ms": 1704067200000, ' + text + "}\n")
 
@@ -57,6 +64,9 @@ BOMBS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "deep JSON": ("x.jsonl", lambda p: p.write_text("[" * 1_000_000), "x.jsonl: "),
     "huge cell": ("x.parquet", lambda p: parquet(p, mint=pa.array(["x" * (64 << 20)])), "values of many MiB"),
     "many rows": ("x.parquet", lambda p: parquet(p, 12_000_000), "claims 12,000,000 rows in .* bytes"),
+    "long dictionary in Parquet": (
+        "x.parquet", lambda p: spelled_out(p, 60_000, "x" * (1 << 20)), "claims more than 64 MiB of text in .* bytes",
+    ),
     "wide Parquet": (
         "x.parquet",
         lambda p: parquet(p, **{f"c{i}": [1] for i in range(10_001)}),

@@ -62,6 +62,14 @@ def huge_page(path: Path) -> None:
     )
 
 
+def spelled_out(path: Path) -> None:
+    rows = 10_000_000
+    table = alike(rows).set_column(0, "mint", repeated(rows, "x" * (1 << 20)))
+    pq.write_table(
+        table, path, compression="zstd", row_group_size=rows, dictionary_pagesize_limit=1 << 24, write_statistics=False
+    )
+
+
 def feather(path: Path, mint: pa.Array, times: np.ndarray | None = None, batch: int | None = None) -> None:
     rows = len(mint)
     table = {"mint": mint, "ts_ms": T + 300_000 * np.arange(rows) if times is None else times}
@@ -94,6 +102,7 @@ BOMBS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a cell of 1 GB in 33 kB of Parquet": ("x.parquet", huge_cell),
     "a page of 1.5 GB": ("x.parquet", huge_page),
     "200 million rows in 2 MB": ("x.parquet", many_rows),
+    "10 TB of names out of a Parquet dictionary": ("x.parquet", spelled_out),
     "a cell of 1 GB in 34 kB of Feather": ("x.feather", lambda p: feather(p, pa.array(["x" * (1 << 30)]))),
     "a Feather dictionary of 1 GB": ("x.feather", lambda p: feather(p, repeated(9, "x" * (1 << 30)))),
     "60 GB of names out of a Feather dictionary": ("x.feather", lambda p: feather(p, repeated(60_000, "x" * (1 << 20)))),
