@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from quantbot_pipeline import __version__
-from quantbot_pipeline.artifacts.commit import StagedRun, content_sha256, sweep_staging
+from quantbot_pipeline.artifacts.commit import ArtifactWriter, StagedRun, content_sha256, sweep_staging
 from quantbot_pipeline.artifacts.manifest import (
     MANIFEST_NAME,
     DagsterRef,
@@ -148,7 +148,7 @@ class _Run:
     config: BacktestConfig
     inputs: _Month
     earlier: list[_Month]
-    features: pa.Table | None
+    features: Callable[[], Iterator[pa.Table]] | None
     staged: StagedRun
     recorder: _Recorder
     cache: ReplayCache
@@ -183,17 +183,34 @@ def run_month(
     Raises InputError for wrong inputs (nothing is committed), RunFailedError after a failure was committed, StoreError when
     not even that could be written.
     """
-    recorder = _Recorder()
     config.parsed_policies()
+    with ExitStack() as stores:  # the features stay in a DuckDB until they are written
+        return _run_month(settings, recipe, month, config, only_changed, dagster, cache, stores)
+
+
+def _run_month(
+    settings: Settings,
+    recipe: Recipe,
+    month: str,
+    config: BacktestConfig,
+    only_changed: bool,
+    dagster: DagsterRef | None,
+    cache: ReplayCache | None,
+    stores: ExitStack,
+) -> MonthResult | None:
+    recorder = _Recorder()
     with recorder.phase("plan"):
         bounds = _bounds(month, config)
         inputs = _load(settings, month, config, bounds)
         if inputs is None:
             return None
         earlier = _earlier_months(settings, month, config) if recipe == "walk-forward" else []
-        features = call_features(settings.alerts_db, *bounds) if "features" in CONTENTS[recipe] else None
+        features = None
+        if "features" in CONTENTS[recipe]:
+            opened = call_features(settings.alerts_db, *bounds, memory_limit=_duckdb_limit(settings))
+            features = stores.enter_context(opened)
         fingerprint = _hash(
-            inputs.fingerprint, *(m.fingerprint for m in earlier), *([content_sha256(features)] if features else [])
+            inputs.fingerprint, *(m.fingerprint for m in earlier), *([content_sha256(features())] if features else [])
         )
     parameters = _parameters(recipe, config, bounds, month)
     calls = inputs.calls.num_rows
@@ -307,8 +324,15 @@ def _reach_ms(config: BacktestConfig) -> int:
 
 def _load(settings: Settings, month: str, config: BacktestConfig, bounds: tuple[int, int]) -> _Month | None:
     """The inputs of a month; None when it has no calls."""
-    calls, rejected = read_calls(settings.alerts_db, *bounds)
+    calls, rejected = read_calls(settings.alerts_db, *bounds, memory_limit=_duckdb_limit(settings))
     return _planned(settings, month, config, calls, rejected) if calls.num_rows else None
+
+
+DUCKDB_LEAST = 256_000_000  # bytes; with less it could not sort the calls of a large month
+
+
+def _duckdb_limit(settings: Settings) -> str:
+    return f"{max(settings.memory_bytes, DUCKDB_LEAST)}B"
 
 
 def _planned(
@@ -327,7 +351,7 @@ def _hash(*parts: str) -> str:
 
 def _earlier_months(settings: Settings, month: str, config: BacktestConfig) -> list[_Month]:
     """The inputs of all months before `month` that have calls, ascending; the calls are read at once."""
-    calls, _ = read_calls(settings.alerts_db, 0, month_start_ms(month))
+    calls, _ = read_calls(settings.alerts_db, 0, month_start_ms(month), memory_limit=_duckdb_limit(settings))
     alert = calls["alert_ts_ms"].to_numpy()
     earlier, start = [], 0
     while start < len(alert):
@@ -340,11 +364,9 @@ def _earlier_months(settings: Settings, month: str, config: BacktestConfig) -> l
 
 def _plan_candles(settings: Settings, month: str, calls: pa.Table, config: BacktestConfig) -> CandlePlan:
     reach = _reach_ms(config)
-    # Calls come in order of time, so the last alert of a mint is the one that stays.
-    until = {
-        mint: alert + reach
-        for mint, alert in zip(calls["mint"].to_pylist(), calls["alert_ts_ms"].to_pylist(), strict=True)
-    }
+    last = calls.group_by("mint", use_threads=False).aggregate([("alert_ts_ms", "max")])
+    mints, alerts = last["mint"].to_pylist(), last["alert_ts_ms_max"].to_pylist()
+    until = {mint: alert + reach for mint, alert in zip(mints, alerts, strict=True)}
     months = list(month_range(month, month_of(max(until.values()))))
     return plan_slices(settings.candles_dir, config.interval, months, until, month_start_ms(next_month(month)))
 
@@ -567,10 +589,15 @@ def _path_only(run: _Run) -> None:
 
 
 def _policy(run: _Run) -> None:
-    policies = run.config.parsed_policies()
-    replayed = run.replay(list(policies.values()), both_orders=run.config.both_orders)
-    _write_trades(run, replayed, policies)
-    _write_summary(run, replayed, policies)
+    policies, both = list(run.config.parsed_policies().items()), run.config.both_orders
+    summary = []
+    with run.staged.writing("trades") as trades:
+        for part in _parts(run, len(policies), run.inputs.calls.num_rows * (2 if both else 1)):
+            some = dict(policies[part])
+            replayed = run.replay(list(some.values()), both_orders=both)
+            _add_trades(run, trades, replayed, some)
+            summary += _summary(run, replayed, some)
+    _write_rows(run, "summary", summary)
 
 
 def _optimization(run: _Run) -> None:
@@ -586,7 +613,7 @@ def _full(run: _Run) -> None:
     own = _columns(searched.last, searched.last.outcomes.which.shape[1] - len(policies), None)
     _write_truth(run, own)
     _write_trades(run, own, policies)
-    _write_summary(run, own, policies)
+    _write_rows(run, "summary", _summary(run, own, policies))
     _write_frontier(run, searched, search)
 
 
@@ -783,23 +810,47 @@ def _write_rows(run: _Run, artifact: str, rows: list[dict[str, Any]]) -> None:
     run.staged.write(artifact, pa.Table.from_pylist(rows, schema=schema))
 
 
+PIECE = 1 << 17  # rows of a table that are made at a time
+
+
 def _write_truth(run: _Run, replayed: _Replayed) -> None:
     from quantbot_pipeline.replay.truth import paths_table
 
+    calls, truth = run.inputs.calls, replayed.truth
     with run.recorder.phase("execution"):
-        run.staged.write("paths", paths_table(run.inputs.calls, replayed.truth, replayed.rules, run.config.interval))
-        run.staged.write("features", run.features)
+        with run.staged.writing("paths") as paths:
+            for rows in _pieces(calls.num_rows):
+                paths.add(paths_table(calls[rows], truth.of_calls(rows), replayed.rules, run.config.interval))
+        with run.staged.writing("features") as features:
+            for piece in run.features() if run.features else ():
+                features.add(piece)
+
+
+def _pieces(calls: int) -> Iterator[slice]:
+    return (slice(first, first + PIECE) for first in range(0, calls, PIECE))
 
 
 def _write_trades(run: _Run, replayed: _Replayed, policies: dict[str, Policy]) -> None:
+    with run.staged.writing("trades") as trades:
+        _add_trades(run, trades, replayed, policies)
+
+
+def _add_trades(run: _Run, trades: ArtifactWriter, replayed: _Replayed, policies: dict[str, Policy]) -> None:
+    """The trades of all policies, one policy after the other, made in pieces; policies of few calls are one piece."""
     from quantbot_pipeline.replay.trades import trades_table
 
+    calls, truth, names = run.inputs.calls, replayed.truth, list(policies)
+    at_once = max(1, PIECE // calls.num_rows)
     with run.recorder.phase("execution"):
-        table = trades_table(
-            run.inputs.calls, replayed.truth, replayed.outcomes, list(policies), run.cost, replayed.other_order,
-            other_is_optimistic=not replayed.rules.optimistic,
-        )  # fmt: skip
-        run.staged.write("trades", table)
+        for first in range(0, len(names), at_once):
+            some = slice(first, first + at_once)
+            for rows in _pieces(calls.num_rows):
+                table = trades_table(
+                    calls[rows], truth.of_calls(rows), replayed.outcomes.part(rows, some), names[some], run.cost,
+                    None if replayed.other_order is None else replayed.other_order.part(rows, some),
+                    other_is_optimistic=not replayed.rules.optimistic,
+                )  # fmt: skip
+                trades.add(table)
 
 
 def _write_frontier(run: _Run, searched: _Searched, search: "Candidates") -> dict[str, int]:
@@ -841,7 +892,8 @@ def _replay_chosen(run: _Run, search: "Candidates", column: npt.NDArray[np.int64
     return with_exits(outcomes, parts)
 
 
-def _write_summary(run: _Run, replayed: _Replayed, policies: dict[str, Policy]) -> None:
+def _summary(run: _Run, replayed: _Replayed, policies: dict[str, Policy]) -> list[dict[str, Any]]:
+    """Statistics of every policy over all included calls."""
     from quantbot_pipeline.replay.trades import STATS, aggregate
     from quantbot_pipeline.replay.truth import included_rows
 
@@ -855,15 +907,11 @@ def _write_summary(run: _Run, replayed: _Replayed, policies: dict[str, Policy]) 
         "trades_count": len(rows),
         "censored_count": int(replayed.truth.censored[rows].sum()),
     }
-    _write_rows(
-        run,
-        "summary",
-        [
-            {"policy_id": name, "policy_params": canonical_json(policy), **counts}
-            | {stat: None if np.isnan(value) else float(value) for stat, value in zip(STATS, values, strict=True)}
-            for (name, policy), values in zip(policies.items(), stats, strict=True)
-        ],
-    )
+    return [
+        {"policy_id": name, "policy_params": canonical_json(policy), **counts}
+        | {stat: None if np.isnan(value) else float(value) for stat, value in zip(STATS, values, strict=True)}
+        for (name, policy), values in zip(policies.items(), stats, strict=True)
+    ]
 
 
 # --- provenance -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import hashlib
 import shutil
 import time
 import uuid
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,28 +54,30 @@ class StagedRun:
 
     def write(self, artifact_type: str, table: pa.Table) -> ArtifactEntry:
         """Write one artifact; `table` must fit its schema. `run_id` columns are filled in here."""
-        relative, schema = ARTIFACTS[artifact_type]
-        content = content_sha256(table)
-        if "run_id" in schema.names:
-            ids = pa.repeat(pa.scalar(self.run_id), table.num_rows)
-            table = table.add_column(0, pa.field("run_id", pa.string(), nullable=False), ids)
+        with self.writing(artifact_type) as artifact:
+            artifact.add(table)
+        return self.artifacts[artifact_type]
+
+    @contextmanager
+    def writing(self, artifact_type: str) -> Iterator["ArtifactWriter"]:
+        """Write one artifact in pieces of any size: the file and its hashes are those of the pieces as one table."""
+        relative, _ = ARTIFACTS[artifact_type]
         target = self.path / relative
         target.parent.mkdir(exist_ok=True)
-        # A dictionary pays for texts, which repeat, and not for numbers: a frontier is a fifth smaller, and faster written.
-        texts = [field.name for field in schema if pa.types.is_string(field.type)]
-        pq.write_table(
-            conform(artifact_type, table), target, compression="zstd", use_dictionary=texts, write_page_checksum=True
-        )
+        try:
+            writer = ArtifactWriter(artifact_type, target, self.run_id)
+            with writer.file:
+                yield writer
+                content, rows = writer.finish()
+        except BaseException:
+            target.unlink(missing_ok=True)  # a run that failed here is committed, but not with half a file
+            with suppress(OSError):  # another artifact is there
+                target.parent.rmdir()
+            raise
         fsync_path(target)
-        entry = ArtifactEntry(
-            rows=table.num_rows,
-            path=relative,
-            bytes=target.stat().st_size,
-            sha256=sha256_file(target),
-            content_sha256=content,
+        self.artifacts[artifact_type] = ArtifactEntry(
+            rows=rows, path=relative, bytes=target.stat().st_size, sha256=sha256_file(target), content_sha256=content
         )
-        self.artifacts[artifact_type] = entry
-        return entry
 
     def write_logs(self, stdout: str, stderr: str) -> dict[str, str]:
         """Write the run's logs; returns the manifest's `logs` entry."""
@@ -104,14 +107,95 @@ class StagedRun:
         return final
 
 
-def content_sha256(table: pa.Table) -> str:
-    """SHA-256 of a table's values and column names as an uncompressed Arrow stream: no run id, no encoding, no time."""
-    digest = hashlib.sha256()
-    schema = pa.schema([pa.field(f.name, f.type) for f in table.schema])
-    with pa.ipc.new_stream(pa.PythonFile(_DigestSink(digest), mode="w"), schema) as writer:
-        for batch in table.cast(schema).combine_chunks().to_batches():
-            writer.write_batch(batch)
-    return digest.hexdigest()
+class ArtifactWriter:
+    """An artifact being written, a row group of `SLICE_ROWS` rows at a time; made by `StagedRun.writing`."""
+
+    def __init__(self, artifact_type: str, target: Path, run_id: str) -> None:
+        self._type, self._run_id = artifact_type, run_id
+        schema = ARTIFACTS[artifact_type][1]
+        # A dictionary pays for texts, which repeat, and not for numbers: a frontier is a fifth smaller, and faster written.
+        texts = [field.name for field in schema if pa.types.is_string(field.type)]
+        self.file = pq.ParquetWriter(
+            target, schema, compression="zstd", use_dictionary=texts, write_page_checksum=True
+        )  # fmt: skip
+        self._content = ContentHash()
+        self._rows = 0
+
+    def add(self, table: pa.Table) -> None:
+        """The next rows; every piece has the same columns, without `run_id`."""
+        for piece in self._content.add(table):
+            self._write(piece)
+
+    def finish(self) -> tuple[str, int]:
+        """Write what is left; returns the content hash and the number of rows."""
+        for piece in self._content.rest():
+            self._write(piece)
+        return self._content.hexdigest(), self._rows
+
+    def _write(self, table: pa.Table) -> None:
+        if "run_id" in self.file.schema.names:
+            ids = pa.repeat(pa.scalar(self._run_id), table.num_rows)
+            table = table.add_column(0, pa.field("run_id", pa.string(), nullable=False), ids)
+        self.file.write_table(conform(self._type, table))
+        self._rows += table.num_rows
+
+
+# What is hashed, encoded and written at a time, as one row group. A constant: were it to follow the memory limit, so would the
+# bytes of a run. Less than this is one row group, as most artifacts are.
+SLICE_ROWS = 1 << 18
+
+
+class ContentHash:
+    """SHA-256 of values and column names as an uncompressed Arrow stream of `SLICE_ROWS` rows a batch: no run id, no encoding,
+    no time, and no trace of the pieces in which the rows came.
+    """
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._stream: pa.RecordBatchStreamWriter | None = None
+        self._pending: list[pa.Table] = []
+        self._waiting = 0
+
+    def add(self, table: pa.Table) -> Iterator[pa.Table]:
+        """Take the next rows; yields the slices that are full, hashed."""
+        self._pending.append(table)
+        self._waiting += table.num_rows
+        while self._waiting > SLICE_ROWS:
+            rows = pa.concat_tables(self._pending)
+            self._pending, self._waiting = [rows.slice(SLICE_ROWS)], rows.num_rows - SLICE_ROWS
+            yield self._hashed(rows.slice(0, SLICE_ROWS))
+
+    def rest(self) -> Iterator[pa.Table]:
+        """The last slice, hashed; it is empty only if there was no row at all."""
+        if self._pending:
+            rows, self._pending = pa.concat_tables(self._pending), []
+            yield self._hashed(rows)
+
+    def hexdigest(self) -> str:
+        """The hash, after the last row."""
+        if self._stream is not None:
+            self._stream.close()
+        return self._digest.hexdigest()
+
+    def _hashed(self, rows: pa.Table) -> pa.Table:
+        schema = pa.schema([pa.field(f.name, f.type) for f in rows.schema])
+        rows = rows.cast(schema).combine_chunks()
+        if self._stream is None:
+            self._stream = pa.ipc.new_stream(pa.PythonFile(_DigestSink(self._digest), mode="w"), schema)
+        for batch in rows.to_batches():
+            self._stream.write_batch(batch)
+        return rows
+
+
+def content_sha256(tables: pa.Table | Iterable[pa.Table]) -> str:
+    """The hash of a table's content, or of that of its pieces; see `ContentHash`."""
+    content = ContentHash()
+    for table in [tables] if isinstance(tables, pa.Table) else tables:
+        for _ in content.add(table):
+            pass
+    for _ in content.rest():
+        pass
+    return content.hexdigest()
 
 
 class _DigestSink:

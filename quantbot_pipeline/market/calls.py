@@ -5,7 +5,7 @@ name). Of several valid rows with one call_id the first ever ingested stays. Tex
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -234,14 +234,15 @@ class MonthCalls(NamedTuple):
     rejected: dict[str, int]
 
 
-def read_calls(store: Path, from_ms: int, to_ms: int) -> MonthCalls:
+def read_calls(store: Path, from_ms: int, to_ms: int, *, memory_limit: str = "2GB") -> MonthCalls:
     """Calls with `from_ms <= alert_ts_ms < to_ms`; an absent store has none. Raises InputError for a broken store."""
-    with _reading(store) as con:
-        calls = con.sql(
+    with _reading(store, memory_limit) as con:
+        found = con.sql(
             """SELECT call_id, mint, caller_name, chain, alert_ts_ms, created_at FROM alerts
                WHERE alert_ts_ms >= ? AND alert_ts_ms < ? ORDER BY alert_ts_ms, call_id""",
             params=[from_ms, to_ms],
-        ).to_arrow_table()
+        )
+        calls = pa.concat_tables(_pieces(store, found))
         rejected = con.execute(
             """SELECT reason, count(*) FROM rejected_alerts WHERE alert_ts_ms >= ? AND alert_ts_ms < ?
                GROUP BY 1 ORDER BY 1""",
@@ -261,16 +262,22 @@ FEATURES = (
 )
 
 
-def call_features(store: Path, from_ms: int, to_ms: int) -> pa.Table:
+@contextmanager
+def call_features(
+    store: Path, from_ms: int, to_ms: int, *, memory_limit: str = "2GB"
+) -> Iterator[Callable[[], Iterator[pa.Table]]]:
     """What was known when each call of the range was made, from strictly earlier calls of the whole store.
 
-    Columns: call_id, and int64 FEATURES (ages and times in ms, null without an earlier call; weekday 1 = Monday), and
-    `features`, the same as a JSON object with sorted keys; ordered by (alert_ts_ms, call_id).
+    Gives a function that reads them piece by piece, from the beginning whenever it is called; DuckDB holds them within
+    `memory_limit` and spills the rest. Columns: call_id, and `features`, the int64 FEATURES as a JSON object with sorted keys,
+    and FEATURES (ages and times in ms, null without an earlier call; weekday 1 = Monday); ordered by (alert_ts_ms, call_id).
     """
     pairs = ", ".join(f"'{name}', {name}" for name in FEATURES)
-    with _reading(store) as con:
-        return con.sql(
-            f"""WITH history AS (
+    names = ", ".join(FEATURES)
+    with _reading(store, memory_limit) as con:
+        con.execute(
+            f"""CREATE OR REPLACE TEMP TABLE features AS
+                WITH history AS (
                   SELECT call_id, alert_ts_ms,
                          hour(make_timestamp_ms(alert_ts_ms)) AS hour_utc,
                          isodow(make_timestamp_ms(alert_ts_ms)) AS weekday_utc,
@@ -284,10 +291,33 @@ def call_features(store: Path, from_ms: int, to_ms: int) -> pa.Table:
                                        RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
                          of_mint AS (PARTITION BY mint ORDER BY alert_ts_ms
                                      RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING))
-                SELECT call_id, json_object({pairs})::VARCHAR AS features, {", ".join(FEATURES)} FROM history
-                WHERE alert_ts_ms >= $from_ms ORDER BY alert_ts_ms, call_id""",
-            params={"from_ms": from_ms, "to_ms": to_ms},
-        ).to_arrow_table()
+                SELECT call_id, {names} FROM history WHERE alert_ts_ms >= $from_ms ORDER BY alert_ts_ms, call_id""",
+            {"from_ms": from_ms, "to_ms": to_ms},
+        )
+        yield lambda: _pieces(
+            store, con.sql(f"SELECT call_id, json_object({pairs})::VARCHAR AS features, {names} FROM features")
+        )
+
+
+def _pieces(store: Path, found: duckdb.DuckDBPyRelation) -> Iterator[pa.Table]:
+    """The rows of a query in their order; at least one piece, which may be empty."""
+    try:
+        reader = found.to_arrow_reader(BATCH)
+        empty = True
+        for batch in reader:
+            empty = False
+            yield pa.Table.from_batches([batch])
+        if empty:
+            yield reader.schema.empty_table()
+    except (duckdb.OutOfMemoryException, pa.ArrowException) as e:
+        raise _out_of_memory(store, e) from None
+
+
+def _out_of_memory(store: Path, why: Exception) -> StoreError:
+    return StoreError(
+        f"{store}: reading the calls stopped: {str(why).splitlines()[0][:200]}; give it more memory "
+        "(QUANTBOT_MEMORY_LIMIT) or free disk space"
+    )
 
 
 def month_statistics(store: Path) -> dict[str, dict[str, int]]:
@@ -304,10 +334,11 @@ def month_statistics(store: Path) -> dict[str, dict[str, int]]:
 
 
 @contextmanager
-def _reading(store: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def _reading(store: Path, memory_limit: str = "2GB") -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that shows the tables of the store under their names; another file with calls may lack the rejected ones."""
     try:
         with open_untrusted(store) if store.exists() else duckdb.connect() as con:
+            con.execute("SET memory_limit = ?", [memory_limit])
             tables = untrusted_tables(con)
             if store.exists() and "alerts" not in tables:
                 raise InputError(f"{store}: no table alerts; make the store with `quantbot ingest calls`")
@@ -316,5 +347,7 @@ def _reading(store: Path) -> Iterator[duckdb.DuckDBPyConnection]:
                 if name in tables:
                     con.execute(f"CREATE TEMP VIEW {name} AS FROM {UNTRUSTED}.{name}")
             yield con
+    except duckdb.OutOfMemoryException as e:
+        raise _out_of_memory(store, e) from None
     except duckdb.Error as e:
         raise InputError(f"{store}: not readable as the store of calls: {str(e).splitlines()[0][:200]}") from None

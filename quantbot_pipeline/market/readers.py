@@ -8,10 +8,12 @@ and not the file. Strings of a file reach SQL only as data: column names are mat
 import codecs
 import contextlib
 import csv
+import functools
 import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -449,8 +451,10 @@ def open_untrusted(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB file that somebody else may have made, read-only: nothing in it can read other files or load extensions.
 
     It is attached to an empty database, under the name UNTRUSTED: so its views, macros and schemas stand in for nothing of ours.
+    What does not fit into memory spills beside it, into a folder of this connection that DuckDB makes and removes.
     """
-    with duckdb.connect() as con:
+    spill = path.with_name(f".{path.name}.spill-{os.getpid()}-{uuid.uuid4().hex}")
+    with duckdb.connect(config={"temp_directory": str(spill)}) as con:
         for option in ("autoinstall_known_extensions", "autoload_known_extensions"):
             con.execute(f"SET {option} = false")
         con.execute("ATTACH ? AS untrusted (TYPE duckdb, READ_ONLY)", [str(path)])

@@ -76,6 +76,10 @@ class Truth(NamedTuple):
     dd_to_2x_bps: npt.NDArray[np.float64]
     t_activity: npt.NDArray[np.int64]
 
+    def of_calls(self, rows: slice) -> "Truth":
+        """The truth of some calls only."""
+        return Truth(*(array[rows] for array in self))  # type: ignore[arg-type]
+
 
 OUTCOME_BYTES = 62  # of one policy on one call at most: an exit that no other policy shares, and what is derived of it
 MAX_POLICIES = 65_535  # of one replay, so that two bytes tell the exits of a call apart
@@ -114,6 +118,12 @@ class Outcomes(NamedTuple):
         first = self.first[rows]
         index = which + (first[:, None] if which.ndim == 2 else first)
         return self.exits.take(index)
+
+    def part(self, calls: slice, policies: slice) -> "Outcomes":
+        """The outcomes of some calls and policies only."""
+        return self._replace(
+            first=self.first[calls], distinct=self.distinct[calls], which=self.which[calls, policies]
+        )
 
     def of_policies(self, chosen: slice) -> "Outcomes":
         """The outcomes of some policies only."""
