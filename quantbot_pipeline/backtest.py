@@ -328,7 +328,7 @@ def _load(settings: Settings, month: str, config: BacktestConfig, bounds: tuple[
     return _planned(settings, month, config, calls, rejected) if calls.num_rows else None
 
 
-DUCKDB_LEAST = 256_000_000  # bytes; with less it could not sort the calls of a large month
+DUCKDB_LEAST = 128_000_000  # bytes; with less it could not sort the calls of a large month
 
 
 def _duckdb_limit(settings: Settings) -> str:

@@ -1,5 +1,6 @@
 """A month's run from real stores: who is left out and why, what is counted, what is reused, and what a failure leaves."""
 
+import itertools
 import json
 import os
 import shutil
@@ -14,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from quantbot_pipeline import backtest
+from quantbot_pipeline.artifacts import commit
 from quantbot_pipeline.artifacts.verify import check_run, read_artifact
 from quantbot_pipeline.backtest import MonthResult, RunFailedError, run_month
 from quantbot_pipeline.catalog.sync import sync
@@ -36,6 +39,7 @@ from quantbot_pipeline_tests.builders import (
 JAN = "2024-01"
 T = ms("2024-01-10T12:00")  # on the grid; an alert one minute earlier enters here
 STEP = 300_000
+FEW: dict[str, Any] = {"stops": [0.1, 0.2], "take_profits": [None], "holds_ms": [], "activations": [], "ladders": []}
 HORIZON_MS = 48 * HOUR_MS
 
 
@@ -186,6 +190,34 @@ def test_the_same_on_one_thread_and_on_four(tmp_path: Path, monkeypatch: pytest.
         drop = ["run_id"] if name == "paths" else []
         tables = [read_artifact(r.run_dir, r.manifest, name).drop_columns(drop) for r in (one, four)]
         assert tables[0].equals(tables[1]) and tables[0].num_rows > 50
+
+
+@pytest.mark.parametrize(("limit", "piece", "threads"), [("0.000001MB", 5, 1), ("0.002MB", 1, 3), ("2GB", 7, 2)])
+def test_a_month_made_in_parts_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, piece: int, threads: int
+) -> None:
+    """Policies replayed one by one, tables made of a few calls at a time, several slices to a file: the same content."""
+    monkeypatch.setattr(commit, "SLICE_ROWS", 8)
+    market = [row for i in range(6) for row in candles(f"m{i}", "2024-01-10", 700, seed=i)]
+    mints = [f"m{i % 7}" for i in range(23)]  # m6 has no candles
+    calls = [call(mint, T - 60_000 * (7 * i % 50), f"caller{i % 3}", call_id=f"c{i}") for i, mint in enumerate(mints)]
+    settings = make_home(tmp_path, calls, market)
+    small = settings.model_copy(update={"memory_limit": limit, "threads": threads})
+    for recipe, both in itertools.product(("path-only", "policy", "full"), (False, True)):
+        config = BacktestConfig(both_orders=both, grid=FEW if recipe == "full" else {})
+        whole = run_month(settings, recipe, JAN, config)  # type: ignore[arg-type]
+        with monkeypatch.context() as patch:
+            patch.setattr(backtest, "PIECE", piece)
+            parts = run_month(small, recipe, JAN, config)  # type: ignore[arg-type]
+        assert whole is not None and parts is not None
+        assert contents(parts) == contents(whole) and len(contents(whole)) > 2
+        for name, entry in whole.manifest.artifacts.items():
+            assert parts.manifest.artifacts[name].rows == entry.rows
+            assert pq.read_metadata(parts.run_dir / entry.path).num_row_groups == max(1, -(-entry.rows // 8))
+            if name in contents(whole):
+                made, again = ([row | {"run_id": ""} for row in rows(r, name)] for r in (whole, parts))
+                assert made == again
+        assert reported(parts) == reported(whole) and parts.manifest.dataset == whole.manifest.dataset
 
 
 def test_order_and_repetition_of_the_input_do_not_matter(tmp_path: Path) -> None:

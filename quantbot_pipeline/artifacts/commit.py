@@ -138,6 +138,7 @@ class ArtifactWriter:
             table = table.add_column(0, pa.field("run_id", pa.string(), nullable=False), ids)
         self.file.write_table(conform(self._type, table))
         self._rows += table.num_rows
+        pa.default_memory_pool().release_unused()
 
 
 # What is hashed, encoded and written at a time, as one row group. A constant: were it to follow the memory limit, so would the
@@ -160,16 +161,22 @@ class ContentHash:
         """Take the next rows; yields the slices that are full, hashed."""
         self._pending.append(table)
         self._waiting += table.num_rows
+        del table  # what is written is a copy: while it is encoded, nothing of its pieces should be held
         while self._waiting > SLICE_ROWS:
-            rows = pa.concat_tables(self._pending)
-            self._pending, self._waiting = [rows.slice(SLICE_ROWS)], rows.num_rows - SLICE_ROWS
-            yield self._hashed(rows.slice(0, SLICE_ROWS))
+            yield self._hashed(self._take(SLICE_ROWS))
 
     def rest(self) -> Iterator[pa.Table]:
         """The last slice, hashed; it is empty only if there was no row at all."""
         if self._pending:
-            rows, self._pending = pa.concat_tables(self._pending), []
-            yield self._hashed(rows)
+            yield self._hashed(self._take(self._waiting))
+
+    def _take(self, rows: int) -> pa.Table:
+        waiting = pa.concat_tables(self._pending)
+        self._waiting -= rows
+        self._pending = [waiting.slice(rows)] if self._waiting else []
+        # A copy even of a single chunk: of a slice, the stream would fill up its last bytes with the rows that follow.
+        columns = [pa.concat_arrays(c.chunks) if rows else c for c in waiting.slice(0, rows).columns]
+        return pa.table(columns, schema=waiting.schema)
 
     def hexdigest(self) -> str:
         """The hash, after the last row."""
@@ -179,7 +186,7 @@ class ContentHash:
 
     def _hashed(self, rows: pa.Table) -> pa.Table:
         schema = pa.schema([pa.field(f.name, f.type) for f in rows.schema])
-        rows = rows.cast(schema).combine_chunks()
+        rows = rows.cast(schema)
         if self._stream is None:
             self._stream = pa.ipc.new_stream(pa.PythonFile(_DigestSink(self._digest), mode="w"), schema)
         for batch in rows.to_batches():

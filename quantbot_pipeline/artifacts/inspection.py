@@ -1,6 +1,7 @@
 """One committed run looked at as a whole: bytes, row counts, invariants of each artifact, and that they fit together."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.artifacts.invariants import broken
+from quantbot_pipeline.artifacts.invariants import Rows, broken
 from quantbot_pipeline.artifacts.manifest import RunManifest
 from quantbot_pipeline.artifacts.verify import check_run
 from quantbot_pipeline.errors import IntegrityError
@@ -29,26 +30,43 @@ def inspect_run(run_dir: Path, artifact_types: Sequence[str]) -> Inspection:
         manifest = check_run(run_dir)
         if manifest.status != "completed":
             raise IntegrityError(f"{run_dir}: status {manifest.status}")
-        tables = {name: _read(run_dir, manifest, name) for name in dict.fromkeys((*SHARED, *artifact_types))}
+        with ExitStack() as files:
+            names = dict.fromkeys((*SHARED, *artifact_types))
+            tables = {name: _read(run_dir, manifest, name, files) for name in names}
+            faults = {name: _faults(name, tables, manifest) for name in names}
     except (IntegrityError, pa.ArrowException) as e:
         return Inspection(dict.fromkeys(artifact_types, 0), {name: [str(e)] for name in artifact_types})
-    shared = [fault for name in SHARED for fault in _faults(name, tables, manifest)]
+    shared = [fault for name in SHARED for fault in faults[name]]
     return Inspection(
         {name: tables[name].num_rows for name in artifact_types},
-        {name: [*shared, *_faults(name, tables, manifest)] for name in artifact_types},
+        {name: [*shared, *faults[name]] for name in artifact_types},
     )
 
 
-def _read(run_dir: Path, manifest: RunManifest, artifact_type: str) -> pa.Table:
-    """The file as it is: `read_artifact` would bring it into the contract's shape."""
+def _read(run_dir: Path, manifest: RunManifest, artifact_type: str, files: ExitStack) -> Rows:
+    """The file as it is: `read_artifact` would bring it into the contract's shape. A large one is read column by column."""
     entry = manifest.artifacts.get(artifact_type)
     if entry is None:
         raise IntegrityError(f"{run_dir}: the run has no artifact {artifact_type}")
-    with pq.ParquetFile(run_dir / entry.path, page_checksum_verification=True) as file:
-        return file.read()
+    file = files.enter_context(pq.ParquetFile(run_dir / entry.path, page_checksum_verification=True))
+    return file.read() if file.num_row_groups <= 1 else _Stored(file)
 
 
-def _faults(name: str, tables: dict[str, pa.Table], manifest: RunManifest) -> list[str]:
+class _Stored:
+    """An artifact of several row groups; nothing of it is held."""
+
+    def __init__(self, file: pq.ParquetFile) -> None:
+        self._file = file
+        self.schema: pa.Schema = file.schema_arrow
+        self.num_rows: int = file.metadata.num_rows
+        self.column_names: list[str] = self.schema.names
+
+    def __getitem__(self, name: str, /) -> pa.ChunkedArray:
+        pa.default_memory_pool().release_unused()  # the column before this one is gone, but its memory would be kept
+        return self._file.read(columns=[name])[name]
+
+
+def _faults(name: str, tables: dict[str, Rows], manifest: RunManifest) -> list[str]:
     table = tables[name]
     if found := broken(name, table):
         return found

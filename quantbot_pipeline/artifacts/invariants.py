@@ -6,8 +6,8 @@ that finds one may stop everything that would be built on it. The rules follow d
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
-from typing import Any
+from itertools import chain, pairwise
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,23 @@ SCHEMES = ("anchored", "rolling")
 LEVELS = ("error", "warning", "info")
 PHASES = ("plan", "coverage", "slice", "execution", "optimization")
 FEATURE_COUNTS = ("caller_prior_calls", "mint_prior_callers", "mint_prior_calls")
+TEXTS_AT_ONCE = 1 << 16  # as Python objects, a hundred bytes each and more
 MEASURES = ("avg_return_bps", "median_return_bps", "stop_out_rate", "es95_bps")
 
 
-def broken(artifact_type: str, table: pa.Table) -> list[str]:
+class Rows(Protocol):
+    """The rows of an artifact: a `pyarrow.Table`, or something that reads a column whenever it is looked at."""
+
+    @property
+    def schema(self) -> pa.Schema: ...
+    @property
+    def num_rows(self) -> int: ...
+    @property
+    def column_names(self) -> list[str]: ...
+    def __getitem__(self, name: str, /) -> pa.ChunkedArray: ...
+
+
+def broken(artifact_type: str, table: Rows) -> list[str]:
     """What is wrong with an artifact's rows, a sentence per column and rule with its count and an example; empty: nothing.
 
     With another schema than the contract's no values are looked at.
@@ -39,11 +52,11 @@ def broken(artifact_type: str, table: pa.Table) -> list[str]:
     columns = _Columns(table)
     # Rules compare; where a null or an impossible number makes a comparison void, another rule names it.
     with np.errstate(all="ignore"):
-        faults = [*_not_finite(columns, schema), *RULES[artifact_type](columns)]
-    return [f"{artifact_type}.{_sentence(table, *fault)}" for fault in faults if fault[2].any()]
+        faults = chain(_not_finite(columns, schema), RULES[artifact_type](columns))
+        return [f"{artifact_type}.{_sentence(table, *fault)}" for fault in faults if fault[2].any()]
 
 
-def _schema_faults(schema: pa.Schema, table: pa.Table) -> Iterator[str] | list[str]:
+def _schema_faults(schema: pa.Schema, table: Rows) -> Iterator[str] | list[str]:
     if not table.schema.equals(schema):
         expected, found = (
             {f.name: f"{f.type}{'' if f.nullable else ' not null'}" for f in s} for s in (schema, table.schema)
@@ -60,7 +73,7 @@ def _schema_faults(schema: pa.Schema, table: pa.Table) -> Iterator[str] | list[s
     return [f"{name}: null in {n} of {table.num_rows} rows" for name, n in nulls.items() if n]
 
 
-def _sentence(table: pa.Table, column: str, wrong: str, rows: Mask) -> str:
+def _sentence(table: Rows, column: str, wrong: str, rows: Mask) -> str:
     """`peak_multiple: below 1 in 3 of 120 rows, e.g. call_id 'x' (0.93)`."""
     example = int(np.argmax(rows))
     keys = [name for name in ("call_id", "caller_name", "policy_id") if name in table.column_names]
@@ -72,7 +85,7 @@ def _sentence(table: pa.Table, column: str, wrong: str, rows: Mask) -> str:
 class _Columns:
     """A table's columns as numpy arrays; a null reads as NaN, 0, False or an empty text, and `absent` tells."""
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: Rows) -> None:
         self._table = table
         self.rows = table.num_rows
 
@@ -110,10 +123,15 @@ class _Columns:
         return again
 
     def unlike(self, name: str, test: Callable[[str], bool]) -> Mask:
-        """Rows whose text fails a test; a null passes. Each text is tested once."""
-        encoded = pc.dictionary_encode(self._table[name]).combine_chunks()
-        failing = [text for text in encoded.dictionary.to_pylist() if not test(text)] if self.rows else []
-        return self.among(name, failing) & ~self.absent(name)
+        """Rows whose text fails a test; a null passes. A text is tested once, or once in every so many rows."""
+        column = self._table[name]
+        failing = {
+            text
+            for first in range(0, len(column), TEXTS_AT_ONCE)
+            for text in pc.unique(column[first : first + TEXTS_AT_ONCE]).to_pylist()
+            if text is not None and not test(text)
+        }
+        return self.among(name, list(failing)) & ~self.absent(name) if failing else np.zeros(self.rows, bool)
 
     def _mask(self, column: pa.ChunkedArray) -> Mask:
         return column.fill_null(False).to_numpy()

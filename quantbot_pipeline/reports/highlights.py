@@ -18,6 +18,11 @@ SHORT_NAMES = {
 }
 
 
+def columns_of(artifact: str) -> list[str] | None:
+    """The columns that `highlights` looks at; None: all. A month can have millions of trades."""
+    return _COLUMNS.get(artifact) if artifact in _HIGHLIGHTS else []
+
+
 def highlights(artifact: str, table: pa.Table, limit: int = 10) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """(numbers that plot over months, best rows as a small table); both empty for an artifact without rows."""
     build = _HIGHLIGHTS.get(artifact)
@@ -111,6 +116,10 @@ def _equity(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[st
     return (numbers | {"grouped_final_equity": grouped[-1].as_py()} if len(grouped) else numbers), []
 
 
+_COLUMNS = {
+    "paths": ["caller_name", "mint", "hit_2x", "hit_3x", "hit_4x", "peak_multiple", "dd_bps"],
+    "trades": ["policy_id", "caller_name", "realized_return_bps", "stop_out", "exit_reason"],
+}
 _HIGHLIGHTS = {
     "paths": _paths,
     "trades": _trades,

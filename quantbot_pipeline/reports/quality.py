@@ -29,7 +29,8 @@ class Quality(NamedTuple):
 def read_quality(run_dir: Path) -> Quality:
     """The quality of a committed run's inputs. Raises IntegrityError when a file is not what was committed."""
     manifest = read_manifest(run_dir)
-    return measure(manifest, *(read_artifact(run_dir, manifest, name) for name in ("paths", "errors")))
+    paths = read_artifact(run_dir, manifest, "paths", ["mint", "entry_ts_ms", "coverage"])
+    return measure(manifest, paths, read_artifact(run_dir, manifest, "errors", ["details"]))
 
 
 def measure(manifest: RunManifest, paths: pa.Table, errors: pa.Table) -> Quality:

@@ -140,10 +140,10 @@ def load_readings(catalog: Path, base: Path, artifact_type: str, run_dirs: Mappi
 
 def _read(run_dir: Path, artifact_type: str) -> Reading | None:
     manifest = read_manifest(run_dir)
-    table = read_artifact(run_dir, manifest, artifact_type)
     if artifact_type == "walk_forward":
-        return read_walk_forward(table)
-    return read_paths(table, manifest.parameters["horizon_ms"])
+        return read_walk_forward(read_artifact(run_dir, manifest, artifact_type))
+    columns = ["entry_ts_ms", "observed_ms", "hit_2x", "hit_3x", "hit_4x"]
+    return read_paths(read_artifact(run_dir, manifest, artifact_type, columns), manifest.parameters["horizon_ms"])
 
 
 def _cataloged(catalog: Path, artifact_type: str, months: set[str], parameters: Mapping[str, Any]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The commit protocol: a run is visible all at once or not at all, and says truly what it holds."""
 
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from quantbot_pipeline.artifacts import commit
 from quantbot_pipeline.artifacts.commit import STAGING, StagedRun, content_sha256, sweep_staging
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.artifacts.verify import check_run, read_artifact
@@ -134,6 +136,53 @@ def test_a_run_whose_lock_was_removed_is_not_committed(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"\.lock: removed while it was held"):
             staged.commit(manifest)
     assert files(tmp_path) == []
+
+
+def random_pieces(table: pa.Table, rng: np.random.Generator) -> list[pa.Table]:
+    """The table cut at random places; some pieces are empty."""
+    cuts = np.sort(rng.integers(0, table.num_rows + 1, 9)).tolist()
+    return [table.slice(a, b - a) for a, b in itertools.pairwise([0, *cuts, table.num_rows])]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 63, 64, 65, 128, 500])
+def test_the_pieces_in_which_rows_come_leave_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(commit, "SLICE_ROWS", 64)
+    rng = np.random.default_rng(rows)
+    captures = [None if x < 0.5 else x for x in rng.random(rows)]
+    table = artifact_rows("trades", rows, tail_capture=captures, stop_out=(rng.random(rows) < 0.5).tolist())
+    made = []
+    for number, pieces in enumerate([[table], random_pieces(table, rng), random_pieces(table, rng)]):
+        run_id = "00000000-0000-4000-8000-000000000000"
+        with StagedRun(tmp_path / str(number), "2024-01", run_id) as staged:
+            with staged.writing("trades") as artifact:
+                for piece in pieces:
+                    artifact.add(piece)
+            target = staged.path / ARTIFACTS["trades"][0]
+            made.append((staged.artifacts["trades"], target.read_bytes()))
+            metadata = pq.read_metadata(target)
+            assert pq.ParquetFile(target).read().select(table.column_names).cast(table.schema).equals(table)
+        groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        assert groups == ([64] * ((rows - 1) // 64) + [(rows - 1) % 64 + 1] if rows else [0])
+        assert content_sha256(iter(pieces)) == made[-1][0].content_sha256
+    assert made[0] == made[1] == made[2] and made[0][0].rows == rows
+    monkeypatch.undo()
+    assert (content_sha256(table) == made[0][0].content_sha256) == (rows <= 64), "one slice is the whole table"
+
+
+def test_what_fails_between_two_pieces_leaves_no_half_of_a_file(tmp_path: Path) -> None:
+    with StagedRun(tmp_path, "2024-01") as staged:
+        with pytest.raises(ZeroDivisionError), staged.writing("trades") as artifact:
+            artifact.add(artifact_rows("trades", 3))
+            raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError), staged.writing("alerts"):
+            raise ZeroDivisionError
+        assert staged.artifacts == {} and list(staged.path.iterdir()) == []
+        staged.write("summary", artifact_rows("summary", 1))
+        with pytest.raises(ValueError, match="must not be null"), staged.writing("frontier") as artifact:
+            artifact.add(artifact_rows("frontier", 1, caller_name=[None]))
+        assert [p.name for p in staged.path.rglob("*")] == ["results", "summary.parquet"]
 
 
 STUCK = """

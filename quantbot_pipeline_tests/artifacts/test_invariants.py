@@ -238,11 +238,11 @@ def run_dir(settings: Settings, tmp_path: Path) -> Path:
     return copy
 
 
-def rewrite(run_dir: Path, artifact: str, table: pa.Table) -> None:
+def rewrite(run_dir: Path, artifact: str, table: pa.Table, row_group: int | None = None) -> None:
     """Another table in the place of an artifact, as a faulty program would commit it: with right checksums."""
     manifest = read_manifest(run_dir)
     path = run_dir / manifest.artifacts[artifact].path
-    pq.write_table(table, path, write_page_checksum=True)
+    pq.write_table(table, path, write_page_checksum=True, row_group_size=row_group)
     content = path.read_bytes()
     entry = {"rows": table.num_rows, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     manifest.artifacts[artifact] = manifest.artifacts[artifact].model_copy(update=entry)
@@ -285,6 +285,32 @@ def test_right_checksums_do_not_excuse_wrong_values(run_dir: Path) -> None:
     faults = inspect_run(run_dir, ["paths", "features"]).faults
     assert faults["paths"][0].startswith("paths.peak_multiple: below 1 in 1 of 22 rows")
     assert faults["features"] == []
+
+
+@pytest.mark.parametrize(
+    ("artifact", "values"),
+    [
+        ("paths", {}),
+        ("paths", {"peak_multiple": 0.5}),
+        ("paths", {"call_id": "stranger"}),
+        ("paths", {"run_id": "other"}),
+        ("features", {"features": "[]"}),
+        ("alerts", {"mint": ""}),
+    ],
+)
+def test_a_large_artifact_is_judged_column_by_column(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, artifact: str, values: Row
+) -> None:
+    """Several row groups, which are never held as one table, and texts parsed a few at a time: the same sentences."""
+    table = read(run_dir, artifact)
+    again = [table.slice(0, table.num_rows - 1), table.slice(table.num_rows - 2, 1)]  # a row is repeated
+    table = changed(table, values) if values else pa.concat_tables(again)
+    rewrite(run_dir, artifact, table)
+    whole = inspect_run(run_dir, ["paths", "features"])
+    monkeypatch.setattr(invariants, "TEXTS_AT_ONCE", 3)
+    rewrite(run_dir, artifact, table, row_group=4)
+    assert inspect_run(run_dir, ["paths", "features"]) == whole
+    assert len(whole.faults["paths" if artifact == "alerts" else artifact]) == 1
 
 
 def test_alerts_concern_every_artifact_of_the_run(run_dir: Path) -> None:

@@ -15,6 +15,7 @@ from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.definitions import build_defs, defs
+from quantbot_pipeline.months import month_start_ms
 from quantbot_pipeline.orchestration.assets.backtests import OUTPUTS
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.replay import truth
@@ -263,7 +264,7 @@ def test_a_regression_is_a_warning_about_the_newest_month(run: Run, monkeypatch:
         regression,
         "read_paths",
         lambda paths, _: regression.Reading(
-            {"hit_2x_rate": 0.0 if paths["call_id"][0].as_py().startswith("2024-03") else 0.5}, 100
+            {"hit_2x_rate": 0.0 if paths["entry_ts_ms"][0].as_py() >= month_start_ms("2024-03") else 0.5}, 100
         ),
     )
     done = run("path_only", "2024-01", "2024-03")

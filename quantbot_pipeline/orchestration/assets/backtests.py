@@ -199,11 +199,12 @@ def _metadata(artifact: str, result: "MonthResult | None") -> dict[str, Any]:
     if result is None:
         return {"calls": 0}
     from quantbot_pipeline.artifacts.verify import read_artifact
-    from quantbot_pipeline.reports.highlights import highlights
+    from quantbot_pipeline.reports.highlights import columns_of, highlights
 
     manifest = result.manifest
     entry = manifest.artifacts[artifact]
-    numbers, best = highlights(artifact, read_artifact(result.run_dir, manifest, artifact))
+    rows = read_artifact(result.run_dir, manifest, artifact, columns_of(artifact))
+    numbers, best = highlights(artifact, rows)
     metadata: dict[str, Any] = {
         "calls": manifest.dataset.calls_count,
         "excluded": manifest.dataset.calls_excluded,
