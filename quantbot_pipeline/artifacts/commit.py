@@ -174,9 +174,9 @@ class ContentHash:
         waiting = pa.concat_tables(self._pending)
         self._waiting -= rows
         self._pending = [waiting.slice(rows)] if self._waiting else []
-        # A copy even of a single chunk: of a slice, the stream would fill up its last bytes with the rows that follow.
-        columns = [pa.concat_arrays(c.chunks) if rows else c for c in waiting.slice(0, rows).columns]
-        return pa.table(columns, schema=waiting.schema)
+        table = waiting.slice(0, rows)
+        columns = [_own(c, cut=self._waiting > 0) if rows else c for c in table.columns]
+        return pa.table(columns, schema=table.schema)
 
     def hexdigest(self) -> str:
         """The hash, after the last row."""
@@ -192,6 +192,12 @@ class ContentHash:
         for batch in rows.to_batches():
             self._stream.write_batch(batch)
         return rows
+
+
+def _own(column: pa.ChunkedArray, *, cut: bool) -> pa.Array:
+    """The column as one array that is not part of another: a stream fills up the last bytes of a part with what follows it."""
+    whole = column.num_chunks == 1 and column.chunk(0).offset == 0 and not cut
+    return column.chunk(0) if whole else pa.concat_arrays(column.chunks)
 
 
 def content_sha256(tables: pa.Table | Iterable[pa.Table]) -> str:
