@@ -1,4 +1,4 @@
-"""24 months of the sample market backfilled from the UI in one Dagster run, against the same work in one process without Dagster.
+"""Months (24, or `--months`) of the sample market backfilled from the UI in one Dagster run, against the same work in one process without Dagster.
 
 The UI is a real `quantbot ui` (web server, daemon, code server) asked through GraphQL, with the pauses that every home has; the time is
 from the click to the end that the UI shows. The other process calls the recipes and knows no Dagster. Wall time, taken in turns.
@@ -23,8 +23,7 @@ from quantbot_pipeline.market.slices import month_rows
 from quantbot_pipeline.months import month_of, month_start_ms, months_before
 from quantbot_pipeline.settings import Settings
 
-MONTHS = 24
-COPIES = 4  # of the half-year that a sample market covers, each with other tokens
+COPY_MONTHS = 6  # of a sample market; every further half-year has other tokens
 ROUNDS = 3
 RUN_TIMES = """query ($id: String!) { runsOrError(filter: { tags: [{ key: "dagster/backfill", value: $id }] }) {
     ... on Runs { results { runId creationTime startTime endTime assetMaterializations { partition assetKey { path } } } } } }"""
@@ -35,13 +34,15 @@ def run(options: argparse.Namespace) -> None:
     from quantbot_pipeline.orchestration.assets.backtests import OUTPUTS
     from quantbot_pipeline_tests.orchestration.servers import quantbot_ui
 
-    rounds = min(options.repeats, ROUNDS)
-    measuring.title(f"Backfill of {MONTHS} months: one Dagster run launched in the UI, and one process without Dagster")
+    rounds, copies = min(options.repeats, ROUNDS), -(-options.months // COPY_MONTHS)
+    measuring.title(
+        f"Backfill of {copies * COPY_MONTHS} months: one Dagster run launched in the UI, and one process without Dagster"
+    )
     assets = ["inputs/alerts", "inputs/candles", *("/".join(key) for key in OUTPUTS)]
     with tempfile.TemporaryDirectory(prefix="quantbot-bench-") as folder:
         settings = Settings(home=Path(folder) / "home")
         settings.home.mkdir()
-        months = _write_market(settings)
+        months = _write_market(settings, copies)
         threads = str(settings.threads)
         server = quantbot_ui(settings.home, QUANTBOT_THREADS=threads, QUANTBOT_SENSOR_INTERVAL_S="15")
         try:
@@ -51,11 +52,12 @@ def run(options: argparse.Namespace) -> None:
                 plain = _without_dagster(settings.home)
                 began = time.time()
                 backfill = server.launch_backfill(assets, months)
-                answer = server.wait("end of the backfill", lambda b=backfill: server.finished_backfill(b))
+                patience_s = 30.0 * len(months)
+                answer = server.wait("end of the backfill", lambda b=backfill: server.finished_backfill(b), patience_s)
                 whole = time.time() - began
                 assert answer["partitionBackfillOrError"]["status"] == "COMPLETED_SUCCESS", answer
                 (one,) = server.ask(RUN_TIMES, id=backfill)["runsOrError"]["results"]
-                assert len(one["assetMaterializations"]) == MONTHS * len(assets)
+                assert len(one["assetMaterializations"]) == len(months) * len(assets)
                 tick, start = one["creationTime"] - began, one["startTime"] - one["creationTime"]
                 rows.append((plain, tick, start, one["endTime"] - one["startTime"], whole, (whole - tick) / plain))
         finally:
@@ -68,20 +70,20 @@ def run(options: argparse.Namespace) -> None:
     print("target: at most 2.00")
 
 
-def _write_market(settings: Settings) -> list[str]:
-    """The stores with four sample markets one after the other; their months."""
+def _write_market(settings: Settings, copies: int) -> list[str]:
+    """The stores with so many sample markets one after the other; their months."""
     files = settings.home / "generated"
     files.mkdir()
-    for copy in range(COPIES):
+    for copy in range(copies):
         calls, candles = generate(seed=7 + copy)
-        shift = month_start_ms(months_before(month_of(BEGIN_MS), 6 * copy)) - BEGIN_MS
+        shift = month_start_ms(months_before(month_of(BEGIN_MS), COPY_MONTHS * copy)) - BEGIN_MS
         moved = _shifted(calls.select(["caller_name", "mint", "chain", "alert_ts_ms"]), "alert_ts_ms", shift)
         pq.write_table(moved, files / f"calls_{copy}.parquet")
         pq.write_table(_shifted(candles, "ts_ms", shift), files / f"candles_{copy}.parquet")
     ingest_calls(sorted(files.glob("calls_*")), settings.alerts_db)
     ingest_candles(sorted(files.glob("candles_*")), settings.candles_dir, "5m", memory_limit=settings.memory_limit)
     months = list(month_statistics(settings.alerts_db))
-    assert len(months) == MONTHS, months
+    assert len(months) == copies * COPY_MONTHS, months
     return months
 
 

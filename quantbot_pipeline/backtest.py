@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -79,6 +80,7 @@ class _Recorder:
     started: float = field(default_factory=time.perf_counter)
     timing: dict[str, float] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
+    excluded: Callable[[], Iterator[list[dict[str, Any]]]] = lambda: iter(())  # rows before `errors`, made when written
     out: list[str] = field(default_factory=list)
     err: list[str] = field(default_factory=list)
 
@@ -101,15 +103,28 @@ class _Recorder:
     def report(
         self, level: str, phase: str, message: str, *, call_id: str | None = None, details: dict[str, Any] | None = None
     ) -> None:
-        text = None if details is None else json.dumps(details, sort_keys=True, ensure_ascii=False)
-        self.errors.append(
-            {"timestamp": self.started_at, "level": level, "phase": phase, "call_id": call_id, "message": message, "details": text}
-        )  # fmt: skip
-        if level != "info":
-            self.err.append(f"{iso_now()} {level} {phase} {call_id or '-'} {message}")
+        self.errors.append(self.error(level, phase, message, call_id=call_id, details=details))
 
-    def errors_table(self) -> pa.Table:
-        return pa.Table.from_pylist(self.errors, schema=pa.schema([f for f in ERRORS if f.name != "run_id"]))
+    def error(
+        self, level: str, phase: str, message: str, *, call_id: str | None = None, details: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """A row of errors.parquet."""
+        text = None if details is None else json.dumps(details, sort_keys=True, ensure_ascii=False)
+        return {
+            "timestamp": self.started_at, "level": level, "phase": phase, "call_id": call_id, "message": message, "details": text
+        }  # fmt: skip
+
+    def write_errors(self, staged: StagedRun) -> None:
+        """Write errors.parquet and note its rows for the log; a month can leave out most of its calls, so piece by piece."""
+        schema = pa.schema([f for f in ERRORS if f.name != "run_id"])
+        with staged.writing("errors") as errors:
+            for rows in chain(self.excluded(), [self.errors]):
+                errors.add(pa.Table.from_pylist(rows, schema=schema))
+                for row in rows:
+                    if row["level"] != "info":
+                        self.err.append(
+                            f"{iso_now()} {row['level']} {row['phase']} {row['call_id'] or '-'} {row['message']}"
+                        )
 
     def total(self) -> Timing:
         return Timing(**self.timing, total_ms=(time.perf_counter() - self.started) * 1e3)
@@ -231,7 +246,7 @@ def _run_month(
         except Exception as e:
             failure = str(e) if isinstance(e, QuantbotError) else f"{type(e).__name__}: {e}"
             recorder.report("error", "execution", failure)
-        staged.write("errors", recorder.errors_table())
+        recorder.write_errors(staged)
         recorder.say("failed" if failure else "completed")
         logs = staged.write_logs("\n".join(recorder.out) + "\n", "".join(line + "\n" for line in recorder.err))
         commit, branch, dirty = git_provenance()
@@ -520,8 +535,8 @@ def _match(
 
 
 def _report_exclusions(settings: Settings, replayed: _Replayed, config: BacktestConfig, recorder: _Recorder) -> int:
-    """Write one row per excluded call, and one per token and reason of rejected candles; returns the excluded calls."""
-    from quantbot_pipeline.replay.truth import excluded
+    """Report each excluded call, and rejected candles by token and reason; returns how many calls are excluded."""
+    from quantbot_pipeline.replay.truth import excluded, included_rows
 
     texts = {
         "no_candles": "no valid {interval} candle of this mint is in the store",
@@ -535,14 +550,22 @@ def _report_exclusions(settings: Settings, replayed: _Replayed, config: Backtest
         "coverage": config.min_coverage,
     }
     with recorder.phase("coverage"):
-        left_out = excluded(replayed.truth)
-        named = replayed.month.calls.take(pa.array([row for row, _ in left_out], pa.int64()))
-        ids, mints = named["call_id"].to_pylist(), named["mint"].to_pylist()
-        for (_, reason), call_id, mint in zip(left_out, ids, mints, strict=True):
-            recorder.report(
-                "warning", "coverage", f"{reason}: {texts[reason].format(**values)}", call_id=call_id,
-                details={"reason": reason, "mint": mint},
-            )  # fmt: skip
+        calls, status = replayed.month.calls, replayed.truth.status
+        texts = {reason: f"{reason}: {text.format(**values)}" for reason, text in texts.items()}
+
+        def in_pieces() -> Iterator[list[dict[str, Any]]]:
+            for piece in _pieces(calls.num_rows, PIECE // 8):  # a Python object each
+                left_out = excluded(status[piece])
+                named = calls[piece].take(pa.array([row for row, _ in left_out], pa.int64()))
+                ids, mints = named["call_id"].to_pylist(), named["mint"].to_pylist()
+                yield [
+                    recorder.error(
+                        "warning", "coverage", texts[reason], call_id=call_id, details={"reason": reason, "mint": mint}
+                    )
+                    for (_, reason), call_id, mint in zip(left_out, ids, mints, strict=True)
+                ]
+
+        recorder.excluded = in_pieces
         for details in _rejected_candles(settings, replayed, config):
             recorder.report(
                 "warning", "coverage", f"{details['rows']} candles rejected: {details['reason']}", details=details
@@ -554,7 +577,7 @@ def _report_exclusions(settings: Settings, replayed: _Replayed, config: Backtest
                 f"{rows} calls rejected at ingest: {reason}",
                 details={"reason": reason, "rows": rows},
             )
-    return len(left_out)
+    return calls.num_rows - len(included_rows(replayed.truth))
 
 
 def _rejected_candles(settings: Settings, replayed: _Replayed, config: BacktestConfig) -> list[dict[str, Any]]:
@@ -826,8 +849,9 @@ def _write_truth(run: _Run, replayed: _Replayed) -> None:
                 features.add(piece)
 
 
-def _pieces(calls: int) -> Iterator[slice]:
-    return (slice(first, first + PIECE) for first in range(0, calls, PIECE))
+def _pieces(calls: int, size: int | None = None) -> Iterator[slice]:
+    size = max(1, PIECE if size is None else size)
+    return (slice(first, first + size) for first in range(0, calls, size))
 
 
 def _write_trades(run: _Run, replayed: _Replayed, policies: dict[str, Policy]) -> None:

@@ -138,7 +138,10 @@ class ArtifactWriter:
             table = table.add_column(0, pa.field("run_id", pa.string(), nullable=False), ids)
         self.file.write_table(conform(self._type, table))
         self._rows += table.num_rows
-        pa.default_memory_pool().release_unused()
+        if (
+            table.num_rows == SLICE_ROWS
+        ):  # the pool would keep as much as it ever had; a small run it only costs page faults
+            pa.default_memory_pool().release_unused()
 
 
 # What is hashed, encoded and written at a time, as one row group. A constant: were it to follow the memory limit, so would the

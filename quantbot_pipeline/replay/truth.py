@@ -15,9 +15,9 @@ def included_rows(truth: Truth) -> npt.NDArray[np.int64]:
     return np.flatnonzero(truth.status == INCLUDED)
 
 
-def excluded(truth: Truth) -> list[tuple[int, str]]:
-    """(row, reason) of every call that is left out, in call order."""
-    return [(int(i), STATUSES[truth.status[i]]) for i in np.flatnonzero(truth.status != INCLUDED)]
+def excluded(status: npt.NDArray[np.uint8]) -> list[tuple[int, str]]:
+    """(row, reason) of every call that is left out, in call order; `status` is that of `Truth`, or a part of it."""
+    return [(int(i), STATUSES[status[i]]) for i in np.flatnonzero(status != INCLUDED)]
 
 
 def coverage(truth: Truth, rules: Rules) -> npt.NDArray[np.float64]:
