@@ -15,7 +15,7 @@ import pytest
 
 from quantbot_pipeline.durable import locked
 from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
-from quantbot_pipeline.market.calls import ingest_calls, month_statistics, read_calls
+from quantbot_pipeline.market.calls import call_features, ingest_calls, month_statistics, read_calls
 from quantbot_pipeline.market.report import IngestReport
 from quantbot_pipeline_tests.builders import (
     HOSTILE,
@@ -459,3 +459,21 @@ def test_more_calls_than_fit_into_memory_spill_and_leave_nothing_behind(tmp_path
     calls = read_calls(store, *FOREVER).calls
     assert calls["alert_ts_ms"].to_pylist() == rows["alert_ts_ms"]
     assert calls["call_id"].to_pylist() == rows["call_id"]
+
+
+def test_features_are_read_as_often_as_wanted_and_within_a_limit(tmp_path: Path) -> None:
+    store = tmp_path / "alerts.duckdb"
+    calls = [call(f"m{i % 50}", JAN_1 + i, f"c{i % 20}", call_id=f"{i:020}") for i in range(20_000)]
+    ingest_calls([write_jsonl(tmp_path / "calls.jsonl", calls)], store)
+    with call_features(store, JAN_1, JAN_1 + 20_000, memory_limit="30MB") as read:
+        once, again = pa.concat_tables(read()), pa.concat_tables(read())
+        assert read_calls(store, JAN_1, JAN_1 + 20_000).calls["call_id"].equals(once["call_id"]), "side by side"
+    assert once.equals(again) and once["call_id"].to_pylist() == [row["call_id"] for row in calls]
+    assert once["caller_prior_calls"].to_pylist() == [i // 20 for i in range(20_000)]
+    for reading in (lambda: read_calls(store, *FOREVER, memory_limit="1MB"),
+                    lambda: call_features(store, *FOREVER, memory_limit="1MB").__enter__()):  # fmt: skip
+        with pytest.raises(
+            StoreError, match=r"alerts\.duckdb: reading the calls stopped: Out of Memory .*QUANTBOT_MEMORY_LIMIT"
+        ):
+            reading()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".alerts.duckdb.lock", "alerts.duckdb", "calls.jsonl"]
