@@ -8,7 +8,6 @@ and not the file. Strings of a file reach SQL only as data: column names are mat
 import codecs
 import contextlib
 import csv
-import functools
 import os
 import re
 import shutil

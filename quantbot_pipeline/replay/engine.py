@@ -121,9 +121,7 @@ class Outcomes(NamedTuple):
 
     def part(self, calls: slice, policies: slice) -> "Outcomes":
         """The outcomes of some calls and policies only."""
-        return self._replace(
-            first=self.first[calls], distinct=self.distinct[calls], which=self.which[calls, policies]
-        )
+        return self._replace(first=self.first[calls], distinct=self.distinct[calls], which=self.which[calls, policies])
 
     def of_policies(self, chosen: slice) -> "Outcomes":
         """The outcomes of some policies only."""
