@@ -178,7 +178,7 @@ class ContentHash:
         self._waiting -= rows
         self._pending = [waiting.slice(rows)] if self._waiting else []
         table = waiting.slice(0, rows)
-        columns = [_own(c, cut=self._waiting > 0) if rows else c for c in table.columns]
+        columns = [_own(c) if rows else c for c in table.columns]
         return pa.table(columns, schema=table.schema)
 
     def hexdigest(self) -> str:
@@ -197,10 +197,11 @@ class ContentHash:
         return rows
 
 
-def _own(column: pa.ChunkedArray, *, cut: bool) -> pa.Array:
+def _own(column: pa.ChunkedArray) -> pa.Array:
     """The column as one array that is not part of another: a stream fills up the last bytes of a part with what follows it."""
-    whole = column.num_chunks == 1 and column.chunk(0).offset == 0 and not cut
-    return column.chunk(0) if whole else pa.concat_arrays(column.chunks)
+    if column.num_chunks == 1 and (only := column.chunk(0)).nbytes == only.get_total_buffer_size():
+        return only
+    return pa.concat_arrays(column.chunks)
 
 
 def content_sha256(tables: pa.Table | Iterable[pa.Table]) -> str:

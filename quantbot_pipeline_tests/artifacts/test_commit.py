@@ -127,6 +127,15 @@ def test_the_content_hash_is_of_values_alone() -> None:
     assert len({content_sha256(t) for t in (table, *others)}) == 5
 
 
+@pytest.mark.parametrize(("first", "last"), [(0, 5), (3, 8), (3, 64), (0, 64)])
+def test_the_content_hash_of_a_part_does_not_know_the_rest(first: int, last: int) -> None:
+    """A stream fills its last bytes up with whatever follows in memory; the hash must not."""
+    whole = artifact_rows("paths", 64, call_id=[f"call {i}" for i in range(64)])
+    part = whole.slice(first, last - first)
+    alone = pa.Table.from_pylist(part.to_pylist(), schema=part.schema)
+    assert content_sha256(part) == content_sha256(alone)
+
+
 def test_a_run_whose_lock_was_removed_is_not_committed(tmp_path: Path) -> None:
     # Whoever takes the lock anew may sweep the staging directory while it is renamed.
     with StagedRun(tmp_path, "2024-01") as staged:
