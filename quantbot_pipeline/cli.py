@@ -46,6 +46,7 @@ From = Annotated[str, typer.Option("--from", help="First UTC day, YYYY-MM-DD or 
 To = Annotated[str, typer.Option("--to", help="Last UTC day, included; YYYY-MM means the whole month.")]
 CallsDb = Annotated[Path | None, typer.Option(help="Another DuckDB file with a table alerts.")]
 OnlyChanged = Annotated[bool, typer.Option(help="Keep runs whose inputs, code and configuration are the same.")]
+OfInterval = Annotated[Interval | None, typer.Option("--interval", help="Only runs of this candle interval.")]
 # A command whose --format already means the input's format prints in the format of --output.
 PrintAs = Annotated[Output, typer.Option("--output", help="How to print the result.")]
 
@@ -586,7 +587,7 @@ def _text_target(out: Path | None) -> Iterator[IO[str]]:
 
 @app.command("leaderboard")
 def leaderboard_command(
-    interval: Annotated[Interval | None, typer.Option(help="Only runs of this candle interval.")] = None,
+    interval: OfInterval = None,
     fmt: Format = "table",
     home: Home = None,
 ) -> None:
@@ -603,6 +604,7 @@ def frontier_command(
     month: Annotated[str | None, typer.Option(help="Month, YYYY-MM (default: every month).")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Best ranks per caller and month.")] = 20,
     strategy: Annotated[Literal["grid-search", "v1-baseline"], typer.Option(help="Which search.")] = "grid-search",
+    interval: OfInterval = None,
     fmt: Format = "table",
     home: Home = None,
 ) -> None:
@@ -613,18 +615,18 @@ def frontier_command(
     if month is not None and month_of(parse_day(month, end=False)) != month:
         raise InputError(f"--month {month}: not a month; write YYYY-MM")
     rows = frontier(
-        settings.catalog_db, settings.runs_dir, caller=caller, month=month, strategy_id=strategy, limit=limit
-    )
+        settings.catalog_db, settings.runs_dir, caller=caller, month=month, interval=interval, strategy_id=strategy, limit=limit
+    )  # fmt: skip
     _print(rows, fmt, "Frontier", FRONTIER_COLUMNS if fmt == "table" else ())
 
 
 @app.command("walk-forward")
-def walk_forward_command(fmt: Format = "table", home: Home = None) -> None:
+def walk_forward_command(interval: OfInterval = None, fmt: Format = "table", home: Home = None) -> None:
     """What choices made on earlier months earned later, per caller and scheme, beside holding and the pooled choice."""
     from quantbot_pipeline.reports.search import WALK_FORWARD_COLUMNS, walk_forward
 
     settings = _settings(home)
-    _print(walk_forward(settings.catalog_db, settings.runs_dir), fmt, "Walk-forward", WALK_FORWARD_COLUMNS)
+    _print(walk_forward(settings.catalog_db, settings.runs_dir, interval), fmt, "Walk-forward", WALK_FORWARD_COLUMNS)
 
 
 @app.command("backfill")

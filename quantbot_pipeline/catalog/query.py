@@ -131,6 +131,7 @@ def newest_runs_with(
 ) -> list[str]:
     """Directories (relative to the base) of the newest completed run of each month that holds the artifact, by month.
 
+    A run that could measure no call at all (as one on an interval without candles) gives way to an older one that could.
     `strategy_id` tells the searches apart (grid-search, v1-baseline, walk-forward); a full run counts as a grid search.
     """
     with reading(catalog) as con:
@@ -141,7 +142,9 @@ def newest_runs_with(
                  AND ($month::VARCHAR IS NULL OR month = $month)
                  AND ($strategy::VARCHAR IS NULL OR
                       coalesce(json_extract_string(parameters_json, '$.strategy_id'), 'grid-search') = $strategy)
-               QUALIFY row_number() OVER (PARTITION BY month ORDER BY r.created_at DESC, run_id DESC) = 1
+               QUALIFY row_number() OVER (
+                   PARTITION BY month
+                   ORDER BY dataset_calls_excluded < dataset_calls_count DESC, r.created_at DESC, run_id DESC) = 1
                ORDER BY month""",
             {"artifact": artifact_type, "interval": interval, "month": month, "strategy": strategy_id},
         ).fetchall()

@@ -45,6 +45,7 @@ def frontier(
     *,
     caller: str | None = None,
     month: str | None = None,
+    interval: str | None = None,
     strategy_id: str = "grid-search",
     limit: int = 20,
 ) -> list[dict[str, Any]]:
@@ -52,7 +53,7 @@ def frontier(
 
     Raises InputError when the caller has no frontier.
     """
-    rows = load_newest(catalog, base, "frontier", month=month, strategy_id=strategy_id)
+    rows = load_newest(catalog, base, "frontier", interval=interval, month=month, strategy_id=strategy_id)
     with duckdb.connect() as con:
         con.register("rows", rows)
         found = (
@@ -66,18 +67,18 @@ def frontier(
         )
         if not found and caller is not None:
             names = [n for (n,) in con.execute("SELECT DISTINCT caller_name FROM rows ORDER BY 1 LIMIT 12").fetchall()]
-            where = f"in {month}" if month else "in any month"
+            where = (f"in {month}" if month else "in any month") + (f" on {interval} candles" if interval else "")
             known = f"callers there: {', '.join(names)}" if names else "run `quantbot backtest optimize` and sync"
             raise InputError(f"no frontier of caller {caller!r} {where}; {known}")
     return found
 
 
-def walk_forward(catalog: Path, base: Path) -> list[dict[str, Any]]:
+def walk_forward(catalog: Path, base: Path, interval: str | None = None) -> list[dict[str, Any]]:
     """Per caller and scheme over all months: in-sample promise, out-of-sample result, holding, pooled choice; in bps.
 
     Means over months are weighted by trades; medians are of the monthly medians of months that traded.
     """
-    return judge_choices(load_newest(catalog, base, "walk_forward"))
+    return judge_choices(load_newest(catalog, base, "walk_forward", interval=interval))
 
 
 def judge_choices(rows: pa.Table) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from quantbot_pipeline.artifacts.manifest import Dataset
 from quantbot_pipeline.catalog.query import (
     artifact_path,
     newest_runs_with,
@@ -100,6 +101,30 @@ def test_the_newest_run_of_each_month_that_holds_an_artifact(catalog: Path) -> N
     assert found("frontier", strategy_id="v1-baseline") == [IDS[4]]
     assert found("frontier", month="2024-01") == [IDS[3]]
     assert found("frontier", interval="1h") == found("trades") == []
+
+
+def test_a_run_that_measured_nothing_hides_no_older_one(tmp_path: Path) -> None:
+    """Somebody ran a month on an interval without candles: reports go on with the run before, while there is one."""
+
+    def dataset(excluded: int, interval: str) -> Dataset:
+        time = "2024-01-01T00:00:00.000Z"
+        return Dataset(from_=time, to=time, interval=interval, calls_count=3, calls_excluded=excluded, fingerprint="f")
+
+    runs, catalog = tmp_path / "runs", tmp_path / "c.duckdb"
+    made = [
+        ("2024-01", 0, "5m"),
+        ("2024-01", 2, "5m"),
+        ("2024-01", 3, "1m"),
+        ("2024-02", 3, "1m"),
+        ("2024-02", 3, "1m"),
+    ]
+    for i, (month, excluded, interval) in enumerate(made):
+        created = f"2024-06-{i + 1:02}T12:00:00Z"
+        commit_run(runs, month, run_id=IDS[i], created_at=created, dataset=dataset(excluded, interval))
+    sync(runs, catalog)
+    newest = [path[-36:] for path in newest_runs_with(catalog, "paths")]
+    assert newest == [IDS[1], IDS[4]]
+    assert [path[-36:] for path in newest_runs_with(catalog, "paths", interval="1m")] == [IDS[2], IDS[4]]
 
 
 def test_statistics_add_up(catalog: Path) -> None:

@@ -148,6 +148,16 @@ def weighted(rows: list[dict[str, Any]], value: str, weight: str) -> float | Non
     return sum(mean * n for mean, n in counted) / total if total else None
 
 
+def test_reports_of_one_candle_interval(lab: Lab) -> None:
+    where = lab.settings.catalog_db, lab.settings.runs_dir
+    assert frontier(*where, interval="5m") == frontier(*where) != []
+    assert walk_forward(*where, "5m") == walk_forward(*where) != []
+    assert frontier(*where, interval="1h") == walk_forward(*where, "1h") == []
+    caller = frontier(*where, limit=1)[0]["caller_name"]
+    with pytest.raises(InputError, match="in any month on 1h candles"):
+        frontier(*where, caller=caller, interval="1h")
+
+
 def test_walk_forward_weighs_months_by_trades(lab: Lab) -> None:
     """Pooled rows first, then callers in byte order, anchored before rolling."""
     groups = by_caller(newest(lab, "walk_forward"), "caller_name", "scheme")
