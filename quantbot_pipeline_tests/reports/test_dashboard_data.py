@@ -125,6 +125,78 @@ def test_scatter_holds_every_policy_when_there_are_few(data: dict[str, Any], mar
     assert sorted(shown, key=key) == sorted(expected, key=key)
 
 
+def test_v1_accounts_equal_a_query_on_the_catalog(data: dict[str, Any], market: Settings) -> None:
+    newest = NEWEST.format(artifact="frontier", strategy="LIKE '%v1-baseline%'")
+    expected = ask(
+        market,
+        f"""SELECT caller_name, month, policy_id, meets_constraints, objective_score AS final_capital, trades, stop_out_rate,
+                   avg_return_bps, median_return_bps, flags, skipped_max_positions, skipped_below_min_size
+            FROM frontier JOIN backtest_runs_catalog USING (run_id) WHERE rank = 1 AND run_id IN ({newest})""",
+    )
+    shown = rows_of(data["v1"]["best"])
+    for row in shown:
+        row["caller_name"] = data["names"][row.pop("caller")]
+        row["policy_id"] = data["policy"]["policy_id"][row.pop("policy")]
+
+    def key(row: dict[str, Any]) -> tuple[str, str]:
+        return row["month"], row["caller_name"]
+
+    assert sorted(shown, key=key) == sorted(expected, key=key) != []
+    newest = NEWEST.format(artifact="equity", strategy="LIKE '%v1-baseline%'")
+    ends = ask(
+        market,
+        f"""SELECT caller_name, month, min(ts_ms) AS start_ts_ms, count(*) AS events,
+                   round(arg_max(equity, file_row_number), 2) AS last
+            FROM (SELECT *, row_number() OVER () AS file_row_number FROM equity WHERE run_id IN ({newest}))
+            JOIN backtest_runs_catalog USING (run_id) GROUP BY ALL""",
+    )
+    curves = {(curve["month"], data["names"][curve["caller"]]): curve for curve in data["v1"]["equity"]}
+    assert len(curves) == len(ends) > 0
+    for end in ends:
+        curve = curves[key(end)]
+        assert (curve["start_ts_ms"], len(curve["equity"]), curve["equity"][-1]) == (
+            end["start_ts_ms"], end["events"], end["last"],
+        )  # fmt: skip
+
+
+def test_walk_forward_equals_a_query_on_the_catalog(data: dict[str, Any], market: Settings) -> None:
+    newest = NEWEST.format(artifact="walk_forward", strategy="LIKE '%walk-forward%'")
+    expected = ask(
+        market,
+        f"""SELECT caller_name, policy_id, month, scheme, pooled, train_calls, test_calls, out_of_sample_trades,
+                   in_sample_avg_return_bps, in_sample_median_return_bps, out_of_sample_avg_return_bps,
+                   out_of_sample_median_return_bps, hold_avg_return_bps, pooled_avg_return_bps
+            FROM walk_forward JOIN backtest_runs_catalog USING (run_id) WHERE run_id IN ({newest})""",
+    )
+    shown = rows_of(data["callers"]["choices"])
+    for row in shown:
+        policy = row.pop("policy")
+        row["caller_name"] = data["names"][row.pop("caller")]
+        row["policy_id"] = None if policy is None else data["policy"]["policy_id"][policy]
+
+    def key(row: dict[str, Any]) -> tuple[str, ...]:
+        return row["month"], row["caller_name"], row["scheme"]
+
+    assert sorted(shown, key=key) == sorted(expected, key=key) != []
+    judged = ask(
+        market,
+        f"""SELECT caller_name, scheme, count(*) AS months, count(policy_id) AS months_traded,
+                   sum(out_of_sample_trades)::BIGINT AS trades
+            FROM walk_forward WHERE run_id IN ({newest}) GROUP BY ALL""",
+    )
+    totals = {(data["names"][row["caller"]], row["scheme"]): row for row in rows_of(data["callers"]["walk_forward"])}
+    assert len(totals) == len(judged)
+    for row in judged:
+        found = totals[row["caller_name"], row["scheme"]]
+        assert {name: found[name] for name in ("months", "months_traded", "trades")} == {
+            name: row[name] for name in ("months", "months_traded", "trades")
+        }
+        traded = [one for one in expected if key(one)[1:] == (row["caller_name"], row["scheme"])]
+        weighted = sum(one["out_of_sample_avg_return_bps"] * one["out_of_sample_trades"] for one in traded)
+        if row["trades"]:
+            assert found["out_of_sample_avg_bps"] == pytest.approx(weighted / row["trades"])
+
+
 def test_replayed_policies_add_up_as_the_contract_says(market: Settings, tmp_path: Path) -> None:
     """Over a single month the page must say what that month's summary says."""
     home = Settings(home=tmp_path)
