@@ -12,6 +12,7 @@ import platform
 import subprocess
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -120,11 +121,9 @@ class _Recorder:
         with staged.writing("errors") as errors:
             for rows in chain(self.excluded(), [self.errors]):
                 errors.add(pa.Table.from_pylist(rows, schema=schema))
-                for row in rows:
-                    if row["level"] != "info":
-                        self.err.append(
-                            f"{iso_now()} {row['level']} {row['phase']} {row['call_id'] or '-'} {row['message']}"
-                        )
+                told = [row for row in rows if row["level"] != "info"]
+                lines = (f"{iso_now()} {r['level']} {r['phase']} {r['call_id'] or '-'} {r['message']}\n" for r in told)
+                self.err.append("".join(lines))
 
     def total(self) -> Timing:
         return Timing(**self.timing, total_ms=(time.perf_counter() - self.started) * 1e3)
@@ -248,7 +247,7 @@ def _run_month(
             recorder.report("error", "execution", failure)
         recorder.write_errors(staged)
         recorder.say("failed" if failure else "completed")
-        logs = staged.write_logs("\n".join(recorder.out) + "\n", "".join(line + "\n" for line in recorder.err))
+        logs = staged.write_logs("\n".join(recorder.out) + "\n", "".join(recorder.err))
         commit, branch, dirty = git_provenance()
         start, end = bounds
         manifest = RunManifest(
@@ -554,7 +553,7 @@ def _report_exclusions(settings: Settings, replayed: _Replayed, config: Backtest
         texts = {reason: f"{reason}: {text.format(**values)}" for reason, text in texts.items()}
 
         def in_pieces() -> Iterator[list[dict[str, Any]]]:
-            for piece in _pieces(calls.num_rows, PIECE // 8):  # a Python object each
+            for piece in _pieces(calls.num_rows, max(1, PIECE // 8)):  # a Python object each
                 left_out = excluded(status[piece])
                 named = calls[piece].take(pa.array([row for row, _ in left_out], pa.int64()))
                 ids, mints = named["call_id"].to_pylist(), named["mint"].to_pylist()
@@ -707,7 +706,7 @@ def _train(run: _Run, search: "Candidates", since: dict[str, int]) -> _Trained:
 
     hold = parse_policy({"kind": "time_stop", "max_hold_ms": run.config.horizon_ms})
     months = (run.inputs, *run.earlier)
-    parts = _parts(run, len(search.policies), sum(m.calls.num_rows for m in months))
+    parts = _parts(run, len(search.policies), sum(m.calls.num_rows for m in months), also=1)
     groups: dict[str, list[Group]] = {}
     stats: dict[str, list[npt.NDArray[np.float64]]] = {scheme: [] for scheme in SCHEMES}
     tested = []
@@ -800,7 +799,7 @@ def _replay_search(run: _Run, search: "Candidates", also: Sequence[Policy] = ())
     objective = _goals(run.config)[1]
     groups: list[Group] = []
     stats = []
-    parts = _parts(run, len(search.policies), run.inputs.calls.num_rows)
+    parts = _parts(run, len(search.policies), run.inputs.calls.num_rows, len(also))
     for part in parts:
         extra = also if part is parts[-1] else ()
         replayed = run.replay([*search.policies[part], *extra], both_orders=bool(extra) and run.config.both_orders)
@@ -811,12 +810,14 @@ def _replay_search(run: _Run, search: "Candidates", also: Sequence[Policy] = ())
     return _Searched(groups, np.concatenate(stats, axis=1), len(parts), replayed)
 
 
-def _parts(run: _Run, policies: int, calls: int) -> list[slice]:
-    """Slices of so many policies that their outcomes take no more than the memory limit."""
-    from quantbot_pipeline.replay.engine import MAX_POLICIES, OUTCOME_BYTES
+def _parts(run: _Run, policies: int, calls: int, also: int = 0) -> list[slice]:
+    """Slices of so many policies that their outcomes take about the memory limit; `also` are replayed with the last."""
+    from quantbot_pipeline.replay.engine import MAX_POLICIES, outcome_bytes
 
-    size = min(max(1, run.settings.memory_bytes // (OUTCOME_BYTES * calls)), MAX_POLICIES)
-    return [slice(first, min(first + size, policies)) for first in range(0, policies, size)]
+    most = range(1, min(policies, MAX_POLICIES - also) + 1)
+    fit = bisect_right(most, run.settings.memory_bytes, key=lambda n: outcome_bytes(calls, n))
+    size = max(1, fit)
+    return [slice(first, min(first + size, policies)) for first in range(0, max(1, policies), size)]
 
 
 def _columns(replayed: _Replayed, first: int, last: int | None) -> _Replayed:
@@ -842,15 +843,16 @@ def _write_truth(run: _Run, replayed: _Replayed) -> None:
     calls, truth = run.inputs.calls, replayed.truth
     with run.recorder.phase("execution"):
         with run.staged.writing("paths") as paths:
-            for rows in _pieces(calls.num_rows):
+            for rows in _pieces(calls.num_rows, PIECE):
                 paths.add(paths_table(calls[rows], truth.of_calls(rows), replayed.rules, run.config.interval))
         with run.staged.writing("features") as features:
-            for piece in run.features() if run.features else ():
+            if run.features is None:
+                raise ValueError("this recipe has no features")
+            for piece in run.features():
                 features.add(piece)
 
 
-def _pieces(calls: int, size: int | None = None) -> Iterator[slice]:
-    size = max(1, PIECE if size is None else size)
+def _pieces(calls: int, size: int) -> Iterator[slice]:
     return (slice(first, first + size) for first in range(0, calls, size))
 
 
@@ -866,9 +868,9 @@ def _add_trades(run: _Run, trades: ArtifactWriter, replayed: _Replayed, policies
     calls, truth, names = run.inputs.calls, replayed.truth, list(policies)
     at_once = max(1, PIECE // calls.num_rows)
     with run.recorder.phase("execution"):
-        for first in range(0, len(names), at_once):
+        for first in range(0, max(1, len(names)), at_once):
             some = slice(first, first + at_once)
-            for rows in _pieces(calls.num_rows):
+            for rows in _pieces(calls.num_rows, PIECE):
                 table = trades_table(
                     calls[rows], truth.of_calls(rows), replayed.outcomes.part(rows, some), names[some], run.cost,
                     None if replayed.other_order is None else replayed.other_order.part(rows, some),

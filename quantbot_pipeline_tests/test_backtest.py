@@ -151,6 +151,15 @@ def test_rejected_candles_are_counted_where_a_window_would_have_used_them(tmp_pa
 # --- months -----------------------------------------------------------------------------------------------------------
 
 
+def test_without_any_policy_the_calls_left_out_are_still_counted(tmp_path: Path) -> None:
+    settings = make_home(tmp_path, [call("nobody's", T, call_id="i")], candles("another", T, 10))
+    made = run_month(settings, "policy", JAN, BacktestConfig(policies=[]))
+    assert made is not None
+    assert (made.manifest.dataset.calls_count, made.manifest.dataset.calls_excluded) == (1, 1)
+    rows = {name: entry.rows for name, entry in made.manifest.artifacts.items()}
+    assert rows == {"alerts": 1, "trades": 0, "summary": 0, "errors": 1}
+
+
 def test_a_month_without_calls_is_no_run(tmp_path: Path) -> None:
     settings = make_home(tmp_path, *small_market())
     assert run_month(settings, "path-only", "2024-03", BacktestConfig()) is None

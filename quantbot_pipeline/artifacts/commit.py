@@ -83,8 +83,9 @@ class StagedRun:
         """Write the run's logs; returns the manifest's `logs` entry."""
         (self.path / "logs").mkdir()
         for name, text in (("stdout", stdout), ("stderr", stderr)):
-            write_bytes(self.path / "logs" / f"{name}.txt", text.encode())
-            self._logs_sha256[name] = hashlib.sha256(text.encode()).hexdigest()
+            content = text.encode()
+            write_bytes(self.path / "logs" / f"{name}.txt", content)
+            self._logs_sha256[name] = hashlib.sha256(content).hexdigest()
         return {"stdout": "logs/stdout.txt", "stderr": "logs/stderr.txt"}
 
     def commit(self, manifest: RunManifest) -> Path:
@@ -138,9 +139,8 @@ class ArtifactWriter:
             table = table.add_column(0, pa.field("run_id", pa.string(), nullable=False), ids)
         self.file.write_table(conform(self._type, table))
         self._rows += table.num_rows
-        if (
-            table.num_rows == SLICE_ROWS
-        ):  # the pool would keep as much as it ever had; a small run it only costs page faults
+        # The pool would keep as much as it ever had; a small run it only costs page faults.
+        if table.num_rows == SLICE_ROWS:
             pa.default_memory_pool().release_unused()
 
 
@@ -199,8 +199,10 @@ class ContentHash:
 
 def _own(column: pa.ChunkedArray) -> pa.Array:
     """The column as one array that is not part of another: a stream fills up the last bytes of a part with what follows it."""
-    if column.num_chunks == 1 and (only := column.chunk(0)).nbytes == only.get_total_buffer_size():
-        return only
+    whole = column.num_chunks == 1 and column.nbytes == column.get_total_buffer_size()
+    # Eight booleans share a byte, so that the sizes tell nothing of them.
+    if whole and not pa.types.is_boolean(column.type):
+        return column.chunk(0)
     return pa.concat_arrays(column.chunks)
 
 

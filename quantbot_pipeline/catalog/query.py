@@ -131,20 +131,23 @@ def newest_runs_with(
 ) -> list[str]:
     """Directories (relative to the base) of the newest completed run of each month that holds the artifact, by month.
 
-    A run that could measure no call at all (as one on an interval without candles) gives way to an older one that could.
+    The newest on an interval that could measure no call at all gives way to the newest on another interval that could.
     `strategy_id` tells the searches apart (grid-search, v1-baseline, walk-forward); a full run counts as a grid search.
     """
     with reading(catalog) as con:
         rows = con.execute(
-            """SELECT run_dir FROM backtest_runs_catalog r JOIN backtest_artifacts_catalog a USING (run_id)
+            """WITH newest AS (
+               SELECT r.* FROM backtest_runs_catalog r JOIN backtest_artifacts_catalog a USING (run_id)
                WHERE status = 'completed' AND artifact_type = $artifact
                  AND ($interval::VARCHAR IS NULL OR dataset_interval = $interval)
                  AND ($month::VARCHAR IS NULL OR month = $month)
                  AND ($strategy::VARCHAR IS NULL OR
                       coalesce(json_extract_string(parameters_json, '$.strategy_id'), 'grid-search') = $strategy)
+               QUALIFY row_number() OVER (PARTITION BY month, dataset_interval ORDER BY r.created_at DESC, run_id DESC) = 1)
+               SELECT run_dir FROM newest
                QUALIFY row_number() OVER (
                    PARTITION BY month
-                   ORDER BY dataset_calls_excluded < dataset_calls_count DESC, r.created_at DESC, run_id DESC) = 1
+                   ORDER BY dataset_calls_excluded < dataset_calls_count DESC, created_at DESC, run_id DESC) = 1
                ORDER BY month""",
             {"artifact": artifact_type, "interval": interval, "month": month, "strategy": strategy_id},
         ).fetchall()

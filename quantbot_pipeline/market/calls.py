@@ -13,7 +13,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from quantbot_pipeline.durable import published_duckdb
+from quantbot_pipeline.durable import MEND_DISK, disk_fault, published_duckdb
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.market.readers import (
     TO_MS,
@@ -26,6 +26,7 @@ from quantbot_pipeline.market.readers import (
     load,
     open_untrusted,
     raw_time_sql,
+    release_untrusted,
     require_ms,
     untrusted_tables,
     workspace,
@@ -294,6 +295,7 @@ def call_features(
                 SELECT call_id, {names} FROM history WHERE alert_ts_ms >= $from_ms ORDER BY alert_ts_ms, call_id""",
             {"from_ms": from_ms, "to_ms": to_ms},
         )
+        release_untrusted(con)  # the features are read when the backtest is done
         yield lambda: _pieces(
             store, con.sql(f"SELECT call_id, json_object({pairs})::VARCHAR AS features, {names} FROM features")
         )
@@ -350,4 +352,6 @@ def _reading(store: Path, memory_limit: str = "2GB") -> Iterator[duckdb.DuckDBPy
     except duckdb.OutOfMemoryException as e:
         raise _out_of_memory(store, e) from None
     except duckdb.Error as e:
+        if words := disk_fault(e):  # what does not fit into memory spills beside the store
+            raise StoreError(f"{store.parent}: {words}; {MEND_DISK}") from None
         raise InputError(f"{store}: not readable as the store of calls: {str(e).splitlines()[0][:200]}") from None

@@ -461,6 +461,11 @@ def open_untrusted(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
 
 
+def release_untrusted(con: duckdb.DuckDBPyConnection) -> None:
+    """Let go of the file, so that others may write to it; what was copied from it stays."""
+    con.execute("DETACH DATABASE IF EXISTS untrusted")
+
+
 def untrusted_tables(con: duckdb.DuckDBPyConnection) -> list[str]:
     """The tables of the schema main of an untrusted file. A view is none: it is somebody's program, and runs when it is read."""
     listed = con.execute(

@@ -197,12 +197,10 @@ def _load_group(file: _StoreFile, group: int, tails: Mapping[str, Piece]) -> Ite
 def _decode(file: _StoreFile, group: int) -> Piece:
     table = _read(file, group, COLUMNS)
     mint = _one_chunk(table["mint"].unify_dictionaries())
-    # Rows are sorted by mint, so its codes ascend: searching for the bounds is cheaper than comparing all rows.
     codes, names = mint.indices.to_numpy(), mint.dictionary.to_pylist()
-    token = np.arange(len(names), dtype=codes.dtype)
-    offsets = np.append(np.searchsorted(codes, token), len(codes))
-    if not (np.array_equal(codes[offsets[:-1]], token) and np.array_equal(codes[offsets[1:] - 1], token)):
+    if np.any(codes[1:] < codes[:-1]):
         raise InputError(f"{file.path}: not sorted by mint; delete the file and ingest its candles again")
+    offsets = np.searchsorted(codes, np.arange(len(names) + 1, dtype=codes.dtype))
     ts, *prices = (_one_chunk(table[c]).to_numpy(zero_copy_only=True) for c in COLUMNS[1:])
     return Piece(names, offsets, ts, *prices)
 

@@ -461,6 +461,15 @@ def test_more_calls_than_fit_into_memory_spill_and_leave_nothing_behind(tmp_path
     assert calls["call_id"].to_pylist() == rows["call_id"]
 
 
+def test_who_adds_calls_need_not_wait_for_a_backtest_that_holds_features(tmp_path: Path) -> None:
+    store = tmp_path / "alerts.duckdb"
+    ingest_calls([write_jsonl(tmp_path / "calls.jsonl", [call("m", JAN_1, call_id="i")])], store)
+    add = "import duckdb, sys; duckdb.connect(sys.argv[1]).execute('DELETE FROM alerts')"
+    with call_features(store, *FOREVER) as read:
+        subprocess.run([sys.executable, "-c", add, str(store)], check=True)
+        assert [piece["call_id"].to_pylist() for piece in read()] == [["i"]]
+
+
 def test_features_are_read_as_often_as_wanted_and_within_a_limit(tmp_path: Path) -> None:
     store = tmp_path / "alerts.duckdb"
     calls = [call(f"m{i % 50}", JAN_1 + i, f"c{i % 20}", call_id=f"{i:020}") for i in range(20_000)]

@@ -162,7 +162,7 @@ def test_a_damaged_file_is_an_error_and_never_a_price(store: Path, tmp_path: Pat
     assert noticed > len(offsets) / 3
 
 
-@pytest.mark.parametrize("order", [["b", "a", "b"], ["a", "b", "a", "c"]])
+@pytest.mark.parametrize("order", [["b", "a", "b"], ["a", "b", "a", "c"], ["a", "b", "a", "b"]])
 def test_a_file_that_is_not_sorted_is_an_error(tmp_path: Path, order: list[str]) -> None:
     """Somebody wrote it with another program: a token's rows are not all together."""
     path = month_file(tmp_path, "5m", "2024-01")

@@ -763,6 +763,23 @@ def test_threads_write_the_same_bytes(threads: int, optimistic: bool) -> None:
     assert as_bytes(got) == as_bytes(exits_of(want_truth, want_outcomes))
 
 
+def test_exits_may_be_joined_in_turns() -> None:
+    scenario = random_scenario(5, "decimal", 60, False, 0.0)
+    truth, outcomes = run(scenario)
+    _, empty = run(scenario._replace(calls=[]))
+    rows = np.arange(len(scenario.calls))
+    first = engine.empty_outcomes(2 * len(rows), len(scenario.policies))
+    for column, own in zip(first[:3], outcomes[:3], strict=True):
+        column[: len(rows)] = column[len(rows) :] = own
+    in_turns = engine.with_exits(
+        engine.with_exits(first, [(rows, outcomes.exits)]), [(rows + len(rows), outcomes.exits)]
+    )
+    included = np.flatnonzero(truth.status == engine.INCLUDED)
+    assert len(included) and not len(empty.exits.ts)
+    for part in (included, included + len(rows)):
+        assert as_bytes(in_turns.at(part)) == as_bytes(outcomes.at(included))
+
+
 def test_no_policies_no_calls() -> None:
     """Path-only runs have no policies; an empty month has no calls. Neither is special."""
     scenario = random_scenario(3, "decimal", 33, False, 0.0)

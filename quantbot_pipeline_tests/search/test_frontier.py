@@ -20,10 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quantbot_pipeline.backtest import MonthResult
-from quantbot_pipeline.config import make_config
+from quantbot_pipeline.config import Recipe, make_config
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.market import candles
-from quantbot_pipeline.replay.engine import OUTCOME_BYTES, Outcomes, Truth
+from quantbot_pipeline.replay import engine
+from quantbot_pipeline.replay.engine import Outcomes, Truth, outcome_bytes
 from quantbot_pipeline.replay.policies import canonical_json, parse_policy, policy_id
 from quantbot_pipeline.search.frontier import Candidates, Group, Ranking, candidates, pareto, rank, statistics
 from quantbot_pipeline.search.grid import parse_grid
@@ -490,7 +491,7 @@ def test_a_search_that_does_not_fit_into_memory_is_done_in_parts(
 ) -> None:
     """The memory limit holds the outcomes of so many policies only: the same bytes, and a full run's too."""
     calls = default_run.manifest.dataset.calls_count
-    limit = f"{(policies_at_once + 0.5) * OUTCOME_BYTES * calls / 1e6:.9f}MB"
+    limit = f"{outcome_bytes(calls, policies_at_once) / 1e6:.9f}MB"
     small = lab.settings.model_copy(update={"memory_limit": limit})
     if policies_at_once > 1:
         again = homes.run(small, "optimization", MONTH, SHORT)
@@ -501,6 +502,20 @@ def test_a_search_that_does_not_fit_into_memory_is_done_in_parts(
     assert parts.manifest.artifacts["errors"].rows == whole.manifest.artifacts["errors"].rows
     for name in ("paths", "trades", "summary", "frontier"):
         assert homes.content(parts, name) == homes.content(whole, name), name
+
+
+@pytest.mark.parametrize("recipe", ["full", "walk-forward"])
+def test_a_grid_larger_than_one_replay_holds_is_done_in_parts(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
+) -> None:
+    """What is replayed beside the last part (the run's own policies, holding to the horizon) counts, too."""
+    config = SHORT | {"grid": SMALL_GRID}
+    whole = homes.run(lab.settings, recipe, MONTH, config)
+    for most in (7, 9, 11):
+        monkeypatch.setattr(engine, "MAX_POLICIES", most)
+        parts = homes.run(lab.settings, recipe, MONTH, config)
+        for name in whole.manifest.artifacts.keys() - {"errors"}:
+            assert homes.content(parts, name) == homes.content(whole, name), (name, most)
 
 
 # --- the trades of the best policies ----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from quantbot_pipeline.backtest import MonthResult, ReplayCache
-from quantbot_pipeline.replay.engine import OUTCOME_BYTES
+from quantbot_pipeline.replay.engine import outcome_bytes
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.replay.naive import Candle
 from quantbot_pipeline_tests.search import homes, reference
@@ -375,7 +375,7 @@ def test_a_history_that_does_not_fit_into_memory_is_learned_from_in_parts(
 ) -> None:
     """A part of the grid at a time, on all months: the same bytes, and nothing is kept for the next month."""
     cache: ReplayCache = {}
-    bytes_at_once = policies_at_once * OUTCOME_BYTES * len(lab.market.calls)
+    bytes_at_once = outcome_bytes(len(lab.market.calls), policies_at_once)
     small = lab.settings.model_copy(update={"memory_limit": f"{bytes_at_once / 1e6:.9f}MB"})
     made = homes.run(small, "walk-forward", "2024-04", CONFIG, cache)
     assert homes.content(made, "walk_forward") == homes.content(single["2024-04"], "walk_forward")
