@@ -731,14 +731,15 @@ def ui(
     home: Home = None,
 ) -> None:
     """Start the Dagster web UI and daemon on this home directory."""
-    from quantbot_pipeline.orchestration.launch import prepare_instance
+    from quantbot_pipeline.orchestration.launch import open_instance
+    from quantbot_pipeline.orchestration.overlooked import say_again
     from quantbot_pipeline.orchestration.services import serve
 
     settings = _settings(home, may_begin=True)
-    prepare_instance(settings)
     os.environ["QUANTBOT_HOME"] = str(settings.home)
-    os.chdir(settings.home)
-    serve(host, port, _note)
+    with open_instance(settings) as instance:
+        os.chdir(settings.home)
+        serve(host, port, _note, lambda: say_again(instance))
 
 
 @app.command("demo")

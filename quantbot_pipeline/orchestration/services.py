@@ -27,10 +27,13 @@ SHORT_S = 20.0  # a program that ends so soon after its start, and again at the 
 PATIENCE = 3
 GRACE_S = 15.0  # between the request to stop and the end
 LOOK_S = 0.5
+CHORE_S = 15.0
 
 
-def serve(host: str, port: int, say: Callable[[str], object]) -> None:
+def serve(host: str, port: int, say: Callable[[str], object], chore: Callable[[], object] = lambda: None) -> None:
     """Run all three until Ctrl-C or SIGTERM. A program that ends by itself is started again, unless it cannot stay up.
+
+    `chore` is done every CHORE_S seconds; what it raises is said, and ends nothing.
 
     DAGSTER_HOME and QUANTBOT_HOME are those of the environment. Raises InputError for an address that cannot be had,
     StoreError when a program does not stay up.
@@ -53,8 +56,15 @@ def serve(host: str, port: int, say: Callable[[str], object]) -> None:
                 if name == "code server":
                     _wait_for(door, running[name][0], asked)
             say(f"Dagster UI: http://{host}:{port}  (stop it with Ctrl-C)")
+            rested = time.monotonic()
             while not asked:
                 time.sleep(LOOK_S)
+                if time.monotonic() - rested > CHORE_S:
+                    rested = time.monotonic()
+                    try:
+                        chore()
+                    except Exception as e:
+                        say(f"{type(e).__name__}: {str(e)[:200]}")
                 for name, (process, since) in running.items():
                     if process.poll() is None or asked:
                         continue

@@ -38,11 +38,17 @@ def test_a_program_that_cannot_stay_up_ends_all(
         server = [sys.executable, "-c", long, str(door)]
         return {"code server": server, "daemon": [sys.executable, "-c", "print('up', flush=True); raise SystemExit(3)"]}
 
+    def chore() -> None:
+        raise ValueError("cannot be done")
+
     monkeypatch.setattr(services, "_commands", commands)
+    monkeypatch.setattr(services, "CHORE_S", 0.0)
     said: list[str] = []
     with pytest.raises(StoreError, match="the daemon ended with status 3, 3 times soon after its start"):
-        services.serve("127.0.0.1", free_port(), said.append)
-    assert said[1:] == ["the daemon ended with status 3 and is started again"] * 2
+        services.serve("127.0.0.1", free_port(), said.append, chore)
+    again = "the daemon ended with status 3 and is started again"
+    assert [text for text in said[1:] if text == again] == [again] * 2
+    assert set(said[1:]) == {again, "ValueError: cannot be done"}, "a chore that fails ends nothing"
     assert capfd.readouterr().out.count("up") == services.PATIENCE
 
 

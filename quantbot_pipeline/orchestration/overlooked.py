@@ -1,0 +1,36 @@
+"""Failed runs that Dagster would repeat and has overlooked.
+
+Whoever fails a run writes the event first and the run's status some milliseconds later. A daemon that reads both in between sees
+an event of a run that has not failed, and never looks at it again: a backfill then waits for the repetition for ever. It looks
+again when the failure is said again.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, PARENT_RUN_ID_TAG, WILL_RETRY_TAG
+
+PATIENCE = timedelta(seconds=30)  # Dagster's daemon looks every few seconds
+SINCE = timedelta(days=1)  # nobody waits for older ones
+AT_MOST = 3  # times that a failure is said
+
+
+def say_again(instance: dg.DagsterInstance, now: datetime | None = None) -> list[str]:
+    """Report every overlooked failure once more; returns the ids of the runs."""
+    now = now or datetime.now(UTC)
+    waiting = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.FAILURE], tags={WILL_RETRY_TAG: "true"}, updated_after=now - SINCE
+    )
+    found = [run for run in instance.get_runs(waiting) if _is_overlooked(instance, run, now)]
+    for run in found:
+        instance.report_run_failed(run, "The run failed, and nothing has repeated it yet.")
+    return [run.run_id for run in found]
+
+
+def _is_overlooked(instance: dg.DagsterInstance, run: dg.DagsterRun, now: datetime) -> bool:
+    if AUTO_RETRY_RUN_ID_TAG in run.tags or instance.get_runs_count(
+        dg.RunsFilter(tags={PARENT_RUN_ID_TAG: run.run_id})
+    ):
+        return False
+    said = [entry.timestamp for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)]
+    return 0 < len(said) < AT_MOST and max(said) < (now - PATIENCE).timestamp()
