@@ -26,7 +26,9 @@ class Settings(BaseSettings):
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="threads that decode and replay candles"
     )
     memory_limit: str = Field(
-        "2GB", pattern=r"^\d+(\.\d+)?\s*(MB|GB)$", description="DuckDB's limit while ingesting, and of a query"
+        "2GB",
+        pattern=r"^\d+(\.\d+)?\s*(MB|GB)$",
+        description="of DuckDB, and about the most that the outcomes of policies take",
     )
     lock_timeout_s: float = Field(60.0, ge=0, description="how long a writer waits for another writer")
     staging_max_age_s: float = Field(
