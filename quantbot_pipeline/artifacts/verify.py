@@ -142,12 +142,19 @@ class _Files:
         return content
 
 
+READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW
+NO_ACCESS_TIME = getattr(os, "O_NOATIME", 0)  # to note when it was read costs more than the reading
+
+
 def _read(path: str, limit: int) -> bytes:
     """The first bytes of a file. No Path: it costs more than the reading, and runs are many.
 
     Its size is asked for first, so that no buffer of the size of the limit is made for a small file.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fd = os.open(path, READ_ONLY | NO_ACCESS_TIME)
+    except PermissionError:  # not the owner of the file
+        fd = os.open(path, READ_ONLY)
     try:
         return os.read(fd, min(os.fstat(fd).st_size + 1, limit))
     finally:

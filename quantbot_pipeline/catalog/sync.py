@@ -264,12 +264,16 @@ RUN_COLUMNS = (
 ARTIFACT_COLUMNS = ("run_id", "artifact_type", "artifact_path", "rows", "bytes", "sha256", "created_at", "columns")
 
 
+_as_text = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+_as_ascii = json.JSONEncoder(sort_keys=True).encode
+
+
 def _rows(path: str, verified: Verified) -> _Rows:
     """The rows of a run in the order of RUN_COLUMNS and ARTIFACT_COLUMNS."""
     m, data = verified.manifest, verified.manifest.dataset
     created = _time(m.created_at)
-    parameters = json.dumps(m.parameters, sort_keys=True, ensure_ascii=False)
-    entries = json.dumps({t: vars(e) | (e.model_extra or {}) for t, e in m.artifacts.items()}, sort_keys=True)
+    parameters = _as_text(m.parameters)
+    entries = _as_ascii({t: vars(e) | (e.model_extra or {}) for t, e in m.artifacts.items()})
     run = (
         m.run_id, m.run_type, m.status, m.month, created, _time(m.started_at), _time(m.completed_at), m.git_commit, m.git_branch,
         m.git_dirty, data.from_, data.to, data.interval, data.calls_count, data.calls_excluded, parameters,
