@@ -19,7 +19,7 @@ test: $(STAMP)
 
 # The whole fault campaign of docs/reliability.md, which says how long it takes; the counts go to torture-report.txt.
 torture: $(STAMP)
-	$(BIN)/python -m pytest -m torture -n auto --dist worksteal
+	$(BIN)/python -m pytest -m torture -n auto --dist worksteal quantbot_pipeline_tests/torture quantbot_pipeline_tests/orchestration
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
