@@ -7,12 +7,14 @@ tokens (`@accent`) that the page replaces by those of the light or the dark them
 import functools
 from typing import Any
 
+from quantbot_pipeline.replay import policies
+
 # A symlog scale has no good ticks of its own: coarse ones, and fine ones where everything lies near zero.
 _COARSE = [-10_000, -5_000, -2_000, -1_000, 0, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000]
 _FINE = [-1_500, -1_000, -500, -200, -100, 0, 100, 200, 500, 1_000, 1_500]
 _RETURN_TICKS = f"max(abs(domain('y')[0]), abs(domain('y')[1])) > 2000 ? {_COARSE} : {_FINE}"
 _FEASIBLE = "datum.meets_constraints === 'yes'"
-KINDS = ("fixed_stop", "time_stop", "trailing_stop", "ladder", "combo", "v1", "unknown")
+KINDS = (*policies.KINDS, "v1", "unknown")
 
 
 @functools.cache
