@@ -134,6 +134,7 @@ class _Month(NamedTuple):
 
     month: str
     calls: pa.Table
+    by_mint: "_CallsByMint"
     rejected: dict[str, int]
     plan: CandlePlan
     fingerprint: str
@@ -352,11 +353,12 @@ def _duckdb_limit(settings: Settings) -> str:
 def _planned(
     settings: Settings, month: str, config: BacktestConfig, calls: pa.Table, rejected: dict[str, int]
 ) -> _Month:
+    by_mint = _calls_by_mint(calls)
     try:
-        plan, broken = _plan_candles(settings, month, calls, config), None
+        plan, broken = _plan_candles(settings, month, calls, by_mint, config), None
     except InputError as e:  # this month's run will be committed as failed; the other months go on
         plan, broken = CandlePlan([], []), str(e)
-    return _Month(month, calls, rejected, plan, _hash(content_sha256(calls), *plan.fingerprint), broken)
+    return _Month(month, calls, by_mint, rejected, plan, _hash(content_sha256(calls), *plan.fingerprint), broken)
 
 
 def _hash(*parts: str) -> str:
@@ -376,11 +378,12 @@ def _earlier_months(settings: Settings, month: str, config: BacktestConfig) -> l
     return earlier
 
 
-def _plan_candles(settings: Settings, month: str, calls: pa.Table, config: BacktestConfig) -> CandlePlan:
-    reach = _reach_ms(config)
-    last = calls.group_by("mint", use_threads=False).aggregate([("alert_ts_ms", "max")])
-    mints, alerts = last["mint"].to_pylist(), last["alert_ts_ms_max"].to_pylist()
-    until = {mint: alert + reach for mint, alert in zip(mints, alerts, strict=True)}
+def _plan_candles(
+    settings: Settings, month: str, calls: pa.Table, by_mint: "_CallsByMint", config: BacktestConfig
+) -> CandlePlan:
+    alert = calls["alert_ts_ms"].to_numpy()
+    last = np.maximum.reduceat(alert[by_mint.rows], by_mint.ends - by_mint.counts)
+    until = dict(zip(by_mint.code, (last + _reach_ms(config)).tolist(), strict=True))
     months = list(month_range(month, month_of(max(until.values()))))
     return plan_slices(settings.candles_dir, config.interval, months, until, month_start_ms(next_month(month)))
 
@@ -436,7 +439,6 @@ def _replay(
         orders.append(
             (rules._replace(optimistic=not rules.optimistic), engine.empty_outcomes(calls.num_rows, len(policies)))
         )
-    by_mint = _calls_by_mint(calls)
     alert = calls["alert_ts_ms"].to_numpy()
 
     def work(load: Load) -> tuple[float, float, list[tuple[npt.NDArray[np.int64], list[engine.Exits]]]]:
@@ -445,7 +447,7 @@ def _replay(
         mark = time.perf_counter()
         for piece in load():
             decoded = time.perf_counter()
-            lo, hi, rows = _match(piece, by_mint)
+            lo, hi, rows = _match(piece, inputs.by_mint)
             if len(rows):
                 candles = engine.Candles(*piece.arrays())
                 made = [engine.replay(candles, alert[rows], lo, hi, rows, r, compiled, truth, o) for r, o in orders]
@@ -519,15 +521,12 @@ def _match(
     piece: Piece, calls: _CallsByMint
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(lo, hi, rows) of the calls whose tokens are in the piece."""
-    codes = np.array([calls.code.get(mint, -1) for mint in piece.mints], dtype=np.int64)
-    token = np.flatnonzero(codes >= 0)
-    found = codes[token]
-    counts = calls.counts[found]
-    token = np.repeat(token, counts)
+    counts = calls.counts[piece.tokens]
+    token = np.repeat(np.arange(len(counts)), counts)
     # Position in `rows`: the first of its token, and how far into the token's calls.
     within = np.arange(len(token)) - np.repeat(np.cumsum(counts) - counts, counts)
-    rows = calls.rows[np.repeat(calls.ends[found] - counts, counts) + within]
-    return piece.offsets[token], piece.offsets[token + 1], rows
+    rows = calls.rows[np.repeat(calls.ends[piece.tokens] - counts, counts) + within]
+    return piece.lo[token], piece.hi[token], rows
 
 
 # --- artifacts --------------------------------------------------------------------------------------------------------
@@ -581,10 +580,9 @@ def _report_exclusions(settings: Settings, replayed: _Replayed, config: Backtest
 
 def _rejected_candles(settings: Settings, replayed: _Replayed, config: BacktestConfig) -> list[dict[str, Any]]:
     """Rejected candles that a window of this run would have used, counted once each, by token and reason."""
-    (month, calls, *_), truth = replayed.month, replayed.truth
+    (month, calls, by_mint, *_), truth = replayed.month, replayed.truth
     alert = calls["alert_ts_ms"].to_numpy()
     months = list(month_range(month, month_of(int(alert.max()) + _reach_ms(config))))
-    by_mint = _calls_by_mint(calls)
     rejected = read_rejected(settings.candles_dir, config.interval, months, list(by_mint.code))
     # From the earliest possible entry to the window's end, or to the latest possible entry where there is no window.
     entered = truth.entry_ts >= 0

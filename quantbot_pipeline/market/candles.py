@@ -30,6 +30,7 @@ from quantbot_pipeline.market.readers import (
     workspace,
 )
 from quantbot_pipeline.market.report import IngestReport
+from quantbot_pipeline.market.row_groups import FOOTER_KEY, describe, to_footer
 
 INTERVALS_MS = {"1m": 60_000, "5m": 300_000, "15m": 900_000, "1h": 3_600_000}
 FORMATS = ("parquet", "csv", "feather", "jsonl")
@@ -263,7 +264,7 @@ def _load_stored(con: duckdb.DuckDBPyConnection, target: Path) -> None:
 
 def _write_sorted(target: Path, batches: pa.RecordBatchReader) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
+    digest, groups = hashlib.sha256(), []
     with (
         replacing(target) as temporary,
         pq.ParquetWriter(
@@ -279,8 +280,9 @@ def _write_sorted(target: Path, batches: pa.RecordBatchReader) -> None:
     ):
         for group in _token_aligned(batches):
             _update_digest(digest, group)
+            groups.append(describe(group))
             writer.write_table(group, row_group_size=group.num_rows)
-        writer.add_key_value_metadata({HASH_KEY: digest.hexdigest().encode()})
+        writer.add_key_value_metadata({HASH_KEY: digest.hexdigest().encode(), FOOTER_KEY: to_footer(groups)})
 
 
 def _token_aligned(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:

@@ -4,7 +4,7 @@ A piece is one row group of the month's file: it is decoded once and replayed wh
 the month's end; those few tokens are stitched together with their rows in the following months.
 """
 
-from bisect import bisect_left
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,16 +19,24 @@ import pyarrow.parquet as pq
 
 from quantbot_pipeline.durable import sha256_file
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.market.candles import HASH_KEY, month_file, rejected_file
-
-COLUMNS = ["mint", "ts_ms", "open", "high", "low", "close"]
+from quantbot_pipeline.market.candles import HASH_KEY, SCHEMA, month_file, rejected_file
+from quantbot_pipeline.market.row_groups import (
+    COLUMNS,
+    FOOTER_KEY,
+    RowGroup,
+    checksums,
+    from_footer,
+    repeated,
+    token_runs,
+)
 
 
 class Piece(NamedTuple):
-    """Decoded candles: token i has mint `mints[i]` and rows `[offsets[i], offsets[i+1])` of the arrays."""
+    """Decoded candles of tokens: `tokens[i]`, a position among the wanted mints, has rows `[lo[i], hi[i])` of the arrays."""
 
-    mints: list[str]
-    offsets: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.int64]
+    lo: npt.NDArray[np.int64]
+    hi: npt.NDArray[np.int64]
     ts: npt.NDArray[np.int64]
     open: npt.NDArray[np.float64]
     high: npt.NDArray[np.float64]
@@ -37,24 +45,50 @@ class Piece(NamedTuple):
 
     def arrays(self) -> tuple[Any, ...]:
         """ts, open, high, low, close."""
-        return self[2:]
+        return self[3:]
+
+    def of_token(self, i: int, rows: int | None = None) -> "Piece":
+        """The first `rows` candles of token i, or all."""
+        lo, hi = int(self.lo[i]), int(self.hi[i])
+        part = slice(lo, hi if rows is None else lo + rows)
+        return Piece(self.tokens[i : i + 1], *_one_span(part.stop - lo), *(array[part] for array in self.arrays()))
+
+    def followed_by(self, later: "Piece") -> "Piece":
+        """One token's candles with later ones of the same token."""
+        pairs = zip(self.arrays(), later.arrays(), strict=True)
+        return Piece(self.tokens, *_one_span(len(self.ts) + len(later.ts)), *(np.concatenate(pair) for pair in pairs))
+
+
+def _one_span(rows: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    return np.zeros(1, dtype=np.int64), np.array([rows], dtype=np.int64)
 
 
 class Load(Protocol):
-    """Decode one piece of work; yields pieces whose mints are all wanted or may be ignored."""
+    """Decode one piece of work."""
 
     def __call__(self) -> Iterator[Piece]: ...
+
+
+class _Spans(NamedTuple):
+    """Where the wanted tokens of a row group are, as in `Piece`."""
+
+    group: int
+    tokens: npt.NDArray[np.int64]
+    lo: npt.NDArray[np.int64]
+    hi: npt.NDArray[np.int64]
 
 
 class _StoreFile(NamedTuple):
     """A file of the store as it was when it was opened: an ingest that replaces it changes nothing of what is read.
 
-    Its footer names every page of every row group. It is parsed once and not once per row group.
+    Its footer is parsed once and not once per row group. Each thread has a reader of its own.
     """
 
     path: Path
     data: pa.NativeFile
     metadata: pq.FileMetaData
+    groups: list[RowGroup]
+    readers: threading.local
 
 
 @dataclass(frozen=True)
@@ -70,26 +104,26 @@ def plan_slices(
 ) -> CandlePlan:
     """Plan the decoding of all candles of the mints in `needed_until` (mint → UTC ms) over `months` (first: the run's).
 
-    Raises InputError when a file of the store cannot be read.
+    The tokens of the pieces are positions in `needed_until`. Raises InputError when a file of the store cannot be read.
     """
-    wanted = sorted(needed_until)
-    later = {mint: until for mint, until in needed_until.items() if until > month_end_ms}
+    code = {mint: i for i, mint in enumerate(needed_until)}
+    until = np.fromiter(needed_until.values(), dtype=np.int64, count=len(code))
+    later = {mint: code[mint] for mint, needed in needed_until.items() if needed > month_end_ms}
     paths = [month_file(store, interval, m) for m in months]
     main, *following = [_open(path) if path.exists() else None for path in paths]
-    tails: dict[str, Piece] = {}
+    tails: dict[int, Piece] = {}
     for file in following:
-        for mint, piece in _read_tail(file, later).items() if file else ():
-            tails[mint] = _concat(mint, tails[mint], piece) if mint in tails else piece
+        for token, piece in _read_tails(file, later, until) if file and later else ():
+            tails[token] = tails[token].followed_by(piece) if token in tails else piece
     loads: list[Load] = []
-    stitched: set[str] = set()
+    orphans = dict(tails)  # of tokens without a candle in the run's month
     if main:
-        groups = _groups_with(main, wanted)
-        present = _mints_in(main, groups) if tails else set()
-        stitched = present & tails.keys()
-        loads += [partial(_load_group, main, group, tails) for group in groups]
-    orphans = [tails[mint] for mint in sorted(tails.keys() - stitched)]
+        for spans in _spans(main, code):
+            loads.append(partial(_load_group, main, spans, tails))
+            for token in spans.tokens.tolist() if orphans else ():
+                orphans.pop(token, None)
     if orphans:
-        loads.append(partial(iter, orphans))
+        loads.append(partial(iter, list(orphans.values())))
     refused = [rejected_file(store, interval, m) for m in months]  # a run counts them, so they are part of its input
     contents = [_hash_of(file) for file in (main, *following)]
     return CandlePlan(loads, [*contents, *(sha256_file(p) for p in refused if p.exists())])
@@ -101,8 +135,7 @@ def known_mints(store: Path, interval: str, mints: Sequence[str]) -> set[str]:
     for path in sorted((store / f"interval={interval}").glob("month=*/candles.parquet")):
         if not remaining:
             break
-        file = _open(path)
-        remaining -= _mints_in(file, _groups_with(file, sorted(remaining)))
+        remaining -= _mints_of(_open(path))
     return set(mints) - remaining
 
 
@@ -123,14 +156,30 @@ def month_rows(store: Path, interval: str, month: str) -> tuple[int, int, int]:
     counts = [0, 0]
     for i, path in enumerate((valid, rejected)):
         if path.exists():
-            counts[i] = _open(path).metadata.num_rows
+            with _readable(path):
+                counts[i] = pq.read_metadata(path).num_rows
     return counts[0], counts[1], sum(path.stat().st_size for path in (valid, rejected) if path.exists())
 
 
 def _open(path: Path) -> _StoreFile:
     with _readable(path):
         data = pa.OSFile(str(path))
-        return _StoreFile(path, data, pq.read_metadata(data))
+        file = _StoreFile(path, data, pq.read_metadata(data), [], threading.local())
+        _require_columns(file.metadata.schema.to_arrow_schema())
+        value = (file.metadata.metadata or {}).get(FOOTER_KEY)
+        groups = _read_tokens(file) if value is None else from_footer(value)
+        if len(groups) != file.metadata.num_row_groups:
+            raise ValueError(f"{len(groups)} of {file.metadata.num_row_groups} row groups are described")
+    return file._replace(groups=groups)
+
+
+def _require_columns(schema: pa.Schema) -> None:
+    if "mint" not in schema.names:
+        raise ValueError("it has no column mint")
+    for name in COLUMNS:
+        wanted = SCHEMA.field(name).type
+        if name not in schema.names or schema.field(name).type != wanted:
+            raise ValueError(f"it has no column {name} of type {wanted}")
 
 
 @contextmanager
@@ -138,71 +187,76 @@ def _readable(path: Path) -> Iterator[None]:
     """Whatever is wrong with a store file or its pages is an InputError. A flipped bit is an error, never a price."""
     try:
         yield
-    except (pa.ArrowException, OSError) as e:
+    except (pa.ArrowException, OSError, ValueError) as e:
         raise InputError(
             f"{path}: the candle store is not readable ({str(e)[:120]}); delete the file and ingest its candles again"
         ) from None
 
 
 def _read(file: _StoreFile, group: int, columns: list[str]) -> pa.Table:
-    """One row group; threads may read different ones of the same file at once."""
-    with (
-        _readable(file.path),
-        pq.ParquetFile(
+    """One row group, verified by its pages' checksums if there are no others; threads may read different ones at once."""
+    reader = getattr(file.readers, "reader", None)
+    if reader is None:  # to open one takes as long as to replay two calls
+        reader = file.readers.reader = pq.ParquetFile(
             file.data,
             metadata=file.metadata,
             read_dictionary=["mint"],
             pre_buffer=False,
-            page_checksum_verification=True,
-        ) as parquet,
-    ):
-        return parquet.read_row_group(group, columns=columns, use_threads=False)
+            page_checksum_verification=FOOTER_KEY not in (file.metadata.metadata or {}),
+        )
+    return reader.read_row_group(group, columns=columns, use_threads=False)
+
+
+def _read_tokens(file: _StoreFile) -> list[RowGroup]:
+    """What the footer of a file that another program wrote does not say."""
+    groups = []
+    for group in range(file.metadata.num_row_groups):
+        column = _read(file, group, ["mint"])["mint"]
+        groups.append(RowGroup(*token_runs(_one_chunk(column.unify_dictionaries())), None))
+    if repeated(groups):
+        raise InputError(f"{file.path}: not sorted by mint; delete the file and ingest its candles again")
+    return groups
 
 
 def _hash_of(file: _StoreFile | None) -> str:
-    return "" if file is None else (file.metadata.metadata or {}).get(HASH_KEY, b"").decode()
+    return "" if file is None else (file.metadata.metadata or {}).get(HASH_KEY, b"").decode(errors="replace")
 
 
-def _groups_with(file: _StoreFile, mints: Sequence[str]) -> list[int]:
-    """Row groups whose range of mints holds at least one of the sorted `mints`."""
-    found = []
-    for group in range(file.metadata.num_row_groups):
-        statistics = file.metadata.row_group(group).column(0).statistics
-        if statistics is None or not statistics.has_min_max:
-            found.append(group)
-            continue
-        at = bisect_left(mints, statistics.min)
-        if at < len(mints) and mints[at] <= statistics.max:
-            found.append(group)
-    return found
+def _mints_of(file: _StoreFile) -> set[str]:
+    return {mint for group in file.groups for mint in group.mints}
 
 
-def _mints_in(file: _StoreFile, groups: Sequence[int]) -> set[str]:
-    return {
-        mint
-        for group in groups
-        for chunk in _read(file, group, ["mint"])["mint"].chunks
-        for mint in chunk.dictionary.to_pylist()
-    }
+def _spans(file: _StoreFile, code: Mapping[str, int]) -> list[_Spans]:
+    """The row groups that hold at least one of the mints of `code`, and where."""
+    spans = []
+    for number, group in enumerate(file.groups):
+        at = [i for i, mint in enumerate(group.mints) if mint in code]
+        if at:
+            tokens = np.array([code[group.mints[i]] for i in at], dtype=np.int64)
+            spans.append(_Spans(number, tokens, group.offsets[at], group.offsets[1:][at]))
+    return spans
 
 
-def _load_group(file: _StoreFile, group: int, tails: Mapping[str, Piece]) -> Iterator[Piece]:
-    piece = _decode(file, group)
-    yield piece._replace(mints=["" if mint in tails else mint for mint in piece.mints])  # no mint is empty
-    for i, mint in enumerate(piece.mints):
-        if mint in tails:
-            yield _concat(mint, _token(piece, i), tails[mint])
+def _load_group(file: _StoreFile, spans: _Spans, tails: Mapping[int, Piece]) -> Iterator[Piece]:
+    piece = _decode(file, spans)
+    if not tails:
+        yield piece
+        return
+    going_on = np.array([token in tails for token in piece.tokens.tolist()])
+    yield piece._replace(**{name: getattr(piece, name)[~going_on] for name in ("tokens", "lo", "hi")})
+    for i in np.flatnonzero(going_on).tolist():
+        yield piece.of_token(i).followed_by(tails[int(piece.tokens[i])])
 
 
-def _decode(file: _StoreFile, group: int) -> Piece:
-    table = _read(file, group, COLUMNS)
-    mint = _one_chunk(table["mint"].unify_dictionaries())
-    codes, names = mint.indices.to_numpy(), mint.dictionary.to_pylist()
-    if np.any(codes[1:] < codes[:-1]):
-        raise InputError(f"{file.path}: not sorted by mint; delete the file and ingest its candles again")
-    offsets = np.searchsorted(codes, np.arange(len(names) + 1, dtype=codes.dtype))
-    ts, *prices = (_one_chunk(table[c]).to_numpy(zero_copy_only=True) for c in COLUMNS[1:])
-    return Piece(names, offsets, ts, *prices)
+def _decode(file: _StoreFile, spans: _Spans) -> Piece:
+    group, tokens, lo, hi = spans
+    expected = file.groups[group].checksums
+    with _readable(file.path):
+        table = _read(file, group, COLUMNS)
+        arrays = [_one_chunk(table[name]).to_numpy(zero_copy_only=True) for name in COLUMNS]
+        if expected is not None and checksums(arrays) != expected:
+            raise ValueError(f"checksum of row group {group} differs")
+    return Piece(tokens, lo, hi, *arrays)
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
@@ -210,27 +264,15 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _token(piece: Piece, i: int) -> Piece:
-    rows = slice(piece.offsets[i], piece.offsets[i + 1])
-    size = np.array([0, rows.stop - rows.start], dtype=np.int64)
-    return Piece([piece.mints[i]], size, *(array[rows] for array in piece.arrays()))
-
-
-def _concat(mint: str, first: Piece, second: Piece) -> Piece:
-    size = np.array([0, len(first.ts) + len(second.ts)], dtype=np.int64)
-    return Piece([mint], size, *(np.concatenate(pair) for pair in zip(first.arrays(), second.arrays(), strict=True)))
-
-
-def _read_tail(file: _StoreFile, until: Mapping[str, int]) -> dict[str, Piece]:
-    """The first rows of a later month, up to each mint's time; only row groups that can hold one of them are decoded."""
-    tails: dict[str, Piece] = {}
-    for group in _groups_with(file, sorted(until)) if until else ():
-        piece = _decode(file, group)
-        for i, mint in enumerate(piece.mints):
-            if mint in until:
-                token = _token(piece, i)
-                stop = int(np.searchsorted(token.ts, until[mint]))
-                if stop:
-                    kept = (array[:stop].copy() for array in token.arrays())  # lets go of the decoded row group
-                    tails[mint] = Piece([mint], np.array([0, stop], dtype=np.int64), *kept)
-    return tails
+def _read_tails(
+    file: _StoreFile, later: Mapping[str, int], until: npt.NDArray[np.int64]
+) -> Iterator[tuple[int, Piece]]:
+    """The first rows of the tokens of a later month, up to each one's time; only row groups that hold one are decoded."""
+    for spans in _spans(file, later):
+        piece = _decode(file, spans)
+        for i, token in enumerate(piece.tokens.tolist()):
+            rows = int(np.searchsorted(piece.ts[piece.lo[i] : piece.hi[i]], until[token]))
+            if rows:
+                found = piece.of_token(i, rows)
+                # A copy lets go of the decoded row group.
+                yield token, Piece(*found[:3], *(array.copy() for array in found.arrays()))

@@ -176,34 +176,22 @@ def aggregate(
     *,
     stats: int = len(STATS),
 ) -> npt.NDArray[np.float64]:
-    """Statistics of every (group of calls, policy), shape (G, P, len(STATS)); NaN where undefined or not asked for.
+    """The first `stats` of STATS for every (group of calls, policy), shape (G, P, stats); NaN where undefined.
 
     groups: rows of included calls, group after group; ends: (G,) where each group ends in it.
     """
     which = np.ascontiguousarray(outcomes.which)  # one layout, one compiled version
-    result = np.full((len(ends), which.shape[1], len(STATS)), np.nan)
+    result = np.full((len(ends), which.shape[1], stats), np.nan)
     calls, members = _in_order_of_groups(groups)
     leader = _leaders(which, groups, ends)
-    wanted = np.flatnonzero((leader == np.arange(which.shape[1])).any(axis=0))
     first, distinct, exits = outcomes.first[calls], outcomes.distinct[calls], outcomes.exits
-    derived = _Derived(*(np.empty(distinct.sum(), dtype) for dtype in (*[np.float64] * 4, np.uint8)))
+    derived = np.empty((distinct.sum(), FACTS))
     _derive(
-        truth.p0, truth.entry_ts, truth.peak, exits.ts, exits.px, exits.reason, exits.mae_bps, calls, first, distinct, c,
-        *derived,
+        truth.p0, truth.entry_ts, truth.peak, exits.ts, exits.px, exits.reason, exits.mae_bps, calls, first, distinct, c, derived
     )  # fmt: skip
     base = np.cumsum(distinct) - distinct
-    _aggregate(*derived, base, which, calls, members, ends, wanted, leader, stats, result)
+    _aggregate(derived, base[members], which, groups, ends, leader, result)
     return np.take_along_axis(result, leader[:, :, None], axis=1)
-
-
-class _Derived(NamedTuple):
-    """What the aggregation needs to know of every exit of the calls at hand, shape (E,)."""
-
-    realized: npt.NDArray[np.float64]
-    drawdown: npt.NDArray[np.float64]
-    held: npt.NDArray[np.float64]
-    share: npt.NDArray[np.float64]
-    flags: npt.NDArray[np.uint8]
 
 
 def _in_order_of_groups(groups: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
@@ -226,7 +214,7 @@ def _leaders(
     own = np.broadcast_to(np.arange(policies), (len(ends), policies))
     if policies < 2:
         return own
-    digest = np.empty((len(ends), policies), dtype=np.uint64)
+    digest = np.empty((len(ends), policies), dtype=np.uint32)
     _digests(which, groups, ends, digest)
     order = np.argsort(digest, axis=1, kind="stable")
     ordered = np.take_along_axis(digest, order, axis=1)
@@ -246,12 +234,12 @@ _kernel = numba.njit(nogil=True, cache=True, error_model="numpy")
 def _digests(which, groups, ends, digest):
     start = 0
     for g in range(len(ends)):
-        digest[g] = 0
+        own = digest[g]
+        own[:] = 0
         for i in range(start, ends[g]):
-            for p in range(which.shape[1]):
-                digest[g, p] = (
-                    digest[g, p] * np.uint64(0x9E3779B97F4A7C15) + np.uint64(which[groups[i], p]) + np.uint64(1)
-                )
+            row = which[groups[i]]
+            for p in range(np.uint64(len(own))):
+                own[p] = np.uint32(own[p] * np.uint32(0x9E3779B1)) + np.uint32(row[p]) + np.uint32(1)
         start = ends[g]
 
 
@@ -260,150 +248,136 @@ def _check_leaders(which, groups, ends, leader):
     """A policy whose digest equals another's by accident leads itself."""
     start = 0
     for g in range(len(ends)):
-        differs = np.zeros(which.shape[1], np.uint32)
+        led = np.flatnonzero(leader[g] != np.arange(leader.shape[1])).astype(np.uint32)
+        by = leader[g][led].astype(np.uint32)
+        differs = np.zeros(len(led), which.dtype)
         for i in range(start, ends[g]):
-            row = groups[i]
-            for p in range(which.shape[1]):
-                differs[p] |= which[row, p] ^ which[row, leader[g, p]]
-        for p in range(which.shape[1]):
-            if differs[p]:
-                leader[g, p] = p
+            row = which[groups[i]]
+            for f in range(np.uint64(len(led))):
+                differs[f] |= row[led[f]] ^ row[by[f]]
+        leader[g][led[differs != 0]] = led[differs != 0]
         start = ends[g]
 
 
-TILE_OUTCOMES = 320_000  # at once, 10 MB; dozens of policies side by side, so that memory is read in runs
-# What the aggregation remembers of an exit: a stop-out; the data ended; the peak is high enough for a tail capture.
-STOPPED, ENDED, PEAKED = np.uint8(1), np.uint8(2), np.uint8(4)
+TILE_OUTCOMES = 1 << 17  # at once, 0.5 MB: they stay in cache
+# What the aggregation needs to know of an exit lies side by side: these facts, and flags (a stop-out; the data ended; the
+# peak is high enough for a tail capture).
+FACTS = 5
+REALIZED, DRAWDOWN, HELD, SHARE, FLAGS = range(FACTS)
+STOPPED, ENDED, PEAKED = 1, 2, 4
 
 
 @_kernel
-def _derive(
-    p0, entry_ts, peak, exit_ts, exit_px, reason, mae_bps, calls, first, count, c, realized, drawdown, held, share, flags
-):  # fmt: skip
+def _derive(p0, entry_ts, peak, exit_ts, exit_px, reason, mae_bps, calls, first, count, c, derived):
     x = 0
     for i in range(len(calls)):
         row = calls[i]
         entry, entered, multiple = p0[row], entry_ts[row], peak[row] / p0[row]
         for e in range(first[i], first[i] + count[i]):
             gross = gross_return_bps(exit_px[e], entry)
-            flag = STOPPED if is_stop_out(reason[e], gross) else np.uint8(0)
-            flag |= ENDED if reason[e] == DATA_END else np.uint8(0)
-            realized[x] = realized_return_bps(exit_px[e], entry, c)
-            drawdown[x] = mae_bps[e]
-            held[x] = float(exit_ts[e] - entered)
-            share[x] = 0.0
+            flags = STOPPED if is_stop_out(reason[e], gross) else 0
+            flags |= ENDED if reason[e] == DATA_END else 0
+            fact = derived[x]
+            fact[REALIZED] = realized_return_bps(exit_px[e], entry, c)
+            fact[DRAWDOWN] = mae_bps[e]
+            fact[HELD] = float(exit_ts[e] - entered)
+            fact[SHARE] = 0.0
             if multiple >= MIN_TAIL_PEAK:
-                share[x] = min(max(gross / ((multiple - 1) * 10_000), 0.0), 1.0)
-                flag |= PEAKED
-            flags[x] = flag
+                fact[SHARE] = min(max(gross / ((multiple - 1) * 10_000), 0.0), 1.0)
+                flags |= PEAKED
+            fact[FLAGS] = float(flags)
             x += 1
 
 
 @_kernel
-def _aggregate(
-    realized, drawdown, held, share, flags, base, which, calls, members, ends, wanted, leader, stats, result
-):  # fmt: skip
-    # Outcomes lie call after call, statistics are of policies: a tile of policies is turned round for all calls, then every
-    # group, however they overlap, gathers from it.
-    n, policies = len(calls), len(wanted)
-    tile = max(1, min(policies, 128, TILE_OUTCOMES // max(1, n)))
-    realized_of, drawdown_of = np.empty((tile, n)), np.empty((tile, n))
-    held_of, share_of = np.empty((tile, n)), np.empty((tile, n))
-    flags_of = np.empty((tile, n), np.uint8)
+def _aggregate(derived, base, which, groups, ends, leader, result):
+    # Outcomes lie call after call, statistics are of policies: for some policies at a time it is noted where the facts of
+    # each call's exit are, policy after policy.
     largest, start = 0, 0
     for end in ends:
-        largest = max(largest, end - start)
-        start = end
+        largest, start = max(largest, end - start), end
+    where = np.empty(max(largest, TILE_OUTCOMES), np.uint32)
     returns, excursions = np.empty(largest), np.empty(largest)
     exposed, captured = np.empty(largest), np.empty(largest)
-    for begin in range(0, policies, tile):
-        width = min(tile, policies - begin)
-        for i in range(n):
-            row = calls[i]
-            for j in range(width):
-                x = base[i] + which[row, wanted[begin + j]]
-                realized_of[j, i], drawdown_of[j, i] = realized[x], drawdown[x]
-                held_of[j, i], share_of[j, i], flags_of[j, i] = held[x], share[x], flags[x]
-        for j in range(width):
-            p = wanted[begin + j]
-            start = 0
-            for g in range(len(ends)):
-                group = members[start : ends[g]]
-                start = ends[g]
-                if len(group) and leader[g, p] == p:
-                    _statistics(
-                        group, realized_of[j], drawdown_of[j], held_of[j], share_of[j], flags_of[j],
-                        returns, excursions, exposed, captured, stats, result[g, p],
-                    )  # fmt: skip
+    start = 0
+    for g in range(len(ends)):
+        n = ends[g] - start
+        own = np.flatnonzero(leader[g] == np.arange(leader.shape[1])) if n else np.empty(0, np.int64)
+        tile = max(1, TILE_OUTCOMES // max(1, n))
+        for begin in range(0, len(own), tile):
+            some = own[begin : begin + tile]
+            for i in range(n):
+                first, row = base[start + i], which[groups[start + i]]
+                for j in range(np.uint64(len(some))):
+                    where[j * np.uint64(n) + np.uint64(i)] = first + row[some[j]]
+            for j in range(len(some)):
+                _statistics(
+                    derived, where[j * n : (j + 1) * n], returns, excursions, exposed, captured, result[g, some[j]]
+                )
+        start = ends[g]
 
 
 @_kernel
-def _statistics(
-    group, realized, drawdown, held, share, flags, returns, excursions, exposed, captured, stats, out
-):  # fmt: skip
-    n = len(group)
+def _statistics(derived, where, returns, excursions, exposed, captured, out):
+    n = len(where)
     stops, losses, captures = 0, 0, 0
     total, stressed, total_ms, total_mae, total_capture = 0.0, 0.0, 0.0, 0.0, 0.0
     growth, product = 0.0, 1.0
     for i in range(np.uint64(n)):
-        at = group[i]
-        value, flag = realized[at], flags[at]
-        returns[i], excursions[i] = value, drawdown[at]
+        fact = derived[where[i]]
+        value, flags = fact[REALIZED], int(fact[FLAGS])
+        returns[i], excursions[i] = value, fact[DRAWDOWN]
         total += value
-        total_mae += drawdown[at]
-        total_ms += held[at]
-        total_capture += share[at]
-        stressed += -10_000.0 if flag & ENDED else value
+        total_mae += fact[DRAWDOWN]
+        total_ms += fact[HELD]
+        total_capture += fact[SHARE]
+        stressed += -10_000.0 if flags & ENDED else value
         losses += value < 0
-        stops += (flag & STOPPED) != 0
-        captures += (flag & PEAKED) != 0
+        stops += (flags & STOPPED) != 0
+        captures += (flags & PEAKED) != 0
         product *= 1 + STAKE * (value / 10_000)
         if not 1e-100 < product < 1e100:  # a logarithm costs as much as all the rest
             growth += np.log(product)
             product = 1.0
     growth += np.log(product)
     worst, middle, low = max(1, n // 20), _below(0.5, n), _below(0.05, n)
-    _select(returns, middle, 0, n)
+    sorted_to = _select(returns, middle, 0, n)
+    out[1] = _quantile(returns, 0.5, n, sorted_to)
     _select(returns, worst - 1, 0, middle)
-    _select(excursions, low, 0, n)
+    sorted_to = _select(excursions, low, 0, n)
+    out[5] = _quantile(excursions, 0.05, n, sorted_to)
     tail = 0.0
     for i in range(worst):
         tail += returns[i]
     out[0] = total / n
-    out[1] = _quantile(returns, 0.5, n)
     out[2], out[3] = stops / n, losses / n
     out[4] = tail / worst
-    out[5] = _quantile(excursions, 0.05, n)
     out[6] = stressed / n
     out[7] = total_ms / n
     if captures:
         out[8] = total_capture / captures
     out[9] = 10_000 / STAKE * (growth / n)
-    if stats <= RANKING_STATS:
+    if len(out) <= RANKING_STATS:
         return
-    _select(excursions, middle, low + 1, n)
-    out[10] = _quantile(excursions, 0.5, n)
-    if stats == RANKING_STATS + 1:
+    out[10] = _quantile(excursions, 0.5, n, _select(excursions, middle, low + 1, n))
+    if len(out) == RANKING_STATS + 1:
         return
-    lower, upper = _below(0.25, n), _below(0.75, n)
-    _select(returns, lower, 0, middle)
-    _select(returns, upper, middle + 1, n)
-    _select(returns, _below(0.9, n), upper + 1, n)
-    out[11], out[12] = _quantile(returns, 0.25, n), _quantile(returns, 0.75, n)
-    out[13] = _quantile(returns, 0.9, n)
+    lower, upper, highest = _below(0.25, n), _below(0.75, n), _below(0.9, n)
+    out[11] = _quantile(returns, 0.25, n, _select(returns, lower, 0, middle))
+    out[12] = _quantile(returns, 0.75, n, _select(returns, upper, middle + 1, n))
+    out[13] = _quantile(returns, 0.9, n, _select(returns, highest, upper + 1, n))
     out[14] = total_mae / n
     captures = 0
     for i in range(n):
-        at = group[i]
-        exposed[i] = held[at]
-        if flags[at] & PEAKED:
-            captured[captures] = share[at]
+        fact = derived[where[i]]
+        exposed[i] = fact[HELD]
+        if int(fact[FLAGS]) & PEAKED:
+            captured[captures] = fact[SHARE]
             captures += 1
-    _select(exposed, middle, 0, n)
-    out[15] = _quantile(exposed, 0.5, n)
+    out[15] = _quantile(exposed, 0.5, n, _select(exposed, middle, 0, n))
     if captures:
-        _select(captured, _below(0.5, captures), 0, captures)
-        out[16] = _quantile(captured, 0.5, captures)
+        half = _select(captured, _below(0.5, captures), 0, captures)
+        out[16] = _quantile(captured, 0.5, captures, half)
 
 
 @_kernel
@@ -413,15 +387,16 @@ def _below(q, n):
 
 
 @_kernel
-def _quantile(values, q, n):
-    """Linear interpolation between order statistics, as numpy's default; `values` must be selected at `_below(q, n)`."""
+def _quantile(values, q, n, sorted_to):
+    """Linear interpolation between order statistics, as numpy's default; `sorted_to` as `_select` at `_below(q, n)` gave it."""
     k = _below(q, n)
     below, weight = values[k], q * (n - 1) - k
     if weight == 0:
         return below
     above = values[k + 1]
-    for i in range(np.uint64(k + 2), np.uint64(n)):
-        above = values[i] if values[i] < above else above
+    if k + 1 >= sorted_to:
+        for i in range(np.uint64(k + 2), np.uint64(n)):
+            above = values[i] if values[i] < above else above
     return below + (above - below) * weight if weight < 0.5 else above - (above - below) * (1 - weight)
 
 
@@ -433,6 +408,7 @@ def _select(values, k, lo, hi):
     """Quickselect in place: the k-th smallest comes to `values[k]`, nothing greater before it and nothing smaller behind.
 
     Known to hold already: nothing before `lo` is greater and nothing from `hi` on is smaller than what lies between.
+    Returns where the run of values from k on ends that are in their final order.
     """
     while hi - lo > SMALL:
         pivot = _median(values[lo], values[(lo + hi) >> 1], values[hi - 1])
@@ -444,7 +420,7 @@ def _select(values, k, lo, hi):
         else:  # few are smaller: the pivot may be the one price at which most calls were stopped
             lo = _partition_up_to(values, m, hi, pivot)
             if k < lo:
-                return
+                return lo
     for i in range(lo + 1, hi):
         value = values[i]
         j = i - 1
@@ -452,6 +428,7 @@ def _select(values, k, lo, hi):
             values[j + 1] = values[j]
             j -= 1
         values[j + 1] = value
+    return hi
 
 
 @_kernel

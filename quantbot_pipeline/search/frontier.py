@@ -37,7 +37,7 @@ class Group(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """One group's policies: statistics (P, len(STATS)), score and violations (P, …), and policies by rank, best first."""
+    """One group's policies: statistics (P, S), score and violations (P, …), and policies by rank, best first."""
 
     stats: npt.NDArray[np.float64]
     score: npt.NDArray[np.float64]
@@ -72,7 +72,7 @@ def caller_groups(caller_names: pa.ChunkedArray, truth: Truth) -> list[Group]:
 def statistics(
     groups: Sequence[Group], truth: Truth, outcomes: Outcomes, c: float, objective: Objective
 ) -> npt.NDArray[np.float64]:
-    """What `rank` needs to know of every (group, policy): (G, P, len(STATS)). Policies may be done in any number of parts."""
+    """What `rank` needs to know of every (group, policy), (G, P, S): the first S of STATS. Policies may be done in any number of parts."""
     ends = np.cumsum([len(g.rows) for g in groups], dtype=np.int64)
     rows = np.concatenate([g.rows for g in groups]) if groups else np.empty(0, np.int64)
     return aggregate(truth, outcomes, rows, ends, c, stats=objective.stats)
@@ -88,7 +88,7 @@ def rank(
 ) -> list[Ranking]:
     """Rank all policies for every group: feasible first, then score, median return, drawdown, canonical text.
 
-    stats: (G, P, len(STATS)) as `statistics` gives them. The numbers compared are rounded to six decimals, so that the
+    stats: (G, P, S) as `statistics` gives them. The numbers compared are rounded to six decimals, so that the
     order of a summation cannot decide.
     """
     rankings = []
@@ -134,7 +134,7 @@ def frontier_table(
     stats = (
         np.concatenate([r.stats[o] for r, o in zip(rankings, order, strict=True)])
         if order
-        else np.empty((0, len(STATS)))
+        else np.empty((0, RANKING_STATS))
     )
 
     def per_group(values: Sequence[int]) -> npt.NDArray[np.int64]:

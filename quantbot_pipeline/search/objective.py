@@ -74,7 +74,7 @@ def parse_model(model: type[M], name: str, values: Any) -> M:
 
 
 def score(stats: npt.NDArray[np.float64], objective: Objective) -> npt.NDArray[np.float64]:
-    """The objective's score, shape of `stats` (…, len(STATS)) without its last axis; always finite."""
+    """The objective's score, shape of `stats` (…, S) without its last axis; always finite."""
     if objective.kind == "growth":
         return stats[..., STATS.index("growth_score")]
     capture = np.nan_to_num(stats[..., STATS.index("avg_tail_capture")], nan=0.0)

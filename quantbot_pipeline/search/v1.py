@@ -111,7 +111,7 @@ def run_account(
     path = capital_path(truth.entry_ts[calls], exits.ts, realized, 1 - params.sl_mult)
     taken = calls[path.decision == TAKEN]
     if not len(taken):
-        return Account(group, params, calls, path, np.full(len(STATS), np.nan))
+        return Account(group, params, calls, path, np.full(RANKING_STATS, np.nan))
     single = outcomes.of_policies(slice(column, column + 1))
     stats = aggregate(truth, single, taken, np.array([len(taken)], dtype=np.int64), c, stats=RANKING_STATS)[0, 0]
     return Account(group, params, calls, path, stats)
@@ -156,7 +156,7 @@ def frontier_rows(optimized: Sequence[Optimized], calls: pa.Table, truth: Truth)
             name = account.group.name
             left_out = (truth.status != 0) & ((callers == name) | (name == ALL_CALLERS))
             values: dict[str, Any] = {
-                k: None if np.isnan(v) else float(v) for k, v in zip(STATS, account.stats, strict=True)
+                k: None if np.isnan(v) else float(v) for k, v in zip(STATS[:RANKING_STATS], account.stats, strict=True)
             }
             feasible = bool(account.path.final_capital >= START_CAPITAL)
             rows.append(

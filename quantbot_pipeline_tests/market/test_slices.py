@@ -14,6 +14,7 @@ from quantbot_pipeline.durable import sha256_file
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.market import candles as module
 from quantbot_pipeline.market.candles import ingest_candles, month_file, rejected_file
+from quantbot_pipeline.market.row_groups import FOOTER_KEY
 from quantbot_pipeline.market.slices import (
     CandlePlan,
     known_mints,
@@ -62,17 +63,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder / "store"
 
 
-def read(plan: CandlePlan, wanted: set[str]) -> Rows:
-    """All rows of the wanted tokens; no token may come twice, whatever else is in the pieces."""
+def read(plan: CandlePlan, until: dict[str, int]) -> Rows:
+    """All rows of the wanted tokens; no token may come twice."""
     found: Rows = {}
+    mints = list(until)
     for load in plan.loads:
         for piece in load():
-            assert len(piece.offsets) == len(piece.mints) + 1 and piece.offsets[-1] == len(piece.ts)
-            for i, mint in enumerate(piece.mints):
-                if mint in wanted:
-                    assert mint not in found
-                    rows = slice(piece.offsets[i], piece.offsets[i + 1])
-                    found[mint] = list(zip(*(array[rows].tolist() for array in piece.arrays()), strict=True))
+            for token, lo, hi in zip(piece.tokens, piece.lo, piece.hi, strict=True):
+                assert mints[token] not in found
+                found[mints[token]] = list(zip(*(array[lo:hi].tolist() for array in piece.arrays()), strict=True))
     return found
 
 
@@ -98,7 +97,7 @@ needs = st.dictionaries(
 def test_pieces_hold_what_a_plain_filter_finds(store: Path, month: str, until: dict[str, int]) -> None:
     months = list(month_range(month, max(month, month_of(max(until.values())))))
     plan = plan_slices(store, "5m", months, until, month_start_ms(next_month(month)))
-    assert read(plan, until.keys()) == naive(month, until)
+    assert read(plan, until) == naive(month, until)
     refused = [sha256_file(rejected_file(store, "5m", m)) for m in months if m in ("2024-01", "2024-02")]
     assert plan.fingerprint == [*(stored_hash(month_file(store, "5m", m)) for m in months), *refused]
 
@@ -106,7 +105,7 @@ def test_pieces_hold_what_a_plain_filter_finds(store: Path, month: str, until: d
 def test_a_token_is_stitched_over_three_months(store: Path) -> None:
     until = dict.fromkeys(MINTS, LAST)
     plan = plan_slices(store, "5m", MONTHS, until, month_start_ms("2024-01"))
-    spans = {mint: {month_of(int(row[0])) for row in rows} for mint, rows in read(plan, until.keys()).items()}
+    spans = {mint: {month_of(int(row[0])) for row in rows} for mint, rows in read(plan, until).items()}
     assert any(len(months) == 4 for months in spans.values())
     # A token that trades in later months only is found there, too.
     assert any(months and "2023-12" not in months for months in spans.values())
@@ -116,7 +115,7 @@ def test_the_rest_of_a_long_file_is_not_decoded(store: Path) -> None:
     groups = pq.read_metadata(month_file(store, "5m", "2024-01")).num_row_groups
     assert groups > 5
     plan = plan_slices(store, "5m", ["2024-01"], {"edge": 0}, month_start_ms("2024-02"))
-    assert 1 <= len(plan.loads) <= 2  # its own, and the one whose statistics the long name suppressed
+    assert len(plan.loads) == 1
     assert plan_slices(store, "5m", ["2024-09"], {"edge": 0}, month_start_ms("2024-10")) == CandlePlan([], [""])
 
 
@@ -149,13 +148,12 @@ def test_a_damaged_file_is_an_error_and_never_a_price(store: Path, tmp_path: Pat
     until = dict.fromkeys([*MINTS, "edge"], 0)
     expected = naive("2024-01", until)
     noticed = 0
-    footer = int.from_bytes(whole[-8:-4], "little") + 8
-    offsets = range(7, len(whole) - footer, len(whole) // 60)
+    offsets = range(7, len(whole), len(whole) // 150)
     for offset in offsets:
         path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0x10]) + whole[offset + 1 :])
         try:
-            # A flip in what is never read (volumes, page headers' statistics) may pass, a wrong price may not.
-            assert read(plan_slices(tmp_path, "5m", ["2024-01"], until, LAST), until.keys()) == expected
+            # A flip in what is never read (volumes, statistics) may pass, a wrong price may not.
+            assert read(plan_slices(tmp_path, "5m", ["2024-01"], until, LAST), until) == expected
         except InputError as e:
             assert "candles.parquet: the candle store is not readable" in str(e)
             noticed += 1
@@ -170,4 +168,62 @@ def test_a_file_that_is_not_sorted_is_an_error(tmp_path: Path, order: list[str])
     rows = [candle(mint, FIRST + i * STEP) for i, mint in enumerate(order)]
     pq.write_table(pa.Table.from_pylist(rows, schema=module.SCHEMA), path)
     with pytest.raises(InputError, match=r"candles\.parquet: not sorted by mint"):
-        read(plan_slices(tmp_path, "5m", ["2024-01"], dict.fromkeys(order, 0), LAST), set(order))
+        plan_slices(tmp_path, "5m", ["2024-01"], dict.fromkeys(order, 0), LAST)
+
+
+def rewritten(store: Path, target: Path, *, metadata: bool) -> Path:
+    """January's file written anew by another program, with the footer entries of the first or without."""
+    whole = pq.ParquetFile(month_file(store, "5m", "2024-01"))
+    path = month_file(target, "5m", "2024-01")
+    path.parent.mkdir(parents=True)
+    schema = whole.schema_arrow if metadata else whole.schema_arrow.remove_metadata()
+    with pq.ParquetWriter(path, schema, write_page_checksum=True) as writer:
+        for group in range(whole.num_row_groups):
+            writer.write_table(whole.read_row_group(group).cast(schema))
+        if metadata:
+            writer.add_key_value_metadata(whole.metadata.metadata)
+    return path
+
+
+def test_a_file_of_another_program_is_read_by_its_column_of_mints(store: Path, tmp_path: Path) -> None:
+    path = rewritten(store, tmp_path, metadata=False)
+    assert FOOTER_KEY not in (pq.read_metadata(path).metadata or {})
+    until = dict.fromkeys([*MINTS, "edge"], 0)
+    assert read(plan_slices(tmp_path, "5m", ["2024-01"], until, LAST), until) == naive("2024-01", until)
+    assert known_mints(tmp_path, "5m", MINTS) == known_mints(store, "5m", MINTS) & {
+        r["mint"] for r in ROWS if month_of(r["ts_ms"]) == "2024-01"
+    }
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    with pytest.raises(InputError, match="the candle store is not readable"):
+        read(plan_slices(tmp_path, "5m", ["2024-01"], until, LAST), until)
+
+
+@pytest.mark.parametrize("column", ["ts_ms", "open", "high", "low", "close"])
+def test_rows_that_the_footer_does_not_describe_are_an_error(store: Path, tmp_path: Path, column: str) -> None:
+    """Another program changed one value and kept what the footer says."""
+    path = rewritten(store, tmp_path, metadata=True)
+    until = dict.fromkeys([*MINTS, "edge"], 0)
+    assert read(plan_slices(tmp_path, "5m", ["2024-01"], until, LAST), until) == naive("2024-01", until)
+    groups = [pq.ParquetFile(path).read_row_group(i) for i in range(pq.read_metadata(path).num_row_groups)]
+    entries = pq.read_metadata(path).metadata
+    rows = groups[-1].to_pylist()
+    rows[-1][column] += 1
+    with pq.ParquetWriter(path, groups[0].schema) as writer:
+        for group in [*groups[:-1], pa.Table.from_pylist(rows, schema=groups[0].schema)]:
+            writer.write_table(group)
+        writer.add_key_value_metadata(entries)
+    with pytest.raises(InputError, match=r"checksum of row group \d+ differs"):
+        read(plan_slices(tmp_path, "5m", ["2024-01"], until, LAST), until)
+
+
+def test_a_footer_of_another_file_is_an_error(store: Path, tmp_path: Path) -> None:
+    path = rewritten(store, tmp_path, metadata=True)
+    entries = pq.read_metadata(path).metadata
+    table = pq.read_table(path)
+    with pq.ParquetWriter(path, table.schema) as writer:
+        writer.write_table(table)  # one row group
+        writer.add_key_value_metadata(entries)
+    with pytest.raises(InputError, match="of 1 row groups are described"):
+        plan_slices(tmp_path, "5m", ["2024-01"], {"edge": 0}, LAST)
