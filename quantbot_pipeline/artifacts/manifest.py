@@ -3,6 +3,7 @@
 The same model writes, reads and validates it. NaN and infinities never appear; paths are relative to the run directory.
 """
 
+import functools
 import json
 import math
 from datetime import UTC, datetime
@@ -30,14 +31,21 @@ def _inside(path: str) -> str:
     return path
 
 
-def _moment(text: str) -> str:
+@functools.lru_cache(maxsize=64)  # a manifest's times are read when it is validated, and again when it is cataloged
+def parse_moment(text: str) -> datetime:
+    """An ISO-8601 time with its offset, as UTC. Raises ValueError for anything else."""
     try:
         moment = datetime.fromisoformat(text)
-        moment.astimezone(UTC)
+        in_utc = moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("must be an ISO-8601 time") from None
     if moment.tzinfo is None:
         raise ValueError("must say its offset from UTC")
+    return in_utc
+
+
+def _moment(text: str) -> str:
+    parse_moment(text)
     return text
 
 

@@ -80,11 +80,11 @@ def _examine(run_dir: Path, checksums: bool) -> Verified:
     paths = {entry.path for entry in manifest.artifacts.values()}
     for path in sorted(files.regular.keys() - paths - {*manifest.logs.values(), MANIFEST_NAME, SUCCESS_NAME}):
         raise IntegrityError(f"{run_dir / path}: not part of the run")
-    columns = {}
+    columns, root = {}, os.fspath(run_dir)
     for artifact_type, entry in manifest.artifacts.items():
         found = files.check(entry.path, entry.sha256 if checksums else None, entry.bytes)
         if checksums and artifact_type in ARTIFACTS:
-            columns[artifact_type] = _columns(f"{run_dir}/{entry.path}", artifact_type, found, entry.rows)
+            columns[artifact_type] = _columns(f"{root}/{entry.path}", artifact_type, found, entry.rows)
     for name, path in manifest.logs.items():
         files.check(path, manifest.logs_sha256.get(name) if checksums else None)
     return Verified(manifest, columns)
@@ -110,12 +110,14 @@ class _Files:
             with os.scandir(f"{self._root}/{inside}") as entries:
                 for entry in entries:
                     path = inside + entry.name
-                    if entry.is_symlink():
-                        raise IntegrityError(f"{self._root}/{path}: a symbolic link; what it points to can change")
-                    if entry.is_dir(follow_symlinks=False):
+                    if entry.is_file(follow_symlinks=False):
+                        self.regular[path] = True
+                    elif entry.is_dir(follow_symlinks=False):
                         folders.append(f"{path}/")
+                    elif entry.is_symlink():
+                        raise IntegrityError(f"{self._root}/{path}: a symbolic link; what it points to can change")
                     else:
-                        self.regular[path] = entry.is_file(follow_symlinks=False)
+                        self.regular[path] = False
 
     def bounded(self, path: str) -> bytes:
         """The bytes of a file that should be small."""
@@ -128,7 +130,7 @@ class _Files:
         full = f"{self._root}/{path}"
         if not self.regular.get(path):
             raise IntegrityError(f"{full}: missing or not a regular file")
-        content = None if sha256 is None else _read(full, READ_WHOLE + 1)
+        content = None if sha256 is None else _read(full, READ_WHOLE + 1, size)
         if content is None or len(content) > READ_WHOLE:
             content, found = None, os.stat(full).st_size  # noqa: PTH116  (a Path per file costs more than the look)
         else:
@@ -146,17 +148,25 @@ READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW
 NO_ACCESS_TIME = getattr(os, "O_NOATIME", 0)  # to note when it was read costs more than the reading
 
 
-def _read(path: str, limit: int) -> bytes:
+SMALL = 1 << 16
+
+
+def _read(path: str, limit: int, expected: int | None = None) -> bytes:
     """The first bytes of a file. No Path: it costs more than the reading, and runs are many.
 
-    Its size is asked for first, so that no buffer of the size of the limit is made for a small file.
+    The first look is for one byte more than are expected. Only if there are so many is the size asked for; no buffer of the
+    size of the limit is made for a small file.
     """
     try:
         fd = os.open(path, READ_ONLY | NO_ACCESS_TIME)
     except PermissionError:  # not the owner of the file
         fd = os.open(path, READ_ONLY)
     try:
-        return os.read(fd, min(os.fstat(fd).st_size + 1, limit))
+        first = min(limit, SMALL if expected is None else expected + 1)
+        content = os.read(fd, first)
+        if len(content) == first < limit:
+            content += os.read(fd, min(os.fstat(fd).st_size + 1, limit) - first)
+        return content
     finally:
         os.close(fd)
 

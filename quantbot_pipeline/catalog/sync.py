@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 from pydantic import BaseModel
 
-from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, Timing
+from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, Timing, parse_moment
 from quantbot_pipeline.artifacts.verify import IncompleteRunError, Verified, examine_run
 from quantbot_pipeline.catalog.memo import Memo, catalog_signature, month_signatures, read_memo, write_memo
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, create_views
@@ -251,7 +251,7 @@ def _insert(
 
 
 def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)
+    return None if text is None else parse_moment(text).replace(tzinfo=None)
 
 
 QUARANTINE_COLUMNS = ("path", "reason")
