@@ -6,8 +6,11 @@ aggregation, writing with checksums and fsync.
 """
 
 import argparse
+import os
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -35,33 +38,43 @@ def run(options: argparse.Namespace) -> None:
         settings = Settings(home=Path(folder))
         _make_inputs(settings, options.calls, options.candles)
         store = candles.month_file(settings.candles_dir, INTERVAL, MONTH)
-        config = make_config({"interval": INTERVAL})
-        works = {
-            "decoding alone": lambda: _decode(store, verified=True),
-            "decoding alone, nothing verified": lambda: _decode(store, verified=False),
-        }
-        works |= {
-            name: (lambda recipe=recipe: backtest.run_month(settings, recipe, MONTH, config))
-            for name, recipe in WHAT.items()
-        }
-        spent = {
-            name: measuring.median(seconds) for name, seconds in measuring.interleaved(works, options.repeats).items()
-        }
-        measuring.table(
-            ("", "CPU s", "of decoding alone"),
-            [(name, f"{seconds:.2f}", f"{seconds / spent['decoding alone']:.2f} x") for name, seconds in spent.items()],
-        )
+        for threads in sorted({1, os.cpu_count() or 1}):
+            _measure(settings.model_copy(update={"threads": threads}), store, options.repeats)
         print(f"{store.stat().st_size / 1e6:,.0f} MB of candles; peak memory {measuring.peak_memory_mb():.0f} MB")
 
 
-def _decode(store: Path, *, verified: bool) -> None:
-    """The five columns that a replay needs, one row group after the other, page checksums verified or not; one thread.
+def _measure(settings: Settings, store: Path, repeats: int) -> None:
+    """Runs against decoding on as many threads: they share caches, so that two cost more CPU than one, decoding alone too."""
+    config = make_config({"interval": INTERVAL})
+    works = {
+        "decoding alone": lambda: _decode(store, settings.threads, verified=True),
+        "decoding alone, nothing verified": lambda: _decode(store, settings.threads, verified=False),
+    }
+    works |= {
+        name: (lambda recipe=recipe: backtest.run_month(settings, recipe, MONTH, config))
+        for name, recipe in WHAT.items()
+    }
+    spent = {name: measuring.median(seconds) for name, seconds in measuring.interleaved(works, repeats).items()}
+    measuring.table(
+        (f"threads: {settings.threads}", "CPU s", "of decoding alone"),
+        [(name, f"{seconds:.2f}", f"{seconds / spent['decoding alone']:.2f} x") for name, seconds in spent.items()],
+    )
+
+
+def _decode(store: Path, threads: int, *, verified: bool) -> None:
+    """The five columns that a replay needs, row group by row group, page checksums verified or not.
 
     The leanest way to decode with pyarrow: reading the whole file at once costs six times as much, in page faults.
     """
-    with pq.ParquetFile(store, pre_buffer=False, page_checksum_verification=verified) as file:
-        for group in range(file.metadata.num_row_groups):
-            file.read_row_group(group, columns=["ts_ms", "open", "high", "low", "close"], use_threads=False)
+    metadata, own = pq.read_metadata(store), threading.local()
+
+    def decode(group: int) -> None:
+        if not hasattr(own, "file"):
+            own.file = pq.ParquetFile(store, metadata=metadata, pre_buffer=False, page_checksum_verification=verified)
+        own.file.read_row_group(group, columns=["ts_ms", "open", "high", "low", "close"], use_threads=False)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(decode, range(metadata.num_row_groups)))
 
 
 def _make_inputs(settings: Settings, calls: int, n: int) -> None:
