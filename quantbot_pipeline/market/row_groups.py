@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 import xxhash
 
 FOOTER_KEY = b"quantbot.row_groups"
@@ -53,12 +54,30 @@ def to_footer(groups: Sequence[RowGroup]) -> bytes:
     return hashlib.sha256(text).hexdigest().encode() + b"\n" + text
 
 
-def from_footer(value: bytes) -> list[RowGroup]:
-    """The inverse of `to_footer`; raises ValueError for anything that it did not write."""
+def rows_of(metadata: pq.FileMetaData) -> list[int]:
+    """The number of rows of each row group."""
+    return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+
+
+def from_footer(value: bytes, rows: Sequence[int]) -> list[RowGroup]:
+    """The inverse of `to_footer` for a file whose row groups have so many rows; raises ValueError for anything else.
+
+    The engine trusts these offsets: outside the decoded arrays there would be other memory.
+    """
     digest, _, text = value.partition(b"\n")
     if hashlib.sha256(text).hexdigest().encode() != digest:
         raise ValueError(f"{FOOTER_KEY.decode()} in its footer is damaged")
-    return [RowGroup(e["mints"], np.array(e["offsets"], dtype=np.int64), e["checksums"]) for e in json.loads(text)]
+    try:
+        groups = [
+            RowGroup(e["mints"], np.array(e["offsets"], dtype=np.int64), e["checksums"]) for e in json.loads(text)
+        ]
+    except (KeyError, TypeError) as e:
+        raise ValueError(f"{FOOTER_KEY.decode()} in its footer is of another version: {e!r}") from None
+    for number, (group, n) in enumerate(zip(groups, rows, strict=True)):
+        mints, offsets, _ = group
+        if len(offsets) != len(mints) + 1 or offsets[0] != 0 or offsets[-1] != n or np.any(np.diff(offsets) <= 0):
+            raise ValueError(f"{FOOTER_KEY.decode()} in its footer does not describe row group {number}")
+    return groups
 
 
 def repeated(groups: Sequence[RowGroup]) -> bool:

@@ -27,6 +27,7 @@ from quantbot_pipeline.market.row_groups import (
     checksums,
     from_footer,
     repeated,
+    rows_of,
     token_runs,
 )
 
@@ -167,9 +168,7 @@ def _open(path: Path) -> _StoreFile:
         file = _StoreFile(path, data, pq.read_metadata(data), [], threading.local())
         _require_columns(file.metadata.schema.to_arrow_schema())
         value = (file.metadata.metadata or {}).get(FOOTER_KEY)
-        groups = _read_tokens(file) if value is None else from_footer(value)
-        if len(groups) != file.metadata.num_row_groups:
-            raise ValueError(f"{len(groups)} of {file.metadata.num_row_groups} row groups are described")
+        groups = _read_tokens(file) if value is None else from_footer(value, rows_of(file.metadata))
     return file._replace(groups=groups)
 
 

@@ -1,5 +1,8 @@
 """Reading candles for a month of calls: every needed row once, across month ends and row groups, and nothing damaged."""
 
+import hashlib
+import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from quantbot_pipeline.durable import sha256_file
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.market import candles as module
 from quantbot_pipeline.market.candles import ingest_candles, month_file, rejected_file
-from quantbot_pipeline.market.row_groups import FOOTER_KEY
+from quantbot_pipeline.market.row_groups import FOOTER_KEY, describe, to_footer
 from quantbot_pipeline.market.slices import (
     CandlePlan,
     known_mints,
@@ -201,12 +204,30 @@ def test_rows_that_the_footer_does_not_describe_are_an_error(store: Path, tmp_pa
         read(plan_slices(tmp_path, "5m", ["2024-01"], until, LAST), until)
 
 
-def test_a_footer_of_another_file_is_an_error(store: Path, tmp_path: Path) -> None:
-    path = rewritten(store, tmp_path, metadata=True)
-    entries = pq.read_metadata(path).metadata
-    table = pq.read_table(path)
+def with_footer(path: Path, table: pa.Table, value: bytes) -> None:
     with pq.ParquetWriter(path, table.schema) as writer:
         writer.write_table(table)  # one row group
-        writer.add_key_value_metadata(entries)
-    with pytest.raises(InputError, match="of 1 row groups are described"):
-        plan_slices(tmp_path, "5m", ["2024-01"], {"edge": 0}, LAST)
+        writer.add_key_value_metadata({FOOTER_KEY: value})
+
+
+def test_a_footer_that_does_not_fit_is_an_error(store: Path, tmp_path: Path) -> None:
+    path = rewritten(store, tmp_path, metadata=True)
+    entries = pq.read_metadata(path).metadata[FOOTER_KEY]
+    table = pq.read_table(path).combine_chunks()
+    until = dict.fromkeys([*MINTS, "edge"], 0)
+    plan = partial(plan_slices, tmp_path, "5m", ["2024-01"], until, LAST)
+    with_footer(path, table, entries)
+    with pytest.raises(InputError, match="not readable"):  # it describes several row groups
+        plan()
+    right = describe(table)
+    with_footer(path, table, to_footer([right]))
+    assert read(plan(), until) == naive("2024-01", until)
+    # The engine would read whatever memory such offsets point to.
+    for wrong in (right.offsets + 1, right.offsets[::-1].copy(), right.offsets * 2, right.offsets[:-1], -right.offsets):
+        with_footer(path, table, to_footer([right._replace(offsets=wrong)]))
+        with pytest.raises(InputError, match="does not describe row group 0"):
+            plan()
+    text = json.dumps([{"tokens": []}]).encode()
+    with_footer(path, table, hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+    with pytest.raises(InputError, match="of another version: KeyError"):
+        plan()
