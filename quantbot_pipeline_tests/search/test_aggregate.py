@@ -150,3 +150,21 @@ def test_policies_that_leave_alike_are_counted_once_and_told_apart_where_they_di
     lie = np.zeros((2, 3), dtype=np.int64)
     trades._check_leaders(which, groups, ends, lie)
     assert lie.tolist() == [[0, 0, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(("repeats", "policies"), [(20, 400), (5_000, 3)])
+def test_more_outcomes_than_are_looked_up_at_once(repeats: int, policies: int) -> None:
+    """A large group, as the pool of all callers is, gives what its policies give one by one."""
+    rng = random.Random(5)
+    calls = [
+        [Exit(1.0, 0, 2.0, rng.uniform(0.5, 2.0), HOUR, "horizon", -rng.uniform(1.0, 5_000.0)) for _ in range(policies)]
+        for _ in range(30)
+    ]
+    truth, outcomes, rows = as_arrays(calls)
+    pool = np.tile(rows, repeats)
+    assert len(pool) * policies > trades.TILE_OUTCOMES
+    groups, ends = np.concatenate([pool, rows[:7]]), np.array([len(pool), len(pool) + 7])
+    together = aggregate(truth, outcomes, groups, ends, C, stats=RANKING_STATS)
+    for p in range(0, policies, 37):
+        alone = aggregate(truth, outcomes.of_policies(slice(p, p + 1)), groups, ends, C, stats=RANKING_STATS)
+        np.testing.assert_array_equal(together[:, p], alone[:, 0])
