@@ -5,6 +5,7 @@ Belongs here: the home's inputs, the installed entry point as a process, `main()
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +67,13 @@ def start(home: Path, *arguments: object, **more: str) -> "subprocess.Popen[str]
     return subprocess.Popen(
         [QUANTBOT, *map(str, arguments)], env=environment(home, **more), cwd=home, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=_heed_ctrl_c,
     )  # fmt: skip
+
+
+def _heed_ctrl_c() -> None:
+    """Tests that run in the background of a shell inherit that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(process: "subprocess.Popen[str]") -> Done:
