@@ -77,8 +77,8 @@ def _examine(run_dir: Path, checksums: bool) -> Verified:
             raise IntegrityError(f"{run_dir}: run.json is not the one that {SUCCESS_NAME} vouches for")
     elif manifest.status != "failed" or vouched:
         raise IntegrityError(f"{run_dir}: status {manifest.status} in a run directory")
-    paths = {entry.path for entry in manifest.artifacts.values()}
-    for path in sorted(files.regular.keys() - paths - {*manifest.logs.values(), MANIFEST_NAME, SUCCESS_NAME}):
+    named = {MANIFEST_NAME, SUCCESS_NAME, *(e.path for e in manifest.artifacts.values()), *manifest.logs.values()}
+    for path in sorted(files.regular.keys() - named):
         raise IntegrityError(f"{run_dir / path}: not part of the run")
     columns, root = {}, os.fspath(run_dir)
     for artifact_type, entry in manifest.artifacts.items():

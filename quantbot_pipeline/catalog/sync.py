@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
-from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, Timing, parse_moment
+from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, ArtifactEntry, Timing, parse_moment
 from quantbot_pipeline.artifacts.verify import IncompleteRunError, Verified, examine_run
 from quantbot_pipeline.catalog.memo import Memo, catalog_signature, month_signatures, read_memo, write_memo
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, create_views
@@ -207,8 +207,9 @@ def _apply(publication: Publication, base: Path, known: _State | None, found: _F
     con.execute("BEGIN")
     con.execute(TABLES)
     con.execute("INSERT OR REPLACE INTO catalog_meta VALUES ('version', ?), ('base', ?)", [CATALOG_VERSION, str(base)])
-    for month in found.seen:
-        con.execute("DELETE FROM quarantine WHERE split_part(path, '/', 1) = ?", [month])
+    con.execute(
+        "DELETE FROM quarantine WHERE split_part(path, '/', 1) IN (SELECT unnest(?::VARCHAR[]))", [[*found.seen]]
+    )
     if gone:
         con.execute("DELETE FROM backtest_artifacts_catalog WHERE run_id IN (SELECT unnest(?))", [gone])
         con.execute("DELETE FROM backtest_runs_catalog WHERE run_id IN (SELECT unnest(?))", [gone])
@@ -242,7 +243,9 @@ def _insert(
     """One insert through Arrow; `same` are columns with one value for all rows. `table` is one of this module's constants."""
     if not rows:
         return
-    incoming = pa.table(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True)))
+    types = con.table(table).limit(0).to_arrow_table().schema
+    values = map(list, zip(*rows, strict=True))
+    incoming = pa.table([pa.array(v, types.field(name).type) for name, v in zip(columns, values, strict=True)], columns)
     for name, value in same.items():
         incoming = incoming.append_column(name, pa.repeat(pa.scalar(value), len(rows)))
     con.register("incoming_rows", incoming)
@@ -265,7 +268,7 @@ ARTIFACT_COLUMNS = ("run_id", "artifact_type", "artifact_path", "rows", "bytes",
 
 
 _as_text = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
-_as_ascii = json.JSONEncoder(sort_keys=True).encode
+_ENTRIES = TypeAdapter(dict[str, ArtifactEntry])
 
 
 def _rows(path: str, verified: Verified) -> _Rows:
@@ -273,7 +276,7 @@ def _rows(path: str, verified: Verified) -> _Rows:
     m, data = verified.manifest, verified.manifest.dataset
     created = _time(m.created_at)
     parameters = _as_text(m.parameters)
-    entries = _as_ascii({t: vars(e) | (e.model_extra or {}) for t, e in m.artifacts.items()})
+    entries = _ENTRIES.dump_json(m.artifacts).decode()
     run = (
         m.run_id, m.run_type, m.status, m.month, created, _time(m.started_at), _time(m.completed_at), m.git_commit, m.git_branch,
         m.git_dirty, data.from_, data.to, data.interval, data.calls_count, data.calls_excluded, parameters,

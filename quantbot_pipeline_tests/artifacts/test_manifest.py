@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from quantbot_pipeline.artifacts.manifest import MAX_MANIFEST_BYTES, RunManifest, parse_manifest, read_manifest
 from quantbot_pipeline.errors import IntegrityError
@@ -125,6 +127,8 @@ def test_what_is_no_json_is_refused(content: bytes) -> None:
         "NaN": text.replace('"total_ms": 12.5', '"total_ms": NaN'),
         "Infinity": text.replace('"latency_ms": 60000', '"latency_ms": -Infinity'),
         "1e999": text.replace('"latency_ms": 60000', '"latency_ms": 1e999'),
+        "1e999 in a list": text.replace("60000", "[1e999]"),
+        "NaN inside": text.replace("60000", '[{"x": [NaN]}]'),
         "many digits": text.replace("60000", "6" * 5000),
         "comment": "// hello\n" + text,
         "deep": "[" * 100_000,
@@ -144,6 +148,45 @@ def test_what_is_no_json_is_refused(content: bytes) -> None:
     for encoded in (b"\xff\xfe" + content, content.decode().encode("utf-16"), b"\xef\xbb\xbf" + content):
         with pytest.raises(IntegrityError):
             parse_manifest(encoded, WHERE)
+
+
+LITERALS = (
+    "NaN", "-Infinity", "1e999", "[1e999]", '[[], {"x": [-1e999]}]', '{"x": NaN}', "-0", "-0.0", "5", "5.0", "1.5", "true", "null", '"5"',
+    '""', '"\\":"', '"x\\" :"', '"\\u0061"', '"\\ud83d\\ude00"', '"\\ud83d"', "[]", "{}", '{"x": 1, "x": 1}', '{"x" : 1,"x":1}',
+    '{"x": 1, "\\u0078"\t\n: 2}', '{"\\":": 1}', '{"x\\" :": {"": ["\\":"]}}', "9" * 4_299, "9" * 4_301, "01", "1.", "'x'", "1 1",
+)  # fmt: skip
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_a_text_is_judged_alike_with_and_without_keys_that_only_newer_versions_know(
+    content: bytes, data: st.DataObject
+) -> None:
+    """What is written like our own manifests is read by a faster parser, which by itself believes more than it should."""
+    lines = content.decode().splitlines()
+    for _ in range(data.draw(st.integers(1, 2))):
+        at = data.draw(
+            st.sampled_from([i for i, line in enumerate(lines) if '": ' in line and line.endswith((",", "{"))])
+        )
+        key, value = lines[at].split('": ', 1)
+        colon = data.draw(st.sampled_from(['": ', '":', '" :', '"\t\r\n: ']))
+        literal = data.draw(st.sampled_from(LITERALS) | st.just(value.rstrip(",")))
+        if data.draw(st.booleans()):
+            lines.insert(at, f"{key}{colon}{literal},")
+        elif value.endswith(","):
+            lines[at] = f"{key}{colon}{literal},"
+    text = "\n".join(lines)
+    plain, newer = _verdict(text), _verdict(text.replace("{", '{"newer": 0, ', 1))
+    assert repr(plain) == repr(newer)
+
+
+def _verdict(text: str) -> dict[str, Any] | None:
+    try:
+        manifest = parse_manifest(text.encode("utf-8", "surrogatepass"), WHERE).model_dump()
+    except IntegrityError:
+        return None
+    manifest.pop("newer", None)
+    return manifest
 
 
 def test_a_file_that_claims_to_be_a_manifest_is_not_read_without_end(tmp_path: Path, content: bytes) -> None:
