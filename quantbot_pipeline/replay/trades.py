@@ -260,6 +260,7 @@ def _check_leaders(which, groups, ends, leader):
 
 
 TILE_OUTCOMES = 1 << 17  # at once, 0.5 MB: they stay in cache
+TILE_POLICIES = 8  # at least, however many calls: to read so many of each call costs little more than to read one
 # What the aggregation needs to know of an exit lies side by side: these facts, and flags (a stop-out; the data ended; the
 # peak is high enough for a tail capture).
 FACTS = 5
@@ -296,14 +297,14 @@ def _aggregate(derived, base, which, groups, ends, leader, result):
     largest, start = 0, 0
     for end in ends:
         largest, start = max(largest, end - start), end
-    where = np.empty(max(largest, TILE_OUTCOMES), np.uint32)
+    where = np.empty(max(TILE_POLICIES * largest, TILE_OUTCOMES), np.uint32)
     returns, excursions = np.empty(largest), np.empty(largest)
     exposed, captured = np.empty(largest), np.empty(largest)
     start = 0
     for g in range(len(ends)):
         n = ends[g] - start
         own = np.flatnonzero(leader[g] == np.arange(leader.shape[1])) if n else np.empty(0, np.int64)
-        tile = max(1, TILE_OUTCOMES // max(1, n))
+        tile = max(TILE_POLICIES, TILE_OUTCOMES // max(1, n))
         for begin in range(0, len(own), tile):
             some = own[begin : begin + tile]
             for i in range(n):
