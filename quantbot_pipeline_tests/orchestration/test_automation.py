@@ -209,3 +209,14 @@ def test_the_service_units_are_valid(tmp_path: Path) -> None:
         local.write_text(unit.read_text().replace("/opt/quantbot/.venv", str(Path(sys.prefix))))
         done = subprocess.run([*verify, str(local)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_service_units_can_keep_the_compiled_engine() -> None:
+    """They see the checkout and every home read-only: without a writable NUMBA_CACHE_DIR numba refuses to compile."""
+    units = sorted((Path(__file__).resolve().parents[2] / "deploy/systemd").glob("*.service"))
+    assert len(units) == 2
+    for unit in units:
+        lines = unit.read_text().splitlines()
+        assert "ProtectSystem=strict" in lines
+        (cache,) = [line.removeprefix("CacheDirectory=") for line in lines if line.startswith("CacheDirectory=")]
+        assert f"Environment=NUMBA_CACHE_DIR=/var/cache/{cache}" in lines, unit.name
