@@ -1,4 +1,4 @@
-"""How a file becomes durable and visible: fsync, atomic replacement, locks, and the publishing of DuckDB files.
+"""How a file becomes durable and visible: fsync, atomic replacement, locks, scratch folders, and the publishing of DuckDB files.
 
 Belongs here: the few file system primitives on which every store's promise rests. Nothing here knows what is in a file.
 """
@@ -122,6 +122,36 @@ def locked(path: Path, timeout_s: float) -> Iterator[Callable[[], None]]:
         yield check
     finally:
         lock.release()
+
+
+SWEEP_S = 10.0  # within which a process that removes what dead ones left lets go of a lock
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A folder of this process alone, `<prefix><32 hex digits>` in `parent`, for what nobody needs afterwards; gone at the end.
+
+    Those of the same prefix whose processes were killed are removed first: nobody holds the lock beside them any more. Raises
+    StoreError or OSError where no folder or lock can be made.
+    """
+    for lock in parent.glob(f"{glob.escape(prefix)}{'[0-9a-f]' * 32}.lock"):
+        with contextlib.suppress(StoreError, OSError), locked(lock, 0):
+            _remove_scratch(lock)
+    lock = parent / f"{prefix}{uuid.uuid4().hex}.lock"
+    lock.touch(exist_ok=False)  # where nothing can be written the lock would try again and again
+    try:
+        with locked(lock, SWEEP_S):
+            folder = lock.with_suffix("")
+            folder.mkdir(mode=0o700)
+            yield folder
+    finally:
+        _remove_scratch(lock)
+
+
+def _remove_scratch(lock: Path) -> None:
+    """The folder, then its lock: whoever dies in between leaves what the next sweep finds."""
+    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    lock.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

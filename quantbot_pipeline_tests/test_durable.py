@@ -19,6 +19,7 @@ from quantbot_pipeline.durable import (
     published_duckdb,
     replace,
     replacing,
+    scratch_folder,
     sha256_file,
     write_bytes,
 )
@@ -90,6 +91,44 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
         holder.communicate()
     with locked(path, 0):
         pass
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from quantbot_pipeline.durable import scratch_folder
+with scratch_folder(Path(sys.argv[1]), ".x.spill-") as folder:
+    (folder / "inside").mkdir()
+    print(folder.name, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_scratch_folder_goes_with_its_owner_and_at_the_next_use_if_that_was_killed(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), scratch_folder(tmp_path, ".x.spill-") as folder:
+        (folder / "file").touch()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        raise ZeroDivisionError
+    assert names(tmp_path) == []
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert owner.stdout is not None
+        left = owner.stdout.readline().strip()
+        # Of somebody else, however alike: another prefix, and what has no lock beside it.
+        others = [f".x.spilled-{'0' * 32}.lock", f".x.spill-{'0' * 32}"]
+        for name in others:
+            (tmp_path / name).mkdir()
+        for _ in range(2):  # the owner lives: nobody takes its folder away
+            with scratch_folder(tmp_path, ".x.spill-"), scratch_folder(tmp_path, ".x.spill-"):
+                assert len(names(tmp_path)) == len(others) + 2 * 3
+            assert names(tmp_path) == sorted([*others, left, f"{left}.lock"])
+    finally:
+        owner.kill()
+        owner.communicate()
+    assert (tmp_path / left / "inside").exists()
+    with scratch_folder(tmp_path, ".x.spill-"):
+        assert not (tmp_path / left).exists()
+    assert names(tmp_path) == sorted(others)
 
 
 def test_a_lock_that_is_taken_away_is_noticed(tmp_path: Path) -> None:

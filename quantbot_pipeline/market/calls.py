@@ -4,7 +4,6 @@ A call is rejected when its caller, mint or alert time is empty, or its caller i
 name). Of several valid rows with one call_id the first ever ingested stays. Text is otherwise kept as it is.
 """
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from quantbot_pipeline.durable import MEND_DISK, disk_fault, published_duckdb
+from quantbot_pipeline.durable import MEND_DISK, disk_fault, published_duckdb, scratch_folder
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.market.readers import (
     TO_MS,
@@ -83,7 +82,7 @@ def ingest_calls(
     store.parent.mkdir(parents=True, exist_ok=True)
     # Each of the two DuckDBs, and each process, has a folder of its own for what does not fit into memory.
     with (
-        tempfile.TemporaryDirectory(prefix=f".{store.name}.spill-", dir=store.parent) as spill,
+        scratch_folder(store.parent, f".{store.name}.spill-") as spill,
         workspace(memory_limit=memory_limit, temp_directory=f"{spill}/reading") as con,
     ):
         con.execute(

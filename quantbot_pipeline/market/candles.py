@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.durable import locked, replacing
+from quantbot_pipeline.durable import locked, replacing, scratch_folder
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.market.readers import (
     TO_MS,
@@ -115,7 +115,8 @@ def ingest_candles(
     store.mkdir(parents=True, exist_ok=True)
     with (
         locked(store / ".ingest.lock", lock_timeout_s),
-        workspace(memory_limit=memory_limit, temp_directory=str(store / ".spill")) as con,
+        scratch_folder(store, ".spill-") as spill,
+        workspace(memory_limit=memory_limit, temp_directory=str(spill)) as con,
     ):
         con.execute(
             "CREATE TEMP TABLE staged (seq BIGINT, mint VARCHAR, t DOUBLE, open DOUBLE, high DOUBLE, low DOUBLE, "

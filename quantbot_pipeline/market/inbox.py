@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from quantbot_pipeline.durable import scratch_folder
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.settings import Settings
 
@@ -60,9 +61,8 @@ def take_in(settings: Settings, paths: Sequence[str]) -> Intake:
             continue  # taken by another run since
         try:
             memory, patience = settings.memory_limit, settings.lock_timeout_s
-            interval = candle_interval(
-                path, memory_limit=memory, temp_directory=str(settings.data_dir / ".inbox.spill")
-            )
+            with scratch_folder(settings.data_dir, ".inbox.spill-") as spill:
+                interval = candle_interval(path, memory_limit=memory, temp_directory=str(spill))
             if interval is None:
                 report = ingest_calls([path], settings.alerts_db, memory_limit=memory, lock_timeout_s=patience)
             else:

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from quantbot_pipeline.durable import scratch_folder
 from quantbot_pipeline.errors import InputError, StoreError, counted
 from quantbot_pipeline.market import feather
 from quantbot_pipeline.sql import escape_glob, quoted
@@ -416,14 +416,15 @@ def _refuse_nested(con: duckdb.DuckDBPyConnection, path: Path, pattern: str, mat
 @contextlib.contextmanager
 def _without_bom(path: Path) -> Iterator[Path]:
     """The file, or a copy without its byte order mark: DuckDB takes none in JSON."""
-    with path.open("rb") as f, tempfile.TemporaryDirectory() as folder:
+    with path.open("rb") as f:
         if f.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             yield path
             return
-        plain = Path(folder, "plain.jsonl")
-        with plain.open("wb") as copy:
-            shutil.copyfileobj(f, copy)
-        yield plain
+        with scratch_folder(Path(tempfile.gettempdir()), "quantbot-jsonl-") as folder:
+            plain = folder / "plain.jsonl"
+            with plain.open("wb") as copy:
+                shutil.copyfileobj(f, copy)
+            yield plain
 
 
 def _load_duckdb(
@@ -450,10 +451,13 @@ def open_untrusted(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB file that somebody else may have made, read-only: nothing in it can read other files or load extensions.
 
     It is attached to an empty database, under the name UNTRUSTED: so its views, macros and schemas stand in for nothing of ours.
-    What does not fit into memory spills beside it, into a folder of this connection that DuckDB makes and removes.
+    What does not fit into memory spills beside it, into a folder of this connection; where none can be made, nothing spills.
     """
-    spill = path.with_name(f".{path.name}.spill-{os.getpid()}-{uuid.uuid4().hex}")
-    with duckdb.connect(config={"temp_directory": str(spill)}) as con:
+    with contextlib.ExitStack() as stack:
+        spill = ""
+        with contextlib.suppress(StoreError, OSError):
+            spill = str(stack.enter_context(scratch_folder(path.parent, f".{path.name}.spill-")))
+        con = stack.enter_context(duckdb.connect(config={"temp_directory": spill}))
         for option in ("autoinstall_known_extensions", "autoload_known_extensions"):
             con.execute(f"SET {option} = false")
         con.execute("ATTACH ? AS untrusted (TYPE duckdb, READ_ONLY)", [str(path)])

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from quantbot_pipeline.durable import scratch_folder
 from quantbot_pipeline.errors import InputError, StoreError
 
 LOCATION = "quantbot_pipeline.definitions"
@@ -44,8 +45,8 @@ def serve(host: str, port: int, say: Callable[[str], object], chore: Callable[[]
         number: signal.signal(number, lambda number, _: asked.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
-    with tempfile.TemporaryDirectory(prefix="quantbot-") as folder:
-        door, workspace = Path(folder) / "code", Path(folder) / "workspace.yaml"
+    with scratch_folder(Path(tempfile.gettempdir()), "quantbot-ui-") as folder:  # a socket's path must be short
+        door, workspace = folder / "code", folder / "workspace.yaml"
         workspace.write_text(WORKSPACE.format(socket=door, location=LOCATION))
         programs = _commands(host, port, door, workspace)
         running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}

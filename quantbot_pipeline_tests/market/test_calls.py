@@ -470,6 +470,39 @@ def test_who_adds_calls_need_not_wait_for_a_backtest_that_holds_features(tmp_pat
         assert [piece["call_id"].to_pylist() for piece in read()] == [["i"]]
 
 
+READER = """
+import sys, time
+from pathlib import Path
+from quantbot_pipeline.market.calls import call_features
+with call_features(Path(sys.argv[1]), 0, 1 << 60) as read:
+    print("reading", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_backtest_spilled_goes_when_the_calls_are_read_next(tmp_path: Path) -> None:
+    store = tmp_path / "alerts.duckdb"
+    ingest_calls([write_jsonl(tmp_path / "calls.jsonl", [call("m", JAN_1, call_id="i")])], store)
+    whole = sorted(p.name for p in tmp_path.iterdir())
+    with subprocess.Popen([sys.executable, "-c", READER, str(store)], stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None and reader.stdout.readline() == "reading\n"
+        assert read_calls(store, *FOREVER).calls["call_id"].to_pylist() == ["i"]
+        assert len(list(tmp_path.glob(".alerts.duckdb.spill-*"))) == 2, (
+            "a living one is left alone: a folder and its lock"
+        )
+        reader.kill()
+    assert read_calls(store, *FOREVER).calls["call_id"].to_pylist() == ["i"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == whole
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs a folder in which not even root can make a file")
+def test_calls_are_read_where_nothing_can_be_written(tmp_path: Path) -> None:
+    store = tmp_path / "alerts.duckdb"
+    ingest_calls([write_jsonl(tmp_path / "calls.jsonl", [call("m", JAN_1, call_id="i")])], store)
+    with store.open("rb") as file:
+        assert read_calls(Path(f"/proc/self/fd/{file.fileno()}"), *FOREVER).calls["call_id"].to_pylist() == ["i"]
+
+
 def test_features_are_read_as_often_as_wanted_and_within_a_limit(tmp_path: Path) -> None:
     store = tmp_path / "alerts.duckdb"
     calls = [call(f"m{i % 50}", JAN_1 + i, f"c{i % 20}", call_id=f"{i:020}") for i in range(20_000)]

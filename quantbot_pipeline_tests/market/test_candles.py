@@ -353,7 +353,7 @@ def test_intervals_live_side_by_side(store: Path) -> None:
             candles("m", JAN_1 + 60_000 * (interval == "1m"), 3, interval=interval, price=price),
             interval=interval,
         )
-    assert sorted(p.name for p in store.iterdir() if p.is_dir() and p.name != ".spill") == [
+    assert sorted(p.name for p in store.iterdir() if p.is_dir()) == [
         "interval=15m", "interval=1h", "interval=1m",
     ]  # fmt: skip
     assert [r["ts_ms"] - JAN_1 for r in stored(store, interval="15m")] == [0, 900_000, 1_800_000]
@@ -437,7 +437,7 @@ def test_an_ingest_larger_than_its_memory_spills(tmp_path: Path, store: Path, mo
     report = ingest_candles([path], store, "5m", memory_limit="50MB")
     assert report.inserted == n * tokens and added_up(report)
     assert sum(pq.read_metadata(p).num_rows for p in store.rglob("candles.parquet")) == n * tokens
-    assert not (store / ".spill").exists()
+    assert sorted(p.name for p in store.iterdir()) == [".ingest.lock", "interval=5m"]
 
 
 def test_a_damaged_month_stops_the_ingest_and_stays_as_it_is(store: Path) -> None:
