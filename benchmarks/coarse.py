@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import measuring
 from benchmarks.market import MINUTE_MS
+from quantbot_pipeline.market.row_groups import COLUMNS
 from quantbot_pipeline.replay import engine
 from quantbot_pipeline.replay.policies import Policy, canonical_json, compile_policies
 from quantbot_pipeline.replay.trades import cost_per_side, realized_return_bps
@@ -120,5 +121,5 @@ def _stored(settings: Settings) -> _Inputs:
     bounds = np.r_[0, np.cumsum(np.bincount(mints.indices.to_numpy()))].astype(np.int64)
     hourly = np.flatnonzero(table["ts_ms"].to_numpy() % EVERY_MS == 0)
     token, alert = mints.indices.to_numpy()[hourly].astype(np.int64), table["ts_ms"].to_numpy()[hourly] - MINUTE_MS
-    candles = engine.Candles(*(table[name].to_numpy() for name in ("ts_ms", "open", "high", "low", "close")))
+    candles = engine.Candles(*(table[name].to_numpy() for name in COLUMNS))
     return _Inputs(candles, bounds, token, alert)

@@ -23,6 +23,7 @@ from quantbot_pipeline import backtest
 from quantbot_pipeline.config import Recipe, make_config
 from quantbot_pipeline.market import candles
 from quantbot_pipeline.market.calls import ingest_calls
+from quantbot_pipeline.market.row_groups import COLUMNS
 from quantbot_pipeline.settings import Settings
 
 INTERVAL = "1m"
@@ -62,7 +63,7 @@ def _measure(settings: Settings, store: Path, repeats: int) -> None:
 
 
 def _decode(store: Path, threads: int, *, verified: bool) -> None:
-    """The five columns that a replay needs, row group by row group, page checksums verified or not.
+    """The columns that a replay needs, row group by row group, page checksums verified or not.
 
     The leanest way to decode with pyarrow: reading the whole file at once costs six times as much, in page faults.
     """
@@ -71,7 +72,7 @@ def _decode(store: Path, threads: int, *, verified: bool) -> None:
     def decode(group: int) -> None:
         if not hasattr(own, "file"):
             own.file = pq.ParquetFile(store, metadata=metadata, pre_buffer=False, page_checksum_verification=verified)
-        own.file.read_row_group(group, columns=["ts_ms", "open", "high", "low", "close"], use_threads=False)
+        own.file.read_row_group(group, columns=COLUMNS, use_threads=False)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(decode, range(metadata.num_row_groups)))

@@ -69,13 +69,16 @@ def from_footer(value: bytes, rows: Sequence[int]) -> list[RowGroup]:
         raise ValueError(f"{FOOTER_KEY.decode()} in its footer is damaged")
     try:
         groups = [
-            RowGroup(e["mints"], np.array(e["offsets"], dtype=np.int64), e["checksums"]) for e in json.loads(text)
+            RowGroup(e["mints"], np.array(e["offsets"], dtype=np.int64), [*e["checksums"]]) for e in json.loads(text)
         ]
     except (KeyError, TypeError) as e:
         raise ValueError(f"{FOOTER_KEY.decode()} in its footer is of another version: {e!r}") from None
+    if len(groups) != len(rows):
+        raise ValueError(f"{FOOTER_KEY.decode()} in its footer describes {len(groups)} row groups of {len(rows)}")
     for number, (group, n) in enumerate(zip(groups, rows, strict=True)):
-        mints, offsets, _ = group
-        if len(offsets) != len(mints) + 1 or offsets[0] != 0 or offsets[-1] != n or np.any(np.diff(offsets) <= 0):
+        mints, offsets, sums = group
+        fits = len(offsets) == len(mints) + 1 and offsets[0] == 0 and offsets[-1] == n and np.all(np.diff(offsets) > 0)
+        if not fits or sums is None or len(sums) != len(COLUMNS):  # without them nothing would be verified
             raise ValueError(f"{FOOTER_KEY.decode()} in its footer does not describe row group {number}")
     return groups
 

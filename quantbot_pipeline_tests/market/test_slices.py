@@ -217,7 +217,7 @@ def test_a_footer_that_does_not_fit_is_an_error(store: Path, tmp_path: Path) -> 
     until = dict.fromkeys([*MINTS, "edge"], 0)
     plan = partial(plan_slices, tmp_path, "5m", ["2024-01"], until, LAST)
     with_footer(path, table, entries)
-    with pytest.raises(InputError, match="not readable"):  # it describes several row groups
+    with pytest.raises(InputError, match=r"quantbot\.row_groups in its footer describes \d+ row groups of 1\b"):
         plan()
     right = describe(table)
     with_footer(path, table, to_footer([right]))
@@ -227,6 +227,13 @@ def test_a_footer_that_does_not_fit_is_an_error(store: Path, tmp_path: Path) -> 
         with_footer(path, table, to_footer([right._replace(offsets=wrong)]))
         with pytest.raises(InputError, match="does not describe row group 0"):
             plan()
+    assert right.checksums is not None
+    with_footer(path, table, to_footer([right._replace(checksums=right.checksums[1:])]))
+    with pytest.raises(InputError, match="does not describe row group 0"):
+        plan()
+    with_footer(path, table, to_footer([right._replace(checksums=None)]))
+    with pytest.raises(InputError, match="of another version: TypeError"):
+        plan()
     text = json.dumps([{"tokens": []}]).encode()
     with_footer(path, table, hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
     with pytest.raises(InputError, match="of another version: KeyError"):
