@@ -20,9 +20,11 @@ from quantbot_pipeline.config import make_config
 from quantbot_pipeline.market.calls import ingest_calls
 from quantbot_pipeline.market.candles import ingest_candles
 from quantbot_pipeline.replay.engine import REASONS, STATUSES
+from quantbot_pipeline.reports.leaderboard import leaderboard
 from quantbot_pipeline.search.grid import Grid
 from quantbot_pipeline.search.objective import VIOLATIONS, Constraints
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline_tests.builders import call, candles, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -159,6 +161,22 @@ def test_sql_examples_run(tmp_path: Path) -> None:
     with duckdb.connect(str(tmp_path / "catalog.duckdb"), read_only=True) as con:
         for query in queries:
             con.execute(query).fetchall()
+
+
+def test_the_query_of_each_month_once_reads_what_the_reports_read(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    ingest_calls([write_csv(tmp_path / "calls.csv", [call("m", "2024-01-01T00:00:00")])], settings.alerts_db)
+    ingest_candles([write_csv(tmp_path / "c.csv", candles("m", "2024-01-01T00:05:00", 30))], settings.candles_dir, "5m")
+    # Two configurations on candles that exist; the newest run of all has none, and so no row.
+    for values in ({"interval": "5m"}, {"interval": "5m", "horizon_ms": 3_600_000}, {"interval": "1h"}):
+        assert run_month(settings, "path-only", "2024-01", make_config(values)) is not None
+    sync(settings.runs_dir, settings.catalog_db)
+    (query,) = [query for query in blocks(read("artifacts.md"), "sql") if "reported AS" in query]
+    with duckdb.connect(str(settings.catalog_db), read_only=True) as con:
+        told = con.execute(query).fetchall()
+    board = leaderboard(settings.catalog_db, settings.runs_dir)
+    assert told == [(row["caller_name"], row["calls"], row["median_peak_multiple"]) for row in board]
+    assert [calls for _, calls, _ in told] == [1]
 
 
 def test_worked_example(tmp_path: Path) -> None:
