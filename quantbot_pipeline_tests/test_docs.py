@@ -67,14 +67,14 @@ def names(cell: str) -> list[str]:
 
 
 @pytest.mark.parametrize("artifact_type", ARTIFACTS)
-def test_artifact_columns(artifact_type: str) -> None:
+def test_every_column_of_an_artifact_is_told_with_type_and_null(artifact_type: str) -> None:
     told = [(*names(row[0]), row[1], row[2]) for row in rows(section(read("artifacts.md"), artifact_type))]
     schema = ARTIFACTS[artifact_type][1]
     assert told == [(field.name, str(field.type), "yes" if field.nullable else "no") for field in schema]
     assert ARTIFACTS[artifact_type][0].split("/")[-1] in read("artifacts.md")
 
 
-def test_catalog_tables() -> None:
+def test_every_column_of_the_catalog_is_told_with_its_type() -> None:
     with duckdb.connect() as con:
         con.execute(TABLES)
         found = con.execute(
@@ -90,11 +90,11 @@ def test_catalog_tables() -> None:
     assert sorted(told) == found
 
 
-def test_catalog_views() -> None:
+def test_every_view_of_the_catalog_is_told() -> None:
     assert {"latest_runs", *ARTIFACTS} <= set(names(section(read("artifacts.md"), "Views")))
 
 
-def test_manifest_keys() -> None:
+def test_every_key_of_run_json_is_told() -> None:
     told = {key for row in rows(section(read("artifacts.md"), "run.json")) for key in names(row[0])}
     assert told == set(RunManifest.model_fields)
 
@@ -107,12 +107,12 @@ def commands(group: object, path: str = "quantbot") -> Iterator[str]:
             yield f"{path} {name}"
 
 
-def test_commands() -> None:
+def test_every_command_is_told() -> None:
     told = {name for row in rows(section(read("operations.md"), "Commands")) for name in names(row[0])}
     assert told == set(commands(typer.main.get_command(app)))
 
 
-def test_settings() -> None:
+def test_every_setting_is_told_with_its_default() -> None:
     told = {name: row[1] for row in rows(section(read("operations.md"), "Settings")) for name in names(row[0])}
     fields = Settings.model_fields
     assert told.keys() - {"DAGSTER_HOME"} == {f"QUANTBOT_{name.upper()}" for name in fields}
@@ -122,13 +122,13 @@ def test_settings() -> None:
             assert names(told[f"QUANTBOT_{name.upper()}"]) == [shown]
 
 
-def test_search_options() -> None:
+def test_every_option_of_the_search_is_told() -> None:
     page = read("search.md")
     assert [names(row[0])[0] for row in rows(section(page, "Grid"))] == list(Grid.model_fields)
     assert [names(row[0])[0] for row in rows(section(page, "Constraints"))] == list(Constraints.model_fields)
 
 
-def test_reasons() -> None:
+def test_every_reason_is_told() -> None:
     page = read("semantics.md")
     assert {*REASONS, *STATUSES[1:], *VIOLATIONS} <= set(names(page))
 
@@ -179,7 +179,7 @@ def test_the_query_of_each_month_once_reads_what_the_reports_read(tmp_path: Path
     assert [calls for _, calls, _ in told] == [1]
 
 
-def test_worked_example(tmp_path: Path) -> None:
+def test_the_worked_example_is_what_the_engine_makes(tmp_path: Path) -> None:
     """The table of semantics.md is what the engine makes of the files of semantics.md."""
     page = read("semantics.md")
     (calls, candles), (policies,) = blocks(page, "csv"), blocks(page, "json")

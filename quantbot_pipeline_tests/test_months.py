@@ -39,7 +39,7 @@ def test_iso_text_is_exact(ts_ms: int) -> None:
     assert text[-4:-1] == f"{ts_ms % 1000:03}"
 
 
-def test_month_edges() -> None:
+def test_a_month_begins_with_its_first_millisecond_in_utc() -> None:
     start = month_start_ms("2024-03")
     assert start == 1_709_251_200_000
     assert (month_of(start), month_of(start - 1)) == ("2024-03", "2024-02")
@@ -50,7 +50,7 @@ def test_month_edges() -> None:
     assert abs(datetime.fromisoformat(iso_now()).timestamp() - datetime.now(UTC).timestamp()) < 60
 
 
-def test_ranges_and_stretches() -> None:
+def test_months_are_counted_over_years_and_cut_at_gaps() -> None:
     assert list(month_range("2023-11", "2024-02")) == ["2023-11", "2023-12", "2024-01", "2024-02"]
     assert list(month_range("2024-02", "2024-01")) == []
     assert list(month_range("9999-11", "9999-12")) == ["9999-11", "9999-12"]

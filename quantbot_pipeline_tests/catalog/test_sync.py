@@ -358,7 +358,7 @@ def test_a_moved_home_is_noticed(lab: Lab, tmp_path: Path) -> None:
     assert moved.content() == content and len(moved.ask("FROM paths")) == 2
 
 
-def test_nothing_to_catalog(lab: Lab) -> None:
+def test_a_home_without_runs_has_an_empty_catalog_that_is_published_once(lab: Lab) -> None:
     report = lab.sync()
     assert (report.runs, report.published) == (0, True)
     assert lab.content() == {table: [] for table in TABLES}

@@ -75,7 +75,7 @@ def test_files_are_identical_byte_by_byte(tmp_path: Path) -> None:
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
 
 
-def test_counts(sample: Sample) -> None:
+def test_the_sample_has_the_size_and_the_callers_that_it_promises(sample: Sample) -> None:
     calls, candles = sample
     assert calls.num_rows == 600
     assert calls.column_names == ["caller_name", "mint", "chain", "alert_ts_ms", "created_at", "source"]

@@ -780,7 +780,7 @@ def test_exits_may_be_joined_in_turns() -> None:
         assert as_bytes(in_turns.at(part)) == as_bytes(outcomes.at(included))
 
 
-def test_no_policies_no_calls() -> None:
+def test_no_policies_and_no_calls_are_nothing_special() -> None:
     """Path-only runs have no policies; an empty month has no calls. Neither is special."""
     scenario = random_scenario(3, "decimal", 33, False, 0.0)
     with_policies, _ = run(scenario)
@@ -793,7 +793,7 @@ def test_no_policies_no_calls() -> None:
 
 
 @pytest.mark.parametrize("slower", [5, 15, 60])
-def test_other_intervals(slower: int) -> None:
+def test_engine_equals_the_oracle_on_other_intervals(slower: int) -> None:
     """The same scenarios on 5m, 15m and 1h candles, with the policies that a run uses when nobody chose any."""
     for seed in range(5):
         scenario = random_scenario(seed, "decimal", 65, seed % 2 == 1, 10.0)

@@ -472,5 +472,5 @@ def test_a_hard_stop_trades_like_a_stop_under_another_name() -> None:
     assert compiled.stop_reason[0] != compiled.stop_reason[1]
 
 
-def test_nothing_compiles_too() -> None:
+def test_no_policies_compile_to_empty_tables() -> None:
     assert len(compile_policies([]).stop) == 0

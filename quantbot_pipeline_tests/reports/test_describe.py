@@ -42,7 +42,7 @@ def test_no_two_policies_of_the_grid_read_the_same() -> None:
     assert all(describe(canonical_json(p)) == describe(p) for p in policies)
 
 
-def test_kinds_and_levels() -> None:
+def test_a_policy_has_a_kind_and_its_levels_from_the_lowest_up() -> None:
     assert kind_of(LADDER) == "ladder"
     assert kind_of('{"max_hold_hrs":48,"sl_mult":0.88,"tp_mult":2.5}') == "v1"
     assert price_levels(LADDER) == [("stop", 0.8), ("sell 50%", 2.0), ("sell 25%", 3.0)]

@@ -107,7 +107,7 @@ def test_quarantined_runs_are_known_and_an_unfinished_commit_gets_time(settings:
     assert aside(700) == names
 
 
-def test_without_a_catalog(tmp_path: Path) -> None:
+def test_without_a_catalog_nothing_is_in_quarantine_and_nothing_is_inspected(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     assert quarantined(settings.runs_dir, settings.catalog_db, now_s=0, max_lag_s=0) == {}
     with pytest.raises(InputError):
@@ -125,5 +125,5 @@ def test_the_sample_holds_the_newest_and_in_time_everything() -> None:
     assert sample(newest_first, 1, "") == ["file0"]
 
 
-def test_free_space(tmp_path: Path) -> None:
+def test_free_space_is_that_of_the_disk_in_gigabytes(tmp_path: Path) -> None:
     assert 0 < free_gb(tmp_path) == pytest.approx(shutil.disk_usage(tmp_path).free / 1e9, abs=1)

@@ -30,7 +30,7 @@ def windows(*rows: tuple[str, int, float]) -> pa.Table:
         (windows(("a", 0, 1.0)).slice(0, 0), 0),
     ],
 )
-def test_candles_in_windows(paths: pa.Table, expected: float) -> None:
+def test_candles_where_windows_of_a_token_overlap_count_once(paths: pa.Table, expected: float) -> None:
     assert window_candles(paths, DAY, STEP) == expected
 
 

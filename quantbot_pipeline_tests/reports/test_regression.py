@@ -48,7 +48,9 @@ MONTHS = [f"2024-{n:02}" for n in range(1, 9)]
         (4.0, [1.0, 2.0, 3.0], 100.0, 0.02),
     ],
 )
-def test_robust_z(value: float, history: list[float], noise: float, expected: float | None) -> None:
+def test_robust_z_is_the_distance_from_the_median_in_scaled_mads(
+    value: float, history: list[float], noise: float, expected: float | None
+) -> None:
     assert robust_z(value, history, noise) == (None if expected is None else pytest.approx(expected))
 
 
