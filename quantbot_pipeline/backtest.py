@@ -172,7 +172,9 @@ class _Run:
     @property
     def cost(self) -> float:
         """Fees and slippage of one side, as a fraction."""
-        return (self.config.taker_fee_bps + self.config.slippage_bps) / 10_000
+        from quantbot_pipeline.replay.trades import cost_per_side
+
+        return cost_per_side(self.config.taker_fee_bps, self.config.slippage_bps)
 
     def replay(self, policies: Sequence[Policy], *, both_orders: bool = False) -> _Replayed:
         """Replay the month and report the calls that are left out (once)."""

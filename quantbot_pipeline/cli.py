@@ -183,7 +183,7 @@ def _print_report(report: Any, fmt: Output) -> None:
     if fmt == "json":
         print(report.model_dump_json(indent=1))
         return
-    row = report.model_dump(exclude={"notes", "months"})
+    row = report.model_dump(exclude={"months"})
     row["rejected"] = ", ".join(f"{reason} {n}" for reason, n in row["rejected"].items()) or "0"
     row["months"] = f"{report.months[0]} … {report.months[-1]}" if report.months else "none changed"
     _print([row], fmt, f"Ingested {report.kind}")

@@ -1,7 +1,7 @@
 """Where things lie and how much of the machine may be used: one settings object, read from `QUANTBOT_*` variables.
 
 Belongs here: paths and resources of the installation. Does not: anything that changes a number of a result; that is
-the configuration of a backtest (`backtest.BacktestConfig`) and is written into every run.
+the configuration of a backtest (`config.BacktestConfig`) and is written into every run.
 """
 
 import os

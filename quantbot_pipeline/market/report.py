@@ -15,4 +15,3 @@ class IngestReport(BaseModel):
     superseded: int
     rejected: dict[str, int]
     months: list[str]
-    notes: list[str] = []

@@ -54,7 +54,7 @@ def load_telegram(con: duckdb.DuckDBPyConnection, path: Path, caller: str | None
         name = caller or chat.get("name")
         if not isinstance(name, str) or not name:
             raise InputError(f"{path}: the export has no chat name; name the caller with --caller")
-        f"{name}{chat.get('id')}".encode()
+        f"{name}{chat.get('id')}".encode()  # raises, where DuckDB would say something else
         con.execute(
             """CREATE OR REPLACE TEMP TABLE incoming AS
                SELECT row_no, concat('telegram:', $chat::VARCHAR, ':', message, ':', mint) AS call_id, mint,

@@ -15,13 +15,14 @@ from pydantic import BaseModel, ValidationError
 
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.market.inbox import REJECTED
+from quantbot_pipeline.orchestration.checks import CATALOG
 from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.orchestration.sensors import INBOX_KEY
 from quantbot_pipeline.reports.alerts import Finding, Message, State, decide, deliver
 from quantbot_pipeline.reports.notify import send
 from quantbot_pipeline.settings import Settings
 
-INBOX, CATALOG = dg.AssetKey(["inputs", "inbox"]), dg.AssetKey(["catalog", "runs"])
 LOOK_BACK_S = 3600.0  # at the first look, failures of the last hour are news
 OVERLAP_S = 60.0  # a run's row is stamped before it is written: look a little further back than the last one seen
 MAX_RUNS = 200  # per look; more wait for the next one
@@ -137,7 +138,7 @@ def _changes_of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, link: str)
     for event in events:
         if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             yield from _check_changes(event.event_specific_data, link)
-        elif event.asset_key == INBOX:
+        elif event.asset_key == INBOX_KEY:
             yield from _rejected_files(event, link)
     if run.status == dg.DagsterRunStatus.FAILURE and run.tags.get(WILL_RETRY) != "true":
         yield from _failures(run, events, months, link)

@@ -1,1 +1,1 @@
-"""Pure search over replayed outcomes: grids, objective, frontier, Pareto, walk-forward, evidence."""
+"""Pure search over replayed outcomes: grids, objective, frontier, Pareto set, V1 baseline, walk-forward."""

@@ -83,7 +83,7 @@ def score(stats: npt.NDArray[np.float64], objective: Objective) -> npt.NDArray[n
 
 
 def violated(stats: npt.NDArray[np.float64], trades: int, constraints: Constraints) -> npt.NDArray[np.bool_]:
-    """(P, len(VIOLATIONS)): which constraints each policy of one group violates; `stats` (P, len(STATS))."""
+    """(P, len(VIOLATIONS)): which constraints each policy of one group violates; `stats` (P, S): the first S of STATS."""
     column = {name: stats[:, STATS.index(name)] for name in VIOLATIONS if name in STATS}
     return np.stack(
         [

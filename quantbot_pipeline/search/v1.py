@@ -27,7 +27,6 @@ from quantbot_pipeline.replay.policies import Policy, parse_policy
 from quantbot_pipeline.replay.trades import RANKING_STATS, STATS, aggregate, realized_return_bps
 from quantbot_pipeline.search.frontier import ALL_CALLERS, Group
 
-STRATEGY_ID = "v1-baseline"
 TP_MULTS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 SL_MULTS = (0.85, 0.88, 0.90, 0.92, 0.95)
 MAX_HOLD_HRS = 48
