@@ -118,6 +118,8 @@ def ingest_candles(
         scratch_folder(store, ".spill-") as spill,
         workspace(memory_limit=memory_limit, temp_directory=str(spill)) as con,
     ):
+        for left in store.glob("interval=*/month=*/.*.parquet.tmp"):
+            left.unlink(missing_ok=True)  # of an ingest that was killed
         con.execute(
             "CREATE TEMP TABLE staged (seq BIGINT, mint VARCHAR, t DOUBLE, open DOUBLE, high DOUBLE, low DOUBLE, "
             "close DOUBLE, volume DOUBLE)"

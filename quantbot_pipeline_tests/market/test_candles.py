@@ -440,6 +440,17 @@ def test_an_ingest_larger_than_its_memory_spills(tmp_path: Path, store: Path, mo
     assert sorted(p.name for p in store.iterdir()) == [".ingest.lock", "interval=5m"]
 
 
+def test_what_a_killed_ingest_left_goes_with_the_next(store: Path) -> None:
+    ingest(store, candles("m", JAN_1, 3))
+    halves = [month_file(store, "5m", "2024-01"), rejected_file(store, "1h", "2023-12")]
+    for half in (path.with_name(f".{path.name}.tmp") for path in halves):
+        half.parent.mkdir(parents=True, exist_ok=True)
+        half.write_bytes(b"PAR1 half of")
+    before = stored(store)
+    assert ingest(store, candles("m", "2024-03-01", 3)).months == ["2024-03"]
+    assert not list(store.rglob("*.tmp")) and stored(store) == before
+
+
 def test_a_damaged_month_stops_the_ingest_and_stays_as_it_is(store: Path) -> None:
     ingest(store, candles("m", JAN_1, 500))
     path = month_file(store, "5m", "2024-01")

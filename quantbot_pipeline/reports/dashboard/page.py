@@ -8,12 +8,11 @@ import base64
 import hashlib
 import json
 import re
-import uuid
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from quantbot_pipeline.durable import replace, write_bytes
+from quantbot_pipeline.durable import replace, scratch_folder, write_bytes
 from quantbot_pipeline.reports.dashboard.charts import bundle, specifications
 from quantbot_pipeline.reports.dashboard.data import collect
 
@@ -43,12 +42,9 @@ def write_dashboard(catalog: Path, base: Path, candles_dir: Path, out: Path) -> 
     out = out.absolute()
     content = render(collect(catalog, base, candles_dir))
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        write_bytes(temporary, content.encode())
-        replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with scratch_folder(out.parent, f".{out.name}.") as folder:  # two may write it at once
+        write_bytes(folder / out.name, content.encode())
+        replace(folder / out.name, out)
     return out
 
 
