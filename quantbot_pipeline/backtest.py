@@ -951,7 +951,8 @@ def git_provenance() -> tuple[str | None, str | None, bool | None]:
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(here), *arguments],  # noqa: S607  (the git of whoever runs this)
+                # Git distrusts a checkout of another user, as a service's is; but it is the code that is running already.
+                ["git", "-c", "safe.directory=*", "-C", str(here), *arguments],  # noqa: S607  (the git of whoever runs this)
                 capture_output=True, text=True, timeout=10, check=False,
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired):

@@ -314,7 +314,7 @@ def test_a_failure_is_committed_and_reported(tmp_path: Path, damage: str) -> Non
 # --- provenance -------------------------------------------------------------------------------------------------------
 
 PROVENANCE = """
-import json, subprocess, sys
+import json, os, subprocess, sys
 from quantbot_pipeline import backtest
 assert backtest.__file__.startswith(sys.argv[1]), backtest.__file__
 def git(*words):
@@ -328,6 +328,9 @@ found["untracked"] = ask()
 git("add", "quantbot_pipeline")
 git("commit", "-m", "x")
 found["clean"] = ask()
+os.environ["GIT_TEST_ASSUME_DIFFERENT_OWNER"] = "1"
+found["of another user"] = ask()
+del os.environ["GIT_TEST_ASSUME_DIFFERENT_OWNER"]
 with open(backtest.__file__, "a") as f:
     f.write("# changed")
 found["dirty"] = ask()
@@ -351,6 +354,7 @@ def test_a_run_knows_the_commit_it_was_made_from(tmp_path: Path) -> None:
     assert found["outside"] == found["untracked"] == [None, None, None]
     commit, *rest = found["clean"]
     assert len(commit) == 40 and rest == ["trunk", False]
+    assert found["of another user"] == found["clean"], "a service runs from a checkout that is not its own"
     assert found["dirty"] == [commit, "trunk", True]
     assert found["detached"] == [commit, None, False]
 
