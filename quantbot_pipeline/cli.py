@@ -596,6 +596,14 @@ def leaderboard_command(
 
     settings = _settings(home)
     _print(leaderboard(settings.catalog_db, settings.runs_dir, interval), fmt, "Callers", COLUMNS)
+    _note_runs(settings, "paths", interval=interval)
+
+
+def _note_runs(settings: Settings, artifact_type: str, **which: str | None) -> None:
+    from quantbot_pipeline.reports.newest import remarks
+
+    for remark in remarks(settings.catalog_db, settings.runs_dir, artifact_type, **which):
+        _note(remark)
 
 
 @app.command("frontier")
@@ -618,6 +626,7 @@ def frontier_command(
         settings.catalog_db, settings.runs_dir, caller=caller, month=month, interval=interval, strategy_id=strategy, limit=limit
     )  # fmt: skip
     _print(rows, fmt, "Frontier", FRONTIER_COLUMNS if fmt == "table" else ())
+    _note_runs(settings, "frontier", interval=interval, month=month, strategy_id=strategy)
 
 
 @app.command("walk-forward")
@@ -627,6 +636,7 @@ def walk_forward_command(interval: OfInterval = None, fmt: Format = "table", hom
 
     settings = _settings(home)
     _print(walk_forward(settings.catalog_db, settings.runs_dir, interval), fmt, "Walk-forward", WALK_FORWARD_COLUMNS)
+    _note_runs(settings, "walk_forward", interval=interval)
 
 
 @app.command("backfill")
@@ -753,6 +763,8 @@ def demo(fmt: Format = "table", home: Home = None) -> None:
     from quantbot_pipeline.reports.search import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS, frontier, walk_forward
 
     settings = _settings(home, may_begin=True)
+    if settings.home.is_dir() and not settings.data_dir.is_dir() and any(settings.home.iterdir()):
+        raise InputError(f"{settings.home}: holds other files and is no home; give a new or empty folder with --home")
     if not month_statistics(settings.alerts_db):
         _write_sample(settings)
     months = list(month_statistics(settings.alerts_db))

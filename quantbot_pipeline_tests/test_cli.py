@@ -641,7 +641,22 @@ def test_the_leaderboard_ranks_every_caller(quantbot: Quantbot, cataloged: list[
     table = quantbot("leaderboard")
     assert table.status == 0
     assert all(name in table.out for name in CALLERS)
-    assert quantbot("leaderboard", "--interval", "1h", "--format", "json").json() == []
+    assert table.err == ""
+    none = quantbot("leaderboard", "--interval", "1h", "--format", "json")
+    assert none.json() == [] and "no cataloged run holds such paths" in none.err
+
+
+def test_a_report_says_which_months_were_run_in_part_or_unlike_the_others(quantbot: Quantbot, tmp_path: Path) -> None:
+    home = tmp_path / "part"
+    calls = [call("m", f"{day}T00:00", "A") for day in ("2024-01-01", "2024-01-03", "2024-02-01")]
+    make_home(home, calls, candles("m", "2024-01-01", 300) + candles("m", "2024-02-01", 300))
+    quantbot("backtest", "path-only", "--from", "2024-01", "--to", "2024-02", "--home", home)
+    quantbot("backtest", "path-only", "--from", "2024-01-01", "--to", "2024-01-02", "--home", home)
+    quantbot("backtest", "path-only", "--from", "2024-02", "--to", "2024-02", "--latency-ms", 120_000, "--home", home)
+    quantbot("backtest", "catalog-sync", "--home", home)
+    part, unlike = quantbot("leaderboard", "--home", home).err.splitlines()
+    assert part.startswith("2024-01: only calls from 2024-01-01T00:00:00.000Z to 2024-01-03T00:00:00.000Z, by run ")
+    assert unlike == "the months behind these numbers were not run alike; they differ in latency_ms"
 
 
 def test_hostile_names_are_shown_and_never_obeyed(quantbot: Quantbot, tmp_path: Path) -> None:
@@ -661,6 +676,15 @@ def test_hostile_names_are_shown_and_never_obeyed(quantbot: Quantbot, tmp_path: 
 
 
 # --- from nothing -----------------------------------------------------------------------------------------------------
+
+
+def test_a_demo_makes_no_lab_among_other_files(quantbot: Quantbot, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "cat.jpg").touch()
+    done = quantbot("demo", "--home", folder)
+    assert done.status == 2 and "photos: holds other files and is no home" in done.err
+    assert [path.name for path in folder.iterdir()] == ["cat.jpg"]
 
 
 def test_two_backfills_at_once_on_a_fresh_home_are_two_complete_sets_of_runs(home: Path, quantbot: Quantbot) -> None:

@@ -9,7 +9,12 @@ from quantbot_pipeline.catalog.query import query_runs
 
 home = Path(os.environ.get("QUANTBOT_HOME", "."))
 runs = query_runs(home / "data/backtest_catalog.duckdb", run_type="policy", limit=100).to_pylist()
-new, old = [run for run in runs if run["month"] == "2026-03"][:2]  # newest first
+newest = [run for run in runs if run["month"] == "2026-03"][:2]
+if len(newest) < 2:
+    raise SystemExit(
+        "fewer than two cataloged policy runs of 2026-03: make some with `quantbot backtest policy`, then sync"
+    )
+new, old = newest
 a, b = (read_manifest(home / "runs" / run["run_dir"]) for run in (old, new))
 
 print(f"A {a.git_branch}, B {b.git_branch}; same inputs: {a.dataset.fingerprint == b.dataset.fingerprint}")

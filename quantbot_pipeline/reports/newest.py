@@ -9,6 +9,7 @@ from quantbot_pipeline.artifacts.manifest import RunManifest, read_manifest
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.artifacts.verify import read_artifact
 from quantbot_pipeline.catalog.query import newest_runs_with
+from quantbot_pipeline.months import iso_ms
 
 
 def load_newest(
@@ -31,6 +32,39 @@ def load_newest(
     ]
     empty = ARTIFACTS[artifact_type][1].append(pa.field("month", pa.string())).empty_table()
     return pa.concat_tables([empty, *tables])
+
+
+def remarks(
+    catalog: Path,
+    base: Path,
+    artifact_type: str,
+    *,
+    interval: str | None = None,
+    month: str | None = None,
+    strategy_id: str | None = None,
+) -> list[str]:
+    """What a reader of the numbers must know of the runs behind them: there are none, parts of months, unlike settings."""
+    run_dirs = newest_runs_with(catalog, artifact_type, interval=interval, month=month, strategy_id=strategy_id)
+    if not run_dirs:
+        return [f"no cataloged run holds such {artifact_type}: run the backtest, then `quantbot backtest catalog-sync`"]
+    manifests = [read_manifest(base / run_dir) for run_dir in run_dirs]
+    said = [
+        f"{m.month}: only calls from {iso_ms(m.parameters['from_ms'])} to {iso_ms(m.parameters['to_ms'])}, by run {m.run_id}"
+        for m in manifests
+        if {"from_ms", "to_ms"} <= m.parameters.keys()
+    ]
+    shared = set.intersection(*(set(m.parameters) for m in manifests)) - {
+        "config_hash",
+        "policy_id",
+        "from_ms",
+        "to_ms",
+    }
+    unlike = [
+        name for name in sorted(shared) if any(m.parameters[name] != manifests[0].parameters[name] for m in manifests)
+    ]
+    if unlike:
+        said.append(f"the months behind these numbers were not run alike; they differ in {', '.join(unlike)}")
+    return said
 
 
 def read_each(
