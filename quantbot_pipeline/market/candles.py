@@ -204,7 +204,7 @@ def _merge(con: duckdb.DuckDBPyConnection, store: Path, interval: str, files: in
     inserted = updated = 0
     changed = []
     for month in months:
-        new, differing = _merge_month(con, month_file(store, interval, month), month)
+        new, differing = _merge_month(con, store, interval, month)
         inserted += new
         updated += differing
         if new or differing:
@@ -225,12 +225,13 @@ def _merge(con: duckdb.DuckDBPyConnection, store: Path, interval: str, files: in
     )
 
 
-def _merge_month(con: duckdb.DuckDBPyConnection, target: Path, month: str) -> tuple[int, int]:
+def _merge_month(con: duckdb.DuckDBPyConnection, store: Path, interval: str, month: str) -> tuple[int, int]:
     """Merge the fresh rows of one month into its file; returns (inserted, updated) and leaves the file alone if both are 0."""
     con.execute("CREATE OR REPLACE TEMP TABLE stored (mint VARCHAR, ts_ms BIGINT, open DOUBLE, high DOUBLE, low DOUBLE, "
                 "close DOUBLE, volume DOUBLE)")  # fmt: skip
+    target = month_file(store, interval, month)
     if target.exists():
-        _load_stored(con, target)
+        _load_stored(con, target, interval)
     inserted, updated = con.execute(
         """SELECT count(*) FILTER (s.mint IS NULL),
                   count(*) FILTER (s.mint IS NOT NULL AND (f.open, f.high, f.low, f.close) <> (s.open, s.high, s.low, s.close)
@@ -251,18 +252,36 @@ def _merge_month(con: duckdb.DuckDBPyConnection, target: Path, month: str) -> tu
     return inserted, updated
 
 
-def _load_stored(con: duckdb.DuckDBPyConnection, target: Path) -> None:
-    """Append a store file to the table `stored`; its page checksums keep a flipped bit from becoming a price."""
+def _load_stored(con: duckdb.DuckDBPyConnection, target: Path, interval: str) -> None:
+    """Append a store file to the table `stored`; its page checksums keep a flipped bit from becoming a price.
+
+    Another program's file may have its columns in another order, and rows that no ingest would let in.
+    """
     try:
         with pq.ParquetFile(target, page_checksum_verification=True) as file:
-            source = pa.RecordBatchReader.from_batches(SCHEMA, file.iter_batches(batch_size=ROW_GROUP))
+            for field in SCHEMA:
+                at = file.schema_arrow.get_field_index(field.name)
+                if at < 0 or (field.name != "mint" and file.schema_arrow.field(at).type != field.type):
+                    raise ValueError(f"it has no column {field.name} of type {field.type}")
+            batches = file.iter_batches(batch_size=ROW_GROUP, columns=SCHEMA.names)
+            source = pa.RecordBatchReader.from_batches(SCHEMA, (b.select(SCHEMA.names).cast(SCHEMA) for b in batches))
             con.register("stored_file", source)
             con.execute("INSERT INTO stored SELECT * FROM stored_file")
             con.unregister("stored_file")
-    except (pa.ArrowException, duckdb.Error, OSError) as e:
+            if FOOTER_KEY not in (file.metadata.metadata or {}):
+                _refuse_unsound(con, interval)
+    except (pa.ArrowException, duckdb.Error, OSError, ValueError) as e:
         raise StoreError(
             f"{target}: not readable ({str(e).strip()[:120]}); delete the file and ingest its candles again"
         ) from None
+
+
+def _refuse_unsound(con: duckdb.DuckDBPyConnection, interval: str) -> None:
+    bad = f"SELECT count(*) FROM (SELECT *, ts_ms::DOUBLE AS t FROM stored) WHERE ({REASON}) IS NOT NULL"
+    if _count(con, bad, {"step": INTERVALS_MS[interval]}):
+        raise ValueError("it has invalid candles")
+    if _count(con, "SELECT count(*) FROM (SELECT 1 FROM stored GROUP BY mint, ts_ms HAVING count(*) > 1)"):
+        raise ValueError("a token has two candles of one time")
 
 
 def _write_sorted(target: Path, batches: pa.RecordBatchReader) -> None:

@@ -4,6 +4,7 @@ A piece is one row group of the month's file: it is decoded once and replayed wh
 the month's end; those few tokens are stitched together with their rows in the following months.
 """
 
+import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -218,7 +219,15 @@ def _read_tokens(file: _StoreFile) -> list[RowGroup]:
 
 
 def _hash_of(file: _StoreFile | None) -> str:
-    return "" if file is None else (file.metadata.metadata or {}).get(HASH_KEY, b"").decode(errors="replace")
+    """Changes when the file's content does: its footer's word where checksums hold it to that, else of the bytes read."""
+    if file is None:
+        return ""
+    entries = file.metadata.metadata or {}
+    if FOOTER_KEY in entries and HASH_KEY in entries:
+        return entries[HASH_KEY].decode(errors="replace")
+    with _readable(file.path):
+        file.data.seek(0)
+        return hashlib.file_digest(file.data, "sha256").hexdigest()
 
 
 def _mints_of(file: _StoreFile) -> set[str]:
@@ -255,7 +264,18 @@ def _decode(file: _StoreFile, spans: _Spans) -> Piece:
         arrays = [_one_chunk(table[name]).to_numpy(zero_copy_only=True) for name in COLUMNS]
         if expected is not None and checksums(arrays) != expected:
             raise ValueError(f"checksum of row group {group} differs")
+        if expected is None and not _sound(file.groups[group].offsets, *arrays):
+            raise ValueError(f"row group {group} has invalid candles, or a token's times do not ascend")
     return Piece(tokens, lo, hi, *arrays)
+
+
+def _sound(offsets: npt.NDArray[np.int64], ts: npt.NDArray[np.int64], *prices: npt.NDArray[np.float64]) -> bool:
+    """Whether all candles are valid and the times of each token ascend: an ingest sees to it, another program may not."""
+    opened, high, low, closed = prices
+    descents = np.flatnonzero(ts[1:] <= ts[:-1]) + 1
+    ordered = np.all((low <= np.minimum(opened, closed)) & (high >= np.maximum(opened, closed)))
+    positive = np.all((low > 0) & np.isfinite(high))  # no comparison holds for NaN
+    return bool(np.all(np.isin(descents, offsets)) and ordered and positive)
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

@@ -463,3 +463,39 @@ def test_a_damaged_month_stops_the_ingest_and_stays_as_it_is(store: Path) -> Non
     path.unlink()
     assert ingest(store, candles("m", JAN_1, 500)).inserted == 500
     assert path.read_bytes() == whole
+
+
+def by_another_program(path: Path, columns: list[str], rows: list[Row]) -> bytes:
+    pq.write_table(pa.Table.from_pylist(rows, schema=module.SCHEMA).select(columns), path)
+    return path.read_bytes()
+
+
+def test_candles_of_another_program_are_merged_by_the_names_of_their_columns(store: Path) -> None:
+    """By their places, opens became closes without a word; and texts, times: the process died."""
+    rows = [candle("m", JAN_1 + i * STEP, 10.0, 20.0, 5.0, 11.0 + i / 10) for i in range(30)]
+    late = candle("n", JAN_1)
+    ingest(store, [*rows, late])
+    path = month_file(store, "5m", "2024-01")
+    expected = path.read_bytes()
+    for columns in (["mint", "ts_ms", "close", "low", "high", "open", "volume"], module.SCHEMA.names[::-1]):
+        by_another_program(path, columns, rows)
+        assert ingest(store, [late]).inserted == 1
+        assert path.read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [
+        ([candle("m", JAN_1), candle("m", JAN_1, 2.0, 2.0, 2.0, 2.0)], module.SCHEMA.names, "two candles of one time"),
+        ([candle("m", JAN_1, high=0.5)], module.SCHEMA.names, "invalid candles"),
+        ([candle("m", JAN_1 + 1)], module.SCHEMA.names, "invalid candles"),
+        ([candle("m", JAN_1)], module.SCHEMA.names[:-1], "no column volume of type double"),
+    ],
+)
+def test_what_no_ingest_let_in_is_not_merged(store: Path, rows: list[Row], columns: list[str], message: str) -> None:
+    path = month_file(store, "5m", "2024-01")
+    path.parent.mkdir(parents=True)
+    whole = by_another_program(path, columns, rows)
+    with pytest.raises(StoreError, match=rf"candles\.parquet: not readable .*{message}"):
+        ingest(store, [candle("n", JAN_1)])
+    assert path.read_bytes() == whole

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -184,6 +185,44 @@ def test_a_file_of_another_program_is_read_by_its_column_of_mints(store: Path, t
     path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
     with pytest.raises(InputError, match="the candle store is not readable"):
         read(plan_slices(tmp_path, "5m", ["2024-01"], until, LAST), until)
+
+
+def test_the_fingerprint_follows_a_file_of_another_program(store: Path, tmp_path: Path) -> None:
+    """It has no hash in its footer: a run of its first prices passed for one of its second."""
+    path = rewritten(store, tmp_path, metadata=False)
+    until = dict.fromkeys([*MINTS, "edge"], 0)
+    seen = [plan_slices(tmp_path, "5m", ["2024-01"], until, LAST).fingerprint]
+    table = pq.read_table(path)
+    doubled = table.set_column(5, "close", pa.compute.multiply(table["close"], 1.0 + 1e-9))
+    for content in (doubled, table):
+        pq.write_table(content, path)
+        seen.append(plan_slices(tmp_path, "5m", ["2024-01"], until, LAST).fingerprint)
+    assert len(set(map(tuple, seen))) == 3
+
+
+@pytest.mark.parametrize("fault", ["unsorted", "twice", "nan", "infinite", "zero", "order"])
+def test_a_file_of_another_program_with_what_no_ingest_lets_in_is_an_error(tmp_path: Path, fault: str) -> None:
+    """Windows are found by binary search and prices are trusted: such rows were replayed to some number."""
+    path = month_file(tmp_path, "5m", "2024-01")
+    path.parent.mkdir(parents=True)
+    start = ms("2024-01-01")
+    rows = [candle(mint, start + i * STEP) for mint in ("a", "b") for i in range(5)]
+    until = {"a": 0, "b": 0}
+    pq.write_table(pa.Table.from_pylist(rows, schema=module.SCHEMA), path)
+    assert len(read(plan_slices(tmp_path, "5m", ["2024-01"], until, LAST), until)["b"]) == 5
+    match fault:
+        case "unsorted":
+            rows[6], rows[7] = rows[7], rows[6]
+        case "twice":
+            rows[7] = rows[6]
+        case "order":
+            rows[7] |= {"low": rows[7]["high"] * 2}
+        case _:
+            rows[7] |= {"nan": {"high": np.nan}, "infinite": {"high": np.inf}, "zero": {"low": 0.0}}[fault]
+    pq.write_table(pa.Table.from_pylist(rows, schema=module.SCHEMA), path)
+    plan = plan_slices(tmp_path, "5m", ["2024-01"], until, LAST)
+    with pytest.raises(InputError, match="invalid candles, or a token's times do not ascend"):
+        read(plan, until)
 
 
 @pytest.mark.parametrize("column", ["ts_ms", "open", "high", "low", "close"])
