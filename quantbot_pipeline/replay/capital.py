@@ -6,9 +6,10 @@ docs/semantics.md, "V1 baseline".
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from quantbot_pipeline.compiled import compiled
 
 START_CAPITAL = 10_000.0
 MAX_POSITIONS = 25
@@ -50,7 +51,7 @@ def capital_path(
     return CapitalPath(*_run(entry_ts, exit_ts, realized, risk_fraction))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _run(entry_ts, exit_ts, realized, risk_fraction):  # type: ignore[no-untyped-def]
     n = len(entry_ts)
     decision, size = np.zeros(n, np.uint8), np.zeros(n)

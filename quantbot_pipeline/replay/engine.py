@@ -12,10 +12,10 @@ Floating-point expressions are those of the contract (`p0*(1-s)`, `M*(1-trail)`,
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from quantbot_pipeline.compiled import compiled
 from quantbot_pipeline.replay.policies import CompiledPolicies, compile_policies
 
 BLOCK = 32
@@ -267,7 +267,7 @@ def warm_up() -> None:
     replay(candles, nothing, nothing, nothing, nothing, Rules(), empty, empty_truth(0), empty_outcomes(0, 0))
 
 
-_kernel = numba.njit(nogil=True, cache=True, error_model="numpy")
+_kernel = compiled(error_model="numpy")
 
 
 class _Events(NamedTuple):

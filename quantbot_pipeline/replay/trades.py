@@ -6,12 +6,12 @@ Belongs here: everything computed from `engine.Outcomes`, for the policy backtes
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from numba.extending import register_jitable
 
+from quantbot_pipeline.compiled import compiled
 from quantbot_pipeline.replay.engine import DATA_END, HARD_STOP, REASONS, STOP_LOSS, TRAILING, Exits, Outcomes, Truth
 from quantbot_pipeline.replay.truth import included_rows
 
@@ -227,7 +227,7 @@ def _leaders(
     return leader
 
 
-_kernel = numba.njit(nogil=True, cache=True, error_model="numpy")
+_kernel = compiled(error_model="numpy")
 
 
 @_kernel

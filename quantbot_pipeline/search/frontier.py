@@ -6,11 +6,11 @@ All callers are evaluated in one aggregation over the outcomes of one replay. So
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from quantbot_pipeline.compiled import compiled
 from quantbot_pipeline.replay.engine import Outcomes, Truth
 from quantbot_pipeline.replay.policies import Policy, canonical_json, policy_id
 from quantbot_pipeline.replay.trades import RANKING_STATS, STATS, aggregate
@@ -108,7 +108,7 @@ def pareto(ranking: Ranking) -> npt.NDArray[np.bool_]:
     return _pareto(median, stops, drawdown)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _pareto(median, stops, drawdown):  # type: ignore[no-untyped-def]
     keep = np.ones(len(median), np.bool_)
     for i in range(len(median)):

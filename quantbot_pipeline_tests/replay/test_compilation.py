@@ -5,6 +5,7 @@ one function would share a name and load each other's code.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from numba.core.registry import CPUDispatcher
 
+import quantbot_pipeline
 from quantbot_pipeline.replay import capital, engine, trades
 from quantbot_pipeline.search import frontier
 
@@ -90,3 +92,39 @@ def test_read_only_candles_are_no_second_specialisation(readonly: bool) -> None:
         candles, none, none, none, none, engine.Rules(), engine.compile_policies([]), engine.empty_truth(0), engine.empty_outcomes(0, 0)
     )  # fmt: skip
     assert len(engine._replay_calls.signatures) == before == 1
+
+
+# Aggregates two trades, of which one ends with the data, and prints the stop-out rate and the stressed mean.
+AGGREGATION = """
+import numpy as np
+from quantbot_pipeline.replay import engine, trades
+
+truth, outcomes = engine.empty_truth(2), engine.empty_outcomes(2, 1)
+truth.status[:], truth.p0[:], truth.entry_ts[:], truth.peak[:] = 0, 1.0, 0, 1.1
+exits = engine.Exits(np.array([1, 1]), np.array([0.5, 1.5]), np.array([1, 7], np.uint8), np.ones(2, np.uint16), np.array([-5000.0, 0.0]))
+outcomes.distinct[:] = 1
+outcomes = outcomes._replace(first=np.arange(2), exits=exits)
+stats = trades.aggregate(truth, outcomes, np.arange(2), np.array([2]), 0.0, stats=10)[0, 0]
+print(stats[2], stats[6])
+"""
+
+
+def test_machine_code_of_other_sources_is_not_used(tmp_path: Path) -> None:
+    """Kernels of one file use exit codes that another file defines: numba itself would not see them change."""
+    package = tmp_path / "code" / "quantbot_pipeline"
+    shutil.copytree(Path(quantbot_pipeline.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(package.parent)}
+
+    def start() -> list[float]:
+        done = subprocess.run(
+            [sys.executable, "-c", AGGREGATION], env=environment, capture_output=True, text=True, check=True, cwd=tmp_path
+        )  # fmt: skip
+        return [float(word) for word in done.stdout.split()]
+
+    assert start() == [0.5, -7500.0]
+    source = package / "replay" / "engine.py"
+    old = "TIME_STOP, STOP_LOSS, HARD_STOP, TRAILING, TAKE_PROFIT, LADDER, HORIZON, DATA_END = range(8)"
+    new = "STOP_LOSS, TIME_STOP, DATA_END, TRAILING, TAKE_PROFIT, LADDER, HORIZON, HARD_STOP = range(8)"
+    assert source.read_text().count(old) == 1
+    source.write_text(source.read_text().replace(old, new))
+    assert start() == [0.0, 0.0], "code 1 is no stop any more, and code 7 is not the end of the data"

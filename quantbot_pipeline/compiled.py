@@ -1,0 +1,71 @@
+"""How a kernel is compiled, and where its machine code is kept.
+
+numba keeps machine code under the name of the kernel's own file and treats imported constants as part of the code. A constant
+that changes in another file would leave the old machine code in use. So the folder of the cache is named after a digest of
+every source file that holds a kernel or feeds one.
+"""
+
+import contextlib
+import functools
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+
+from quantbot_pipeline.sources import source_digest
+
+# Every package and file whose constants and functions kernels use.
+FEEDS_KERNELS = ("replay", "search", "evidence", "vocabulary.py")
+STALE_S = 7 * 86_400.0  # machine code of other sources goes when nobody has used it for a week
+
+
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator that compiles a function with `numba.njit`, without the GIL, and keeps the machine code."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        with _cache_folder():
+            return numba.njit(nogil=True, cache=True, **options)(function)
+
+    return decorate
+
+
+@contextlib.contextmanager
+def _cache_folder() -> Iterator[None]:
+    """Point numba to our folder while it sets up the cache of one function; other code keeps its own."""
+    settings: Any = numba.config  # its names are made when it loads
+    before = settings.CACHE_DIR
+    folder = _folder(before)
+    settings.CACHE_DIR = before if folder is None else str(folder)
+    try:
+        yield
+    finally:
+        settings.CACHE_DIR = before
+
+
+@functools.cache
+def _folder(given: str) -> Path | None:
+    """Return the folder of these sources below NUMBA_CACHE_DIR, beside the kernels, or in the user's cache.
+
+    None where nothing can be written: numba then looks for a place itself, or says that there is none.
+    """
+    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quantbot"
+    for parent in [Path(given)] if given else [Path(__file__).parent / "__pycache__", users]:
+        folder = parent / f"kernels-{source_digest(FEEDS_KERNELS)}"
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                os.utime(folder)
+            _sweep(parent, folder)
+            return folder
+    return None
+
+
+def _sweep(parent: Path, own: Path) -> None:
+    for other in parent.glob("kernels-*"):
+        if other != own and time.time() - other.stat().st_mtime > STALE_S:
+            shutil.rmtree(other, ignore_errors=True)
