@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 
 from benchmarks import measuring
 from quantbot_pipeline.market.calls import ingest_calls, month_statistics
-from quantbot_pipeline.market.candles import INTERVALS_MS, ingest_candles
+from quantbot_pipeline.market.candles import ingest_candles
 from quantbot_pipeline.market.sample import BEGIN_MS, generate
 from quantbot_pipeline.market.slices import month_rows
 from quantbot_pipeline.months import month_of, month_start_ms, months_before
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.vocabulary import INTERVALS_MS
 
 COPY_MONTHS = 6  # of a sample market; every further half-year has other tokens
 ROUNDS = 3

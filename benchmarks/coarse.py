@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import measuring
 from benchmarks.market import MINUTE_MS
+from quantbot_pipeline import vocabulary
 from quantbot_pipeline.market.row_groups import COLUMNS
 from quantbot_pipeline.replay import engine
 from quantbot_pipeline.replay.policies import Policy, canonical_json, compile_policies
@@ -46,14 +47,14 @@ def run(options: argparse.Namespace) -> None:
     policies = Grid().multiply()
     fine = _replay(inputs.candles, inputs.bounds, inputs, MINUTE_MS, policies)
     coarse = _replay(*_aggregated(inputs), inputs, STEP_MS, policies)
-    both = (fine[0].status == engine.INCLUDED) & (coarse[0].status == engine.INCLUDED)
+    both = (fine[0].status == vocabulary.INCLUDED) & (coarse[0].status == vocabulary.INCLUDED)
     alike = np.flatnonzero(both & (fine[0].p0 == coarse[0].p0) & (fine[0].entry_ts == coarse[0].entry_ts))
     print(f"{len(alike)} entries compared on {len(inputs.bounds) - 1} tokens, {len(both) - len(alike)} left out\n")
     p0 = fine[0].p0[alike, None]
     exits = [outcomes.at(alike) for _, outcomes in (fine, coarse)]
     realized = [realized_return_bps(e.px, p0, COST) for e in exits]
     # Whether a window counts as complete depends on the interval; either way the position is sold at its end.
-    reasons = [np.minimum(e.reason, engine.HORIZON) for e in exits]
+    reasons = [np.minimum(e.reason, vocabulary.HORIZON) for e in exits]
     columns = defaultdict(list)
     for p, policy in enumerate(policies):
         columns[_family(policy)].append(p)

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from quantbot_pipeline.replay.engine import DATA_END, HORIZON, STOP_LOSS, TAKE_PROFIT, TRAILING
+from quantbot_pipeline.vocabulary import DATA_END, HORIZON, STOP_LOSS, TAKE_PROFIT, TRAILING
 
 Floats = npt.NDArray[np.float64]
 

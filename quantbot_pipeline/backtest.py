@@ -42,11 +42,11 @@ from quantbot_pipeline.config import CONTENTS, KEYS, RUN_TYPES, BacktestConfig, 
 from quantbot_pipeline.durable import disk_errors
 from quantbot_pipeline.errors import InputError, IntegrityError, QuantbotError
 from quantbot_pipeline.market.calls import call_features, read_calls
-from quantbot_pipeline.market.candles import INTERVALS_MS
 from quantbot_pipeline.market.slices import CandlePlan, Load, Piece, known_mints, plan_slices, read_rejected
 from quantbot_pipeline.months import iso_ms, iso_now, month_of, month_range, month_start_ms, months_before, next_month
 from quantbot_pipeline.replay.policies import Policy, canonical_json, parse_policy
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.vocabulary import INTERVALS_MS
 
 if TYPE_CHECKING:
     from quantbot_pipeline.replay import engine
@@ -493,7 +493,7 @@ def _ready_engine() -> None:
 
 def _tell_no_entry_from_no_candles(settings: Settings, calls: pa.Table, truth: "engine.Truth", interval: str) -> None:
     """A mint without candles in the months read may have some elsewhere: then the call has no entry, not no candles."""
-    from quantbot_pipeline.replay.engine import NO_CANDLES, NO_ENTRY
+    from quantbot_pipeline.vocabulary import NO_CANDLES, NO_ENTRY
 
     absent = np.flatnonzero(truth.status == NO_CANDLES)
     if len(absent):
@@ -641,7 +641,8 @@ def _full(run: _Run) -> None:
 
 def _v1_baseline(run: _Run) -> None:
     from quantbot_pipeline.search import v1
-    from quantbot_pipeline.search.frontier import ALL_CALLERS, Group, caller_groups
+    from quantbot_pipeline.search.frontier import Group, caller_groups
+    from quantbot_pipeline.vocabulary import ALL_CALLERS
 
     # V1 is defined for the pessimistic order, whatever the configuration says.
     run.config = run.config.model_copy(update={"intrabar": "pessimistic"})
@@ -702,7 +703,8 @@ def _train(run: _Run, search: "Candidates", since: dict[str, int]) -> _Trained:
     """Replay the month and all earlier ones, in as many parts of the grid as the memory limit asks for."""
     from quantbot_pipeline.replay.engine import concatenate, side_by_side
     from quantbot_pipeline.search.frontier import statistics
-    from quantbot_pipeline.search.walk_forward import SCHEMES, train_groups
+    from quantbot_pipeline.search.walk_forward import train_groups
+    from quantbot_pipeline.vocabulary import SCHEMES
 
     hold = parse_policy({"kind": "time_stop", "max_hold_ms": run.config.horizon_ms})
     months = (run.inputs, *run.earlier)
@@ -906,7 +908,8 @@ def _write_best_trades(run: _Run, searched: _Searched, search: "Candidates", fir
 
 def _replay_chosen(run: _Run, search: "Candidates", column: npt.NDArray[np.int64]) -> "engine.Outcomes":
     """The outcome (C, 1) of policy `column` of each call, replayed again, as all outcomes together do not fit into memory."""
-    from quantbot_pipeline.replay.engine import INCLUDED, empty_outcomes, with_exits
+    from quantbot_pipeline.replay.engine import empty_outcomes, with_exits
+    from quantbot_pipeline.vocabulary import INCLUDED
 
     chosen = np.unique(column)
     outcomes, parts = empty_outcomes(len(column), 1), []

@@ -20,12 +20,13 @@ from typing import IO, Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
-from quantbot_pipeline.config import BacktestConfig, Recipe, RunType, make_config
+from quantbot_pipeline.config import BacktestConfig, Recipe, make_config
 from quantbot_pipeline.durable import MEND_DISK, replacing
 from quantbot_pipeline.errors import InputError, QuantbotError, counted
 from quantbot_pipeline.months import month_of, month_range, parse_day
 from quantbot_pipeline.replay.policies import unique_keys
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.vocabulary import Interval, RunStatus, RunType
 
 app = typer.Typer(
     help="The research lab for calls.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
@@ -37,8 +38,6 @@ app.add_typer(ingest_app, name="ingest")
 app.add_typer(backtest_app, name="backtest")
 
 Output = Literal["table", "json", "csv"]
-Interval = Literal["1m", "5m", "15m", "1h"]
-Status = Literal["pending", "running", "completed", "failed"]
 Home = Annotated[Path | None, typer.Option(help="Directory of data/ and runs/ (QUANTBOT_HOME; default: here).")]
 Format = Annotated[Output, typer.Option("--format", help="How to print the result.")]
 Paths = Annotated[list[Path], typer.Argument(help="Files or folders.")]
@@ -427,7 +426,7 @@ def catalog_sync(
 @backtest_app.command("catalog-query")
 def catalog_query(
     run_type: Annotated[RunType | None, typer.Option(help="Runs of this kind.")] = None,
-    status: Annotated[Status | None, typer.Option(help="Runs that ended like this.")] = None,
+    status: Annotated[RunStatus | None, typer.Option(help="Runs that ended like this.")] = None,
     git_branch: Annotated[str | None, typer.Option(help="Branch of the code that made the run.")] = None,
     from_date: Annotated[str | None, typer.Option(help="Runs created on or after this UTC day.")] = None,
     to_date: Annotated[str | None, typer.Option(help="Runs created on or before this UTC day.")] = None,

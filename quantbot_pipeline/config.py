@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, Policy, complaint, parse_policy, policy_id
+from quantbot_pipeline.vocabulary import Interval, RunType
 
-RunType = Literal["path-only", "policy", "optimization", "full"]
 Recipe = Literal["path-only", "policy", "optimization", "full", "v1-baseline", "walk-forward"]
 
 # The run type under which a recipe's runs are kept; the searches are told apart by `parameters.strategy_id`.
@@ -42,7 +42,7 @@ class BacktestConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    interval: Literal["1m", "5m", "15m", "1h"] = Field("5m", description="candle interval to replay")
+    interval: Interval = Field("5m", description="candle interval to replay")
     latency_ms: int = Field(60_000, ge=0, le=MAX_SPAN_MS, description="time between the alert and the earliest entry")
     entry: Literal["open", "close"] = Field("open", description="buy at the open or at the close of the entry candle")
     horizon_ms: int = Field(172_800_000, gt=0, le=MAX_SPAN_MS, description="length of the window after the entry")

@@ -19,11 +19,11 @@ from quantbot_pipeline.cli import app
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.market.calls import ingest_calls
 from quantbot_pipeline.market.candles import ingest_candles
-from quantbot_pipeline.replay.engine import REASONS, STATUSES
 from quantbot_pipeline.reports.leaderboard import leaderboard
 from quantbot_pipeline.search.grid import Grid
 from quantbot_pipeline.search.objective import VIOLATIONS, Constraints
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.vocabulary import CALL_STATUSES, EXIT_REASONS
 from quantbot_pipeline_tests.builders import call, candles, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,7 +130,7 @@ def test_every_option_of_the_search_is_told() -> None:
 
 def test_every_reason_is_told() -> None:
     page = read("semantics.md")
-    assert {*REASONS, *STATUSES[1:], *VIOLATIONS} <= set(names(page))
+    assert {*EXIT_REASONS, *CALL_STATUSES[1:], *VIOLATIONS} <= set(names(page))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -15,15 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
+from quantbot_pipeline.vocabulary import EXIT_REASONS, LEVELS, PHASES, PROTECTIVE_EXITS, SCHEMES
 
 Mask = npt.NDArray[np.bool_]
 Fault = tuple[str, str, Mask]  # column, what is wrong with it, the rows where it is
 
-PROTECTIVE_EXITS = ("stop_loss", "hard_stop", "trailing_stop")
-EXIT_REASONS = (*PROTECTIVE_EXITS, "time_stop", "take_profit", "ladder_complete", "horizon", "data_end")
-SCHEMES = ("anchored", "rolling")
-LEVELS = ("error", "warning", "info")
-PHASES = ("plan", "coverage", "slice", "execution", "optimization")
 FEATURE_COUNTS = ("caller_prior_calls", "mint_prior_callers", "mint_prior_calls")
 TEXTS_AT_ONCE = 1 << 16  # as Python objects, a hundred bytes each and more
 MEASURES = ("avg_return_bps", "median_return_bps", "stop_out_rate", "es95_bps")

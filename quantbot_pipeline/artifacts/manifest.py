@@ -8,21 +8,19 @@ import json
 import math
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS, ARTIFACTS_VERSION
 from quantbot_pipeline.errors import IntegrityError
+from quantbot_pipeline.vocabulary import RunStatus, RunType
 
 MANIFEST_VERSION = "1.0.0"
 MANIFEST_NAME = "run.json"
 SUCCESS_NAME = "_SUCCESS"
 MAX_MANIFEST_BYTES = 4 << 20  # read no more than this of a file that claims to be a manifest
 MAX_DEPTH = 100
-
-RunType = Literal["path-only", "policy", "optimization", "full"]
-Status = Literal["pending", "running", "completed", "failed"]
 
 
 def _inside(path: str) -> str:
@@ -117,7 +115,7 @@ class RunManifest(_Strict):
     created_at: Moment
     started_at: Moment
     completed_at: Moment | None
-    status: Status
+    status: RunStatus
     git_commit: str | None
     git_branch: str | None
     git_dirty: bool | None

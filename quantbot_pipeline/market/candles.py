@@ -31,8 +31,8 @@ from quantbot_pipeline.market.readers import (
 )
 from quantbot_pipeline.market.report import IngestReport
 from quantbot_pipeline.market.row_groups import FOOTER_KEY, describe, to_footer
+from quantbot_pipeline.vocabulary import INTERVALS_MS
 
-INTERVALS_MS = {"1m": 60_000, "5m": 300_000, "15m": 900_000, "1h": 3_600_000}
 FORMATS = ("parquet", "csv", "feather", "jsonl")
 COLUMNS = (
     Column("mint", in_folder=True),

@@ -84,7 +84,7 @@ def candle_interval(path: Path, **limits: str) -> str | None:
 
     Raises InputError for a file that is neither.
     """
-    from quantbot_pipeline.market.candles import COLUMNS, INTERVALS_MS
+    from quantbot_pipeline.market.candles import COLUMNS
     from quantbot_pipeline.market.readers import (
         TO_MS,
         Column,
@@ -95,6 +95,7 @@ def candle_interval(path: Path, **limits: str) -> str | None:
         raw_time_sql,
         workspace,
     )
+    from quantbot_pipeline.vocabulary import INTERVALS_MS
 
     fmt = format_of(path, "auto")
     if fmt == "duckdb":

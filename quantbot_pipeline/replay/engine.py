@@ -17,24 +17,23 @@ import numpy.typing as npt
 
 from quantbot_pipeline.compiled import compiled
 from quantbot_pipeline.replay.policies import CompiledPolicies, compile_policies
+from quantbot_pipeline.vocabulary import (
+    DATA_END,
+    HORIZON,
+    INCLUDED,
+    LADDER,
+    LOW_COVERAGE,
+    NO_CANDLES,
+    NO_ENTRY,
+    NO_WINDOW,
+    STOP_LOSS,
+    TAKE_PROFIT,
+    TIME_STOP,
+    TRAILING,
+)
 
 BLOCK = 32
 NEVER = np.int32(2_147_483_647)
-
-REASONS = (
-    "time_stop",
-    "stop_loss",
-    "hard_stop",
-    "trailing_stop",
-    "take_profit",
-    "ladder_complete",
-    "horizon",
-    "data_end",
-)
-TIME_STOP, STOP_LOSS, HARD_STOP, TRAILING, TAKE_PROFIT, LADDER, HORIZON, DATA_END = range(8)
-
-STATUSES = ("included", "no_candles", "no_entry", "no_window", "low_coverage")
-INCLUDED, NO_CANDLES, NO_ENTRY, NO_WINDOW, LOW_COVERAGE = range(5)
 
 
 class Rules(NamedTuple):

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.vocabulary import HARD_STOP, STOP_LOSS
 
 
 def _integral(value: object) -> object:
@@ -248,8 +249,6 @@ def _duration(ms: int) -> str:
 # --- compilation ------------------------------------------------------------------------------------------------------
 
 MAX_HOLD_MS = 1 << 60  # longer than any window, and entry + hold still fits an int64
-
-STOP_LOSS, HARD_STOP = 1, 2  # protective reasons of a stop, as in engine.REASONS
 
 
 class CompiledPolicies(NamedTuple):

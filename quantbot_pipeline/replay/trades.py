@@ -12,8 +12,9 @@ import pyarrow as pa
 from numba.extending import register_jitable
 
 from quantbot_pipeline.compiled import compiled
-from quantbot_pipeline.replay.engine import DATA_END, HARD_STOP, REASONS, STOP_LOSS, TRAILING, Exits, Outcomes, Truth
+from quantbot_pipeline.replay.engine import Exits, Outcomes, Truth
 from quantbot_pipeline.replay.truth import included_rows
+from quantbot_pipeline.vocabulary import DATA_END, EXIT_REASONS, HARD_STOP, STOP_LOSS, TRAILING
 
 MIN_TAIL_PEAK = 1.25
 STAKE = 0.04  # the share of an account that one call is given in the growth score
@@ -121,7 +122,7 @@ def trades_table(
             "entry_px": repeated(truth.p0[rows]),
             "exit_ts_ms": flat(exits.ts),
             "exit_px": flat(exits.px),
-            "exit_reason": pa.array(REASONS).take(pa.array(flat(exits.reason))),
+            "exit_reason": pa.array(EXIT_REASONS).take(pa.array(flat(exits.reason))),
             "realized_return_bps": flat(trades.realized_bps),
             "stop_out": flat(trades.stop_out),
             "max_adverse_excursion_bps": flat(exits.mae_bps),

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from quantbot_pipeline.replay.engine import INCLUDED, STATUSES, Rules, Truth
+from quantbot_pipeline.replay.engine import Rules, Truth
+from quantbot_pipeline.vocabulary import CALL_STATUSES, INCLUDED
 
 
 def included_rows(truth: Truth) -> npt.NDArray[np.int64]:
@@ -17,7 +18,7 @@ def included_rows(truth: Truth) -> npt.NDArray[np.int64]:
 
 def excluded(status: npt.NDArray[np.uint8]) -> list[tuple[int, str]]:
     """(row, reason) of every call that is left out, in call order; `status` is that of `Truth`, or a part of it."""
-    return [(int(i), STATUSES[status[i]]) for i in np.flatnonzero(status != INCLUDED)]
+    return [(int(i), CALL_STATUSES[status[i]]) for i in np.flatnonzero(status != INCLUDED)]
 
 
 def coverage(truth: Truth, rules: Rules) -> npt.NDArray[np.float64]:

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quantbot_pipeline.search.frontier import ALL_CALLERS
+from quantbot_pipeline.vocabulary import ALL_CALLERS
 
 # Of the columns of a table of best rows.
 SHORT_NAMES = {

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from quantbot_pipeline.artifacts.manifest import RunManifest, read_manifest
 from quantbot_pipeline.artifacts.verify import read_artifact
-from quantbot_pipeline.market.candles import INTERVALS_MS
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.vocabulary import INTERVALS_MS
 
 
 class Quality(NamedTuple):

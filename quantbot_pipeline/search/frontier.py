@@ -16,8 +16,7 @@ from quantbot_pipeline.replay.policies import Policy, canonical_json, policy_id
 from quantbot_pipeline.replay.trades import RANKING_STATS, STATS, aggregate
 from quantbot_pipeline.replay.truth import included_rows
 from quantbot_pipeline.search.objective import VIOLATIONS, Constraints, Objective, score, violated
-
-ALL_CALLERS = "__all__"
+from quantbot_pipeline.vocabulary import ALL_CALLERS
 
 
 class Candidates(NamedTuple):

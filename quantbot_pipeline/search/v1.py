@@ -25,7 +25,8 @@ from quantbot_pipeline.replay.capital import (
 from quantbot_pipeline.replay.engine import Outcomes, Truth
 from quantbot_pipeline.replay.policies import Policy, parse_policy
 from quantbot_pipeline.replay.trades import RANKING_STATS, STATS, aggregate, realized_return_bps
-from quantbot_pipeline.search.frontier import ALL_CALLERS, Group
+from quantbot_pipeline.search.frontier import Group
+from quantbot_pipeline.vocabulary import ALL_CALLERS
 
 TP_MULTS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 SL_MULTS = (0.85, 0.88, 0.90, 0.92, 0.95)

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from quantbot_pipeline.replay.engine import INCLUDED, Outcomes, Truth
+from quantbot_pipeline.replay.engine import Outcomes, Truth
 from quantbot_pipeline.replay.trades import RANKING_STATS, STATS, aggregate
-from quantbot_pipeline.search.frontier import ALL_CALLERS, Candidates, Group, Ranking, rank
+from quantbot_pipeline.search.frontier import Candidates, Group, Ranking, rank
 from quantbot_pipeline.search.objective import Constraints, Objective
+from quantbot_pipeline.vocabulary import ALL_CALLERS, INCLUDED, SCHEMES
 
-SCHEMES = ("anchored", "rolling")
 MIN_TRAIN_CALLS = 10
 MEASURES = {
     "avg_return_bps": "avg_return_bps",

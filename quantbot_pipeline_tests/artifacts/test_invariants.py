@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from quantbot_pipeline import vocabulary
 from quantbot_pipeline.artifacts import invariants
 from quantbot_pipeline.artifacts.inspection import inspect_run
 from quantbot_pipeline.artifacts.invariants import broken
@@ -16,9 +17,8 @@ from quantbot_pipeline.artifacts.manifest import RunManifest, read_manifest
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.config import BacktestConfig, Recipe
-from quantbot_pipeline.replay.engine import REASONS
-from quantbot_pipeline.search.walk_forward import SCHEMES
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.vocabulary import EXIT_REASONS, SCHEMES
 from quantbot_pipeline_tests.builders import Row, call, candles, make_home
 
 MONTHS = ("2024-01", "2024-02")
@@ -222,8 +222,8 @@ def test_another_schema_is_named_column_by_column(tables: Tables) -> None:
 
 
 def test_the_words_are_those_of_the_engine_and_the_search() -> None:
-    assert set(invariants.EXIT_REASONS) == set(REASONS)
-    assert invariants.SCHEMES == SCHEMES
+    assert set(vocabulary.EXIT_REASONS) == set(EXIT_REASONS)
+    assert vocabulary.SCHEMES == SCHEMES
 
 
 # --- a run as a whole -------------------------------------------------------------------------------------------------

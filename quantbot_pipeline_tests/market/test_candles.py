@@ -12,9 +12,10 @@ import pytest
 
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.market import candles as module
-from quantbot_pipeline.market.candles import INTERVALS_MS, ingest_candles, month_file, rejected_file
+from quantbot_pipeline.market.candles import ingest_candles, month_file, rejected_file
 from quantbot_pipeline.market.readers import workspace
 from quantbot_pipeline.market.report import IngestReport
+from quantbot_pipeline.vocabulary import INTERVALS_MS
 from quantbot_pipeline_tests.builders import (
     CANDLE_COLUMNS,
     HOSTILE,

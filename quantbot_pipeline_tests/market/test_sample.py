@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from quantbot_pipeline.market.calls import ingest_calls, read_calls
-from quantbot_pipeline.market.candles import INTERVALS_MS, ingest_candles
+from quantbot_pipeline.market.candles import ingest_candles
 from quantbot_pipeline.market.sample import CALLERS, INVALID_ROWS, MINT_PREFIX, SOURCE, generate, write_sample
+from quantbot_pipeline.vocabulary import INTERVALS_MS
 
 MONTHS = [f"2026-{month:02}" for month in range(1, 7)]
 PRICES = ("open", "high", "low", "close")

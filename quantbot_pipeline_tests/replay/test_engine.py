@@ -20,9 +20,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from quantbot_pipeline import vocabulary
 from quantbot_pipeline.replay import engine
-from quantbot_pipeline.replay.engine import REASONS, STATUSES, Candles, Exits, Outcomes, Rules
+from quantbot_pipeline.replay.engine import Candles, Exits, Outcomes, Rules
 from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, compile_policies, parse_policy
+from quantbot_pipeline.vocabulary import CALL_STATUSES, EXIT_REASONS
 from quantbot_pipeline_tests.replay import naive
 
 PROPERTY = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -83,7 +85,7 @@ def replay_slices(
 
 def exits_of(truth: engine.Truth, outcomes: Outcomes) -> Exits:
     """The exits of the included calls, shape (calls, policies)."""
-    return outcomes.at(np.flatnonzero(truth.status == engine.INCLUDED))
+    return outcomes.at(np.flatnonzero(truth.status == vocabulary.INCLUDED))
 
 
 def as_bytes(*results: tuple[np.ndarray, ...]) -> list[bytes]:
@@ -99,7 +101,7 @@ def trade_of(outcomes: Outcomes, row: int, policy: int) -> tuple[int, float, str
     return (
         int(exits.ts[x]),
         float(exits.px[x]),
-        REASONS[exits.reason[x]],
+        EXIT_REASONS[exits.reason[x]],
         int(exits.fills[x]),
         float(exits.mae_bps[x]),
     )
@@ -118,7 +120,7 @@ def compare(scenario: Scenario, tally: Counter[Any]) -> None:
         for row, (token, alert_ts) in enumerate(scenario.calls):
             window = naive.naive_window(scenario.tokens[token] if token >= 0 else [], alert_ts, rules)
             windows.append(window)
-            assert STATUSES[truth.status[row]] == window.status
+            assert CALL_STATUSES[truth.status[row]] == window.status
             tally["status", window.status] += 1
             if window.status != "included":
                 for column in outcomes[:3]:
@@ -388,11 +390,11 @@ def test_engine_equals_the_oracle() -> None:
         for block in (0, 1, 2):
             assert tally["exit block", order, block] >= 100, (order, block)
     assert {key[1:] for key in tally if key[0] in ("pessimistic", "optimistic")} == set(REACHABLE)
-    assert all(tally["status", status] >= 10 for status in STATUSES)
+    assert all(tally["status", status] >= 10 for status in CALL_STATUSES)
     assert all(tally["window", candles] >= 100 for candles in WINDOWS)
     assert all(tally["fills", fills] >= 100 for fills in (1, 2, 3, 4))
     assert all(tally["touched exactly", reason] >= 5 for reason in (*PROTECTIVE, "take_profit", "ladder_complete"))
-    assert all(tally["exit after a gap", reason] >= 5 for reason in REASONS)
+    assert all(tally["exit after a gap", reason] >= 5 for reason in EXIT_REASONS)
     assert tally["orders differ"] >= 500
 
 
@@ -638,7 +640,7 @@ def test_a_power_of_two_changes_no_return(scenario: Scenario, exponent: int) -> 
     for optimistic in (False, True):
         truth, outcomes = run(scenario, optimistic)
         truth2, outcomes2 = run(scenario._replace(tokens=scaled), optimistic)
-        included = truth.status == engine.INCLUDED
+        included = truth.status == vocabulary.INCLUDED
         assert (truth2.status == truth.status).all()
         assert (truth2.p0[included] == truth.p0[included] * factor).all()
         assert (truth2.peak[included] == truth.peak[included] * factor).all()
@@ -706,7 +708,7 @@ def test_nothing_after_the_exit_matters() -> None:
                 assert trade_of(outcomes, row, k) == trade_values, (scenario.policies[k], tokens[row], rules)
 
     check()
-    assert all(seen[reason] >= 10 for reason in REASONS), seen
+    assert all(seen[reason] >= 10 for reason in EXIT_REASONS), seen
 
 
 @settings(PROPERTY, max_examples=40)
@@ -722,7 +724,7 @@ def test_neither_order_nor_company_matters(scenario: Scenario, rng: random.Rando
         )
         truth2, outcomes2 = run(mixed, optimistic)
         assert as_bytes(tuple(column[calls] for column in truth)) == as_bytes(truth2)
-        order = np.array(calls)[truth2.status == engine.INCLUDED]
+        order = np.array(calls)[truth2.status == vocabulary.INCLUDED]
         want = outcomes.at(order)
         assert as_bytes(tuple(column[:, policies] for column in want)) == as_bytes(exits_of(truth2, outcomes2))
 
@@ -774,7 +776,7 @@ def test_exits_may_be_joined_in_turns() -> None:
     in_turns = engine.with_exits(
         engine.with_exits(first, [(rows, outcomes.exits)]), [(rows + len(rows), outcomes.exits)]
     )
-    included = np.flatnonzero(truth.status == engine.INCLUDED)
+    included = np.flatnonzero(truth.status == vocabulary.INCLUDED)
     assert len(included) and not len(empty.exits.ts)
     for part in (included, included + len(rows)):
         assert as_bytes(in_turns.at(part)) == as_bytes(outcomes.at(included))
@@ -787,7 +789,7 @@ def test_no_policies_and_no_calls_are_nothing_special() -> None:
     without, outcomes = run(scenario._replace(policies=[]))
     assert as_bytes(without) == as_bytes(with_policies)
     assert outcomes.which.shape == (len(scenario.calls), 0)
-    assert exits_of(without, outcomes).px.shape == (int((without.status == engine.INCLUDED).sum()), 0)
+    assert exits_of(without, outcomes).px.shape == (int((without.status == vocabulary.INCLUDED).sum()), 0)
     truth, _ = run(scenario._replace(calls=[]))
     assert len(truth.status) == 0
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from quantbot_pipeline import vocabulary
 from quantbot_pipeline.replay import engine
 from quantbot_pipeline_tests.search.reference import Exit
 
@@ -22,7 +23,7 @@ def as_arrays(calls: Sequence[Sequence[Exit]]) -> tuple[engine.Truth, engine.Out
         column[:] = 77
     left: list[Exit] = []
     for at, exits in zip(rows, calls, strict=True):
-        truth.status[at] = engine.INCLUDED
+        truth.status[at] = vocabulary.INCLUDED
         truth.p0[at], truth.entry_ts[at] = exits[0].p0, exits[0].entry_ts
         truth.peak[at] = exits[0].peak * exits[0].p0
         # Policies that leave alike share an exit, as after a replay; the last policy's comes first.
@@ -37,7 +38,7 @@ def _exits(left: Sequence[Exit]) -> engine.Exits:
     return engine.Exits(
         ts=np.array([e.exit_ts for e in left], dtype=np.int64),
         px=np.array([e.exit_px for e in left], dtype=np.float64),
-        reason=np.array([engine.REASONS.index(e.reason) for e in left], dtype=np.uint8),
+        reason=np.array([vocabulary.EXIT_REASONS.index(e.reason) for e in left], dtype=np.uint8),
         fills=np.ones(len(left), dtype=np.uint16),
         mae_bps=np.array([e.mae_bps for e in left], dtype=np.float64),
     )

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.backtest import MonthResult, ReplayCache, run_month
 from quantbot_pipeline.config import Recipe, make_config
-from quantbot_pipeline.market.candles import INTERVALS_MS
 from quantbot_pipeline.replay.engine import Rules
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.vocabulary import INTERVALS_MS
 from quantbot_pipeline_tests import builders
 from quantbot_pipeline_tests.replay.naive import Candle, Trade, Window, naive_trade, naive_truth, naive_window
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quantbot_pipeline.replay import trades
-from quantbot_pipeline.replay.engine import REASONS
 from quantbot_pipeline.replay.trades import RANKING_STATS, STATS, aggregate
+from quantbot_pipeline.vocabulary import EXIT_REASONS
 from quantbot_pipeline_tests.search.arrays import as_arrays
 from quantbot_pipeline_tests.search.reference import Exit, aggregates, assert_close, row_of
 
@@ -41,7 +41,7 @@ def tables(draw: st.DrawFn, n: int, policies: int) -> list[list[Exit]]:
         p0, entry, peak = draw(p0s), draw(st.integers(0, 10)) * HOUR, draw(peaks)
         calls.append(
             [
-                Exit(p0, entry, peak, p0 * draw(multiples), entry + draw(st.integers(0, 48)) * HOUR, draw(st.sampled_from(REASONS)), draw(mae))
+                Exit(p0, entry, peak, p0 * draw(multiples), entry + draw(st.integers(0, 48)) * HOUR, draw(st.sampled_from(EXIT_REASONS)), draw(mae))
                 for _ in range(policies)
             ]
         )  # fmt: skip
@@ -85,7 +85,7 @@ def test_quantiles_and_shortfall_at_their_edges(n: int, distinct: int) -> None:
     rng = random.Random(n * 7 + distinct)
     values = [rng.uniform(0.0, 3.0) for _ in range(distinct)]
     calls = [
-        [Exit(1.0, 0, rng.choice((1.1, 2.0)), rng.choice(values), rng.choice((1, 2, 3)) * HOUR, rng.choice(REASONS), -1e4 * rng.choice(values) / 3)
+        [Exit(1.0, 0, rng.choice((1.1, 2.0)), rng.choice(values), rng.choice((1, 2, 3)) * HOUR, rng.choice(EXIT_REASONS), -1e4 * rng.choice(values) / 3)
          for _ in range(8)]
         for _ in range(n)
     ]  # fmt: skip

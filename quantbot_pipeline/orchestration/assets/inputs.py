@@ -38,8 +38,9 @@ def alerts(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
 def candles(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
     """The candles of a month: rows and bytes per interval, and rows that failed validity. They lie in data/candles/."""
     from quantbot_pipeline.errors import InputError
-    from quantbot_pipeline.market.candles import INTERVALS_MS, store_signature
+    from quantbot_pipeline.market.candles import store_signature
     from quantbot_pipeline.market.slices import month_rows
+    from quantbot_pipeline.vocabulary import INTERVALS_MS
 
     settings = lab.settings()
     for month in context.partition_keys:

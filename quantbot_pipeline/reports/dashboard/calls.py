@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.market.candles import INTERVALS_MS, month_file
+from quantbot_pipeline.market.candles import month_file
 from quantbot_pipeline.months import month_of, month_range
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey, levels_of
+from quantbot_pipeline.vocabulary import INTERVALS_MS
 
 EACH = 8  # best and worst calls
 MAX_CANDLES = 200  # per chart: neighbours are merged beyond that

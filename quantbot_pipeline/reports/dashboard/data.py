@@ -14,11 +14,12 @@ from quantbot_pipeline.months import iso_now
 from quantbot_pipeline.reports.dashboard.callers import callers_section
 from quantbot_pipeline.reports.dashboard.calls import calls_section
 from quantbot_pipeline.reports.dashboard.encode import Index
-from quantbot_pipeline.reports.dashboard.frontiers import ALL_CALLERS, frontier_section, v1_section
+from quantbot_pipeline.reports.dashboard.frontiers import frontier_section, v1_section
 from quantbot_pipeline.reports.dashboard.overview import errors, overview
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey, load_replayed, policy_columns, replayed_section
 from quantbot_pipeline.reports.dashboard.runs import runs_section
 from quantbot_pipeline.reports.newest import load_newest
+from quantbot_pipeline.vocabulary import ALL_CALLERS
 
 MIN_CALLS = 10  # below that a caller is marked: the same number that the search asks for
 

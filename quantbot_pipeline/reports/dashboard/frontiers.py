@@ -18,7 +18,6 @@ from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey
 from quantbot_pipeline.reports.newest import load_newest, read_each
 
-ALL_CALLERS = "__all__"  # as in search.frontier, whose import would bring the compiler of the engine
 POINTS = 60_000  # scatter points on the page: about 35 bytes each
 CURVE_POINTS = 40_000  # points of equity curves
 POINT_MONTHS = 12

@@ -11,7 +11,7 @@ from quantbot_pipeline.artifacts.verify import read_artifact
 from quantbot_pipeline.catalog.query import query_runs
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.reports.dashboard.encode import Index
-from quantbot_pipeline.reports.dashboard.frontiers import ALL_CALLERS
+from quantbot_pipeline.vocabulary import ALL_CALLERS
 
 RUNS = 40  # the newest: what a person chooses from
 _SUMMARY = (
