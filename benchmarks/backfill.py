@@ -104,7 +104,7 @@ def _without_dagster(home: Path) -> float:
 def _work(settings: Settings) -> float:
     from quantbot_pipeline.backtest import ReplayCache, run_month
     from quantbot_pipeline.config import Recipe, make_config
-    from quantbot_pipeline.replay.engine import warm_up
+    from quantbot_pipeline.replay.kernel import warm_up
 
     warm_up()
     began = time.perf_counter()

@@ -18,9 +18,10 @@ from benchmarks import measuring
 from benchmarks.market import MINUTE_MS
 from quantbot_pipeline import vocabulary
 from quantbot_pipeline.market.row_groups import COLUMNS
-from quantbot_pipeline.replay import engine
-from quantbot_pipeline.replay.policies import Policy, canonical_json, compile_policies
-from quantbot_pipeline.replay.trades import cost_per_side, realized_return_bps
+from quantbot_pipeline.replay import kernel, results
+from quantbot_pipeline.replay.compile import compile_policies
+from quantbot_pipeline.replay.policies import Policy, canonical_json
+from quantbot_pipeline.replay.statistics import cost_per_side, realized_return_bps
 from quantbot_pipeline.search.grid import Grid
 from quantbot_pipeline.settings import Settings
 
@@ -31,7 +32,7 @@ COST = cost_per_side(30, 10)
 class _Inputs(NamedTuple):
     """One-minute candles, token after token; where each token lies; each entry's token and alert (UTC ms)."""
 
-    candles: engine.Candles
+    candles: results.Candles
     bounds: npt.NDArray[np.int64]
     token: npt.NDArray[np.int64]
     alert: npt.NDArray[np.int64]
@@ -83,30 +84,30 @@ def _family(policy: Policy) -> str:
 
 
 def _replay(
-    candles: engine.Candles,
+    candles: results.Candles,
     bounds: npt.NDArray[np.int64],
     inputs: _Inputs,
     interval_ms: int,
     policies: list[Policy],
-) -> tuple[engine.Truth, engine.Outcomes]:
+) -> tuple[results.Truth, results.Outcomes]:
     token, alert = inputs.token, inputs.alert
-    truth, outcomes = engine.empty_truth(len(alert)), engine.empty_outcomes(len(alert), len(policies))
+    truth, outcomes = results.empty_truth(len(alert)), results.empty_outcomes(len(alert), len(policies))
     rows = np.arange(len(alert))
-    exits = engine.replay(
-        candles, alert, bounds[token], bounds[token + 1], rows, engine.Rules(interval_ms=interval_ms),
+    exits = kernel.replay(
+        candles, alert, bounds[token], bounds[token + 1], rows, results.Rules(interval_ms=interval_ms),
         compile_policies(policies), truth, outcomes,
     )  # fmt: skip
-    return truth, engine.with_exits(outcomes, [(rows, exits)])
+    return truth, results.with_exits(outcomes, [(rows, exits)])
 
 
-def _aggregated(inputs: _Inputs) -> tuple[engine.Candles, npt.NDArray[np.int64]]:
+def _aggregated(inputs: _Inputs) -> tuple[results.Candles, npt.NDArray[np.int64]]:
     """The 5m candles of the same tokens: first open, highest high, lowest low, last close; no empty ones."""
     candles = inputs.candles
     bucket = candles.ts // STEP_MS
     token = np.repeat(np.arange(len(inputs.bounds) - 1), np.diff(inputs.bounds))
     starts = np.flatnonzero(np.r_[True, (np.diff(bucket) != 0) | (np.diff(token) != 0)])
     last = np.r_[starts[1:], len(bucket)] - 1
-    five = engine.Candles(
+    five = results.Candles(
         bucket[starts] * STEP_MS, candles.open[starts], np.maximum.reduceat(candles.high, starts),
         np.minimum.reduceat(candles.low, starts), candles.close[last],
     )  # fmt: skip
@@ -122,5 +123,5 @@ def _stored(settings: Settings) -> _Inputs:
     bounds = np.r_[0, np.cumsum(np.bincount(mints.indices.to_numpy()))].astype(np.int64)
     hourly = np.flatnonzero(table["ts_ms"].to_numpy() % EVERY_MS == 0)
     token, alert = mints.indices.to_numpy()[hourly].astype(np.int64), table["ts_ms"].to_numpy()[hourly] - MINUTE_MS
-    candles = engine.Candles(*(table[name].to_numpy() for name in COLUMNS))
+    candles = results.Candles(*(table[name].to_numpy() for name in COLUMNS))
     return _Inputs(candles, bounds, token, alert)

@@ -6,9 +6,9 @@ import numpy as np
 
 from benchmarks import measuring
 from benchmarks.market import START_MS, random_market
-from quantbot_pipeline.replay import engine
-from quantbot_pipeline.replay.policies import compile_policies
-from quantbot_pipeline.replay.trades import RANKING_STATS, aggregate
+from quantbot_pipeline.replay import kernel, results
+from quantbot_pipeline.replay.compile import compile_policies
+from quantbot_pipeline.replay.statistics import RANKING_STATS, aggregate
 from quantbot_pipeline.search.grid import Grid
 
 CALLERS = 100
@@ -27,14 +27,14 @@ def run(options: argparse.Namespace) -> None:
     lo = token * options.candles
     alert = np.full(options.calls, START_MS - 60_000, dtype=np.int64)
     rows = np.arange(options.calls, dtype=np.int64)
-    truth, outcomes = engine.empty_truth(options.calls), engine.empty_outcomes(options.calls, len(policies))
-    rules = engine.Rules(interval_ms=60_000)
+    truth, outcomes = results.empty_truth(options.calls), results.empty_outcomes(options.calls, len(policies))
+    rules = results.Rules(interval_ms=60_000)
     caller = np.argsort(rng.integers(0, CALLERS, options.calls), kind="stable")
     ends = np.linspace(0, options.calls, CALLERS + 1).astype(np.int64)[1:]
 
-    def replay() -> engine.Outcomes:
-        exits = engine.replay(candles, alert, lo, lo + options.candles, rows, rules, compiled, truth, outcomes)
-        return engine.with_exits(outcomes, [(rows, exits)])
+    def replay() -> results.Outcomes:
+        exits = kernel.replay(candles, alert, lo, lo + options.candles, rows, rules, compiled, truth, outcomes)
+        return results.with_exits(outcomes, [(rows, exits)])
 
     made = replay()
     works = {

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from quantbot_pipeline.replay.engine import Candles
+from quantbot_pipeline.replay.results import Candles
 
 Floats = npt.NDArray[np.float64]
 

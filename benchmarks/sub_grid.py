@@ -16,13 +16,14 @@ import numpy.typing as npt
 from benchmarks import loops
 from benchmarks.market import MINUTE_MS, START_MS, Market, random_market
 from benchmarks.measuring import interleaved, median, rate, table, title
-from quantbot_pipeline.replay import engine
-from quantbot_pipeline.replay.policies import compile_policies, parse_policy
+from quantbot_pipeline.replay import kernel, results
+from quantbot_pipeline.replay.compile import compile_policies
+from quantbot_pipeline.replay.policies import parse_policy
 
 STOPS = tuple(round(0.02 * k, 2) for k in range(1, 16))
 TAKES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 TRAILS = tuple(round(0.03 * k, 2) for k in range(1, 11))
-RULES = engine.Rules(interval_ms=MINUTE_MS, entry_close=True)
+RULES = results.Rules(interval_ms=MINUTE_MS, entry_close=True)
 PER_ENGINE = {
     "engine": 45,
     "numba loop": 45,
@@ -87,8 +88,8 @@ def _race(timed: dict[str, Timed], policies: int, repeats: int) -> None:
 
 
 class _Engine(NamedTuple):
-    outcomes: engine.Outcomes
-    replay: Callable[[], engine.Outcomes]
+    outcomes: results.Outcomes
+    replay: Callable[[], results.Outcomes]
 
     def rounds(self) -> None:
         """All calls, several times."""
@@ -98,15 +99,15 @@ class _Engine(NamedTuple):
 
 def _engine(market: Market, policies: list[dict[str, Any]]) -> _Engine:
     calls, n = market.open.shape
-    truth, outcomes = engine.empty_truth(calls), engine.empty_outcomes(calls, len(policies))
+    truth, outcomes = results.empty_truth(calls), results.empty_outcomes(calls, len(policies))
     lo, rows = np.arange(calls, dtype=np.int64) * n, np.arange(calls)
     work = partial(
-        engine.replay, market.flat(), np.full(calls, START_MS - RULES.latency_ms), lo, lo + n, rows, RULES,
+        kernel.replay, market.flat(), np.full(calls, START_MS - RULES.latency_ms), lo, lo + n, rows, RULES,
         compile_policies([parse_policy(p) for p in policies]), truth, outcomes,
     )  # fmt: skip
 
-    def replay() -> engine.Outcomes:
-        return engine.with_exits(outcomes, [(rows, work())])
+    def replay() -> results.Outcomes:
+        return results.with_exits(outcomes, [(rows, work())])
 
     return _Engine(replay(), replay)
 

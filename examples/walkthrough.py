@@ -38,7 +38,7 @@ best = callers[0]
 print(f"{best['caller_name']}: {best['hit_2x_rate']:.0%} of {best['calls']} calls reached 2x")
 
 # %% Is that skill or luck? The interval says how little a few calls prove.
-from quantbot_pipeline.reports.intervals import wilson
+from quantbot_pipeline.evidence.intervals import wilson
 
 intervals = {c["caller_name"]: wilson(round(c["hit_2x_rate"] * c["calls"]), c["calls"]) for c in callers}
 low, high = intervals[best["caller_name"]] or (0.0, 1.0)

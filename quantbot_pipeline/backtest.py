@@ -49,7 +49,7 @@ from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 
 if TYPE_CHECKING:
-    from quantbot_pipeline.replay import engine
+    from quantbot_pipeline.replay import results
     from quantbot_pipeline.search.frontier import Candidates, Group
     from quantbot_pipeline.search.objective import Constraints, Objective
     from quantbot_pipeline.search.walk_forward import Evaluated
@@ -145,10 +145,10 @@ class _Replayed(NamedTuple):
     """A month replayed; `outcomes` has one column per policy, so has `other_order` if both orders were asked for."""
 
     month: _Month
-    rules: "engine.Rules"
-    truth: "engine.Truth"
-    outcomes: "engine.Outcomes"
-    other_order: "engine.Outcomes | None"
+    rules: "results.Rules"
+    truth: "results.Truth"
+    outcomes: "results.Outcomes"
+    other_order: "results.Outcomes | None"
 
 
 # Replays of earlier months that a walk-forward over several months need not repeat, by (month, fingerprint, config hash).
@@ -172,7 +172,7 @@ class _Run:
     @property
     def cost(self) -> float:
         """Fees and slippage of one side, as a fraction."""
-        from quantbot_pipeline.replay.trades import cost_per_side
+        from quantbot_pipeline.replay.statistics import cost_per_side
 
         return cost_per_side(self.config.taker_fee_bps, self.config.slippage_bps)
 
@@ -419,13 +419,13 @@ def _replay(
     both_orders: bool = False,
 ) -> _Replayed:
     """Decode the month's candles and replay all calls and policies in one pass, a thread per row group."""
-    from quantbot_pipeline.replay import engine
-    from quantbot_pipeline.replay.policies import compile_policies
+    from quantbot_pipeline.replay import kernel, results
+    from quantbot_pipeline.replay.compile import compile_policies
 
     _ready_engine()
     calls, plan = inputs.calls, inputs.plan
     compiled = compile_policies(policies, config.activity_move_pct)
-    rules = engine.Rules(
+    rules = results.Rules(
         interval_ms=INTERVALS_MS[config.interval],
         latency_ms=config.latency_ms,
         entry_close=config.entry == "close",
@@ -435,15 +435,15 @@ def _replay(
         optimistic=config.intrabar == "optimistic",
         stop_slippage_bps=config.stop_slippage_bps,
     )
-    truth = engine.empty_truth(calls.num_rows)
-    orders = [(rules, engine.empty_outcomes(calls.num_rows, len(policies)))]
+    truth = results.empty_truth(calls.num_rows)
+    orders = [(rules, results.empty_outcomes(calls.num_rows, len(policies)))]
     if both_orders:
         orders.append(
-            (rules._replace(optimistic=not rules.optimistic), engine.empty_outcomes(calls.num_rows, len(policies)))
+            (rules._replace(optimistic=not rules.optimistic), results.empty_outcomes(calls.num_rows, len(policies)))
         )
     alert = calls["alert_ts_ms"].to_numpy()
 
-    def work(load: Load) -> tuple[float, float, list[tuple[npt.NDArray[np.int64], list[engine.Exits]]]]:
+    def work(load: Load) -> tuple[float, float, list[tuple[npt.NDArray[np.int64], list[results.Exits]]]]:
         decoding = replaying = 0.0
         parts = []
         mark = time.perf_counter()
@@ -451,8 +451,8 @@ def _replay(
             decoded = time.perf_counter()
             lo, hi, rows = _match(piece, inputs.by_mint)
             if len(rows):
-                candles = engine.Candles(*piece.arrays())
-                made = [engine.replay(candles, alert[rows], lo, hi, rows, r, compiled, truth, o) for r, o in orders]
+                candles = results.Candles(*piece.arrays())
+                made = [kernel.replay(candles, alert[rows], lo, hi, rows, r, compiled, truth, o) for r, o in orders]
                 parts.append((rows, made))
             decoding += decoded - mark
             mark = time.perf_counter()
@@ -464,7 +464,7 @@ def _replay(
         spent = list(pool.map(work, plan.loads))
     wall = time.perf_counter() - begun
     outcomes = [
-        engine.with_exits(empty, [(rows, made[i]) for *_, parts in spent for rows, made in parts])
+        results.with_exits(empty, [(rows, made[i]) for *_, parts in spent for rows, made in parts])
         for i, (_, empty) in enumerate(orders)
     ]
     totals = {"slice": sum(d for d, *_ in spent), "execution": sum(r for _, r, _ in spent)}
@@ -478,7 +478,7 @@ def _replay(
 @functools.cache
 def _ready_engine() -> None:
     """Have the engine compiled before threads need it, and say so when that takes a while (the first time ever)."""
-    from quantbot_pipeline.replay.engine import warm_up
+    from quantbot_pipeline.replay.kernel import warm_up
 
     notice = threading.Timer(
         2.0, log.warning, ["compiling the replay engine once, about ten seconds; later starts load it"]
@@ -491,7 +491,7 @@ def _ready_engine() -> None:
         notice.cancel()
 
 
-def _tell_no_entry_from_no_candles(settings: Settings, calls: pa.Table, truth: "engine.Truth", interval: str) -> None:
+def _tell_no_entry_from_no_candles(settings: Settings, calls: pa.Table, truth: "results.Truth", interval: str) -> None:
     """A mint without candles in the months read may have some elsewhere: then the call has no entry, not no candles."""
     from quantbot_pipeline.vocabulary import NO_CANDLES, NO_ENTRY
 
@@ -696,12 +696,12 @@ class _Trained(NamedTuple):
     data: "Evaluated"
     groups: "dict[str, list[Group]]"
     stats: dict[str, npt.NDArray[np.float64]]
-    tested: "engine.Outcomes"
+    tested: "results.Outcomes"
 
 
 def _train(run: _Run, search: "Candidates", since: dict[str, int]) -> _Trained:
     """Replay the month and all earlier ones, in as many parts of the grid as the memory limit asks for."""
-    from quantbot_pipeline.replay.engine import concatenate, side_by_side
+    from quantbot_pipeline.replay.results import concatenate, side_by_side
     from quantbot_pipeline.search.frontier import statistics
     from quantbot_pipeline.search.walk_forward import train_groups
     from quantbot_pipeline.vocabulary import SCHEMES
@@ -744,7 +744,7 @@ def _replay_months(run: _Run, months: Sequence[_Month], policies: Sequence[Polic
     return replays
 
 
-def _evaluated(replays: Sequence[_Replayed], truth: "engine.Truth") -> "Evaluated":
+def _evaluated(replays: Sequence[_Replayed], truth: "results.Truth") -> "Evaluated":
     from quantbot_pipeline.search.walk_forward import Evaluated
 
     return Evaluated(
@@ -814,7 +814,7 @@ def _replay_search(run: _Run, search: "Candidates", also: Sequence[Policy] = ())
 
 def _parts(run: _Run, policies: int, calls: int, also: int = 0) -> list[slice]:
     """Slices of so many policies that their outcomes take about the memory limit; `also` are replayed with the last."""
-    from quantbot_pipeline.replay.engine import MAX_POLICIES, outcome_bytes
+    from quantbot_pipeline.replay.results import MAX_POLICIES, outcome_bytes
 
     most = range(1, min(policies, MAX_POLICIES - also) + 1)
     fit = bisect_right(most, run.settings.memory_bytes, key=lambda n: outcome_bytes(calls, n))
@@ -906,9 +906,9 @@ def _write_best_trades(run: _Run, searched: _Searched, search: "Candidates", fir
         run.staged.write("trades", chosen_trades_table(calls, replayed.truth, outcomes, ids, run.cost))
 
 
-def _replay_chosen(run: _Run, search: "Candidates", column: npt.NDArray[np.int64]) -> "engine.Outcomes":
+def _replay_chosen(run: _Run, search: "Candidates", column: npt.NDArray[np.int64]) -> "results.Outcomes":
     """The outcome (C, 1) of policy `column` of each call, replayed again, as all outcomes together do not fit into memory."""
-    from quantbot_pipeline.replay.engine import empty_outcomes, with_exits
+    from quantbot_pipeline.replay.results import empty_outcomes, with_exits
     from quantbot_pipeline.vocabulary import INCLUDED
 
     chosen = np.unique(column)
@@ -923,7 +923,7 @@ def _replay_chosen(run: _Run, search: "Candidates", column: npt.NDArray[np.int64
 
 def _summary(run: _Run, replayed: _Replayed, policies: dict[str, Policy]) -> list[dict[str, Any]]:
     """Statistics of every policy over all included calls."""
-    from quantbot_pipeline.replay.trades import STATS, aggregate
+    from quantbot_pipeline.replay.statistics import STATS, aggregate
     from quantbot_pipeline.replay.truth import included_rows
 
     rows = included_rows(replayed.truth)

@@ -35,7 +35,7 @@ def home(lab_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="session")
 def warm_engine() -> None:
     """Compiled or loaded before a command runs, so that no command has to say that it waits for it."""
-    from quantbot_pipeline.replay.engine import warm_up
+    from quantbot_pipeline.replay.kernel import warm_up
 
     warm_up()
 

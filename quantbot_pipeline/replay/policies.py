@@ -6,11 +6,9 @@ line in `_rules`, and, if it needs a new kind of level, a step in `engine`. Sour
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -23,7 +21,6 @@ from pydantic import (
 )
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.vocabulary import HARD_STOP, STOP_LOSS
 
 
 def _integral(value: object) -> object:
@@ -32,13 +29,21 @@ def _integral(value: object) -> object:
 
 # Numbers as JSON has them: neither booleans nor text; 3600000.0 is a whole number.
 Number = Annotated[float, Field(strict=True)]
+
+
 Whole = Annotated[int, BeforeValidator(_integral), Field(strict=True)]
+
+
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
+
+
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+
+
 NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
+
 FRACTION_SLACK = 1e-9
-ZERO_REMAINDER = 1e-12
 
 
 class _Model(BaseModel):
@@ -111,8 +116,13 @@ class Combo(_Model):
 
 
 Policy = FixedStop | TimeStop | TrailingStop | Ladder | Combo
+
+
 KINDS = ("fixed_stop", "time_stop", "trailing_stop", "ladder", "combo")
+
+
 _ADAPTER: TypeAdapter[Policy] = TypeAdapter(Annotated[Policy, Field(discriminator="kind")])
+
 
 DEFAULT_POLICIES: tuple[dict[str, Any], ...] = (
     {"kind": "fixed_stop", "stop_pct": 0.2, "take_profit_pct": 1.0},
@@ -244,151 +254,3 @@ def _duration(ms: int) -> str:
         if ms % size == 0:
             return f"{ms // size}{unit}"
     return f"{ms}ms"
-
-
-# --- compilation ------------------------------------------------------------------------------------------------------
-
-MAX_HOLD_MS = 1 << 60  # longer than any window, and entry + hold still fits an int64
-
-
-class CompiledPolicies(NamedTuple):
-    """Policies as arrays for the engine; thresholds are shared, every table ends with a sentinel that never fires.
-
-    down: (D+1,) float64 stop factors `1-s`, descending, sentinel -1. up: (U+1,) float64 factors of take profits, ladder
-    levels, activations and truth multiples, ascending, sentinel inf. hold: (H+1,) int64 ms, ascending, sentinel
-    MAX_HOLD_MS. pair_up, pair_keep: (T,) slot of the activation and `1-trail`, by activation, tight to wide; `pair_keep`
-    has a sentinel more. Every entry is an event; its slot (uint32) counts through down, up, hold and pairs, in this order.
-    Per policy (P,): the slots stop, take, hold_slot, complete, trail (of its first trailing rule) and rung (of its first
-    ladder level), and stop_reason (uint8); trail_lo/hi and rung_lo/hi delimit its part of `trails` (slots) and of `rung_up` (slots), `rung_fraction`.
-    truth: (5,) slots of 2x, 3x, 4x and of the upper and lower activity level.
-    """
-
-    down: npt.NDArray[np.float64]
-    up: npt.NDArray[np.float64]
-    hold: npt.NDArray[np.int64]
-    pair_up: npt.NDArray[np.uint32]
-    pair_keep: npt.NDArray[np.float64]
-    stop: npt.NDArray[np.uint32]
-    stop_reason: npt.NDArray[np.uint8]
-    take: npt.NDArray[np.uint32]
-    hold_slot: npt.NDArray[np.uint32]
-    complete: npt.NDArray[np.uint32]
-    trail: npt.NDArray[np.uint32]
-    trail_lo: npt.NDArray[np.uint32]
-    trail_hi: npt.NDArray[np.uint32]
-    trails: npt.NDArray[np.uint32]
-    rung: npt.NDArray[np.uint32]
-    rung_lo: npt.NDArray[np.uint32]
-    rung_hi: npt.NDArray[np.uint32]
-    rung_up: npt.NDArray[np.uint32]
-    rung_fraction: npt.NDArray[np.float64]
-    truth: npt.NDArray[np.uint32]
-
-
-class _Terms(NamedTuple):
-    """One policy reduced to what the engine knows: levels as factors of the entry price."""
-
-    stop: float | None
-    stop_reason: int
-    take: float | None
-    hold: int | None
-    trails: tuple[tuple[float, float], ...]
-    rungs: tuple[tuple[float, float], ...]
-
-
-def compile_policies(policies: Sequence[Policy], activity_move_pct: float = 0.10) -> CompiledPolicies:
-    """De-duplicate the thresholds of all policies into sorted tables; O(1) work per policy and call remains."""
-    terms = [_terms(p) for p in policies]
-    activity_up, activity_down = 1 + activity_move_pct, 1 - activity_move_pct
-    down = sorted({t.stop for t in terms if t.stop is not None} | {activity_down}, reverse=True)
-    ups = {2.0, 3.0, 4.0, activity_up}
-    ups |= {t.take for t in terms if t.take is not None}
-    ups |= {multiple for t in terms for multiple, _ in t.rungs}
-    ups |= {activation for t in terms for activation, _ in t.trails}
-    up = sorted(ups)
-    hold = sorted({t.hold for t in terms if t.hold is not None})
-    pairs = sorted({pair for t in terms for pair in t.trails}, key=lambda pair: (pair[0], -pair[1]))
-    down_slot, up_slot, hold_slot, pair_slot = _slots(down, up, hold, pairs)
-    trail_ends = np.cumsum([0] + [len(t.trails) for t in terms]).astype(np.uint32)
-    rung_ends = np.cumsum([0] + [len(t.rungs) for t in terms]).astype(np.uint32)
-    return CompiledPolicies(
-        down=np.array([*down, -1.0]),
-        up=np.array([*up, np.inf]),
-        hold=np.array([*hold, MAX_HOLD_MS], dtype=np.int64),
-        pair_up=_u32(up_slot[activation] for activation, _ in pairs),
-        pair_keep=np.array([*(keep for _, keep in pairs), 0.0]),
-        stop=_u32(down_slot[t.stop] for t in terms),
-        stop_reason=np.array([t.stop_reason for t in terms], dtype=np.uint8),
-        take=_u32(up_slot[t.take] for t in terms),
-        hold_slot=_u32(hold_slot[t.hold] for t in terms),
-        complete=_u32(up_slot[_completing(t)] for t in terms),
-        trail=_u32(pair_slot[t.trails[0] if t.trails else None] for t in terms),
-        trail_lo=trail_ends[:-1],
-        trail_hi=trail_ends[1:],
-        trails=_u32(pair_slot[pair] for t in terms for pair in t.trails),
-        rung=_u32(up_slot[t.rungs[0][0] if t.rungs else None] for t in terms),
-        rung_lo=rung_ends[:-1],
-        rung_hi=rung_ends[1:],
-        rung_up=_u32(up_slot[multiple] for t in terms for multiple, _ in t.rungs),
-        rung_fraction=np.array([fraction for t in terms for _, fraction in t.rungs], dtype=np.float64),
-        truth=_u32([up_slot[2.0], up_slot[3.0], up_slot[4.0], up_slot[activity_up], down_slot[activity_down]]),
-    )
-
-
-def compiled_key(policy: Policy) -> tuple[object, ...]:
-    """Equal for two policies that trade alike on every path (only the name of a stop may differ): de-duplicates a grid."""
-    terms = _terms(policy)
-    return tuple(terms._replace(stop_reason=STOP_LOSS))
-
-
-def _slots(*tables: Sequence[Any]) -> Iterator[dict[Any, int]]:
-    """Event slots of the entries of each table, counted through; None stands for the sentinel at its end."""
-    first = 0
-    for table in tables:
-        yield {value: first + i for i, value in enumerate([*table, None])}
-        first += len(table) + 1
-
-
-def _u32(values: Iterable[int]) -> npt.NDArray[np.uint32]:
-    return np.array(list(values), dtype=np.uint32)
-
-
-def _terms(policy: Policy) -> _Terms:
-    rules = policy.policies if isinstance(policy, Combo) else (policy,)
-    stops: dict[float, int] = {}
-    takes: list[float] = []
-    holds: list[int] = []
-    trails: set[tuple[float, float]] = set()
-    rungs: tuple[tuple[float, float], ...] = ()
-    for rule in rules:
-        if isinstance(rule, FixedStop | Ladder) and rule.stop_pct is not None:
-            stops[1 - rule.stop_pct] = STOP_LOSS
-        if isinstance(rule, TrailingStop):
-            trails.add((1 + rule.activation_pct, 1 - rule.trail_pct))
-            if rule.hard_stop_pct is not None:
-                stops.setdefault(1 - rule.hard_stop_pct, HARD_STOP)  # a tie goes to stop_loss
-        if isinstance(rule, FixedStop | TimeStop) and rule.take_profit_pct is not None:
-            takes.append(1 + rule.take_profit_pct)
-        if isinstance(rule, TimeStop):
-            holds.append(min(rule.max_hold_ms, MAX_HOLD_MS))
-        if isinstance(rule, Ladder):
-            rungs = tuple((level.multiple, level.fraction) for level in rule.levels)
-    stop = max(stops, default=None)
-    return _Terms(
-        stop,
-        stops[stop] if stop is not None else STOP_LOSS,
-        min(takes, default=None),
-        min(holds, default=None),
-        tuple(sorted(trails)),
-        rungs,
-    )
-
-
-def _completing(terms: _Terms) -> float | None:
-    """The multiple of the ladder level whose fill empties the position, if any: it depends on fractions alone."""
-    remainder = 1.0
-    for multiple, fraction in terms.rungs:
-        remainder -= min(fraction, remainder)
-        if remainder <= ZERO_REMAINDER:
-            return multiple
-    return None

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from quantbot_pipeline.replay.engine import Rules, Truth
+from quantbot_pipeline.replay.results import Rules, Truth
 from quantbot_pipeline.vocabulary import CALL_STATUSES, INCLUDED
 
 

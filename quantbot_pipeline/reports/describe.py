@@ -6,15 +6,7 @@ Belongs here: wording. What a policy means is in `replay.policies`; the V1 basel
 import json
 from typing import Any
 
-from quantbot_pipeline.replay.policies import (
-    Combo,
-    FixedStop,
-    Ladder,
-    Policy,
-    TimeStop,
-    TrailingStop,
-    parse_policy,
-)
+from quantbot_pipeline.replay.policies import Combo, FixedStop, Ladder, Policy, TimeStop, TrailingStop, parse_policy
 
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 

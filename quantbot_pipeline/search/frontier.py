@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from quantbot_pipeline.compiled import compiled
-from quantbot_pipeline.replay.engine import Outcomes, Truth
 from quantbot_pipeline.replay.policies import Policy, canonical_json, policy_id
-from quantbot_pipeline.replay.trades import RANKING_STATS, STATS, aggregate
+from quantbot_pipeline.replay.results import Outcomes, Truth
+from quantbot_pipeline.replay.statistics import RANKING_STATS, STATS, aggregate
 from quantbot_pipeline.replay.truth import included_rows
 from quantbot_pipeline.search.objective import VIOLATIONS, Constraints, Objective, score, violated
 from quantbot_pipeline.vocabulary import ALL_CALLERS

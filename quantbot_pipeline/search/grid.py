@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.replay.compile import compiled_key
 from quantbot_pipeline.replay.policies import (
     Fraction,
     NonNegative,
@@ -17,7 +18,6 @@ from quantbot_pipeline.replay.policies import (
     Policy,
     Positive,
     Whole,
-    compiled_key,
     complaint,
     parse_policy,
 )

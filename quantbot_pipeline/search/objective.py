@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.replay.policies import Whole, complaint
-from quantbot_pipeline.replay.trades import RANKING_STATS, STATS
+from quantbot_pipeline.replay.statistics import RANKING_STATS, STATS
 
 # In this order they are named in `violations`.
 VIOLATIONS = ("trades", "avg_return_bps", "stop_out_rate", "p95_drawdown_bps", "avg_time_exposed_ms")

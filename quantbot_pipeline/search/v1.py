@@ -22,9 +22,9 @@ from quantbot_pipeline.replay.capital import (
     CapitalPath,
     capital_path,
 )
-from quantbot_pipeline.replay.engine import Outcomes, Truth
 from quantbot_pipeline.replay.policies import Policy, parse_policy
-from quantbot_pipeline.replay.trades import RANKING_STATS, STATS, aggregate, realized_return_bps
+from quantbot_pipeline.replay.results import Outcomes, Truth
+from quantbot_pipeline.replay.statistics import RANKING_STATS, STATS, aggregate, realized_return_bps
 from quantbot_pipeline.search.frontier import Group
 from quantbot_pipeline.vocabulary import ALL_CALLERS
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from quantbot_pipeline.replay.engine import Outcomes, Truth
-from quantbot_pipeline.replay.trades import RANKING_STATS, STATS, aggregate
+from quantbot_pipeline.replay.results import Outcomes, Truth
+from quantbot_pipeline.replay.statistics import RANKING_STATS, STATS, aggregate
 from quantbot_pipeline.search.frontier import Candidates, Group, Ranking, rank
 from quantbot_pipeline.search.objective import Constraints, Objective
 from quantbot_pipeline.vocabulary import ALL_CALLERS, INCLUDED, SCHEMES

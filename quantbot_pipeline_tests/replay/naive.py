@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from quantbot_pipeline.replay.engine import Rules
+from quantbot_pipeline.replay.results import Rules
 
 Step = Literal["open", "inside", "give_back", "close"]
 

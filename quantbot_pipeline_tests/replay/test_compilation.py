@@ -16,33 +16,35 @@ import pytest
 from numba.core.registry import CPUDispatcher
 
 import quantbot_pipeline
-from quantbot_pipeline.replay import capital, engine, trades
+from quantbot_pipeline.replay import capital, kernel, results, statistics
+from quantbot_pipeline.replay.compile import compile_policies
 from quantbot_pipeline.search import frontier
 
-MODULES = (engine, trades, capital, frontier)
+MODULES = (kernel, statistics, capital, frontier)
 
 # Replays, aggregates and prints a digest of every bit, and how many kernels came from the cache and how many were compiled.
 PROGRAM = """
 import hashlib
 import numpy as np
-from quantbot_pipeline.replay import engine, trades
-from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, compile_policies, parse_policy
+from quantbot_pipeline.replay import kernel, results, statistics
+from quantbot_pipeline.replay.compile import compile_policies
+from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, parse_policy
 
 rng = np.random.default_rng(1)
 close = np.cumprod(1 + rng.normal(0, 0.02, 500))
 open_ = np.r_[1.0, close[:-1]]
 ts = 300_000 * np.arange(500)
-candles = engine.Candles(ts, open_, np.maximum(open_, close) * 1.01, np.minimum(open_, close) * 0.99, close)
+candles = results.Candles(ts, open_, np.maximum(open_, close) * 1.01, np.minimum(open_, close) * 0.99, close)
 calls = 20
-truth, outcomes = engine.empty_truth(calls), engine.empty_outcomes(calls, len(DEFAULT_POLICIES))
-exits = engine.replay(
-    candles, 3_000_000 * np.arange(calls), np.zeros(calls, np.int64), np.full(calls, 500), np.arange(calls), engine.Rules(),
+truth, outcomes = results.empty_truth(calls), results.empty_outcomes(calls, len(DEFAULT_POLICIES))
+exits = kernel.replay(
+    candles, 3_000_000 * np.arange(calls), np.zeros(calls, np.int64), np.full(calls, 500), np.arange(calls), results.Rules(),
     compile_policies([parse_policy(p) for p in DEFAULT_POLICIES]), truth, outcomes,
 )
-outcomes = engine.with_exits(outcomes, [(np.arange(calls), exits)])
-stats = trades.aggregate(truth, outcomes, np.arange(calls), np.array([calls]), 0.004)
+outcomes = results.with_exits(outcomes, [(np.arange(calls), exits)])
+stats = statistics.aggregate(truth, outcomes, np.arange(calls), np.array([calls]), 0.004)
 digest = hashlib.sha256(b"".join(array.tobytes() for array in (*truth, *outcomes[:3], *outcomes.exits, stats))).hexdigest()
-entries = [engine._replay_calls.stats, trades._aggregate.stats]
+entries = [kernel._replay_calls.stats, statistics._aggregate.stats]
 print(digest, sum(sum(s.cache_hits.values()) for s in entries), sum(sum(s.cache_misses.values()) for s in entries))
 """
 
@@ -82,29 +84,29 @@ def test_code_from_the_cache_gives_the_same_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("readonly", [True, False])
 def test_read_only_candles_are_no_second_specialisation(readonly: bool) -> None:
     """Decoded Parquet cannot be written to, arrays of a caller can: one compiled version serves both."""
-    engine.warm_up()
-    before = len(engine._replay_calls.signatures)
-    candles = engine.Candles(np.arange(3) * 60_000, *(np.ones(3) for _ in range(4)))
+    kernel.warm_up()
+    before = len(kernel._replay_calls.signatures)
+    candles = results.Candles(np.arange(3) * 60_000, *(np.ones(3) for _ in range(4)))
     for array in candles:
         array.flags.writeable = not readonly
     none = np.empty(0, np.int64)
-    engine.replay(
-        candles, none, none, none, none, engine.Rules(), engine.compile_policies([]), engine.empty_truth(0), engine.empty_outcomes(0, 0)
+    kernel.replay(
+        candles, none, none, none, none, results.Rules(), compile_policies([]), results.empty_truth(0), results.empty_outcomes(0, 0)
     )  # fmt: skip
-    assert len(engine._replay_calls.signatures) == before == 1
+    assert len(kernel._replay_calls.signatures) == before == 1
 
 
 # Aggregates two trades, of which one ends with the data, and prints the stop-out rate and the stressed mean.
 AGGREGATION = """
 import numpy as np
-from quantbot_pipeline.replay import engine, trades
+from quantbot_pipeline.replay import results, statistics
 
-truth, outcomes = engine.empty_truth(2), engine.empty_outcomes(2, 1)
+truth, outcomes = results.empty_truth(2), results.empty_outcomes(2, 1)
 truth.status[:], truth.p0[:], truth.entry_ts[:], truth.peak[:] = 0, 1.0, 0, 1.1
-exits = engine.Exits(np.array([1, 1]), np.array([0.5, 1.5]), np.array([1, 7], np.uint8), np.ones(2, np.uint16), np.array([-5000.0, 0.0]))
+exits = results.Exits(np.array([1, 1]), np.array([0.5, 1.5]), np.array([1, 7], np.uint8), np.ones(2, np.uint16), np.array([-5000.0, 0.0]))
 outcomes.distinct[:] = 1
 outcomes = outcomes._replace(first=np.arange(2), exits=exits)
-stats = trades.aggregate(truth, outcomes, np.arange(2), np.array([2]), 0.0, stats=10)[0, 0]
+stats = statistics.aggregate(truth, outcomes, np.arange(2), np.array([2]), 0.0, stats=10)[0, 0]
 print(stats[2], stats[6])
 """
 
@@ -122,7 +124,7 @@ def test_machine_code_of_other_sources_is_not_used(tmp_path: Path) -> None:
         return [float(word) for word in done.stdout.split()]
 
     assert start() == [0.5, -7500.0]
-    source = package / "replay" / "engine.py"
+    source = package / "vocabulary.py"
     old = "TIME_STOP, STOP_LOSS, HARD_STOP, TRAILING, TAKE_PROFIT, LADDER, HORIZON, DATA_END = range(8)"
     new = "STOP_LOSS, TIME_STOP, DATA_END, TRAILING, TAKE_PROFIT, LADDER, HORIZON, HARD_STOP = range(8)"
     assert source.read_text().count(old) == 1

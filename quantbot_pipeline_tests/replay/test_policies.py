@@ -12,16 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.replay.policies import (
-    DEFAULT_POLICIES,
-    KINDS,
-    Policy,
-    canonical_json,
-    compile_policies,
-    compiled_key,
-    parse_policy,
-    policy_id,
-)
+from quantbot_pipeline.replay.compile import compile_policies, compiled_key
+from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, KINDS, Policy, canonical_json, parse_policy, policy_id
 
 PROPERTY = settings(derandomize=True, deadline=None)
 NAN, INF = float("nan"), float("inf")

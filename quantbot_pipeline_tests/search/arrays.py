@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from quantbot_pipeline import vocabulary
-from quantbot_pipeline.replay import engine
+from quantbot_pipeline.replay import results
 from quantbot_pipeline_tests.search.reference import Exit
 
 
-def as_arrays(calls: Sequence[Sequence[Exit]]) -> tuple[engine.Truth, engine.Outcomes, npt.NDArray[np.int64]]:
+def as_arrays(calls: Sequence[Sequence[Exit]]) -> tuple[results.Truth, results.Outcomes, npt.NDArray[np.int64]]:
     """(truth, outcomes, rows of the calls) of calls x policies; every third row is an excluded call full of nonsense."""
     rows = np.array([i + i // 2 for i in range(len(calls))], dtype=np.int64)
     total = int(rows[-1]) + 1 if len(rows) else 0
-    truth, outcomes = engine.empty_truth(total), engine.empty_outcomes(total, len(calls[0]) if calls else 0)
+    truth, outcomes = results.empty_truth(total), results.empty_outcomes(total, len(calls[0]) if calls else 0)
     for column in outcomes[:3]:
         column[:] = 77
     left: list[Exit] = []
@@ -34,8 +34,8 @@ def as_arrays(calls: Sequence[Sequence[Exit]]) -> tuple[engine.Truth, engine.Out
     return truth, outcomes._replace(exits=_exits(left)), rows
 
 
-def _exits(left: Sequence[Exit]) -> engine.Exits:
-    return engine.Exits(
+def _exits(left: Sequence[Exit]) -> results.Exits:
+    return results.Exits(
         ts=np.array([e.exit_ts for e in left], dtype=np.int64),
         px=np.array([e.exit_px for e in left], dtype=np.float64),
         reason=np.array([vocabulary.EXIT_REASONS.index(e.reason) for e in left], dtype=np.uint8),

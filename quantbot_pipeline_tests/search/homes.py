@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.backtest import MonthResult, ReplayCache, run_month
 from quantbot_pipeline.config import Recipe, make_config
-from quantbot_pipeline.replay.engine import Rules
+from quantbot_pipeline.replay.results import Rules
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 from quantbot_pipeline_tests import builders

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantbot_pipeline.replay.engine import Rules
+from quantbot_pipeline.replay.results import Rules
 from quantbot_pipeline_tests.search import homes
 
 PROTECTIVE = ("stop_loss", "hard_stop", "trailing_stop")

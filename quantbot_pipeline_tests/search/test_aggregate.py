@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quantbot_pipeline.replay import trades
-from quantbot_pipeline.replay.trades import RANKING_STATS, STATS, aggregate
+from quantbot_pipeline.replay import statistics
+from quantbot_pipeline.replay.statistics import RANKING_STATS, STATS, aggregate
 from quantbot_pipeline.vocabulary import EXIT_REASONS
 from quantbot_pipeline_tests.search.arrays import as_arrays
 from quantbot_pipeline_tests.search.reference import Exit, aggregates, assert_close, row_of
@@ -146,9 +146,9 @@ def test_policies_that_leave_alike_are_counted_once_and_told_apart_where_they_di
     check([*same, *other], [6, 6])
     which = np.array([[0, 0, 0], [0, 1, 0], [2, 1, 2]], dtype=np.uint16)
     groups, ends = np.array([0, 0, 1, 2]), np.array([1, 4])
-    assert trades._leaders(which, groups, ends).tolist() == [[0, 0, 0], [0, 1, 0]]
+    assert statistics._leaders(which, groups, ends).tolist() == [[0, 0, 0], [0, 1, 0]]
     lie = np.zeros((2, 3), dtype=np.int64)
-    trades._check_leaders(which, groups, ends, lie)
+    statistics._check_leaders(which, groups, ends, lie)
     assert lie.tolist() == [[0, 0, 0], [0, 1, 0]]
 
 
@@ -162,7 +162,7 @@ def test_more_outcomes_than_are_looked_up_at_once(repeats: int, policies: int) -
     ]
     truth, outcomes, rows = as_arrays(calls)
     pool = np.tile(rows, repeats)
-    assert len(pool) * policies > trades.TILE_OUTCOMES
+    assert len(pool) * policies > statistics.TILE_OUTCOMES
     groups, ends = np.concatenate([pool, rows[:7]]), np.array([len(pool), len(pool) + 7])
     together = aggregate(truth, outcomes, groups, ends, C, stats=RANKING_STATS)
     for p in range(0, policies, policies // 5):

@@ -23,9 +23,9 @@ from quantbot_pipeline.backtest import MonthResult
 from quantbot_pipeline.config import Recipe, make_config
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.market import candles
-from quantbot_pipeline.replay import engine
-from quantbot_pipeline.replay.engine import Outcomes, Truth, outcome_bytes
+from quantbot_pipeline.replay import results
 from quantbot_pipeline.replay.policies import canonical_json, parse_policy, policy_id
+from quantbot_pipeline.replay.results import Outcomes, Truth, outcome_bytes
 from quantbot_pipeline.search.frontier import Candidates, Group, Ranking, candidates, pareto, rank, statistics
 from quantbot_pipeline.search.grid import parse_grid
 from quantbot_pipeline.search.objective import Constraints, Objective
@@ -512,7 +512,7 @@ def test_a_grid_larger_than_one_replay_holds_is_done_in_parts(
     config = SHORT | {"grid": SMALL_GRID}
     whole = homes.run(lab.settings, recipe, MONTH, config)
     for most in (7, 9, 11):
-        monkeypatch.setattr(engine, "MAX_POLICIES", most)
+        monkeypatch.setattr(results, "MAX_POLICIES", most)
         parts = homes.run(lab.settings, recipe, MONTH, config)
         for name in whole.manifest.artifacts.keys() - {"errors"}:
             assert homes.content(parts, name) == homes.content(whole, name), (name, most)

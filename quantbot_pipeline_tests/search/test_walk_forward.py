@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from quantbot_pipeline.backtest import MonthResult, ReplayCache
-from quantbot_pipeline.replay.engine import outcome_bytes
+from quantbot_pipeline.replay.results import outcome_bytes
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.replay.naive import Candle
 from quantbot_pipeline_tests.search import homes, reference

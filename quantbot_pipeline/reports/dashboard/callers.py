@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from quantbot_pipeline.evidence.intervals import wilson
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, histogram, of_rows
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey
-from quantbot_pipeline.reports.intervals import wilson
 from quantbot_pipeline.reports.leaderboard import rank_callers
 from quantbot_pipeline.reports.search import judge_choices
 

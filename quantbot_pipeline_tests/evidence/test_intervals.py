@@ -2,7 +2,7 @@
 
 import pytest
 
-from quantbot_pipeline.reports.intervals import wilson
+from quantbot_pipeline.evidence.intervals import wilson
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quantbot_pipeline import vocabulary
-from quantbot_pipeline.replay import engine
-from quantbot_pipeline.replay.engine import Candles, Exits, Outcomes, Rules
-from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, compile_policies, parse_policy
+from quantbot_pipeline.replay import kernel, results
+from quantbot_pipeline.replay.compile import compile_policies
+from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, parse_policy
+from quantbot_pipeline.replay.results import Candles, Exits, Outcomes, Rules
 from quantbot_pipeline.vocabulary import CALL_STATUSES, EXIT_REASONS
 from quantbot_pipeline_tests.replay import naive
 
@@ -57,13 +58,13 @@ def as_arrays(tokens: Sequence[Sequence[naive.Candle]]) -> tuple[Candles, list[i
 
 def unwritten_outcomes(calls: int, policies: int) -> Outcomes:
     """Outcomes in which a row that nobody wrote can be told."""
-    outcomes = engine.empty_outcomes(calls, policies)
+    outcomes = results.empty_outcomes(calls, policies)
     for column in outcomes[:3]:
         column[:] = np.array(UNWRITTEN).astype(column.dtype)
     return outcomes
 
 
-def run(scenario: Scenario, optimistic: bool = False) -> tuple[engine.Truth, Outcomes]:
+def run(scenario: Scenario, optimistic: bool = False) -> tuple[results.Truth, Outcomes]:
     """The scenario through the engine, all policies and calls in one go."""
     candles, bounds = as_arrays(scenario.tokens)
     slices = [(bounds[token], bounds[token + 1]) if token >= 0 else (0, 0) for token, _ in scenario.calls]
@@ -72,18 +73,18 @@ def run(scenario: Scenario, optimistic: bool = False) -> tuple[engine.Truth, Out
 
 def replay_slices(
     scenario: Scenario, candles: Candles, alerts: list[int], slices: list[tuple[int, int]], optimistic: bool
-) -> tuple[engine.Truth, Outcomes]:
+) -> tuple[results.Truth, Outcomes]:
     """The scenario's policies on calls whose slices of the candles are given."""
     compiled = compile_policies([parse_policy(p) for p in scenario.policies], scenario.activity_move_pct)
-    truth, outcomes = engine.empty_truth(len(alerts)), unwritten_outcomes(len(alerts), len(scenario.policies))
+    truth, outcomes = results.empty_truth(len(alerts)), unwritten_outcomes(len(alerts), len(scenario.policies))
     lo, hi = np.array(slices, dtype=np.int64).reshape(-1, 2).T.copy()
     rows = np.arange(len(alerts), dtype=np.int64)
     rules = scenario.rules._replace(optimistic=optimistic)
-    exits = engine.replay(candles, np.array(alerts, dtype=np.int64), lo, hi, rows, rules, compiled, truth, outcomes)
-    return truth, engine.with_exits(outcomes, [(rows, exits)])
+    exits = kernel.replay(candles, np.array(alerts, dtype=np.int64), lo, hi, rows, rules, compiled, truth, outcomes)
+    return truth, results.with_exits(outcomes, [(rows, exits)])
 
 
-def exits_of(truth: engine.Truth, outcomes: Outcomes) -> Exits:
+def exits_of(truth: results.Truth, outcomes: Outcomes) -> Exits:
     """The exits of the included calls, shape (calls, policies)."""
     return outcomes.at(np.flatnonzero(truth.status == vocabulary.INCLUDED))
 
@@ -143,7 +144,7 @@ def compare(scenario: Scenario, tally: Counter[Any]) -> None:
         tally["orders differ"] += optimistic_trade != pessimistic
 
 
-def compare_truth(truth: engine.Truth, row: int, window: naive.Window, want: naive.Truth, rules: Rules) -> None:
+def compare_truth(truth: results.Truth, row: int, window: naive.Window, want: naive.Truth, rules: Rules) -> None:
     """Every number of the truth layer; `peak` of the engine is a price, the multiple is its quotient with p0."""
     null = lambda ts: None if ts == -1 else int(ts)
     t_2x, t_3x, t_4x = (null(ts) for ts in truth.t_multiple[row])
@@ -170,7 +171,7 @@ def count(tally: Counter[Any], optimistic: bool, window: naive.Window, trade: na
     exit_candle = window.candles[trade.candle]
     tally["evaluations", order] += 1
     tally[order, trade.reason, trade.step] += 1
-    tally["exit block", order, trade.candle // engine.BLOCK] += 1
+    tally["exit block", order, trade.candle // kernel.BLOCK] += 1
     tally["window", len(window.candles)] += 1
     tally["fills", min(trade.fills, 4)] += 1
     if trade.fills == 1 and trade.step == "inside":
@@ -742,7 +743,7 @@ def test_threads_write_the_same_bytes(threads: int, optimistic: bool) -> None:
     compiled = compile_policies([parse_policy(p) for p in scenario.policies], scenario.activity_move_pct)
     total = len(scenario.calls)
     spare = 3
-    truth, outcomes = engine.empty_truth(total + spare), unwritten_outcomes(total + spare, len(scenario.policies))
+    truth, outcomes = results.empty_truth(total + spare), unwritten_outcomes(total + spare, len(scenario.policies))
     shuffled = random.Random(threads).sample(range(total), total)
 
     def work(part: list[int]) -> tuple[np.ndarray, Exits]:
@@ -752,16 +753,16 @@ def test_threads_write_the_same_bytes(threads: int, optimistic: bool) -> None:
         hi = np.array([bounds[token + 1] if token >= 0 else 0 for token in tokens], dtype=np.int64)
         alerts = np.array([scenario.calls[row][1] for row in part], dtype=np.int64)
         rules = scenario.rules._replace(optimistic=optimistic)
-        return rows, engine.replay(candles, alerts, lo, hi, rows, rules, compiled, truth, outcomes)
+        return rows, kernel.replay(candles, alerts, lo, hi, rows, rules, compiled, truth, outcomes)
 
     with ThreadPoolExecutor(threads) as pool:
         parts = list(pool.map(work, [shuffled[i::13] for i in range(13)]))
     untouched = [tuple(column[total:] for column in result) for result in (truth, outcomes[:3])]
     assert as_bytes(*untouched) == as_bytes(
-        engine.empty_truth(spare), unwritten_outcomes(spare, len(scenario.policies))[:3]
+        results.empty_truth(spare), unwritten_outcomes(spare, len(scenario.policies))[:3]
     )
     assert as_bytes(tuple(column[:total] for column in truth)) == as_bytes(want_truth)
-    got = exits_of(want_truth, engine.with_exits(outcomes, parts))
+    got = exits_of(want_truth, results.with_exits(outcomes, parts))
     assert as_bytes(got) == as_bytes(exits_of(want_truth, want_outcomes))
 
 
@@ -770,11 +771,11 @@ def test_exits_may_be_joined_in_turns() -> None:
     truth, outcomes = run(scenario)
     _, empty = run(scenario._replace(calls=[]))
     rows = np.arange(len(scenario.calls))
-    first = engine.empty_outcomes(2 * len(rows), len(scenario.policies))
+    first = results.empty_outcomes(2 * len(rows), len(scenario.policies))
     for column, own in zip(first[:3], outcomes[:3], strict=True):
         column[: len(rows)] = column[len(rows) :] = own
-    in_turns = engine.with_exits(
-        engine.with_exits(first, [(rows, outcomes.exits)]), [(rows + len(rows), outcomes.exits)]
+    in_turns = results.with_exits(
+        results.with_exits(first, [(rows, outcomes.exits)]), [(rows + len(rows), outcomes.exits)]
     )
     included = np.flatnonzero(truth.status == vocabulary.INCLUDED)
     assert len(included) and not len(empty.exits.ts)
