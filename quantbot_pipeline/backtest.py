@@ -27,17 +27,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from quantbot_pipeline import __version__
-from quantbot_pipeline.artifacts.commit import ArtifactWriter, StagedRun, content_sha256, sweep_staging
-from quantbot_pipeline.artifacts.manifest import (
-    MANIFEST_NAME,
-    DagsterRef,
-    Dataset,
-    RunManifest,
-    SchemaVersion,
-    Timing,
-)
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS, ERRORS
-from quantbot_pipeline.artifacts.verify import check_run
 from quantbot_pipeline.config import CONTENTS, KEYS, RUN_TYPES, BacktestConfig, Recipe
 from quantbot_pipeline.durable import disk_errors
 from quantbot_pipeline.errors import InputError, IntegrityError, QuantbotError
@@ -45,6 +35,11 @@ from quantbot_pipeline.market.calls import call_features, read_calls
 from quantbot_pipeline.market.slices import CandlePlan, Load, Piece, known_mints, plan_slices, read_rejected
 from quantbot_pipeline.months import iso_ms, iso_now, month_of, month_range, month_start_ms, months_before, next_month
 from quantbot_pipeline.replay.policies import Policy, canonical_json, parse_policy
+from quantbot_pipeline.runs.commit import ArtifactWriter, StagedRun
+from quantbot_pipeline.runs.content import content_sha256
+from quantbot_pipeline.runs.manifest import MANIFEST_NAME, DagsterRef, Dataset, RunManifest, SchemaVersion, Timing
+from quantbot_pipeline.runs.store import sweep_staging
+from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 

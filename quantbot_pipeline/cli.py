@@ -475,8 +475,8 @@ def verify(
     home: Home = None,
 ) -> None:
     """Check every byte of committed runs against their manifests."""
-    from quantbot_pipeline.artifacts.verify import check_run
     from quantbot_pipeline.errors import IntegrityError
+    from quantbot_pipeline.runs.verify import check_run
 
     rows, broken = [], 0
     for folder in [found for given in run_dirs or [_settings(home).runs_dir] for found in _run_dirs(given)]:

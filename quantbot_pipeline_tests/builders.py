@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.artifacts.commit import StagedRun
-from quantbot_pipeline.artifacts.manifest import DagsterRef, Dataset, RunManifest, SchemaVersion, Timing
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.market.calls import ingest_calls
 from quantbot_pipeline.market.candles import HASH_KEY, ingest_candles
 from quantbot_pipeline.months import month_start_ms
+from quantbot_pipeline.runs.commit import StagedRun
+from quantbot_pipeline.runs.manifest import DagsterRef, Dataset, RunManifest, SchemaVersion, Timing
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 

@@ -16,13 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from quantbot_pipeline import backtest
-from quantbot_pipeline.artifacts import commit
-from quantbot_pipeline.artifacts.verify import check_run, read_artifact
 from quantbot_pipeline.backtest import MonthResult, RunFailedError, run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.market import candles as candle_store
 from quantbot_pipeline.market.candles import ingest_candles, month_file
+from quantbot_pipeline.runs.verify import check_run, read_artifact
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.builders import (
     HOUR_MS,
@@ -206,7 +205,7 @@ def test_a_month_made_in_parts_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, piece: int, threads: int
 ) -> None:
     """Policies replayed one by one, tables made of a few calls at a time, several slices to a file: the same content."""
-    monkeypatch.setattr(commit, "SLICE_ROWS", 8)
+    monkeypatch.setattr("quantbot_pipeline.runs.content.SLICE_ROWS", 8)
     market = [row for i in range(6) for row in candles(f"m{i}", "2024-01-10", 700, seed=i)]
     mints = [f"m{i % 7}" for i in range(23)]  # m6 has no candles
     calls = [call(mint, T - 60_000 * (7 * i % 50), f"caller{i % 3}", call_id=f"c{i}") for i, mint in enumerate(mints)]

@@ -23,10 +23,10 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from quantbot_pipeline.artifacts.verify import check_run
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import Recipe, make_config
+from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.builders import HOSTILE, call, candles, make_home, write_csv, write_jsonl
 from quantbot_pipeline_tests.conftest import Quantbot

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
-from quantbot_pipeline.artifacts.manifest import RunManifest
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.schema import TABLES
@@ -20,6 +19,7 @@ from quantbot_pipeline.config import make_config
 from quantbot_pipeline.market.calls import ingest_calls
 from quantbot_pipeline.market.candles import ingest_candles
 from quantbot_pipeline.reports.leaderboard import leaderboard
+from quantbot_pipeline.runs.manifest import RunManifest
 from quantbot_pipeline.search.grid import Grid
 from quantbot_pipeline.search.objective import VIOLATIONS, Constraints
 from quantbot_pipeline.settings import Settings

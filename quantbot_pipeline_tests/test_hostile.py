@@ -5,10 +5,10 @@ from pathlib import Path
 
 import duckdb
 
-from quantbot_pipeline.artifacts.verify import read_artifact
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.runs.verify import read_artifact
 from quantbot_pipeline_tests.builders import HOSTILE_WITH_NUL, call, candle, make_home, ms
 
 T = ms("2024-01-10")

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from quantbot_pipeline.artifacts.manifest import read_manifest
-from quantbot_pipeline.artifacts.verify import read_artifact
 from quantbot_pipeline.catalog.query import query_runs
+from quantbot_pipeline.runs.manifest import read_manifest
+from quantbot_pipeline.runs.verify import read_artifact
 
 home = Path(os.environ.get("QUANTBOT_HOME", "."))
 runs = query_runs(home / "data/backtest_catalog.duckdb", run_type="policy", limit=100).to_pylist()

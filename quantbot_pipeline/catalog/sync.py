@@ -18,12 +18,12 @@ import duckdb
 import pyarrow as pa
 from pydantic import BaseModel, TypeAdapter
 
-from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, ArtifactEntry, Timing, parse_moment
-from quantbot_pipeline.artifacts.verify import IncompleteRunError, Verified, examine_run
 from quantbot_pipeline.catalog.memo import Memo, catalog_signature, month_signatures, read_memo, write_memo
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, create_views
 from quantbot_pipeline.durable import Publication, disk_fault, published_duckdb
 from quantbot_pipeline.errors import InputError, IntegrityError
+from quantbot_pipeline.runs.manifest import MANIFEST_NAME, ArtifactEntry, Timing, parse_moment
+from quantbot_pipeline.runs.verify import IncompleteRunError, Verified, examine_run
 
 # A directory changed so recently may change again without its times telling; it is read anew at the next sync.
 SETTLED_S = 2.0

@@ -203,7 +203,7 @@ def _judge_contracts(
     made: Mapping[Key, dict[str, Path]], outputs: Mapping[Key, tuple[str, str]]
 ) -> Iterator[dg.AssetCheckResult]:
     """One result per asset of `made`; each run is read once for all of them."""
-    from quantbot_pipeline.artifacts.inspection import Inspection, inspect_run
+    from quantbot_pipeline.runs.inspection import Inspection, inspect_run
 
     artifacts = [outputs[key][0] for key in made]
     inspected: dict[Path, Inspection] = {}

@@ -150,7 +150,7 @@ def _committed(instance: dg.DagsterInstance, run_id: str) -> list[dict[str, Any]
 
     From the event log: the result of a run does not hold the months that were reported before it failed.
     """
-    from quantbot_pipeline.artifacts.manifest import read_manifest
+    from quantbot_pipeline.runs.manifest import read_manifest
 
     kept: dict[str, bool] = {}
     for event in (entry.dagster_event for entry in instance.all_logs(run_id)):

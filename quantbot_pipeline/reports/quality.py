@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from quantbot_pipeline.artifacts.manifest import RunManifest, read_manifest
-from quantbot_pipeline.artifacts.verify import read_artifact
+from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
+from quantbot_pipeline.runs.verify import read_artifact
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 

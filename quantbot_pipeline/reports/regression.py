@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from quantbot_pipeline.artifacts.manifest import read_manifest
-from quantbot_pipeline.artifacts.verify import read_artifact
 from quantbot_pipeline.catalog.query import reading
 from quantbot_pipeline.errors import InputError, IntegrityError
 from quantbot_pipeline.months import month_range, months_before
+from quantbot_pipeline.runs.manifest import read_manifest
+from quantbot_pipeline.runs.verify import read_artifact
 
 TRAILING_MONTHS = 6
 MIN_HISTORY = 3

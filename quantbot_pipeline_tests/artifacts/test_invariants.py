@@ -11,12 +11,12 @@ import pytest
 
 from quantbot_pipeline import vocabulary
 from quantbot_pipeline.artifacts import invariants
-from quantbot_pipeline.artifacts.inspection import inspect_run
 from quantbot_pipeline.artifacts.invariants import broken
-from quantbot_pipeline.artifacts.manifest import RunManifest, read_manifest
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.config import BacktestConfig, Recipe
+from quantbot_pipeline.runs.inspection import inspect_run
+from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import EXIT_REASONS, SCHEMES
 from quantbot_pipeline_tests.builders import Row, call, candles, make_home

@@ -7,7 +7,6 @@ from typing import Any
 import duckdb
 import pytest
 
-from quantbot_pipeline.artifacts.manifest import Dataset
 from quantbot_pipeline.catalog.query import (
     artifact_path,
     newest_runs_with,
@@ -18,6 +17,7 @@ from quantbot_pipeline.catalog.query import (
 )
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError, StoreError
+from quantbot_pipeline.runs.manifest import Dataset
 from quantbot_pipeline_tests.builders import artifact_rows, commit_run, ms
 
 IDS = [f"00000000-0000-4000-8000-00000000000{i}" for i in range(6)]

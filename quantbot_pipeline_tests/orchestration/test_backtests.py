@@ -9,8 +9,6 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
-from quantbot_pipeline.artifacts.manifest import RunManifest, read_manifest
-from quantbot_pipeline.artifacts.verify import check_run, read_artifact
 from quantbot_pipeline.config import CONTENTS
 from quantbot_pipeline.definitions import build_defs
 from quantbot_pipeline.market.candles import ingest_candles
@@ -18,6 +16,8 @@ from quantbot_pipeline.orchestration.assets import backtests
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
 from quantbot_pipeline.orchestration.jobs import RECIPE_JOBS
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
+from quantbot_pipeline.runs.verify import check_run, read_artifact
 from quantbot_pipeline_tests.builders import candles, write_parquet
 from quantbot_pipeline_tests.labs import CALLS_PER_MONTH, run_dirs
 

@@ -9,8 +9,6 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from quantbot_pipeline.artifacts.commit import StagedRun
-from quantbot_pipeline.artifacts.manifest import RunManifest
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
@@ -19,6 +17,8 @@ from quantbot_pipeline.months import month_start_ms
 from quantbot_pipeline.orchestration.assets.backtests import OUTPUTS
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.replay import truth
+from quantbot_pipeline.runs.commit import StagedRun
+from quantbot_pipeline.runs.manifest import RunManifest
 from quantbot_pipeline.settings import Settings
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from quantbot_pipeline.artifacts.manifest import Dataset
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.months import month_start_ms, months_before
 from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, canonical_json, parse_policy, policy_id
+from quantbot_pipeline.runs.manifest import Dataset
 from quantbot_pipeline.search.grid import Grid
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.builders import commit_run

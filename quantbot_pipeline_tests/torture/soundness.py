@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from quantbot_pipeline.artifacts.inspection import inspect_run
-from quantbot_pipeline.artifacts.manifest import RunManifest
-from quantbot_pipeline.artifacts.verify import check_run
 from quantbot_pipeline.backtest import completed_runs
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import IntegrityError
+from quantbot_pipeline.runs.inspection import inspect_run
+from quantbot_pipeline.runs.manifest import RunManifest
+from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.catalog.content import ask
 from quantbot_pipeline_tests.labs import run_dirs

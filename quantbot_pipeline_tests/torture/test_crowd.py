@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import pytest
 
-from quantbot_pipeline.artifacts.verify import check_run
 from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.catalog.content import ask, content
 from quantbot_pipeline_tests.labs import MONTHS, run_dirs

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from quantbot_pipeline.artifacts.manifest import SUCCESS_NAME
-from quantbot_pipeline.artifacts.verify import check_run
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.orchestration import launch
+from quantbot_pipeline.runs.manifest import SUCCESS_NAME
+from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.builders import call, candles, write_jsonl, write_parquet
 from quantbot_pipeline_tests.catalog.content import content

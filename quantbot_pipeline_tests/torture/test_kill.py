@@ -15,12 +15,12 @@ import dagster as dg
 import duckdb
 import pytest
 
-from quantbot_pipeline.artifacts.verify import check_run
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.query import query_runs
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.errors import IntegrityError
+from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.conftest import Quantbot
 from quantbot_pipeline_tests.labs import MONTHS, finish, run_dirs, start

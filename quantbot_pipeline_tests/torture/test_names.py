@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quantbot_pipeline.artifacts.verify import read_artifact
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
@@ -19,6 +18,7 @@ from quantbot_pipeline.market.calls import ingest_calls, read_calls
 from quantbot_pipeline.reports.leaderboard import leaderboard
 from quantbot_pipeline.reports.render import to_csv, to_json
 from quantbot_pipeline.reports.search import frontier
+from quantbot_pipeline.runs.verify import read_artifact
 from quantbot_pipeline_tests.builders import HOSTILE_WITH_NUL, call, candle, make_home, ms, write_csv
 from quantbot_pipeline_tests.torture.conftest import Tally
 from quantbot_pipeline_tests.torture.sizes import sizes

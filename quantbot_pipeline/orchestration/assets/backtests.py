@@ -105,10 +105,10 @@ def walk_forward(context: dg.AssetExecutionContext, config: LaunchConfig, lab: L
 def _run_months(
     context: dg.AssetExecutionContext, config: LaunchConfig, lab: Lab, recipe: Recipe, keys: Sequence[Key]
 ) -> Iterator[dg.MaterializeResult]:
-    from quantbot_pipeline.artifacts.manifest import DagsterRef
     from quantbot_pipeline.backtest import ReplayCache, run_month
     from quantbot_pipeline.config import make_config
     from quantbot_pipeline.errors import InputError, QuantbotError
+    from quantbot_pipeline.runs.manifest import DagsterRef
 
     settings = lab.settings()
     values = config.model_dump()
@@ -198,8 +198,8 @@ def _metadata(artifact: str, result: "MonthResult | None") -> dict[str, Any]:
     """Numbers that the UI plots per month, the best rows as a table, and where the run lies."""
     if result is None:
         return {"calls": 0}
-    from quantbot_pipeline.artifacts.verify import read_artifact
     from quantbot_pipeline.reports.highlights import columns_of, highlights
+    from quantbot_pipeline.runs.verify import read_artifact
 
     manifest = result.manifest
     entry = manifest.artifacts[artifact]

@@ -6,11 +6,11 @@ from typing import Any
 
 import duckdb
 
-from quantbot_pipeline.artifacts.manifest import RunManifest, read_manifest
-from quantbot_pipeline.artifacts.verify import read_artifact
 from quantbot_pipeline.catalog.query import query_runs
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.reports.dashboard.encode import Index
+from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
+from quantbot_pipeline.runs.verify import read_artifact
 from quantbot_pipeline.vocabulary import ALL_CALLERS
 
 RUNS = 40  # the newest: what a person chooses from

@@ -10,17 +10,26 @@ import hashlib
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack
+from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from quantbot_pipeline.artifacts.manifest import MANIFEST_NAME, SUCCESS_NAME, ArtifactEntry, RunManifest
-from quantbot_pipeline.artifacts.schemas import ARTIFACTS, conform
-from quantbot_pipeline.durable import fsync_path, locked, sha256_file, write_bytes
-from quantbot_pipeline.errors import StoreError
+from quantbot_pipeline.runs.manifest import MANIFEST_NAME
+from quantbot_pipeline.runs.manifest import SUCCESS_NAME
+from quantbot_pipeline.runs.manifest import ArtifactEntry
+from quantbot_pipeline.runs.manifest import RunManifest
+from quantbot_pipeline.artifacts.schemas import ARTIFACTS
+from quantbot_pipeline.artifacts.schemas import conform
+from quantbot_pipeline.durable import fsync_path
+from quantbot_pipeline.durable import locked
+from quantbot_pipeline.durable import sha256_file
+from quantbot_pipeline.durable import write_bytes
+from quantbot_pipeline.runs.content import SLICE_ROWS
+from quantbot_pipeline.runs.content import ContentHash
+from quantbot_pipeline.runs.content import content_sha256
 
 STAGING = ".staging"
 
@@ -142,120 +151,3 @@ class ArtifactWriter:
         # The pool would keep as much as it ever had; a small run it only costs page faults.
         if table.num_rows == SLICE_ROWS:
             pa.default_memory_pool().release_unused()
-
-
-# What is hashed, encoded and written at a time, as one row group. A constant: were it to follow the memory limit, so would the
-# bytes of a run. Less than this is one row group, as most artifacts are.
-SLICE_ROWS = 1 << 18
-
-
-class ContentHash:
-    """SHA-256 of values and column names as an uncompressed Arrow stream of `SLICE_ROWS` rows a batch: no run id, no encoding,
-    no time, and no trace of the pieces in which the rows came.
-    """
-
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-        self._stream: pa.RecordBatchStreamWriter | None = None
-        self._pending: list[pa.Table] = []
-        self._waiting = 0
-
-    def add(self, table: pa.Table) -> Iterator[pa.Table]:
-        """Take the next rows; yields the slices that are full, hashed."""
-        self._pending.append(table)
-        self._waiting += table.num_rows
-        del table  # what is written is a copy: while it is encoded, nothing of its pieces should be held
-        while self._waiting > SLICE_ROWS:
-            yield self._hashed(self._take(SLICE_ROWS))
-
-    def rest(self) -> Iterator[pa.Table]:
-        """The last slice, hashed; it is empty only if there was no row at all."""
-        if self._pending:
-            yield self._hashed(self._take(self._waiting))
-
-    def _take(self, rows: int) -> pa.Table:
-        waiting = pa.concat_tables(self._pending)
-        self._waiting -= rows
-        self._pending = [waiting.slice(rows)] if self._waiting else []
-        table = waiting.slice(0, rows)
-        columns = [_own(c) if rows else c for c in table.columns]
-        return pa.table(columns, schema=table.schema)
-
-    def hexdigest(self) -> str:
-        """The hash, after the last row."""
-        if self._stream is not None:
-            self._stream.close()
-        return self._digest.hexdigest()
-
-    def _hashed(self, rows: pa.Table) -> pa.Table:
-        schema = pa.schema([pa.field(f.name, f.type) for f in rows.schema])
-        rows = rows.cast(schema)
-        if self._stream is None:
-            self._stream = pa.ipc.new_stream(pa.PythonFile(_DigestSink(self._digest), mode="w"), schema)
-        for batch in rows.to_batches():
-            self._stream.write_batch(batch)
-        return rows
-
-
-def _own(column: pa.ChunkedArray) -> pa.Array:
-    """The column as one array that is not part of another: a stream fills up the last bytes of a part with what follows it."""
-    whole = column.num_chunks == 1 and column.nbytes == column.get_total_buffer_size()
-    # Eight booleans share a byte, so that the sizes tell nothing of them.
-    if whole and not pa.types.is_boolean(column.type):
-        return column.chunk(0)
-    return pa.concat_arrays(column.chunks)
-
-
-def content_sha256(tables: pa.Table | Iterable[pa.Table]) -> str:
-    """The hash of a table's content, or of that of its pieces; see `ContentHash`."""
-    content = ContentHash()
-    for table in [tables] if isinstance(tables, pa.Table) else tables:
-        for _ in content.add(table):
-            pass
-    for _ in content.rest():
-        pass
-    return content.hexdigest()
-
-
-class _DigestSink:
-    """A file that only feeds a digest."""
-
-    closed = False
-
-    def __init__(self, digest: "hashlib._Hash") -> None:
-        self._digest = digest
-
-    def write(self, data: bytes) -> int:
-        self._digest.update(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing is buffered."""
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def sweep_staging(runs_dir: Path, max_age_s: float) -> int:
-    """Remove staging left by dead processes: older than `max_age_s` and not locked. Returns how many runs were removed."""
-    swept = 0
-    entries = sorted((runs_dir / STAGING).glob("*-*-*-*-*"))
-    for folder in dict.fromkeys(entry.with_suffix("") for entry in entries):  # a lock file can be left alone, too
-        if not _is_older(folder, max_age_s):
-            continue
-        lock = folder.with_suffix(".lock")
-        with suppress(StoreError), locked(lock, 0):
-            swept += folder.is_dir()
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.unlink(missing_ok=True)
-    return swept
-
-
-def _is_older(folder: Path, age_s: float) -> bool:
-    """Whether a staging directory, or where there is none its lock file, was last touched so long ago."""
-    for path in (folder, folder.with_suffix(".lock")):
-        try:
-            return time.time() - path.stat().st_mtime >= age_s
-        except FileNotFoundError:  # committed or swept by another process meanwhile
-            continue
-    return False

@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from quantbot_pipeline.artifacts import commit
-from quantbot_pipeline.artifacts.commit import STAGING, StagedRun, content_sha256, sweep_staging
+from quantbot_pipeline.runs.commit import STAGING, StagedRun
+from quantbot_pipeline.runs.content import content_sha256
+from quantbot_pipeline.runs.store import sweep_staging
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.artifacts.verify import check_run, read_artifact
+from quantbot_pipeline.runs.verify import check_run, read_artifact
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import StoreError
 from quantbot_pipeline_tests.builders import artifact_rows, commit_run, make_manifest
@@ -159,7 +160,7 @@ def random_pieces(table: pa.Table, rng: np.random.Generator) -> list[pa.Table]:
 def test_the_pieces_in_which_rows_come_leave_no_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    monkeypatch.setattr(commit, "SLICE_ROWS", 64)
+    monkeypatch.setattr("quantbot_pipeline.runs.content.SLICE_ROWS", 64)
     rng = np.random.default_rng(rows)
     captures = [None if x < 0.5 else x for x in rng.random(rows)]
     table = artifact_rows("trades", rows, tail_capture=captures, stop_out=(rng.random(rows) < 0.5).tolist())

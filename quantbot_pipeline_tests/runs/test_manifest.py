@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantbot_pipeline.artifacts.manifest import MAX_MANIFEST_BYTES, RunManifest, parse_manifest, read_manifest
+from quantbot_pipeline.runs.manifest import MAX_MANIFEST_BYTES, RunManifest, parse_manifest, read_manifest
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline_tests.builders import HOSTILE, commit_run
 
