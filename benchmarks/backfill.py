@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks import measuring
-from quantbot_pipeline.market.calls import ingest_calls, month_statistics
-from quantbot_pipeline.market.candles import ingest_candles
+from quantbot_pipeline.ingest.calls import ingest_calls
+from quantbot_pipeline.ingest.candles import ingest_candles
+from quantbot_pipeline.market.calls import month_statistics
+from quantbot_pipeline.market.candle_files import month_rows
 from quantbot_pipeline.market.sample import BEGIN_MS, generate
-from quantbot_pipeline.market.slices import month_rows
 from quantbot_pipeline.months import month_of, month_start_ms, months_before
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import INTERVALS_MS

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from benchmarks import measuring
 from benchmarks.market import MINUTE_MS
 from quantbot_pipeline import vocabulary
-from quantbot_pipeline.market.row_groups import COLUMNS
+from quantbot_pipeline.market.candle_footer import COLUMNS
 from quantbot_pipeline.replay import kernel, results
 from quantbot_pipeline.replay.compile import compile_policies
 from quantbot_pipeline.replay.policies import Policy, canonical_json

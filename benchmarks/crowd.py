@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from benchmarks.measuring import peak_memory_mb, table, title
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.config import Recipe, make_config
-from quantbot_pipeline.market.calls import ingest_calls
-from quantbot_pipeline.market.candles import ingest_candles
+from quantbot_pipeline.ingest.calls import ingest_calls
+from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.months import month_start_ms
 from quantbot_pipeline.settings import Settings
 

@@ -21,9 +21,9 @@ from benchmarks import measuring
 from benchmarks.market import MINUTE_MS, MONTH, START_MS, random_market
 from quantbot_pipeline import backtest
 from quantbot_pipeline.config import Recipe, make_config
-from quantbot_pipeline.market import candles
-from quantbot_pipeline.market.calls import ingest_calls
-from quantbot_pipeline.market.row_groups import COLUMNS
+from quantbot_pipeline.ingest.calls import ingest_calls
+from quantbot_pipeline.market import candle_files
+from quantbot_pipeline.market.candle_footer import COLUMNS
 from quantbot_pipeline.settings import Settings
 
 INTERVAL = "1m"
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="quantbot-bench-") as folder:
         settings = Settings(home=Path(folder))
         _make_inputs(settings, options.calls, options.candles)
-        store = candles.month_file(settings.candles_dir, INTERVAL, MONTH)
+        store = candle_files.month_file(settings.candles_dir, INTERVAL, MONTH)
         for threads in sorted({1, os.cpu_count() or 1}):
             _measure(settings.model_copy(update={"threads": threads}), store, options.repeats)
         print(f"{store.stat().st_size / 1e6:,.0f} MB of candles; peak memory {measuring.peak_memory_mb():.0f} MB")
@@ -88,9 +88,9 @@ def _make_inputs(settings: Settings, calls: int, n: int) -> None:
     )
     ingest_calls([source], settings.alerts_db)
     # As an ingest writes it, without its sorting and checking: that would take longer than everything measured here.
-    candles._write_sorted(
-        candles.month_file(settings.candles_dir, INTERVAL, MONTH),
-        pa.RecordBatchReader.from_batches(candles.SCHEMA, _batches(rng, names, n)),
+    candle_files.write_sorted(
+        candle_files.month_file(settings.candles_dir, INTERVAL, MONTH),
+        pa.RecordBatchReader.from_batches(candle_files.SCHEMA, _batches(rng, names, n)),
     )
 
 
@@ -102,4 +102,4 @@ def _batches(rng: np.random.Generator, names: list[str], n: int) -> Iterator[pa.
         prices = [pa.array(column.reshape(-1)) for column in market]
         mint = pa.array(tokens).take(pa.array(np.repeat(np.arange(len(tokens)), n)))
         volume = pa.array(np.full(len(mint), 1.0))
-        yield pa.record_batch([mint, pa.array(np.tile(ts, len(tokens))), *prices, volume], schema=candles.SCHEMA)
+        yield pa.record_batch([mint, pa.array(np.tile(ts, len(tokens))), *prices, volume], schema=candle_files.SCHEMA)

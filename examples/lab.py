@@ -10,8 +10,8 @@ from unittest.mock import patch
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import Recipe, make_config
-from quantbot_pipeline.market.calls import ingest_calls
-from quantbot_pipeline.market.candles import ingest_candles
+from quantbot_pipeline.ingest.calls import ingest_calls
+from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market.sample import write_sample
 from quantbot_pipeline.settings import Settings
 

@@ -31,8 +31,10 @@ from quantbot_pipeline.artifacts.schemas import ARTIFACTS, ERRORS
 from quantbot_pipeline.config import CONTENTS, KEYS, RUN_TYPES, BacktestConfig, Recipe
 from quantbot_pipeline.durable import disk_errors
 from quantbot_pipeline.errors import InputError, IntegrityError, QuantbotError
-from quantbot_pipeline.market.calls import call_features, read_calls
-from quantbot_pipeline.market.slices import CandlePlan, Load, Piece, known_mints, plan_slices, read_rejected
+from quantbot_pipeline.market.calls import read_calls
+from quantbot_pipeline.market.candle_files import read_rejected
+from quantbot_pipeline.market.candle_reader import CandlePlan, Load, Piece, known_mints, plan_slices
+from quantbot_pipeline.market.features import call_features
 from quantbot_pipeline.months import iso_ms, iso_now, month_of, month_range, month_start_ms, months_before, next_month
 from quantbot_pipeline.replay.policies import Policy, canonical_json, parse_policy
 from quantbot_pipeline.runs.commit import ArtifactWriter, StagedRun

@@ -147,7 +147,7 @@ def ingest_calls_command(
     home: Home = None,
 ) -> None:
     """Merge calls into data/alerts.duckdb; the same file again changes nothing."""
-    from quantbot_pipeline.market.calls import FORMATS, ingest_calls
+    from quantbot_pipeline.ingest.calls import FORMATS, ingest_calls
 
     settings = _settings(home, may_begin=True)
     source, printed = _split_format(fmt, output, FORMATS)
@@ -167,7 +167,7 @@ def ingest_candles_command(
     home: Home = None,
 ) -> None:
     """Merge candles into data/candles/; the last row of a token and time wins."""
-    from quantbot_pipeline.market.candles import FORMATS, ingest_candles
+    from quantbot_pipeline.ingest.candles import FORMATS, ingest_candles
 
     settings = _settings(home, may_begin=True)
     source, printed = _split_format(fmt, output, FORMATS)
@@ -804,8 +804,8 @@ def demo(fmt: Format = "table", home: Home = None) -> None:
 
 
 def _write_sample(settings: Settings) -> None:
-    from quantbot_pipeline.market.calls import ingest_calls
-    from quantbot_pipeline.market.candles import ingest_candles
+    from quantbot_pipeline.ingest.calls import ingest_calls
+    from quantbot_pipeline.ingest.candles import ingest_candles
     from quantbot_pipeline.market.sample import write_sample
 
     folder = settings.data_dir / "generated"

@@ -1,4 +1,4 @@
-"""How a file becomes durable and visible: fsync, atomic replacement, locks, scratch folders, and the publishing of DuckDB files.
+"""How a file becomes durable and visible: fsync, atomic replacement, locks, scratch folders.
 
 Belongs here: the few file system primitives on which every store's promise rests. Nothing here knows what is in a file.
 """
@@ -12,14 +12,10 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import filelock
 
-from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
-
-if TYPE_CHECKING:
-    import duckdb
+from quantbot_pipeline.errors import StoreError
 
 # What the system says when it is the disk that fails, and not the file that is wrong.
 _DISK_ERRORS = (
@@ -32,6 +28,8 @@ _DISK_ERRORS = (
     errno.EFBIG,
     errno.EMFILE,
 )
+
+
 _DISK_WORDS = (*map(os.strerror, _DISK_ERRORS), "fsync failed")
 MEND_DISK = "free space there (`quantbot prune` removes superseded runs) or check its rights, then run again"
 
@@ -154,93 +152,6 @@ def _remove_scratch(lock: Path) -> None:
     lock.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def published_duckdb(target: Path, timeout_s: float) -> Iterator["Publication"]:
-    """Change a DuckDB file without ever blocking its readers: lock, private copy, checkpoint, replace.
-
-    DuckDB lets one process write or many read. So writers serialize on `<target>.lock`, work on a copy, and swap it in;
-    whoever has the old file open keeps a consistent snapshot. The copy replaces the target only if `publication.changed`
-    is set and the block ends without an exception. Raises StoreError when the disk fails; the target then stays as it was.
-    """
-    with locked(target.with_name(f".{target.name}.lock"), timeout_s) as check_lock:
-        for orphan in target.parent.glob(f".{glob.escape(target.name)}.*.tmp*"):
-            if orphan.is_dir():  # where a killed DuckDB had put what did not fit into memory
-                shutil.rmtree(orphan, ignore_errors=True)
-            else:
-                orphan.unlink(missing_ok=True)
-        private = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        publication = Publication(target, private, check_lock)
-        import duckdb
-
-        try:
-            yield publication
-            publication.finish()
-        except duckdb.Error as e:
-            if (words := disk_fault(e)) is not None:
-                raise StoreError(f"{target}: not written: {words}; {MEND_DISK}") from None
-            raise
-        finally:
-            publication.discard()
-
-
-class Publication:
-    """One pending change of a published DuckDB file; see `published_duckdb`."""
-
-    def __init__(self, target: Path, private: Path, check_lock: Callable[[], None]) -> None:
-        self.target = target
-        self.check_lock = check_lock
-        self.changed = False
-        self._private = private
-        self._con: duckdb.DuckDBPyConnection | None = None
-        self._copy = True
-
-    def start_empty(self) -> None:
-        """Begin with an empty file instead of a copy of the published one; forgets what was changed so far."""
-        self.discard()
-        self._copy = False
-
-    def connect(self) -> "duckdb.DuckDBPyConnection":
-        """The connection to the private copy (made at the first call).
-
-        Raises IntegrityError for a file that DuckDB cannot open, StoreError while another program writes to it, InputError
-        for a path that DuckDB misunderstands.
-        """
-        if self._con is None:
-            if set("?\\") & set(str(self.target.absolute())):  # it would write its log into another folder
-                raise InputError(f"{self.target}: DuckDB takes no ? and no backslash in a path; choose another folder")
-            if self._copy and self.target.exists():
-                if _wal(self.target).exists():  # plain DuckDB was killed here; a copy would lose what it wrote
-                    _open_for_writing(self.target).close()
-                shutil.copyfile(self.target, self._private)
-            self._con = _open_for_writing(self._private, self.target)
-            self._con.execute("SET TimeZone = 'UTC'")
-        return self._con
-
-    def finish(self) -> None:
-        """Swap the private copy in, if anything changed."""
-        if self._con is not None and self.changed:
-            self._con.execute("CHECKPOINT")
-            self._con.close()
-            self._con = None
-            self.check_lock()
-            try:
-                replace(self._private, self.target)
-            except FileNotFoundError:
-                self.check_lock()  # without the lock our copy is an orphan to the next writer
-                raise
-            _wal(self.target).unlink(
-                missing_ok=True
-            )  # of the file that is no longer there: nobody could open the new one
-
-    def discard(self) -> None:
-        """Close and remove the private copy; harmless after `finish`."""
-        if self._con is not None:
-            self._con.close()
-            self._con = None
-        for leftover in (self._private, _wal(self._private)):
-            leftover.unlink(missing_ok=True)
-
-
 def disk_fault(error: Exception) -> str | None:
     """The system's words in an error (also of DuckDB or Arrow) that the disk caused; None for any other error."""
     return next((words for words in _DISK_WORDS if words in str(error)), None)
@@ -255,23 +166,3 @@ def disk_errors(path: Path) -> Iterator[None]:
         if (words := disk_fault(e)) is None:
             raise
         raise StoreError(f"{path}: {words}; {MEND_DISK}") from e
-
-
-def _wal(path: Path) -> Path:
-    """DuckDB's write-ahead log beside a file."""
-    return path.with_name(path.name + ".wal")
-
-
-def _open_for_writing(path: Path, shown: Path | None = None) -> "duckdb.DuckDBPyConnection":
-    import duckdb
-
-    try:
-        return duckdb.connect(str(path))
-    except duckdb.Error as e:
-        text = str(e).splitlines()[0][:160]
-        in_use = ("Could not set lock", "Unique file handle conflict")  # by another process, by a reader in this one
-        if any(words in text for words in in_use) or isinstance(e, duckdb.ConnectionException):
-            raise StoreError(f"{shown or path}: another program has it open for writing; close that program") from None
-        if disk_fault(e) is not None:
-            raise
-        raise IntegrityError(f"{shown or path}: not readable as a DuckDB file ({text})") from None

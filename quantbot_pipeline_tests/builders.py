@@ -16,8 +16,9 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.market.calls import ingest_calls
-from quantbot_pipeline.market.candles import HASH_KEY, ingest_candles
+from quantbot_pipeline.ingest.calls import ingest_calls
+from quantbot_pipeline.ingest.candles import ingest_candles
+from quantbot_pipeline.market.candle_files import HASH_KEY
 from quantbot_pipeline.months import month_start_ms
 from quantbot_pipeline.runs.commit import StagedRun
 from quantbot_pipeline.runs.manifest import DagsterRef, Dataset, RunManifest, SchemaVersion, Timing

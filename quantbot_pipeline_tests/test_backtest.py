@@ -19,8 +19,8 @@ from quantbot_pipeline import backtest
 from quantbot_pipeline.backtest import MonthResult, RunFailedError, run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
-from quantbot_pipeline.market import candles as candle_store
-from quantbot_pipeline.market.candles import ingest_candles, month_file
+from quantbot_pipeline.ingest.candles import ingest_candles
+from quantbot_pipeline.market.candle_files import month_file
 from quantbot_pipeline.runs.verify import check_run, read_artifact
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.builders import (
@@ -186,7 +186,7 @@ def test_part_of_a_month_is_another_configuration(tmp_path: Path) -> None:
 
 
 def test_the_same_on_one_thread_and_on_four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candle_store, "ROW_GROUP", 300)
+    monkeypatch.setattr("quantbot_pipeline.market.candle_files.ROW_GROUP", 300)
     market = [row for i in range(24) for row in candles(f"m{i:02}", T - i * STEP, 400)]
     calls = [call(f"m{i % 24:02}", T + i * HOUR_MS // 2, f"c{i % 3}", call_id=f"{i:03}") for i in range(60)]
     settings = make_home(tmp_path, calls, market)

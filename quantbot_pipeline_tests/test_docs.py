@@ -16,8 +16,8 @@ from quantbot_pipeline.catalog.schema import TABLES
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.cli import app
 from quantbot_pipeline.config import make_config
-from quantbot_pipeline.market.calls import ingest_calls
-from quantbot_pipeline.market.candles import ingest_candles
+from quantbot_pipeline.ingest.calls import ingest_calls
+from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.reports.leaderboard import leaderboard
 from quantbot_pipeline.runs.manifest import RunManifest
 from quantbot_pipeline.search.grid import Grid

@@ -12,11 +12,11 @@ import duckdb
 import filelock
 import pytest
 
+from quantbot_pipeline.duck import published_duckdb
 from quantbot_pipeline.durable import (
     disk_errors,
     disk_fault,
     locked,
-    published_duckdb,
     replace,
     replacing,
     scratch_folder,

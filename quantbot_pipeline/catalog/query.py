@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES
+from quantbot_pipeline.duck import quoted
 from quantbot_pipeline.errors import InputError, QuantbotError
-from quantbot_pipeline.sql import quoted
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -35,8 +35,6 @@ TABLE_FUNCTIONS = frozenset(
 TEXT_TYPES = ("INTERVAL", "BIT", "BIGNUM", "UHUGEINT", "TIME WITH TIME ZONE", "TIME_NS")
 OUT_OF_REACH = "a query reads the catalog's tables and views, no file and no address"
 WRITES = re.compile(r"(INSERT|UPDATE|DELETE|MERGE|COPY|CREATE)\w*_QUERY_NODE")  # DuckDB 2 has them inside WITH
-
-
 # Databases in memory that a reader left behind: making one takes twice as long as opening a catalog and asking it.
 _idle: list[duckdb.DuckDBPyConnection] = []
 

@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.sql import escape_glob, literal
+from quantbot_pipeline.duck import escape_glob, literal
 
 CATALOG_VERSION = "2"
 

@@ -20,7 +20,8 @@ from pydantic import BaseModel, TypeAdapter
 
 from quantbot_pipeline.catalog.memo import Memo, catalog_signature, month_signatures, read_memo, write_memo
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, create_views
-from quantbot_pipeline.durable import Publication, disk_fault, published_duckdb
+from quantbot_pipeline.duck import Publication, published_duckdb
+from quantbot_pipeline.durable import disk_fault
 from quantbot_pipeline.errors import InputError, IntegrityError
 from quantbot_pipeline.runs.manifest import MANIFEST_NAME, ArtifactEntry, Timing, parse_moment
 from quantbot_pipeline.runs.verify import IncompleteRunError, Verified, examine_run
@@ -265,8 +266,6 @@ RUN_COLUMNS = (
     "config_hash", "artifacts_json", "run_dir", "manifest_path", *(f"timing_{name}" for name in TIMINGS),
 )  # fmt: skip
 ARTIFACT_COLUMNS = ("run_id", "artifact_type", "artifact_path", "rows", "bytes", "sha256", "created_at", "columns")
-
-
 _as_text = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 _ENTRIES = TypeAdapter(dict[str, ArtifactEntry])
 

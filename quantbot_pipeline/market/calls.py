@@ -1,10 +1,6 @@
-"""The store of calls: `data/alerts.duckdb`, table `alerts`; ingest and reading by UTC time.
+"""The store of calls, `data/alerts.duckdb`: its tables, and reading by UTC time."""
 
-A call is rejected when its caller, mint or alert time is empty, or its caller is named `__all__` (the pooled frontier's
-name). Of several valid rows with one call_id the first ever ingested stays. Text is otherwise kept as it is.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -12,36 +8,10 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from quantbot_pipeline.durable import MEND_DISK, disk_fault, published_duckdb, scratch_folder
+from quantbot_pipeline.duck import UNTRUSTED, open_untrusted, untrusted_tables
+from quantbot_pipeline.durable import MEND_DISK, disk_fault
 from quantbot_pipeline.errors import InputError, StoreError
-from quantbot_pipeline.market.readers import (
-    TO_MS,
-    UNTRUSTED,
-    Column,
-    Found,
-    expand_paths,
-    format_of,
-    infer_unit,
-    load,
-    open_untrusted,
-    raw_time_sql,
-    release_untrusted,
-    require_ms,
-    untrusted_tables,
-    workspace,
-)
-from quantbot_pipeline.market.report import IngestReport
 
-FORMATS = ("csv", "jsonl", "parquet", "duckdb", "telegram")
-COLUMNS = (
-    Column("call_id", required=False),
-    Column("mint"),
-    Column("caller_name", ("caller",)),
-    Column("chain", required=False),
-    Column("alert_ts_ms", required=False),
-    Column("alert_ts", ("created_at",), required=False),
-    Column("source", required=False),
-)
 TABLES = """
 CREATE TABLE IF NOT EXISTS alerts (
     call_id VARCHAR PRIMARY KEY, mint VARCHAR NOT NULL, caller_name VARCHAR NOT NULL, chain VARCHAR NOT NULL,
@@ -50,178 +20,9 @@ CREATE TABLE IF NOT EXISTS rejected_alerts (
     call_id VARCHAR, mint VARCHAR, caller_name VARCHAR, chain VARCHAR, alert_ts_ms BIGINT, reason VARCHAR NOT NULL,
     nth BIGINT NOT NULL, source VARCHAR);
 """
-# The first test that fails names the reason.
-REASON = """CASE WHEN caller_name IS NULL OR caller_name = '' THEN 'caller_name'
-                 WHEN mint IS NULL OR mint = '' THEN 'mint'
-                 WHEN alert_ts_ms IS NULL OR alert_ts_ms <= 0 OR alert_ts_ms >= 100000000000000 THEN 'alert_ts_ms'
-                 WHEN caller_name = '__all__' THEN 'reserved_caller' END"""
-# Length prefixes make the concatenation injective, whatever the values contain.
-DERIVED_ID = """substr(sha256(concat(strlen(caller_name), ':', caller_name, strlen(mint), ':', mint,
-                                     strlen(chain), ':', chain, alert_ts_ms)), 1, 16)"""
+
+
 BATCH = 131_072  # rows that go from one DuckDB to the other at a time
-ISO_MS = "strftime(make_timestamp_ms(alert_ts_ms), '%Y-%m-%dT%H:%M:%S.%gZ')"
-
-
-def ingest_calls(
-    paths: Sequence[Path],
-    store: Path,
-    *,
-    fmt: str = "auto",
-    table: str | None = None,
-    caller: str | None = None,
-    memory_limit: str = "2GB",
-    lock_timeout_s: float = 60.0,
-) -> IngestReport:
-    """Merge the calls of `paths` into `store`; ingesting the same again changes nothing.
-
-    `caller` names the caller of files without a `caller_name` column. Memory is bounded by `memory_limit`, once for reading and
-    once for merging; what does not fit spills beside the store. Raises InputError (file, row, column and how to
-    mend it) before anything is written.
-    """
-    files = expand_paths(paths, FORMATS)
-    store.parent.mkdir(parents=True, exist_ok=True)
-    # Each of the two DuckDBs, and each process, has a folder of its own for what does not fit into memory.
-    with (
-        scratch_folder(store.parent, f".{store.name}.spill-") as spill,
-        workspace(memory_limit=memory_limit, temp_directory=f"{spill}/reading") as con,
-    ):
-        con.execute(
-            "CREATE TEMP TABLE staged (file_no INTEGER, row_no BIGINT, call_id VARCHAR, mint VARCHAR, "
-            "caller_name VARCHAR, chain VARCHAR, alert_ts_ms BIGINT, source VARCHAR)"
-        )
-        for file_no, path in enumerate(files):
-            _stage(con, file_no, path, format_of(path, fmt, FORMATS), table, caller)
-        con.execute(f"CREATE TEMP TABLE judged AS SELECT *, {REASON} AS reason FROM staged")
-        con.execute("DROP TABLE staged")
-        rows = con.execute("SELECT count(*) FROM judged").fetchall()[0][0]
-        if not rows:
-            raise InputError(f"{', '.join(map(str, files))}: no rows; expected calls below the header")
-        try:
-            return _merge(
-                con,
-                store,
-                len(files),
-                rows,
-                {"memory_limit": memory_limit, "temp_directory": f"{spill}/merging"},
-                lock_timeout_s,
-            )
-        except duckdb.OutOfMemoryException:
-            raise
-        except duckdb.Error as e:
-            raise StoreError(f"{store}: not usable as the store of calls: {str(e).splitlines()[0][:200]}") from None
-
-
-def _stage(
-    con: duckdb.DuckDBPyConnection, file_no: int, path: Path, fmt: str, table: str | None, caller: str | None
-) -> None:
-    if fmt == "telegram":
-        from quantbot_pipeline.market.telegram import load_telegram
-
-        found = load_telegram(con, path, caller)
-    else:
-        named = [Column(c.name, c.aliases, c.required and not (caller and c.name == "caller_name")) for c in COLUMNS]
-        found = load(con, path, fmt, named, table)
-    times = [name for name in ("alert_ts_ms", "alert_ts") if name in found]
-    if not times:
-        raise InputError(f"{path}: missing column alert_ts_ms, alert_ts or created_at; add one of them")
-    ms = []
-    for name in times:
-        dtype = found[name].type
-        con.execute(
-            f"CREATE OR REPLACE TEMP TABLE timed AS SELECT row_no, {raw_time_sql(name, dtype)} AS t FROM incoming"
-        )
-        unit = infer_unit(con, path, "timed", "t", found[name].source)
-        require_ms(path, found[name].source, unit)
-        exact = "round" if unit == "s" else "floor"
-        ms.append(f"TRY_CAST({exact}(({raw_time_sql(name, dtype)}) {TO_MS[unit]}) AS BIGINT)")
-    source = "coalesce(source::VARCHAR, $file)" if "source" in found else "$file"
-    con.execute(
-        f"""INSERT INTO staged SELECT $n, row_no, {_text(found, "call_id", "NULL")}, {_text(found, "mint", "NULL")},
-                   {_text(found, "caller_name", "$caller")}, coalesce({_text(found, "chain", "''")}, ''), coalesce({", ".join(ms)}), {source}
-            FROM incoming""",
-        {"n": file_no, "file": path.name} | ({} if "caller_name" in found else {"caller": caller}),
-    )
-
-
-def _text(found: dict[str, Found], name: str, default: str) -> str:
-    return f"{name}::VARCHAR" if name in found else default
-
-
-def _merge(
-    incoming: duckdb.DuckDBPyConnection,
-    store: Path,
-    files: int,
-    rows: int,
-    limits: dict[str, str],
-    lock_timeout_s: float,
-) -> IngestReport:
-    """Merge the table `judged` of `incoming` into the store; the rows go from one DuckDB to the other in batches."""
-    with published_duckdb(store, lock_timeout_s) as publication:
-        con = publication.connect()
-        con.execute("SET memory_limit = ?", [limits["memory_limit"]])
-        con.execute("SET temp_directory = ?", [limits["temp_directory"]])
-        con.execute(TABLES)
-        valid = incoming.sql(
-            f"""SELECT coalesce(nullif(call_id, ''), {DERIVED_ID}) AS call_id, mint, caller_name, chain, alert_ts_ms,
-                       {ISO_MS} AS created_at, source, file_no, row_no FROM judged WHERE reason IS NULL"""
-        ).to_arrow_reader(BATCH)
-        con.register("valid_calls", valid)
-        con.execute(
-            """CREATE TEMP TABLE ranked AS
-               SELECT *, row_number() OVER (PARTITION BY call_id ORDER BY file_no, row_no) AS nth FROM valid_calls"""
-        )
-        rejected = incoming.sql(
-            """SELECT call_id, mint, caller_name, chain, alert_ts_ms, reason, source, row_number() OVER (
-                      PARTITION BY call_id, mint, caller_name, chain, alert_ts_ms, reason ORDER BY file_no, row_no) AS nth
-               FROM judged WHERE reason IS NOT NULL"""
-        ).to_arrow_reader(BATCH)
-        con.register("rejected_rows", rejected)
-        con.execute("CREATE TEMP TABLE rejected_calls AS FROM rejected_rows")
-        # What a row meets: the stored call, or the first of this ingest; the first ever stays.
-        same, other, months = _one(
-            con,
-            """WITH kept AS (SELECT r.*, coalesce(a.mint, f.mint) AS k_mint, coalesce(a.caller_name, f.caller_name) AS k_caller,
-                                    coalesce(a.chain, f.chain) AS k_chain, coalesce(a.alert_ts_ms, f.alert_ts_ms) AS k_ts,
-                                    a.call_id IS NULL AND r.nth = 1 AS is_new
-                             FROM ranked r LEFT JOIN alerts a USING (call_id)
-                             LEFT JOIN ranked f ON f.call_id = r.call_id AND f.nth = 1)
-               SELECT count(*) FILTER (NOT is_new AND same), count(*) FILTER (NOT is_new AND NOT same),
-                      list_sort(list(DISTINCT strftime(make_timestamp_ms(alert_ts_ms), '%Y-%m')) FILTER (is_new))
-               FROM (SELECT *, mint = k_mint AND caller_name = k_caller AND chain = k_chain AND alert_ts_ms = k_ts AS same
-                     FROM kept)""",
-        )
-        inserted = _one(
-            con,
-            """INSERT INTO alerts SELECT call_id, mint, caller_name, chain, alert_ts_ms, created_at, source, now()::TIMESTAMP
-               FROM ranked WHERE nth = 1 ON CONFLICT DO NOTHING""",
-        )[0]
-        newly_rejected = _one(
-            con,
-            """INSERT INTO rejected_alerts SELECT call_id, mint, caller_name, chain, alert_ts_ms, reason, nth, source
-               FROM rejected_calls r WHERE NOT EXISTS (
-                   SELECT 1 FROM rejected_alerts o WHERE o.nth = r.nth AND o.reason = r.reason
-                   AND o.call_id IS NOT DISTINCT FROM r.call_id AND o.mint IS NOT DISTINCT FROM r.mint
-                   AND o.caller_name IS NOT DISTINCT FROM r.caller_name AND o.chain IS NOT DISTINCT FROM r.chain
-                   AND o.alert_ts_ms IS NOT DISTINCT FROM r.alert_ts_ms)""",
-        )[0]
-        reasons = con.execute("SELECT reason, count(*) FROM rejected_calls GROUP BY 1 ORDER BY 1").fetchall()
-        publication.changed = bool(inserted or newly_rejected) or not store.exists()
-    return IngestReport(
-        kind="calls",
-        files=files,
-        rows=rows,
-        inserted=inserted,
-        updated=0,
-        unchanged=same,
-        superseded=other,
-        rejected=dict(reasons),
-        months=months or [],
-    )
-
-
-def _one(con: duckdb.DuckDBPyConnection, sql: str) -> tuple:
-    rows: list[tuple] = con.execute(sql).fetchall()
-    return rows[0]
 
 
 class MonthCalls(NamedTuple):
@@ -236,13 +37,13 @@ class MonthCalls(NamedTuple):
 
 def read_calls(store: Path, from_ms: int, to_ms: int, *, memory_limit: str = "2GB") -> MonthCalls:
     """Calls with `from_ms <= alert_ts_ms < to_ms`; an absent store has none. Raises InputError for a broken store."""
-    with _reading(store, memory_limit) as con:
+    with reading_calls(store, memory_limit) as con:
         found = con.sql(
             """SELECT call_id, mint, caller_name, chain, alert_ts_ms, created_at FROM alerts
                WHERE alert_ts_ms >= ? AND alert_ts_ms < ? ORDER BY alert_ts_ms, call_id""",
             params=[from_ms, to_ms],
         )
-        calls = pa.concat_tables(_pieces(store, found))
+        calls = pa.concat_tables(pieces_of(store, found))
         rejected = con.execute(
             """SELECT reason, count(*) FROM rejected_alerts WHERE alert_ts_ms >= ? AND alert_ts_ms < ?
                GROUP BY 1 ORDER BY 1""",
@@ -251,56 +52,7 @@ def read_calls(store: Path, from_ms: int, to_ms: int, *, memory_limit: str = "2G
     return MonthCalls(calls, dict(rejected))
 
 
-FEATURES = (
-    "caller_prior_calls",
-    "hour_utc",
-    "mint_age_ms",
-    "mint_prior_callers",
-    "mint_prior_calls",
-    "since_callers_last_call_ms",
-    "weekday_utc",
-)
-
-
-@contextmanager
-def call_features(
-    store: Path, from_ms: int, to_ms: int, *, memory_limit: str = "2GB"
-) -> Iterator[Callable[[], Iterator[pa.Table]]]:
-    """What was known when each call of the range was made, from strictly earlier calls of the whole store.
-
-    Gives a function that reads them piece by piece, from the beginning whenever it is called; DuckDB holds them within
-    `memory_limit` and spills the rest. Columns: call_id, and `features`, the int64 FEATURES as a JSON object with sorted keys,
-    and FEATURES (ages and times in ms, null without an earlier call; weekday 1 = Monday); ordered by (alert_ts_ms, call_id).
-    """
-    pairs = ", ".join(f"'{name}', {name}" for name in FEATURES)
-    names = ", ".join(FEATURES)
-    with _reading(store, memory_limit) as con:
-        con.execute(
-            f"""CREATE OR REPLACE TEMP TABLE features AS
-                WITH history AS (
-                  SELECT call_id, alert_ts_ms,
-                         hour(make_timestamp_ms(alert_ts_ms)) AS hour_utc,
-                         isodow(make_timestamp_ms(alert_ts_ms)) AS weekday_utc,
-                         count(*) OVER of_caller AS caller_prior_calls,
-                         alert_ts_ms - max(alert_ts_ms) OVER of_caller AS since_callers_last_call_ms,
-                         count(*) OVER of_mint AS mint_prior_calls,
-                         count(DISTINCT caller_name) OVER of_mint AS mint_prior_callers,
-                         alert_ts_ms - min(alert_ts_ms) OVER of_mint AS mint_age_ms
-                  FROM alerts WHERE alert_ts_ms < $to_ms
-                  WINDOW of_caller AS (PARTITION BY caller_name ORDER BY alert_ts_ms
-                                       RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
-                         of_mint AS (PARTITION BY mint ORDER BY alert_ts_ms
-                                     RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING))
-                SELECT call_id, {names} FROM history WHERE alert_ts_ms >= $from_ms ORDER BY alert_ts_ms, call_id""",
-            {"from_ms": from_ms, "to_ms": to_ms},
-        )
-        release_untrusted(con)  # the features are read when the backtest is done
-        yield lambda: _pieces(
-            store, con.sql(f"SELECT call_id, json_object({pairs})::VARCHAR AS features, {names} FROM features")
-        )
-
-
-def _pieces(store: Path, found: duckdb.DuckDBPyRelation) -> Iterator[pa.Table]:
+def pieces_of(store: Path, found: duckdb.DuckDBPyRelation) -> Iterator[pa.Table]:
     """The rows of a query in their order; at least one piece, which may be empty."""
     try:
         reader = found.to_arrow_reader(BATCH)
@@ -325,7 +77,7 @@ def month_statistics(store: Path) -> dict[str, dict[str, int]]:
     """{month: calls, callers, mints} of every month that has calls, ascending."""
     if not store.exists():
         return {}
-    with _reading(store) as con:
+    with reading_calls(store) as con:
         found = con.execute(
             """SELECT strftime(make_timestamp_ms(alert_ts_ms), '%Y-%m') AS month, count(*), count(DISTINCT caller_name),
                       count(DISTINCT mint)
@@ -335,7 +87,7 @@ def month_statistics(store: Path) -> dict[str, dict[str, int]]:
 
 
 @contextmanager
-def _reading(store: Path, memory_limit: str = "2GB") -> Iterator[duckdb.DuckDBPyConnection]:
+def reading_calls(store: Path, memory_limit: str = "2GB") -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that shows the tables of the store under their names; another file with calls may lack the rejected ones."""
     try:
         with open_untrusted(store) if store.exists() else duckdb.connect() as con:

@@ -14,7 +14,7 @@ import dagster as dg
 from pydantic import BaseModel, ValidationError
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.market.inbox import REJECTED
+from quantbot_pipeline.ingest.inbox import REJECTED
 from quantbot_pipeline.orchestration.checks import CATALOG
 from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.resources import Lab

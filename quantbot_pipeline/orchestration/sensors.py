@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from quantbot_pipeline.market.inbox import scan, settled
+from quantbot_pipeline.ingest.inbox import scan, settled
 from quantbot_pipeline.months import contiguous, months_before
 from quantbot_pipeline.orchestration.jobs import everything_config
 from quantbot_pipeline.orchestration.partitions import RANGE_END, RANGE_START, months

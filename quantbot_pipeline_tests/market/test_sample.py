@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from quantbot_pipeline.market.calls import ingest_calls, read_calls
-from quantbot_pipeline.market.candles import ingest_candles
+from quantbot_pipeline.ingest.calls import ingest_calls
+from quantbot_pipeline.ingest.candles import ingest_candles
+from quantbot_pipeline.market.calls import read_calls
 from quantbot_pipeline.market.sample import CALLERS, INVALID_ROWS, MINT_PREFIX, SOURCE, generate, write_sample
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 

@@ -11,7 +11,7 @@ import pytest
 
 from quantbot_pipeline.config import CONTENTS
 from quantbot_pipeline.definitions import build_defs
-from quantbot_pipeline.market.candles import ingest_candles
+from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.orchestration.assets import backtests
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
 from quantbot_pipeline.orchestration.jobs import RECIPE_JOBS

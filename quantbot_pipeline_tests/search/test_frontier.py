@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from quantbot_pipeline.backtest import MonthResult
 from quantbot_pipeline.config import Recipe, make_config
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.market import candles
+from quantbot_pipeline.market import candle_files
 from quantbot_pipeline.replay import results
 from quantbot_pipeline.replay.policies import canonical_json, parse_policy, policy_id
 from quantbot_pipeline.replay.results import Outcomes, Truth, outcome_bytes
@@ -476,9 +476,9 @@ def test_threads_and_the_order_of_rows_change_nothing(
 ) -> None:
     """Another home, rows shuffled, four threads on many row groups: the same bytes of frontier and best trades."""
     if row_group is not None:  # a month this small is one row group, and one row group is one thread's work
-        monkeypatch.setattr(candles, "ROW_GROUP", row_group)
+        monkeypatch.setattr("quantbot_pipeline.market.candle_files.ROW_GROUP", row_group)
     settings = homes.make_home(tmp_path / "home", lab.market, threads=threads, shuffle=shuffle)
-    groups = pq.ParquetFile(candles.month_file(settings.candles_dir, "5m", MONTH)).num_row_groups
+    groups = pq.ParquetFile(candle_files.month_file(settings.candles_dir, "5m", MONTH)).num_row_groups
     assert groups == 1 if row_group is None else groups >= 5
     again = homes.run(settings, "optimization", MONTH, SHORT)
     for name in ("frontier", "trades", "alerts"):

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.market.candles import month_file
-from quantbot_pipeline.market.slices import plan_slices
-from quantbot_pipeline_tests.market.test_slices import LAST, MINTS, make_store, naive, read
+from quantbot_pipeline.market.candle_files import month_file
+from quantbot_pipeline.market.candle_reader import plan_slices
+from quantbot_pipeline_tests.market.test_candle_reader import LAST, MINTS, make_store, naive, read
 from quantbot_pipeline_tests.torture.conftest import Tally
 from quantbot_pipeline_tests.torture.sizes import sizes
 

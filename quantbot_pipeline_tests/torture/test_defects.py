@@ -9,8 +9,9 @@ import pytest
 
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.config import BacktestConfig
-from quantbot_pipeline.market.calls import ingest_calls
-from quantbot_pipeline.market.candles import ingest_candles, month_file
+from quantbot_pipeline.ingest.calls import ingest_calls
+from quantbot_pipeline.ingest.candles import ingest_candles
+from quantbot_pipeline.market.candle_files import month_file
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.builders import Row, call, candles, ms, write_jsonl, write_parquet
 from quantbot_pipeline_tests.torture.conftest import Tally

@@ -15,8 +15,8 @@ import pytest
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
-from quantbot_pipeline.market.calls import ingest_calls
-from quantbot_pipeline.market.candles import ingest_candles
+from quantbot_pipeline.ingest.calls import ingest_calls
+from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.builders import call, candles, make_home, write_jsonl, write_parquet

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
-from quantbot_pipeline.market.calls import ingest_calls, read_calls
+from quantbot_pipeline.ingest.calls import ingest_calls
+from quantbot_pipeline.market.calls import read_calls
 from quantbot_pipeline.reports.leaderboard import leaderboard
 from quantbot_pipeline.reports.render import to_csv, to_json
 from quantbot_pipeline.reports.search import frontier

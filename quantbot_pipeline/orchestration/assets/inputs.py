@@ -38,8 +38,7 @@ def alerts(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
 def candles(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
     """The candles of a month: rows and bytes per interval, and rows that failed validity. They lie in data/candles/."""
     from quantbot_pipeline.errors import InputError
-    from quantbot_pipeline.market.candles import store_signature
-    from quantbot_pipeline.market.slices import month_rows
+    from quantbot_pipeline.market.candle_files import month_rows, store_signature
     from quantbot_pipeline.vocabulary import INTERVALS_MS
 
     settings = lab.settings()
@@ -76,7 +75,7 @@ class InboxConfig(dg.Config):
 @dg.asset(key=["inputs", "inbox"], group_name="inputs", pool="input_writer", kinds={"duckdb"})
 def inbox(context: dg.AssetExecutionContext, config: InboxConfig, lab: Lab) -> dg.MaterializeResult:
     """Ingests files of data/inbox/; what cannot be read is set aside in rejected/ with its reason."""
-    from quantbot_pipeline.market.inbox import scan, take_in
+    from quantbot_pipeline.ingest.inbox import scan, take_in
 
     settings = lab.settings()
     intake = take_in(settings, config.files or sorted(scan(settings.inbox_dir)))

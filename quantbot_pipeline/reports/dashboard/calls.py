@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.market.candles import month_file
+from quantbot_pipeline.market.candle_files import month_file
 from quantbot_pipeline.months import month_of, month_range
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey, levels_of

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.ingest.limits import too_much_text
 
 MAGIC = b"ARROW1"
 MAX_METADATA = 4 << 20  # of the footer, and of the head of a batch: 10,000 columns need less than 1 MiB
@@ -79,12 +80,6 @@ def read_batches(path: Path, names: Sequence[str], largest: int, max_text: int) 
                 if spelled > max_text:
                     raise too_much_text(path, max_text)
                 yield from _pieces(piece)
-
-
-def too_much_text(path: Path, limit: int) -> InputError:
-    """The refusal of a file that spells out more text than its bytes can be about."""
-    size = path.stat().st_size
-    return InputError(f"{path}: claims more than {limit >> 20:,} MiB of text in {size:,} bytes; is it damaged?")
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

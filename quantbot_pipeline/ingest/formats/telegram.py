@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.market.readers import Found
+from quantbot_pipeline.ingest.formats.common import Found
 
 ADDRESS = re.compile(r"(?<![0-9A-Za-z])(?:(0x[0-9a-fA-F]{40})|([1-9A-HJ-NP-Za-km-z]{32,44}))(?![0-9A-Za-z])")
 BLANKS = re.compile(r"[ \t\n\r]*")

@@ -7,7 +7,6 @@ the month's end; those few tokens are stitched together with their rows in the f
 import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,8 +19,8 @@ import pyarrow.parquet as pq
 
 from quantbot_pipeline.durable import sha256_file
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.market.candles import HASH_KEY, SCHEMA, month_file, rejected_file
-from quantbot_pipeline.market.row_groups import (
+from quantbot_pipeline.market.candle_files import HASH_KEY, SCHEMA, month_file, readable, rejected_file
+from quantbot_pipeline.market.candle_footer import (
     COLUMNS,
     FOOTER_KEY,
     RowGroup,
@@ -141,30 +140,8 @@ def known_mints(store: Path, interval: str, mints: Sequence[str]) -> set[str]:
     return set(mints) - remaining
 
 
-def read_rejected(store: Path, interval: str, months: Sequence[str], mints: Sequence[str]) -> pa.Table:
-    """Rejected candles of `mints` in `months`: mint (string), ts_ms (int64), reason (string)."""
-    parts = [
-        pq.read_table(path, columns=["mint", "ts_ms", "reason"], filters=[("mint", "in", list(mints))])
-        for path in (rejected_file(store, interval, month) for month in months)
-        if path.exists() and mints
-    ]
-    schema = pa.schema([("mint", pa.string()), ("ts_ms", pa.int64()), ("reason", pa.string())])
-    return pa.concat_tables([p.cast(schema) for p in parts]) if parts else schema.empty_table()
-
-
-def month_rows(store: Path, interval: str, month: str) -> tuple[int, int, int]:
-    """(valid rows, rejected rows, bytes) of a month's files; zeros where there is none."""
-    valid, rejected = month_file(store, interval, month), rejected_file(store, interval, month)
-    counts = [0, 0]
-    for i, path in enumerate((valid, rejected)):
-        if path.exists():
-            with _readable(path):
-                counts[i] = pq.read_metadata(path).num_rows
-    return counts[0], counts[1], sum(path.stat().st_size for path in (valid, rejected) if path.exists())
-
-
 def _open(path: Path) -> _StoreFile:
-    with _readable(path):
+    with readable(path):
         data = pa.OSFile(str(path))
         file = _StoreFile(path, data, pq.read_metadata(data), [], threading.local())
         _require_columns(file.metadata.schema.to_arrow_schema())
@@ -180,17 +157,6 @@ def _require_columns(schema: pa.Schema) -> None:
         wanted = SCHEMA.field(name).type
         if name not in schema.names or schema.field(name).type != wanted:
             raise ValueError(f"it has no column {name} of type {wanted}")
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Whatever is wrong with a store file or its pages is an InputError. A flipped bit is an error, never a price."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, ValueError) as e:
-        raise InputError(
-            f"{path}: the candle store is not readable ({str(e)[:120]}); delete the file and ingest its candles again"
-        ) from None
 
 
 def _read(file: _StoreFile, group: int, columns: list[str]) -> pa.Table:
@@ -225,7 +191,7 @@ def _hash_of(file: _StoreFile | None) -> str:
     entries = file.metadata.metadata or {}
     if FOOTER_KEY in entries and HASH_KEY in entries:
         return entries[HASH_KEY].decode(errors="replace")
-    with _readable(file.path):
+    with readable(file.path):
         file.data.seek(0)
         return hashlib.file_digest(file.data, "sha256").hexdigest()
 
@@ -259,7 +225,7 @@ def _load_group(file: _StoreFile, spans: _Spans, tails: Mapping[int, Piece]) -> 
 def _decode(file: _StoreFile, spans: _Spans) -> Piece:
     group, tokens, lo, hi = spans
     expected = file.groups[group].checksums
-    with _readable(file.path):
+    with readable(file.path):
         table = _read(file, group, COLUMNS)
         arrays = [_one_chunk(table[name]).to_numpy(zero_copy_only=True) for name in COLUMNS]
         if expected is not None and checksums(arrays) != expected:

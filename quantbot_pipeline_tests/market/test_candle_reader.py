@@ -15,16 +15,11 @@ from hypothesis import strategies as st
 
 from quantbot_pipeline.durable import sha256_file
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.market import candles as module
-from quantbot_pipeline.market.candles import ingest_candles, month_file, rejected_file
-from quantbot_pipeline.market.row_groups import FOOTER_KEY, describe, to_footer
-from quantbot_pipeline.market.slices import (
-    CandlePlan,
-    known_mints,
-    month_rows,
-    plan_slices,
-    read_rejected,
-)
+from quantbot_pipeline.ingest.candles import ingest_candles
+from quantbot_pipeline.market import candle_files
+from quantbot_pipeline.market.candle_files import month_file, month_rows, read_rejected, rejected_file
+from quantbot_pipeline.market.candle_footer import FOOTER_KEY, describe, to_footer
+from quantbot_pipeline.market.candle_reader import CandlePlan, known_mints, plan_slices
 from quantbot_pipeline.months import month_of, month_range, month_start_ms, next_month
 from quantbot_pipeline_tests.builders import Row, candle, candles, ms, stored_hash, write_parquet
 
@@ -54,7 +49,7 @@ ROWS = build_rows()
 
 def make_store(folder: Path, row_group: int = 16) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "ROW_GROUP", row_group)
+        patch.setattr("quantbot_pipeline.market.candle_files.ROW_GROUP", row_group)
         bad = [
             candle("m1", ms("2024-01-05"), high=0.1),
             candle("m1", ms("2024-02-05"), volume=-1.0),
@@ -153,7 +148,7 @@ def test_a_file_that_is_not_sorted_is_an_error(tmp_path: Path, order: list[str])
     path = month_file(tmp_path, "5m", "2024-01")
     path.parent.mkdir(parents=True)
     rows = [candle(mint, FIRST + i * STEP) for i, mint in enumerate(order)]
-    pq.write_table(pa.Table.from_pylist(rows, schema=module.SCHEMA), path)
+    pq.write_table(pa.Table.from_pylist(rows, schema=candle_files.SCHEMA), path)
     with pytest.raises(InputError, match=r"candles\.parquet: not sorted by mint"):
         plan_slices(tmp_path, "5m", ["2024-01"], dict.fromkeys(order, 0), LAST)
 
@@ -208,7 +203,7 @@ def test_a_file_of_another_program_with_what_no_ingest_lets_in_is_an_error(tmp_p
     start = ms("2024-01-01")
     rows = [candle(mint, start + i * STEP) for mint in ("a", "b") for i in range(5)]
     until = {"a": 0, "b": 0}
-    pq.write_table(pa.Table.from_pylist(rows, schema=module.SCHEMA), path)
+    pq.write_table(pa.Table.from_pylist(rows, schema=candle_files.SCHEMA), path)
     assert len(read(plan_slices(tmp_path, "5m", ["2024-01"], until, LAST), until)["b"]) == 5
     match fault:
         case "unsorted":
@@ -219,7 +214,7 @@ def test_a_file_of_another_program_with_what_no_ingest_lets_in_is_an_error(tmp_p
             rows[7] |= {"low": rows[7]["high"] * 2}
         case _:
             rows[7] |= {"nan": {"high": np.nan}, "infinite": {"high": np.inf}, "zero": {"low": 0.0}}[fault]
-    pq.write_table(pa.Table.from_pylist(rows, schema=module.SCHEMA), path)
+    pq.write_table(pa.Table.from_pylist(rows, schema=candle_files.SCHEMA), path)
     plan = plan_slices(tmp_path, "5m", ["2024-01"], until, LAST)
     with pytest.raises(InputError, match="invalid candles, or a token's times do not ascend"):
         read(plan, until)

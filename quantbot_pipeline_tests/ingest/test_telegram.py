@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.market.calls import ingest_calls, read_calls
-from quantbot_pipeline.market.telegram import CHUNK
+from quantbot_pipeline.ingest.calls import ingest_calls
+from quantbot_pipeline.ingest.formats.telegram import CHUNK
+from quantbot_pipeline.market.calls import read_calls
 from quantbot_pipeline_tests.builders import ms
 
 SOL = "So11111111111111111111111111111111111111112"

@@ -50,8 +50,8 @@ def settled(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 def take_in(settings: Settings, paths: Sequence[str]) -> Intake:
     """Ingest files of the inbox and move each to `done/` or `rejected/`. Raises StoreError when a store stays locked."""
-    from quantbot_pipeline.market.calls import ingest_calls
-    from quantbot_pipeline.market.candles import ingest_candles
+    from quantbot_pipeline.ingest.calls import ingest_calls
+    from quantbot_pipeline.ingest.candles import ingest_candles
 
     inbox = settings.inbox_dir
     result = Intake({}, {}, [], [])
@@ -84,17 +84,12 @@ def candle_interval(path: Path, **limits: str) -> str | None:
 
     Raises InputError for a file that is neither.
     """
-    from quantbot_pipeline.market.candles import COLUMNS
-    from quantbot_pipeline.market.readers import (
-        TO_MS,
-        Column,
-        format_of,
-        hive_value,
-        infer_unit,
-        load,
-        raw_time_sql,
-        workspace,
-    )
+    from quantbot_pipeline.duck import workspace
+    from quantbot_pipeline.ingest.candles import COLUMNS
+    from quantbot_pipeline.ingest.files import hive_value
+    from quantbot_pipeline.ingest.formats.common import Column
+    from quantbot_pipeline.ingest.formats.registry import format_of, load
+    from quantbot_pipeline.ingest.times import TO_MS, infer_unit, raw_time_sql
     from quantbot_pipeline.vocabulary import INTERVALS_MS
 
     fmt = format_of(path, "auto")

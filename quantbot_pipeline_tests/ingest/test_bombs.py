@@ -15,10 +15,11 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-import quantbot_pipeline.market.feather
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.market.calls import call_features, ingest_calls, month_statistics, read_calls
-from quantbot_pipeline.market.candles import ingest_candles
+from quantbot_pipeline.ingest.calls import ingest_calls
+from quantbot_pipeline.ingest.candles import ingest_candles
+from quantbot_pipeline.market.calls import month_statistics, read_calls
+from quantbot_pipeline.market.features import call_features
 from quantbot_pipeline_tests.builders import call, ms, write_csv
 
 T = ms("2024-01-01")
@@ -309,7 +310,7 @@ def test_every_kind_of_feather_is_read(tmp_path: Path, kind: pa.DataType, compre
 def test_a_large_batch_that_is_not_compressed_is_read_where_it_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantbot_pipeline.market.feather, "MAX_DECODED", 1 << 20)
+    monkeypatch.setattr("quantbot_pipeline.ingest.formats.arrow_ipc.MAX_DECODED", 1 << 20)
     feather(tmp_path / "x.feather", 70_000, compression="uncompressed")
     assert ingest_candles([tmp_path / "x.feather"], tmp_path / "store", "5m").inserted == 70_000
 

@@ -1,36 +1,30 @@
-"""The store of candles: `data/candles/interval=5m/month=YYYY-MM/candles.parquet`; validation, merge, and its file layout.
+"""Candles from files into the store: validation, and the merge with what is there."""
 
-A month is one file, sorted by (mint, ts_ms), one row per (mint, ts_ms), and no token spans two row groups: so a reader
-decodes a token once and prunes by mint. A file is replaced atomically; its footer carries the SHA-256 of its content.
-Rejected rows are kept beside it in `rejected.parquet` with their reason; they are never repaired.
-"""
-
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.parquet as pq
 
+from quantbot_pipeline.duck import workspace
 from quantbot_pipeline.durable import locked, replacing, scratch_folder
 from quantbot_pipeline.errors import InputError, StoreError
-from quantbot_pipeline.market.readers import (
-    TO_MS,
-    Column,
-    Found,
-    expand_paths,
-    format_of,
-    hive_value,
-    infer_unit,
-    load,
-    raw_time_sql,
-    require_ms,
-    workspace,
+from quantbot_pipeline.ingest.files import expand_paths, hive_value
+from quantbot_pipeline.ingest.formats.common import Column, Found
+from quantbot_pipeline.ingest.formats.registry import format_of, load
+from quantbot_pipeline.ingest.report import IngestReport
+from quantbot_pipeline.ingest.times import TO_MS, infer_unit, raw_time_sql, require_ms
+from quantbot_pipeline.market.candle_files import (
+    NO_MONTH,
+    REJECTED_SCHEMA,
+    ROW_GROUP,
+    SCHEMA,
+    month_file,
+    rejected_file,
+    write_sorted,
 )
-from quantbot_pipeline.market.report import IngestReport
-from quantbot_pipeline.market.row_groups import FOOTER_KEY, describe, to_footer
+from quantbot_pipeline.market.candle_footer import FOOTER_KEY
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 
 FORMATS = ("parquet", "csv", "feather", "jsonl")
@@ -43,26 +37,7 @@ COLUMNS = (
     Column("close"),
     Column("volume"),
 )
-SCHEMA = pa.schema(
-    [
-        pa.field("mint", pa.string(), nullable=False),
-        pa.field("ts_ms", pa.int64(), nullable=False),
-        *(pa.field(name, pa.float64(), nullable=False) for name in ("open", "high", "low", "close")),
-        pa.field("volume", pa.float64()),
-    ]
-)
-REJECTED_SCHEMA = pa.schema(
-    [
-        pa.field("mint", pa.string()),
-        pa.field("ts_ms", pa.int64()),
-        *(pa.field(name, pa.float64()) for name in ("open", "high", "low", "close", "volume")),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("nth", pa.int64(), nullable=False),
-    ]
-)
-ROW_GROUP = 131_072  # rows; a group ends at the first token boundary at or past it
-HASH_KEY = b"quantbot.content_sha256"
-NO_MONTH = "none"  # the folder of rejected rows whose time is unknown
+
 
 # A row fails once, under the first test that it does not pass. A price is null, not finite or <= 0 in one comparison:
 # DuckDB orders NaN above infinity.
@@ -74,25 +49,6 @@ REASON = f"""CASE
     WHEN NOT (low <= open AND open <= high AND low <= close AND close <= high) THEN 'ohlc_order'
     WHEN volume IS NOT NULL AND NOT isnan(volume) AND NOT (volume >= 0 AND volume < 'infinity'::DOUBLE) THEN 'volume'
     WHEN t % $step <> 0 THEN 'off_grid' END"""
-
-
-def store_signature(store: Path) -> str:
-    """Changes whenever a file of the store is replaced, and only then; nothing is read."""
-    files = [(path, path.stat()) for path in sorted(store.glob("interval=*/month=*/*.parquet"))]
-    digest = hashlib.sha256()
-    for path, stat in files:
-        digest.update(f"{path.relative_to(store)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def month_file(store: Path, interval: str, month: str) -> Path:
-    """The one file of valid candles of a month."""
-    return store / f"interval={interval}" / f"month={month}" / "candles.parquet"
-
-
-def rejected_file(store: Path, interval: str, month: str) -> Path:
-    """The file of rejected candles of a month."""
-    return month_file(store, interval, month).with_name("rejected.parquet")
 
 
 def ingest_candles(
@@ -248,7 +204,7 @@ def _merge_month(con: duckdb.DuckDBPyConnection, store: Path, interval: str, mon
                ORDER BY mint, ts_ms""",
             params={"month": month},
         ).to_arrow_reader(ROW_GROUP)
-        _write_sorted(target, merged)
+        write_sorted(target, merged)
     return inserted, updated
 
 
@@ -282,64 +238,6 @@ def _refuse_unsound(con: duckdb.DuckDBPyConnection, interval: str) -> None:
         raise ValueError("it has invalid candles")
     if _count(con, "SELECT count(*) FROM (SELECT 1 FROM stored GROUP BY mint, ts_ms HAVING count(*) > 1)"):
         raise ValueError("a token has two candles of one time")
-
-
-def _write_sorted(target: Path, batches: pa.RecordBatchReader) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    digest, groups = hashlib.sha256(), []
-    with (
-        replacing(target) as temporary,
-        pq.ParquetWriter(
-            temporary,
-            SCHEMA,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=["mint"],
-            column_encoding={"ts_ms": "DELTA_BINARY_PACKED"}
-            | dict.fromkeys(("open", "high", "low", "close", "volume"), "BYTE_STREAM_SPLIT"),
-            write_page_checksum=True,
-        ) as writer,
-    ):
-        for group in _token_aligned(batches):
-            _update_digest(digest, group)
-            groups.append(describe(group))
-            writer.write_table(group, row_group_size=group.num_rows)
-        writer.add_key_value_metadata({HASH_KEY: digest.hexdigest().encode(), FOOTER_KEY: to_footer(groups)})
-
-
-def _token_aligned(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    """Regroup a stream sorted by mint: every table ends at the first token boundary at or past ROW_GROUP rows.
-
-    The cut depends on the rows alone, not on how the stream was batched, so that equal content gives equal files.
-    """
-    held = SCHEMA.empty_table()
-    for batch in batches:
-        held = pa.concat_tables([held, pa.Table.from_batches([batch.cast(SCHEMA)])])
-        while (cut := _boundary(held)) is not None:
-            yield held.slice(0, cut).combine_chunks()
-            held = held.slice(cut)
-    if held.num_rows:
-        yield held.combine_chunks()
-
-
-def _boundary(table: pa.Table) -> int | None:
-    if table.num_rows <= ROW_GROUP:
-        return None
-    mints = table["mint"].slice(ROW_GROUP - 1).combine_chunks()
-    changes = pa.compute.index(pa.compute.not_equal(mints[1:], mints[:-1]), True).as_py()
-    return None if changes < 0 else ROW_GROUP + int(changes)
-
-
-def _update_digest(digest: "hashlib._Hash", table: pa.Table) -> None:
-    """Feed the values (not the encoding) into the digest, so that equal content has an equal hash on every machine."""
-    encoded = table["mint"].combine_chunks().dictionary_encode()
-    for text in encoded.dictionary.to_pylist():
-        raw = text.encode()
-        digest.update(len(raw).to_bytes(8, "little") + raw)
-    digest.update(encoded.indices.to_numpy().astype("<i4").tobytes())
-    for name in SCHEMA.names[1:]:
-        values = table[name].combine_chunks()
-        digest.update(values.fill_null(float("nan")).to_numpy() if name == "volume" else values.to_numpy())
 
 
 def _merge_rejected(con: duckdb.DuckDBPyConnection, store: Path, interval: str) -> list[str]:

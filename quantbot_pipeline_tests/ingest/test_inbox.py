@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.market.inbox import candle_interval, scan, settled, take_in
+from quantbot_pipeline.ingest.inbox import candle_interval, scan, settled, take_in
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.builders import call, candles, write_csv, write_jsonl, write_parquet
 

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from quantbot_pipeline.duck import workspace
 from quantbot_pipeline.errors import InputError, StoreError
-from quantbot_pipeline.market import candles as module
-from quantbot_pipeline.market.candles import ingest_candles, month_file, rejected_file
-from quantbot_pipeline.market.readers import workspace
-from quantbot_pipeline.market.report import IngestReport
+from quantbot_pipeline.ingest.candles import ingest_candles
+from quantbot_pipeline.ingest.report import IngestReport
+from quantbot_pipeline.market import candle_files
+from quantbot_pipeline.market.candle_files import month_file, rejected_file
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 from quantbot_pipeline_tests.builders import (
     CANDLE_COLUMNS,
@@ -364,7 +365,7 @@ def test_intervals_live_side_by_side(store: Path) -> None:
 
 
 def test_tokens_never_span_row_groups(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ROW_GROUP", 10)
+    monkeypatch.setattr("quantbot_pipeline.market.candle_files.ROW_GROUP", 10)
     sizes = {"a": 10, "b": 3, "c": 3, "d": 4, "e": 1, "f": 37, "g": 9, "h": 1, "i": 1, "é" * 9: 2}
     ingest(store, [row for mint, n in sizes.items() for row in candles(mint, JAN_1, n)])
     file = pq.ParquetFile(month_file(store, "5m", "2024-01"), page_checksum_verification=True)
@@ -373,20 +374,20 @@ def test_tokens_never_span_row_groups(store: Path, monkeypatch: pytest.MonkeyPat
         for i in range(file.num_row_groups)
     ]
     assert groups == [["a"], ["b", "c", "d"], ["e", "f"], ["g", "h"], ["i", "é" * 9]]
-    assert file.schema_arrow.equals(module.SCHEMA)
+    assert file.schema_arrow.equals(candle_files.SCHEMA)
     table = file.read().to_pylist()
     assert table == sorted(table, key=lambda r: (r["mint"].encode(), r["ts_ms"]))
 
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ROW_GROUP", 50)
+    monkeypatch.setattr("quantbot_pipeline.market.candle_files.ROW_GROUP", 50)
     rows = [row for i in range(12) for row in candles(f"m{i}", "2024-01-31", 200 + 17 * i)]
     rows += [candle("m3", JAN_1 + i * STEP, high=0.5, volume=v) for i in range(3) for v in (1.0, NAN, None)]
     shuffled = [rows[i] for i in np.random.default_rng(1).permutation(len(rows))]
     one, many, parts = tmp_path / "one", tmp_path / "many", tmp_path / "parts"
     ingest(one, rows)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "workspace", lambda **config: workspace(**config, threads="4"))
+        patch.setattr("quantbot_pipeline.ingest.candles.workspace", lambda **config: workspace(**config, threads="4"))
         ingest(many, shuffled, shuffled[:300])
     for chunk in (shuffled[::3], shuffled[1::3], shuffled[2::3], shuffled):
         ingest(parts, chunk)
@@ -429,12 +430,15 @@ def test_an_ingest_larger_than_its_memory_spills(tmp_path: Path, store: Path, mo
     path = write_parquet(tmp_path / "big.parquet", table)
     # One thread: how much memory several need depends on the machine. Without room on the disk it is one clear line.
     monkeypatch.setattr(
-        module, "workspace", lambda **config: workspace(**config | {"threads": "1", "temp_directory": ""})
+        "quantbot_pipeline.ingest.candles.workspace",
+        lambda **config: workspace(**config | {"threads": "1", "temp_directory": ""}),
     )
     with pytest.raises(StoreError, match=r"^the ingest stopped: Out of Memory Error.*QUANTBOT_MEMORY_LIMIT"):
         ingest_candles([path], tmp_path / "small", "5m", memory_limit="50MB")
     assert [p.name for p in (tmp_path / "small").rglob("*") if p.is_file() and p.name != ".ingest.lock"] == []
-    monkeypatch.setattr(module, "workspace", lambda **config: workspace(**config | {"threads": "1"}))
+    monkeypatch.setattr(
+        "quantbot_pipeline.ingest.candles.workspace", lambda **config: workspace(**config | {"threads": "1"})
+    )
     report = ingest_candles([path], store, "5m", memory_limit="50MB")
     assert report.inserted == n * tokens and added_up(report)
     assert sum(pq.read_metadata(p).num_rows for p in store.rglob("candles.parquet")) == n * tokens
@@ -467,7 +471,7 @@ def test_a_damaged_month_stops_the_ingest_and_stays_as_it_is(store: Path) -> Non
 
 
 def by_another_program(path: Path, columns: list[str], rows: list[Row]) -> bytes:
-    pq.write_table(pa.Table.from_pylist(rows, schema=module.SCHEMA).select(columns), path)
+    pq.write_table(pa.Table.from_pylist(rows, schema=candle_files.SCHEMA).select(columns), path)
     return path.read_bytes()
 
 
@@ -478,7 +482,7 @@ def test_candles_of_another_program_are_merged_by_the_names_of_their_columns(sto
     ingest(store, [*rows, late])
     path = month_file(store, "5m", "2024-01")
     expected = path.read_bytes()
-    for columns in (["mint", "ts_ms", "close", "low", "high", "open", "volume"], module.SCHEMA.names[::-1]):
+    for columns in (["mint", "ts_ms", "close", "low", "high", "open", "volume"], candle_files.SCHEMA.names[::-1]):
         by_another_program(path, columns, rows)
         assert ingest(store, [late]).inserted == 1
         assert path.read_bytes() == expected
@@ -487,10 +491,14 @@ def test_candles_of_another_program_are_merged_by_the_names_of_their_columns(sto
 @pytest.mark.parametrize(
     ("rows", "columns", "message"),
     [
-        ([candle("m", JAN_1), candle("m", JAN_1, 2.0, 2.0, 2.0, 2.0)], module.SCHEMA.names, "two candles of one time"),
-        ([candle("m", JAN_1, high=0.5)], module.SCHEMA.names, "invalid candles"),
-        ([candle("m", JAN_1 + 1)], module.SCHEMA.names, "invalid candles"),
-        ([candle("m", JAN_1)], module.SCHEMA.names[:-1], "no column volume of type double"),
+        (
+            [candle("m", JAN_1), candle("m", JAN_1, 2.0, 2.0, 2.0, 2.0)],
+            candle_files.SCHEMA.names,
+            "two candles of one time",
+        ),
+        ([candle("m", JAN_1, high=0.5)], candle_files.SCHEMA.names, "invalid candles"),
+        ([candle("m", JAN_1 + 1)], candle_files.SCHEMA.names, "invalid candles"),
+        ([candle("m", JAN_1)], candle_files.SCHEMA.names[:-1], "no column volume of type double"),
     ],
 )
 def test_what_no_ingest_let_in_is_not_merged(store: Path, rows: list[Row], columns: list[str], message: str) -> None:

@@ -15,8 +15,10 @@ import pytest
 
 from quantbot_pipeline.durable import locked
 from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
-from quantbot_pipeline.market.calls import call_features, ingest_calls, month_statistics, read_calls
-from quantbot_pipeline.market.report import IngestReport
+from quantbot_pipeline.ingest.calls import ingest_calls
+from quantbot_pipeline.ingest.report import IngestReport
+from quantbot_pipeline.market.calls import month_statistics, read_calls
+from quantbot_pipeline.market.features import call_features
 from quantbot_pipeline_tests.builders import (
     HOSTILE,
     HOSTILE_WITH_NUL,

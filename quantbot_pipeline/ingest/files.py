@@ -1,0 +1,58 @@
+"""Which files an ingest reads, and in which order; what their folders say of them."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+from quantbot_pipeline.errors import InputError
+
+SUFFIXES = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".feather": "feather",
+    ".arrow": "feather",
+    ".duckdb": "duckdb",
+}
+
+
+def expand_paths(paths: Sequence[Path], formats: Iterable[str]) -> list[Path]:
+    """All input files under `paths`, in byte order of their path; the order decides which duplicate wins.
+
+    Raises InputError for a path that does not exist, cannot be read, or a folder without a known file.
+    """
+    wanted = {suffix for suffix, fmt in SUFFIXES.items() if fmt in set(formats)}
+    found: set[Path] = set()
+    for path in paths:
+        if path.is_dir():
+            inside = [p for p in _walk(path) if p.suffix.lower() in wanted]
+            if not inside:
+                raise InputError(f"{path}: no file ending in {', '.join(sorted(wanted))} in this folder")
+            found.update(inside)
+        elif path.exists():
+            found.add(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    for path in found:
+        if not os.access(path, os.R_OK):
+            raise InputError(f"{path}: no permission to read; check its owner and mode")
+    return sorted(found, key=lambda p: os.fsencode(p))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: {error.strerror}; check its owner and mode")
+
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(parent, name) for name in names if not name.startswith((".", "_")))
+
+
+def hive_value(path: Path, key: str) -> str | None:
+    """The value of `key=value` in the folders of `path`, decoded; None if there is none."""
+    for part in reversed(path.parent.parts):
+        if part.startswith(key + "="):
+            return unquote(part[len(key) + 1 :])
+    return None

@@ -1,0 +1,153 @@
+"""The files of the candle store, `data/candles/interval=5m/month=YYYY-MM/candles.parquet`: where they lie and how they are laid out.
+
+A month is one file, sorted by (mint, ts_ms), one row per (mint, ts_ms), and no token spans two row groups: so a reader
+decodes a token once and prunes by mint. A file is replaced atomically; its footer carries the SHA-256 of its content.
+Rejected rows are kept beside it in `rejected.parquet` with their reason; they are never repaired.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from quantbot_pipeline.durable import replacing
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.market.candle_footer import FOOTER_KEY, describe, to_footer
+
+SCHEMA = pa.schema(
+    [
+        pa.field("mint", pa.string(), nullable=False),
+        pa.field("ts_ms", pa.int64(), nullable=False),
+        *(pa.field(name, pa.float64(), nullable=False) for name in ("open", "high", "low", "close")),
+        pa.field("volume", pa.float64()),
+    ]
+)
+
+
+REJECTED_SCHEMA = pa.schema(
+    [
+        pa.field("mint", pa.string()),
+        pa.field("ts_ms", pa.int64()),
+        *(pa.field(name, pa.float64()) for name in ("open", "high", "low", "close", "volume")),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("nth", pa.int64(), nullable=False),
+    ]
+)
+
+
+ROW_GROUP = 131_072  # rows; a group ends at the first token boundary at or past it
+HASH_KEY = b"quantbot.content_sha256"
+NO_MONTH = "none"  # the folder of rejected rows whose time is unknown
+
+
+def store_signature(store: Path) -> str:
+    """Changes whenever a file of the store is replaced, and only then; nothing is read."""
+    files = [(path, path.stat()) for path in sorted(store.glob("interval=*/month=*/*.parquet"))]
+    digest = hashlib.sha256()
+    for path, stat in files:
+        digest.update(f"{path.relative_to(store)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def month_file(store: Path, interval: str, month: str) -> Path:
+    """The one file of valid candles of a month."""
+    return store / f"interval={interval}" / f"month={month}" / "candles.parquet"
+
+
+def rejected_file(store: Path, interval: str, month: str) -> Path:
+    """The file of rejected candles of a month."""
+    return month_file(store, interval, month).with_name("rejected.parquet")
+
+
+def write_sorted(target: Path, batches: pa.RecordBatchReader) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest, groups = hashlib.sha256(), []
+    with (
+        replacing(target) as temporary,
+        pq.ParquetWriter(
+            temporary,
+            SCHEMA,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=["mint"],
+            column_encoding={"ts_ms": "DELTA_BINARY_PACKED"}
+            | dict.fromkeys(("open", "high", "low", "close", "volume"), "BYTE_STREAM_SPLIT"),
+            write_page_checksum=True,
+        ) as writer,
+    ):
+        for group in _token_aligned(batches):
+            _update_digest(digest, group)
+            groups.append(describe(group))
+            writer.write_table(group, row_group_size=group.num_rows)
+        writer.add_key_value_metadata({HASH_KEY: digest.hexdigest().encode(), FOOTER_KEY: to_footer(groups)})
+
+
+def _token_aligned(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """Regroup a stream sorted by mint: every table ends at the first token boundary at or past ROW_GROUP rows.
+
+    The cut depends on the rows alone, not on how the stream was batched, so that equal content gives equal files.
+    """
+    held = SCHEMA.empty_table()
+    for batch in batches:
+        held = pa.concat_tables([held, pa.Table.from_batches([batch.cast(SCHEMA)])])
+        while (cut := _boundary(held)) is not None:
+            yield held.slice(0, cut).combine_chunks()
+            held = held.slice(cut)
+    if held.num_rows:
+        yield held.combine_chunks()
+
+
+def _boundary(table: pa.Table) -> int | None:
+    if table.num_rows <= ROW_GROUP:
+        return None
+    mints = table["mint"].slice(ROW_GROUP - 1).combine_chunks()
+    changes = pa.compute.index(pa.compute.not_equal(mints[1:], mints[:-1]), True).as_py()
+    return None if changes < 0 else ROW_GROUP + int(changes)
+
+
+def _update_digest(digest: "hashlib._Hash", table: pa.Table) -> None:
+    """Feed the values (not the encoding) into the digest, so that equal content has an equal hash on every machine."""
+    encoded = table["mint"].combine_chunks().dictionary_encode()
+    for text in encoded.dictionary.to_pylist():
+        raw = text.encode()
+        digest.update(len(raw).to_bytes(8, "little") + raw)
+    digest.update(encoded.indices.to_numpy().astype("<i4").tobytes())
+    for name in SCHEMA.names[1:]:
+        values = table[name].combine_chunks()
+        digest.update(values.fill_null(float("nan")).to_numpy() if name == "volume" else values.to_numpy())
+
+
+def read_rejected(store: Path, interval: str, months: Sequence[str], mints: Sequence[str]) -> pa.Table:
+    """Rejected candles of `mints` in `months`: mint (string), ts_ms (int64), reason (string)."""
+    parts = [
+        pq.read_table(path, columns=["mint", "ts_ms", "reason"], filters=[("mint", "in", list(mints))])
+        for path in (rejected_file(store, interval, month) for month in months)
+        if path.exists() and mints
+    ]
+    schema = pa.schema([("mint", pa.string()), ("ts_ms", pa.int64()), ("reason", pa.string())])
+    return pa.concat_tables([p.cast(schema) for p in parts]) if parts else schema.empty_table()
+
+
+def month_rows(store: Path, interval: str, month: str) -> tuple[int, int, int]:
+    """(valid rows, rejected rows, bytes) of a month's files; zeros where there is none."""
+    valid, rejected = month_file(store, interval, month), rejected_file(store, interval, month)
+    counts = [0, 0]
+    for i, path in enumerate((valid, rejected)):
+        if path.exists():
+            with readable(path):
+                counts[i] = pq.read_metadata(path).num_rows
+    return counts[0], counts[1], sum(path.stat().st_size for path in (valid, rejected) if path.exists())
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Whatever is wrong with a store file or its pages is an InputError. A flipped bit is an error, never a price."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as e:
+        raise InputError(
+            f"{path}: the candle store is not readable ({str(e)[:120]}); delete the file and ingest its candles again"
+        ) from None
