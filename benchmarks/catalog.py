@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from benchmarks.measuring import interleaved, median, peak_memory_mb, table, title
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.catalog.query import query_runs
+from quantbot_pipeline.catalog.catalog import query_runs
 from quantbot_pipeline.catalog.sync import SETTLED_S, sync
 from quantbot_pipeline.months import iso_ms, months_before
 from quantbot_pipeline.runs.commit import StagedRun

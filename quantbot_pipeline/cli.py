@@ -398,7 +398,7 @@ def catalog_sync(
     home: Home = None,
 ) -> None:
     """Register committed runs in the catalog; quarantine what fails verification."""
-    from quantbot_pipeline.catalog.query import quarantined, run_counts
+    from quantbot_pipeline.catalog.catalog import quarantined, run_counts
     from quantbot_pipeline.catalog.sync import sync
 
     settings = _settings(home)
@@ -439,7 +439,7 @@ def catalog_query(
     home: Home = None,
 ) -> None:
     """List cataloged runs, newest first, or print the path of one artifact."""
-    from quantbot_pipeline.catalog.query import artifact_path, query_runs
+    from quantbot_pipeline.catalog.catalog import artifact_path, query_runs
 
     settings = _settings(home)
     catalog = (duckdb or settings.catalog_db).absolute()
@@ -521,7 +521,7 @@ def query_command(
     home: Home = None,
 ) -> None:  # fmt: skip
     """Answer a SELECT over the catalog; it cannot read or write a file, nor change anything."""
-    from quantbot_pipeline.catalog.query import answering
+    from quantbot_pipeline.catalog.room import answering
     from quantbot_pipeline.reports import export, render
 
     settings = _settings(home)

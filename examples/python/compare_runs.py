@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from quantbot_pipeline.catalog.query import query_runs
+from quantbot_pipeline.catalog.catalog import query_runs
 from quantbot_pipeline.runs.manifest import read_manifest
 from quantbot_pipeline.runs.verify import read_artifact
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.catalog.query import answering
+from quantbot_pipeline.catalog.room import answering
 from quantbot_pipeline.reports.export import write_parquet, write_text
 
 home = Path(os.environ.get("QUANTBOT_HOME", "."))

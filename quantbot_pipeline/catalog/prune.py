@@ -7,7 +7,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from quantbot_pipeline.catalog.query import reading
+from quantbot_pipeline.catalog.catalog import reading
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.runs.manifest import read_manifest
 

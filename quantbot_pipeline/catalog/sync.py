@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 from pydantic import BaseModel, TypeAdapter
 
-from quantbot_pipeline.catalog.memo import Memo, catalog_signature, month_signatures, read_memo, write_memo
+from quantbot_pipeline.catalog.last_sync import Memo, catalog_signature, month_signatures, read_memo, write_memo
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, create_views
 from quantbot_pipeline.duck import Publication, published_duckdb
 from quantbot_pipeline.durable import disk_fault

@@ -305,7 +305,7 @@ def _materialized(context: dg.AssetCheckExecutionContext) -> dict[dg.AssetKey, d
 
 def _newest(settings: Settings, artifact: str, strategy_id: str | None, months: list[str]) -> dict[str, Path]:
     """The newest cataloged run of each month, or of these months; none without a catalog."""
-    from quantbot_pipeline.catalog.query import newest_runs_with
+    from quantbot_pipeline.catalog.catalog import newest_runs_with
 
     if not settings.catalog_db.exists():
         return {}

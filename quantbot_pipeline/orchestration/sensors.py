@@ -113,7 +113,7 @@ def uncataloged_runs(context: dg.SensorEvaluationContext, lab: Lab) -> Iterator[
 
 def sync_is_due(lab: Lab) -> bool:
     """Whether a month's directory differs from what the last sync saw; reads no run and no DuckDB file."""
-    from quantbot_pipeline.catalog.memo import is_due
+    from quantbot_pipeline.catalog.last_sync import is_due
 
     settings = lab.settings()
     return is_due(settings.runs_dir, settings.catalog_db)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from quantbot_pipeline.catalog.memo import month_signatures
-from quantbot_pipeline.catalog.query import reading
+from quantbot_pipeline.catalog.catalog import reading
+from quantbot_pipeline.catalog.last_sync import month_signatures
 from quantbot_pipeline.durable import sha256_file
 
 GB = 1_000_000_000

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.catalog.query import newest_runs_with
+from quantbot_pipeline.catalog.catalog import newest_runs_with
 from quantbot_pipeline.months import iso_ms
 from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
 from quantbot_pipeline.runs.verify import read_artifact

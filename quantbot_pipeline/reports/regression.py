@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from quantbot_pipeline.catalog.query import reading
+from quantbot_pipeline.catalog.catalog import reading
 from quantbot_pipeline.errors import InputError, IntegrityError
 from quantbot_pipeline.months import month_range, months_before
 from quantbot_pipeline.runs.manifest import read_manifest

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.catalog.catalog import query_runs
 from quantbot_pipeline.catalog.prune import empty_trash, set_aside
-from quantbot_pipeline.catalog.query import query_runs
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.settings import Settings

@@ -16,7 +16,7 @@ import pytest
 
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog import sync as module
-from quantbot_pipeline.catalog.memo import catalog_signature, is_due, month_signatures, write_memo
+from quantbot_pipeline.catalog.last_sync import catalog_signature, is_due, month_signatures, write_memo
 from quantbot_pipeline.catalog.sync import SyncReport, sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.durable import locked
@@ -405,11 +405,11 @@ def test_a_settled_catalog_of_another_version_is_made_anew(
 ) -> None:
     """After an upgrade the memo of the old catalog says that there is nothing new; it must not be believed."""
     commit_run(lab.runs)
-    for where in ("quantbot_pipeline.catalog.sync", "quantbot_pipeline.catalog.memo"):
+    for where in ("quantbot_pipeline.catalog.sync", "quantbot_pipeline.catalog.last_sync"):
         monkeypatch.setattr(f"{where}.CATALOG_VERSION", "1")
     lab.sync()
     assert not is_due(lab.runs, lab.catalog)
-    for where in ("quantbot_pipeline.catalog.sync", "quantbot_pipeline.catalog.memo"):
+    for where in ("quantbot_pipeline.catalog.sync", "quantbot_pipeline.catalog.last_sync"):
         monkeypatch.setattr(f"{where}.CATALOG_VERSION", "2")
     assert is_due(lab.runs, lab.catalog)
     assert lab.sync().published

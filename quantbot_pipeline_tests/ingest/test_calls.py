@@ -169,8 +169,9 @@ def test_times_of_unclear_unit_are_refused(
 IN_NEW_YORK = """
 import json, sys
 from pathlib import Path
-from quantbot_pipeline.market.calls import ingest_calls, read_calls
-from quantbot_pipeline.market.candles import ingest_candles
+from quantbot_pipeline.ingest.calls import ingest_calls
+from quantbot_pipeline.market.calls import read_calls
+from quantbot_pipeline.ingest.candles import ingest_candles
 here = Path(sys.argv[1])
 ingest_calls([here / "calls"], here / "alerts.duckdb")
 calls, _ = read_calls(here / "alerts.duckdb", 0, 10**14)
@@ -475,7 +476,7 @@ def test_who_adds_calls_need_not_wait_for_a_backtest_that_holds_features(tmp_pat
 READER = """
 import sys, time
 from pathlib import Path
-from quantbot_pipeline.market.calls import call_features
+from quantbot_pipeline.market.features import call_features
 with call_features(Path(sys.argv[1]), 0, 1 << 60) as read:
     print("reading", flush=True)
     time.sleep(60)

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from quantbot_pipeline.catalog.query import query_runs
+from quantbot_pipeline.catalog.catalog import query_runs
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.builders import small_market, write_csv
 from quantbot_pipeline_tests.conftest import Quantbot

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from quantbot_pipeline.catalog.query import reading
+from quantbot_pipeline.catalog.catalog import reading
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError, IntegrityError
 from quantbot_pipeline.reports.dashboard import frontiers, page

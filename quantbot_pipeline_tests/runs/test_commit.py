@@ -200,7 +200,7 @@ def test_what_fails_between_two_pieces_leaves_no_half_of_a_file(tmp_path: Path) 
 STUCK = """
 import os, sys
 from pathlib import Path
-from quantbot_pipeline.artifacts.commit import StagedRun
+from quantbot_pipeline.runs.commit import StagedRun
 staged = StagedRun(Path(sys.argv[1]), "2024-01")
 (staged.path / "inputs").mkdir()
 print(staged.run_id, flush=True)

@@ -14,7 +14,7 @@ sys.modules["__main__"].__file__ = "server"  # else DuckDB takes it for a termin
 from pathlib import Path
 import duckdb
 from quantbot_pipeline.backtest import run_month
-from quantbot_pipeline.catalog.query import query_runs
+from quantbot_pipeline.catalog.catalog import query_runs
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.reports.newest import load_newest

@@ -46,8 +46,8 @@ from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.errors import QuantbotError
-from quantbot_pipeline.market.calls import ingest_calls
-from quantbot_pipeline.market.candles import ingest_candles
+from quantbot_pipeline.ingest.calls import ingest_calls
+from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.settings import Settings
 
 shim = ctypes.CDLL(None)

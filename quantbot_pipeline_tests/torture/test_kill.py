@@ -16,7 +16,7 @@ import duckdb
 import pytest
 
 from quantbot_pipeline.backtest import run_month
-from quantbot_pipeline.catalog.query import query_runs
+from quantbot_pipeline.catalog.catalog import query_runs
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.errors import IntegrityError

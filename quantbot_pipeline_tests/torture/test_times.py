@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from quantbot_pipeline.catalog.query import query_runs
+from quantbot_pipeline.catalog.catalog import query_runs
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline_tests.builders import Row, artifact_rows, call, candle, commit_run, ms, write_csv
 from quantbot_pipeline_tests.torture.conftest import Tally
@@ -29,8 +29,9 @@ from pathlib import Path
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
-from quantbot_pipeline.market.calls import ingest_calls, month_statistics, read_calls
-from quantbot_pipeline.market.candles import ingest_candles
+from quantbot_pipeline.ingest.calls import ingest_calls
+from quantbot_pipeline.market.calls import month_statistics, read_calls
+from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.settings import Settings
 home, inputs = Path(sys.argv[1]), Path(sys.argv[2])
 lab = Settings(home=home, threads=1)

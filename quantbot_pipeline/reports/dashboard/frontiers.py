@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quantbot_pipeline.catalog.query import newest_runs_with
+from quantbot_pipeline.catalog.catalog import newest_runs_with
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey
 from quantbot_pipeline.reports.newest import load_newest, read_each

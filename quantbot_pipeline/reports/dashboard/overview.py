@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from quantbot_pipeline.catalog.query import latest_runs_with, newest_runs_with, quarantined, reading
+from quantbot_pipeline.catalog.catalog import latest_runs_with, newest_runs_with, quarantined, reading
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, of_rows
 from quantbot_pipeline.reports.newest import read_each

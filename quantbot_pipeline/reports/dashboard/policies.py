@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from quantbot_pipeline.catalog.query import latest_runs_with
+from quantbot_pipeline.catalog.catalog import latest_runs_with
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, histogram, of_rows
 from quantbot_pipeline.reports.describe import describe, kind_of, price_levels

@@ -6,7 +6,7 @@ from typing import Any
 
 import duckdb
 
-from quantbot_pipeline.catalog.query import query_runs
+from quantbot_pipeline.catalog.catalog import query_runs
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.reports.dashboard.encode import Index
 from quantbot_pipeline.runs.manifest import RunManifest, read_manifest

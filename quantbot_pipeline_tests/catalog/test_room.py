@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.catalog.query import _locked_room, _require_select, answering, reading
+from quantbot_pipeline.catalog.catalog import reading
+from quantbot_pipeline.catalog.room import _locked_room, _require_select, answering
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError, QuantbotError
 from quantbot_pipeline_tests.builders import artifact_rows, commit_run

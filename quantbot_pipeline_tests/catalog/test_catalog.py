@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from quantbot_pipeline.catalog.query import (
+from quantbot_pipeline.catalog.catalog import (
     artifact_path,
     newest_runs_with,
     quarantined,

@@ -1,7 +1,4 @@
-"""Questions to the catalog file: runs by filter, an artifact's path, statistics; and a locked room for anybody's SQL.
-
-Read-only, parametrised, never blocking.
-"""
+"""A locked room for anybody's SQL: one SELECT over the catalog's tables and views, which can reach nothing else."""
 
 import json
 import re
@@ -15,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
+from quantbot_pipeline.catalog.catalog import reading
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES
 from quantbot_pipeline.duck import quoted
 from quantbot_pipeline.errors import InputError, QuantbotError
@@ -22,164 +20,16 @@ from quantbot_pipeline.errors import InputError, QuantbotError
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
-RUN_COLUMNS = (
-    "run_id", "run_type", "status", "month", "created_at", "git_branch", "git_commit", "git_dirty", "dataset_from", "dataset_to",
-    "dataset_interval", "dataset_calls_count", "dataset_calls_excluded", "config_hash", "timing_total_ms", "run_dir",
-)  # fmt: skip
-
 # Functions that make rows and reach nothing; no other may stand in a FROM. Some of DuckDB's take an address in memory.
 TABLE_FUNCTIONS = frozenset(
     ("range", "generate_series", "unnest", "repeat", "json_each", "json_tree", "histogram", "histogram_values",
      "pragma_table_info", "duckdb_columns", "duckdb_functions", "duckdb_tables", "duckdb_types", "duckdb_views")
 )  # fmt: skip
+
+
 TEXT_TYPES = ("INTERVAL", "BIT", "BIGNUM", "UHUGEINT", "TIME WITH TIME ZONE", "TIME_NS")
 OUT_OF_REACH = "a query reads the catalog's tables and views, no file and no address"
 WRITES = re.compile(r"(INSERT|UPDATE|DELETE|MERGE|COPY|CREATE)\w*_QUERY_NODE")  # DuckDB 2 has them inside WITH
-# Databases in memory that a reader left behind: making one takes twice as long as opening a catalog and asking it.
-_idle: list[duckdb.DuckDBPyConnection] = []
-
-
-@contextmanager
-def reading(catalog: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A read-only connection to the published file. Raises InputError when there is none or it is broken.
-
-    It is attached to a database of our own. Opened itself, DuckDB would answer from an older file that somebody else in this
-    process still has open.
-    """
-    if not catalog.exists():
-        raise InputError(f"{catalog}: no catalog yet; make it with `quantbot backtest catalog-sync`")
-    with _database() as con:
-        try:
-            con.execute("ATTACH ? AS catalog (READ_ONLY)", [str(catalog.absolute())])
-        except duckdb.Error as e:
-            raise InputError(
-                f"{catalog}: not readable ({str(e).splitlines()[0][:120]}); mend it with `quantbot backtest catalog-sync --rebuild`"
-            ) from None
-        con.execute("USE catalog")
-        yield con
-        con.execute("USE memory; DETACH catalog")
-
-
-@contextmanager
-def _database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database in memory for one at a time; whoever comes next gets it again, unless an error came out of it."""
-    try:
-        con = _idle.pop()
-    except IndexError:
-        # Without threads of its own: the tables are small, and the process may fork.
-        con = duckdb.connect(config={"threads": 1, "async_threads": 0})
-        con.execute("SET TimeZone = 'UTC'")
-    try:
-        yield con
-    except BaseException:
-        con.close()
-        raise
-    _idle.append(con)
-
-
-def query_runs(
-    catalog: Path,
-    *,
-    run_type: str | None = None,
-    status: str | None = None,
-    git_branch: str | None = None,
-    from_ms: int | None = None,
-    to_ms: int | None = None,
-    limit: int = 20,
-) -> pa.Table:
-    """Cataloged runs, newest first; `from_ms <= created_at < to_ms` in UTC ms."""
-    filters = {
-        "run_type = ?": run_type,
-        "status = ?": status,
-        "git_branch = ?": git_branch,
-        "created_at >= make_timestamp_ms(?)": from_ms,
-        "created_at < make_timestamp_ms(?)": to_ms,
-    }
-    chosen = {sql: value for sql, value in filters.items() if value is not None}
-    where = " AND ".join(chosen) or "true"
-    sql = (
-        f"SELECT {', '.join(RUN_COLUMNS)} FROM backtest_runs_catalog WHERE {where} "
-        "ORDER BY created_at DESC, run_id DESC LIMIT ?"
-    )
-    with reading(catalog) as con:
-        return con.sql(sql, params=[*chosen.values(), limit]).to_arrow_table()
-
-
-def artifact_path(catalog: Path, base: Path, run_id: str, artifact_type: str) -> Path:
-    """The absolute path of one artifact. Raises InputError when the run or the artifact is not cataloged."""
-    with reading(catalog) as con:
-        rows = con.execute(
-            "SELECT artifact_type, artifact_path FROM backtest_artifacts_catalog WHERE run_id = ?", [run_id]
-        ).fetchall()
-    found = dict(rows)
-    if not found:
-        raise InputError(f"run {run_id!r} is not in the catalog; sync it, or see `quantbot backtest catalog-query`")
-    if artifact_type not in found:
-        raise InputError(f"run {run_id} has no artifact {artifact_type!r}; it has {', '.join(sorted(found))}")
-    return (base / found[artifact_type]).absolute()
-
-
-def newest_runs_with(
-    catalog: Path,
-    artifact_type: str,
-    *,
-    interval: str | None = None,
-    month: str | None = None,
-    strategy_id: str | None = None,
-) -> list[str]:
-    """Directories (relative to the base) of the newest completed run of each month that holds the artifact, by month.
-
-    The newest on an interval that could measure no call at all gives way to the newest on another interval that could.
-    `strategy_id` tells the searches apart (grid-search, v1-baseline, walk-forward); a full run counts as a grid search.
-    """
-    with reading(catalog) as con:
-        rows = con.execute(
-            """WITH newest AS (
-               SELECT r.* FROM backtest_runs_catalog r JOIN backtest_artifacts_catalog a USING (run_id)
-               WHERE status = 'completed' AND artifact_type = $artifact
-                 AND ($interval::VARCHAR IS NULL OR dataset_interval = $interval)
-                 AND ($month::VARCHAR IS NULL OR month = $month)
-                 AND ($strategy::VARCHAR IS NULL OR
-                      coalesce(json_extract_string(parameters_json, '$.strategy_id'), 'grid-search') = $strategy)
-               QUALIFY row_number() OVER (PARTITION BY month, dataset_interval ORDER BY r.created_at DESC, run_id DESC) = 1)
-               SELECT run_dir FROM newest
-               QUALIFY row_number() OVER (
-                   PARTITION BY month
-                   ORDER BY dataset_calls_excluded < dataset_calls_count DESC, created_at DESC, run_id DESC) = 1
-               ORDER BY month""",
-            {"artifact": artifact_type, "interval": interval, "month": month, "strategy": strategy_id},
-        ).fetchall()
-    return [run_dir for (run_dir,) in rows]
-
-
-def latest_runs_with(catalog: Path, artifact_type: str, limit: int = 500) -> list[str]:
-    """Directories of the newest completed run of each kind, month and configuration that holds the artifact, newest first."""
-    with reading(catalog) as con:
-        rows = con.execute(
-            """SELECT r.run_dir FROM latest_runs r JOIN backtest_artifacts_catalog a USING (run_id)
-               WHERE artifact_type = ? ORDER BY r.created_at DESC, run_id DESC LIMIT ?""",
-            [artifact_type, limit],
-        ).fetchall()
-    return [run_dir for (run_dir,) in rows]
-
-
-def run_counts(catalog: Path) -> pa.Table:
-    """Statistics: runs, months, calls, artifact rows and bytes by run type and status, and what is in quarantine."""
-    with reading(catalog) as con:
-        return con.sql(
-            """SELECT run_type, status, count(*) AS runs, count(DISTINCT month) AS months, min(month) AS first_month,
-                      max(month) AS last_month, sum(dataset_calls_count)::BIGINT AS calls, sum(a.n)::BIGINT AS artifact_rows,
-                      sum(a.b)::BIGINT AS bytes, round(avg(timing_total_ms), 1) AS avg_total_ms
-               FROM backtest_runs_catalog
-               LEFT JOIN (SELECT run_id, sum(rows) AS n, sum(bytes) AS b FROM backtest_artifacts_catalog GROUP BY 1) a USING (run_id)
-               GROUP BY ALL ORDER BY ALL"""
-        ).to_arrow_table()
-
-
-def quarantined(catalog: Path) -> pa.Table:
-    """Run directories that cannot be trusted, and why."""
-    with reading(catalog) as con:
-        return con.sql("SELECT path, reason, detected_at FROM quarantine ORDER BY path").to_arrow_table()
 
 
 class Answer(NamedTuple):
