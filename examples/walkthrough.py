@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.reports.leaderboard import leaderboard
-from quantbot_pipeline.reports.search import walk_forward
+from quantbot_pipeline.reports.searches import walk_forward
 
 home = Path(os.environ.get("QUANTBOT_HOME", "."))
 catalog, runs = home / "data/backtest_catalog.duckdb", home / "runs"

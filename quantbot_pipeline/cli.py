@@ -599,7 +599,7 @@ def leaderboard_command(
 
 
 def _note_runs(settings: Settings, artifact_type: str, **which: str | None) -> None:
-    from quantbot_pipeline.reports.newest import remarks
+    from quantbot_pipeline.reports.remarks import remarks
 
     for remark in remarks(settings.catalog_db, settings.runs_dir, artifact_type, **which):
         _note(remark)
@@ -616,7 +616,7 @@ def frontier_command(
     home: Home = None,
 ) -> None:
     """The policies that the search ranked best for a caller, from the newest run of each month."""
-    from quantbot_pipeline.reports.search import FRONTIER_COLUMNS, frontier
+    from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, frontier
 
     settings = _settings(home)
     if month is not None and month_of(parse_day(month, end=False)) != month:
@@ -631,7 +631,7 @@ def frontier_command(
 @app.command("walk-forward")
 def walk_forward_command(interval: OfInterval = None, fmt: Format = "table", home: Home = None) -> None:
     """What choices made on earlier months earned later, per caller and scheme, beside holding and the pooled choice."""
-    from quantbot_pipeline.reports.search import WALK_FORWARD_COLUMNS, walk_forward
+    from quantbot_pipeline.reports.searches import WALK_FORWARD_COLUMNS, walk_forward
 
     settings = _settings(home)
     _print(walk_forward(settings.catalog_db, settings.runs_dir, interval), fmt, "Walk-forward", WALK_FORWARD_COLUMNS)
@@ -759,7 +759,7 @@ def demo(fmt: Format = "table", home: Home = None) -> None:
     from quantbot_pipeline.months import month_start_ms, next_month
     from quantbot_pipeline.reports import render
     from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
-    from quantbot_pipeline.reports.search import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS, frontier, walk_forward
+    from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS, frontier, walk_forward
 
     settings = _settings(home, may_begin=True)
     if settings.home.is_dir() and not settings.data_dir.is_dir() and any(settings.home.iterdir()):

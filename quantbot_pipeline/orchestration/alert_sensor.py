@@ -15,12 +15,12 @@ from pydantic import BaseModel, ValidationError
 
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.ingest.inbox import REJECTED
+from quantbot_pipeline.monitoring.notices import Finding, Message, State, decide, deliver
+from quantbot_pipeline.monitoring.send import send
 from quantbot_pipeline.orchestration.checks import CATALOG
 from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.orchestration.sensors import INBOX_KEY
-from quantbot_pipeline.reports.alerts import Finding, Message, State, decide, deliver
-from quantbot_pipeline.reports.notify import send
 from quantbot_pipeline.settings import Settings
 
 LOOK_BACK_S = 3600.0  # at the first look, failures of the last hour are news
@@ -249,7 +249,7 @@ def _standing_changes(settings: Settings, state: State, now: float) -> Iterator[
 
 
 def _quarantine(settings: Settings, now: float) -> list[Finding]:
-    from quantbot_pipeline.reports.health import quarantined
+    from quantbot_pipeline.monitoring.health import quarantined
 
     found = quarantined(settings.runs_dir, settings.catalog_db, now_s=now, max_lag_s=settings.catalog_max_lag_s)
     return [
@@ -261,7 +261,7 @@ def _quarantine(settings: Settings, now: float) -> list[Finding]:
 
 
 def _disk(settings: Settings) -> list[Finding]:
-    from quantbot_pipeline.reports.health import free_gb
+    from quantbot_pipeline.monitoring.health import free_gb
 
     free = free_gb(settings.home)
     if free >= settings.min_free_gb:

@@ -91,7 +91,7 @@ def walk_forward_regression(context: dg.AssetCheckExecutionContext, lab: Lab) ->
     description="Every committed run is cataloged; every cataloged file is there with its size, a sample with its checksum.",
 )
 def catalog_health(lab: Lab) -> dg.AssetCheckResult:
-    from quantbot_pipeline.reports.health import inspect_catalog
+    from quantbot_pipeline.monitoring.health import inspect_catalog
 
     settings, now = lab.settings(), time.time()
     if not settings.catalog_db.exists():
@@ -115,7 +115,7 @@ def catalog_health(lab: Lab) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=CATALOG, description="No run directory had to be set aside because it cannot be trusted.")
 def quarantine_empty(lab: Lab) -> dg.AssetCheckResult:
-    from quantbot_pipeline.reports.health import quarantined
+    from quantbot_pipeline.monitoring.health import quarantined
 
     settings = lab.settings()
     found = quarantined(settings.runs_dir, settings.catalog_db, now_s=time.time(), max_lag_s=settings.catalog_max_lag_s)
@@ -132,7 +132,7 @@ def quarantine_empty(lab: Lab) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=CATALOG, description="The disk of the home has room (QUANTBOT_MIN_FREE_GB).")
 def free_disk(lab: Lab) -> dg.AssetCheckResult:
-    from quantbot_pipeline.reports.health import free_gb
+    from quantbot_pipeline.monitoring.health import free_gb
 
     settings = lab.settings()
     free = free_gb(settings.home)
@@ -221,7 +221,7 @@ def _judge_contracts(
 
 def _check_quality(settings: Settings, run_dirs: Mapping[str, Path]) -> dg.AssetCheckResult:
     from quantbot_pipeline.errors import IntegrityError
-    from quantbot_pipeline.reports.quality import read_quality, shortcomings
+    from quantbot_pipeline.monitoring.quality import read_quality, shortcomings
 
     rows, faults = [], {}
     for month, run_dir in run_dirs.items():
@@ -242,7 +242,7 @@ def _check_quality(settings: Settings, run_dirs: Mapping[str, Path]) -> dg.Asset
 
 def _check_regression(settings: Settings, artifact: str, run_dirs: Mapping[str, Path]) -> dg.AssetCheckResult:
     """Judge every month, and pass or fail by the newest: an old month that was bad is no news."""
-    from quantbot_pipeline.reports.regression import judge, load_readings
+    from quantbot_pipeline.monitoring.regression import judge, load_readings
 
     readings = load_readings(settings.catalog_db, settings.runs_dir, artifact, run_dirs)
     judged = [month for month in run_dirs if month in readings]

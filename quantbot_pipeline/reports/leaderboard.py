@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from quantbot_pipeline.reports.newest import load_newest
+from quantbot_pipeline.reports.remarks import load_newest
 
 COLUMNS = (
     "caller_name",

@@ -256,7 +256,7 @@ def test_input_quality_warns_or_blocks(run: Run, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_regression_is_a_warning_about_the_newest_month(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from quantbot_pipeline.reports import regression
+    from quantbot_pipeline.monitoring import regression
 
     monkeypatch.setattr(regression, "MIN_EVIDENCE", 5)
     monkeypatch.setattr(regression, "MIN_HISTORY", 2)

@@ -15,7 +15,7 @@ import pytest
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
-from quantbot_pipeline.reports.search import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS, frontier, walk_forward
+from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS, frontier, walk_forward
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.search import homes
 from quantbot_pipeline_tests.search.homes import DAY, FEBRUARY, HOUR, JANUARY, MARCH, MINUTE, Call, Market

@@ -17,7 +17,7 @@ from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.catalog import query_runs
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
-from quantbot_pipeline.reports.newest import load_newest
+from quantbot_pipeline.reports.remarks import load_newest
 from quantbot_pipeline.settings import Settings
 
 settings = Settings(home=Path(sys.argv[1]), threads=1)

@@ -18,7 +18,7 @@ from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.market.calls import read_calls
 from quantbot_pipeline.reports.leaderboard import leaderboard
 from quantbot_pipeline.reports.render import to_csv, to_json
-from quantbot_pipeline.reports.search import frontier
+from quantbot_pipeline.reports.searches import frontier
 from quantbot_pipeline.runs.verify import read_artifact
 from quantbot_pipeline_tests.builders import HOSTILE_WITH_NUL, call, candle, make_home, ms, write_csv
 from quantbot_pipeline_tests.torture.conftest import Tally

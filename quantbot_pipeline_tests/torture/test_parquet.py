@@ -12,7 +12,7 @@ from quantbot_pipeline.backtest import find_unchanged, run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.errors import IntegrityError
-from quantbot_pipeline.reports.newest import load_newest
+from quantbot_pipeline.reports.remarks import load_newest
 from quantbot_pipeline.runs.manifest import read_manifest
 from quantbot_pipeline.runs.verify import check_run, read_artifact
 from quantbot_pipeline.settings import Settings

@@ -198,7 +198,7 @@ def _metadata(artifact: str, result: "MonthResult | None") -> dict[str, Any]:
     """Numbers that the UI plots per month, the best rows as a table, and where the run lies."""
     if result is None:
         return {"calls": 0}
-    from quantbot_pipeline.reports.highlights import columns_of, highlights
+    from quantbot_pipeline.monitoring.highlights import columns_of, highlights
     from quantbot_pipeline.runs.verify import read_artifact
 
     manifest = result.manifest

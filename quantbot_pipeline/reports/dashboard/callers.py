@@ -11,7 +11,7 @@ from quantbot_pipeline.evidence.intervals import wilson
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, histogram, of_rows
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey
 from quantbot_pipeline.reports.leaderboard import rank_callers
-from quantbot_pipeline.reports.search import judge_choices
+from quantbot_pipeline.reports.searches import judge_choices
 
 SCHEME = "anchored"  # the choice shown in the leaderboard; the walk-forward page shows both
 HITS = (2, 3, 4)

@@ -18,7 +18,7 @@ from quantbot_pipeline.reports.dashboard.frontiers import frontier_section, v1_s
 from quantbot_pipeline.reports.dashboard.overview import errors, overview
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey, load_replayed, policy_columns, replayed_section
 from quantbot_pipeline.reports.dashboard.runs import runs_section
-from quantbot_pipeline.reports.newest import load_newest
+from quantbot_pipeline.reports.remarks import load_newest
 from quantbot_pipeline.vocabulary import ALL_CALLERS
 
 MIN_CALLS = 10  # below that a caller is marked: the same number that the search asks for

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from quantbot_pipeline.catalog.catalog import newest_runs_with
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey
-from quantbot_pipeline.reports.newest import load_newest, read_each
+from quantbot_pipeline.reports.remarks import load_newest, read_each
 
 POINTS = 60_000  # scatter points on the page: about 35 bytes each
 CURVE_POINTS = 40_000  # points of equity curves

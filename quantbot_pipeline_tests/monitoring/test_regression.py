@@ -13,7 +13,7 @@ from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
-from quantbot_pipeline.reports.regression import (
+from quantbot_pipeline.monitoring.regression import (
     BEST_OUT_OF_SAMPLE,
     Reading,
     judge,

@@ -7,7 +7,7 @@ import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.reports.newest import load_newest
+from quantbot_pipeline.reports.remarks import load_newest
 
 FRONTIER_COLUMNS = (
     "month",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from quantbot_pipeline.reports.alerts import (
+from quantbot_pipeline.monitoring.notices import (
     FORGET_S,
     KEEP_S,
     KINDS,

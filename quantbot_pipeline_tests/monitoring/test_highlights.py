@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.reports.highlights import highlights
+from quantbot_pipeline.monitoring.highlights import highlights
 from quantbot_pipeline_tests.builders import artifact_rows
 
 FRONTIER = artifact_rows(

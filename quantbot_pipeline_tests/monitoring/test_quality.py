@@ -7,7 +7,7 @@ import pytest
 
 from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.config import BacktestConfig
-from quantbot_pipeline.reports.quality import Quality, read_quality, shortcomings, window_candles
+from quantbot_pipeline.monitoring.quality import Quality, read_quality, shortcomings, window_candles
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.builders import call, candles, make_home
 

@@ -11,7 +11,7 @@ from quantbot_pipeline.backtest import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.reports.health import CatalogHealth, free_gb, inspect_catalog, quarantined, sample
+from quantbot_pipeline.monitoring.health import CatalogHealth, free_gb, inspect_catalog, quarantined, sample
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.builders import make_home, small_market
 
