@@ -103,7 +103,8 @@ def _without_dagster(home: Path) -> float:
 
 
 def _work(settings: Settings) -> float:
-    from quantbot_pipeline.backtest import ReplayCache, run_month
+    from quantbot_pipeline.backtest.month import run_month
+    from quantbot_pipeline.backtest.run import ReplayCache
     from quantbot_pipeline.config import Recipe, make_config
     from quantbot_pipeline.replay.kernel import warm_up
 

@@ -1,7 +1,7 @@
 """From the stores to a committed run, against decoding the same Parquet alone: what a user waits for.
 
 The store holds one token per call, so that every candle is decoded once and replayed once. What is measured is
-`backtest.run_month`, as the command line and Dagster call it, with everything that it does: reading calls, planning, replay,
+`run_month`, as the command line and Dagster call it, with everything that it does: reading calls, planning, replay,
 aggregation, writing with checksums and fsync.
 """
 
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import measuring
 from benchmarks.market import MINUTE_MS, MONTH, START_MS, random_market
-from quantbot_pipeline import backtest
+from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.config import Recipe, make_config
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.market import candle_files
@@ -51,10 +51,7 @@ def _measure(settings: Settings, store: Path, repeats: int) -> None:
         "decoding alone": lambda: _decode(store, settings.threads, verified=True),
         "decoding alone, nothing verified": lambda: _decode(store, settings.threads, verified=False),
     }
-    works |= {
-        name: (lambda recipe=recipe: backtest.run_month(settings, recipe, MONTH, config))
-        for name, recipe in WHAT.items()
-    }
+    works |= {name: (lambda recipe=recipe: run_month(settings, recipe, MONTH, config)) for name, recipe in WHAT.items()}
     spent = {name: measuring.median(seconds) for name, seconds in measuring.interleaved(works, repeats).items()}
     measuring.table(
         (f"threads: {settings.threads}", "CPU s", "of decoding alone"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
-from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import Recipe, make_config
 from quantbot_pipeline.ingest.calls import ingest_calls
@@ -36,6 +36,6 @@ def make_lab(home: Path, months: Sequence[str] = MONTHS) -> Settings:
 
 def _run(settings: Settings, recipe: Recipe, months: Sequence[str], branch: str, **options: int) -> None:
     # The branch is that of the checkout; here it is given, so that the cookbook reads the same in every checkout.
-    with patch("quantbot_pipeline.backtest.git_provenance", return_value=("0" * 40, branch, False)):
+    with patch("quantbot_pipeline.backtest.month.git_provenance", return_value=("0" * 40, branch, False)):
         for month in months:
             run_month(settings, recipe, month, make_config(options))

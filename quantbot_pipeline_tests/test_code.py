@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import quantbot_pipeline
-from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline_tests.builders import make_home, small_market

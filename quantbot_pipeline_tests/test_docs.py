@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.schema import TABLES
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.cli import app

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import duckdb
 
-from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.runs.verify import read_artifact

@@ -13,7 +13,7 @@ from quantbot_pipeline import vocabulary
 from quantbot_pipeline.artifacts import invariants
 from quantbot_pipeline.artifacts.invariants import broken
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.config import BacktestConfig, Recipe
 from quantbot_pipeline.runs.inspection import inspect_run
 from quantbot_pipeline.runs.manifest import RunManifest, read_manifest

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.catalog import query_runs
 from quantbot_pipeline.catalog.prune import empty_trash, set_aside
 from quantbot_pipeline.catalog.sync import sync

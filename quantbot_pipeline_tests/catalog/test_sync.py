@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import duckdb
 import pytest
 
-from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog import sync as module
 from quantbot_pipeline.catalog.last_sync import catalog_signature, is_due, month_signatures, write_memo
 from quantbot_pipeline.catalog.sync import SyncReport, sync

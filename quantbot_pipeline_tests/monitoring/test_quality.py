@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.monitoring.quality import Quality, read_quality, shortcomings, window_candles
 from quantbot_pipeline.settings import Settings

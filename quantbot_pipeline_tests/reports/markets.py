@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import Recipe, make_config
 from quantbot_pipeline.settings import Settings

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.backtest import MonthResult, ReplayCache, run_month
+from quantbot_pipeline.backtest.month import MonthResult, run_month
+from quantbot_pipeline.backtest.run import ReplayCache
 from quantbot_pipeline.config import Recipe, make_config
 from quantbot_pipeline.replay.results import Rules
 from quantbot_pipeline.settings import Settings

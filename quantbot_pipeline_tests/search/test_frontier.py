@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quantbot_pipeline.backtest import MonthResult
+from quantbot_pipeline.backtest.month import MonthResult
 from quantbot_pipeline.config import Recipe, make_config
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.market import candle_files

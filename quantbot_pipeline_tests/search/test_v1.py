@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantbot_pipeline.backtest import MonthResult
+from quantbot_pipeline.backtest.month import MonthResult
 from quantbot_pipeline.replay.capital import SKIPS, capital_path
 from quantbot_pipeline.search.v1 import Account, Optimized, Params, grouped_params
 from quantbot_pipeline.settings import Settings

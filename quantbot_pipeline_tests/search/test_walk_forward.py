@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from quantbot_pipeline.backtest import MonthResult, ReplayCache
+from quantbot_pipeline.backtest.month import MonthResult
+from quantbot_pipeline.backtest.run import ReplayCache
 from quantbot_pipeline.replay.results import outcome_bytes
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.replay.naive import Candle

@@ -13,7 +13,7 @@ import json, os, sys, time
 sys.modules["__main__"].__file__ = "server"  # else DuckDB takes it for a terminal and draws on standard output
 from pathlib import Path
 import duckdb
-from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.catalog import query_runs
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config

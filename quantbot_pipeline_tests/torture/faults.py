@@ -42,7 +42,7 @@ SERVER = """
 import ctypes, json, os, sys
 sys.modules["__main__"].__file__ = "server"  # else DuckDB takes it for a terminal and draws on standard output
 from pathlib import Path
-from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.errors import QuantbotError

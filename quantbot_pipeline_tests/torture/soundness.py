@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from quantbot_pipeline.backtest import completed_runs
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.runs.inspection import inspect_run
 from quantbot_pipeline.runs.manifest import RunManifest
+from quantbot_pipeline.runs.store import completed_runs
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.catalog.content import ask

@@ -15,7 +15,7 @@ import dagster as dg
 import duckdb
 import pytest
 
-from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.catalog import query_runs
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
@@ -36,7 +36,7 @@ SERVER = """
 import itertools, os, sys
 sys.modules["__main__"].__file__ = "server"  # else DuckDB takes it for a terminal and draws on standard output
 from pathlib import Path
-from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.settings import Settings

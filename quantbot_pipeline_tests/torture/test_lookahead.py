@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.config import Recipe, make_config
 from quantbot_pipeline.months import month_of, month_start_ms, next_month
 from quantbot_pipeline_tests.search import homes

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from quantbot_pipeline.backtest import completed_runs
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import IntegrityError
+from quantbot_pipeline.runs.store import completed_runs
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.builders import artifact_rows, commit_run

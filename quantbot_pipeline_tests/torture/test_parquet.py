@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from quantbot_pipeline.backtest import find_unchanged, run_month
+from quantbot_pipeline.backtest.month import find_unchanged, run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.errors import IntegrityError

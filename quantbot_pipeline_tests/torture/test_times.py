@@ -26,7 +26,7 @@ LAB = """
 import json, sys
 from datetime import UTC, datetime
 from pathlib import Path
-from quantbot_pipeline.backtest import run_month
+from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.ingest.calls import ingest_calls

@@ -19,7 +19,7 @@ from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from quantbot_pipeline.backtest import MonthResult
+    from quantbot_pipeline.backtest.month import MonthResult
 
 Key = tuple[str, str]
 RETRY_NUMBER = "dagster/retry_number"
@@ -105,7 +105,8 @@ def walk_forward(context: dg.AssetExecutionContext, config: LaunchConfig, lab: L
 def _run_months(
     context: dg.AssetExecutionContext, config: LaunchConfig, lab: Lab, recipe: Recipe, keys: Sequence[Key]
 ) -> Iterator[dg.MaterializeResult]:
-    from quantbot_pipeline.backtest import ReplayCache, run_month
+    from quantbot_pipeline.backtest.month import run_month
+    from quantbot_pipeline.backtest.run import ReplayCache
     from quantbot_pipeline.config import make_config
     from quantbot_pipeline.errors import InputError, QuantbotError
     from quantbot_pipeline.runs.manifest import DagsterRef

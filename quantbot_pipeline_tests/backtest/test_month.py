@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from quantbot_pipeline import backtest
-from quantbot_pipeline.backtest import MonthResult, RunFailedError, run_month
+from quantbot_pipeline.backtest.month import MonthResult, RunFailedError, run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.ingest.candles import ingest_candles
@@ -215,7 +214,8 @@ def test_a_month_made_in_parts_is_the_same(
         config = BacktestConfig(both_orders=both, grid=FEW if recipe == "full" else {})
         whole = run_month(settings, recipe, JAN, config)  # type: ignore[arg-type]
         with monkeypatch.context() as patch:
-            patch.setattr(backtest, "PIECE", piece)
+            patch.setattr("quantbot_pipeline.backtest.writing.PIECE", piece)
+            patch.setattr("quantbot_pipeline.backtest.exclusions.PIECE", piece)
             parts = run_month(small, recipe, JAN, config)  # type: ignore[arg-type]
         assert whole is not None and parts is not None
         assert contents(parts) == contents(whole) and len(contents(whole)) > 2
@@ -314,13 +314,13 @@ def test_a_failure_is_committed_and_reported(tmp_path: Path, damage: str) -> Non
 
 PROVENANCE = """
 import json, os, subprocess, sys
-from quantbot_pipeline import backtest
-assert backtest.__file__.startswith(sys.argv[1]), backtest.__file__
+from quantbot_pipeline.backtest import provenance
+assert provenance.__file__.startswith(sys.argv[1]), provenance.__file__
 def git(*words):
     subprocess.run(["git", "-C", sys.argv[1], "-c", "user.name=t", "-c", "user.email=t@t", *words], check=True, capture_output=True)
 def ask():
-    backtest.git_provenance.cache_clear()
-    return backtest.git_provenance()
+    provenance.git_provenance.cache_clear()
+    return provenance.git_provenance()
 found = {"outside": ask()}
 git("init", "-b", "trunk")
 found["untracked"] = ask()

@@ -1,0 +1,85 @@
+"""Which calls have no window and why, and which rejected candles a window would have used: rows of errors.parquet."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from quantbot_pipeline.backtest.inputs import PIECE, pieces, reach_ms
+from quantbot_pipeline.backtest.record import Record
+from quantbot_pipeline.backtest.replaying import Replayed
+from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.market.candle_files import read_rejected
+from quantbot_pipeline.months import month_of, month_range
+from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.vocabulary import INTERVALS_MS
+
+
+def report_exclusions(settings: Settings, replayed: Replayed, config: BacktestConfig, recorder: Record) -> int:
+    """Report each excluded call, and rejected candles by token and reason; returns how many calls are excluded."""
+    from quantbot_pipeline.replay.truth import excluded, included_rows
+
+    texts = {
+        "no_candles": "no valid {interval} candle of this mint is in the store",
+        "no_entry": "no valid {interval} candle within {delay} min after the alert",
+        "no_window": "the window after the entry has no candle",
+        "low_coverage": "the window has too few candles (min_coverage {coverage})",
+    }
+    values = {
+        "interval": config.interval,
+        "delay": config.max_entry_delay_ms // 60_000,
+        "coverage": config.min_coverage,
+    }
+    with recorder.phase("coverage"):
+        calls, status = replayed.month.calls, replayed.truth.status
+        texts = {reason: f"{reason}: {text.format(**values)}" for reason, text in texts.items()}
+
+        def in_pieces() -> Iterator[list[dict[str, Any]]]:
+            for piece in pieces(calls.num_rows, max(1, PIECE // 8)):  # a Python object each
+                left_out = excluded(status[piece])
+                named = calls[piece].take(pa.array([row for row, _ in left_out], pa.int64()))
+                ids, mints = named["call_id"].to_pylist(), named["mint"].to_pylist()
+                yield [
+                    recorder.error(
+                        "warning", "coverage", texts[reason], call_id=call_id, details={"reason": reason, "mint": mint}
+                    )
+                    for (_, reason), call_id, mint in zip(left_out, ids, mints, strict=True)
+                ]
+
+        recorder.excluded = in_pieces
+        for details in _rejected_candles(settings, replayed, config):
+            recorder.report(
+                "warning", "coverage", f"{details['rows']} candles rejected: {details['reason']}", details=details
+            )
+        for reason, rows in replayed.month.rejected.items():
+            recorder.report(
+                "warning",
+                "plan",
+                f"{rows} calls rejected at ingest: {reason}",
+                details={"reason": reason, "rows": rows},
+            )
+    return calls.num_rows - len(included_rows(replayed.truth))
+
+
+def _rejected_candles(settings: Settings, replayed: Replayed, config: BacktestConfig) -> list[dict[str, Any]]:
+    """Rejected candles that a window of this run would have used, counted once each, by token and reason."""
+    (month, calls, by_mint, *_), truth = replayed.month, replayed.truth
+    alert = calls["alert_ts_ms"].to_numpy()
+    months = list(month_range(month, month_of(int(alert.max()) + reach_ms(config))))
+    rejected = read_rejected(settings.candles_dir, config.interval, months, list(by_mint.code))
+    # From the earliest possible entry to the window's end, or to the latest possible entry where there is no window.
+    entered = truth.entry_ts >= 0
+    last = np.where(
+        entered, truth.entry_ts + config.horizon_ms - INTERVALS_MS[config.interval], alert + config.max_entry_delay_ms
+    )
+    counts: dict[tuple[str, str], list[int]] = {}
+    for mint, ts, reason in zip(*(rejected[name].to_pylist() for name in ("mint", "ts_ms", "reason")), strict=True):
+        code = by_mint.code[mint]
+        rows = by_mint.rows[by_mint.ends[code] - by_mint.counts[code] : by_mint.ends[code]]
+        if ts is not None and np.any((alert[rows] + config.latency_ms <= ts) & (ts <= last[rows])):
+            counts.setdefault((mint, reason), []).append(ts)
+    return [
+        {"mint": mint, "reason": reason, "rows": len(times), "first_ts_ms": min(times), "last_ts_ms": max(times)}
+        for (mint, reason), times in sorted(counts.items())
+    ]

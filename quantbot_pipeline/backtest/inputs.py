@@ -1,0 +1,127 @@
+"""The inputs of a month: its calls, the plan of what must be decoded, and the hash of both."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.market.calls import read_calls
+from quantbot_pipeline.market.candle_reader import CandlePlan, Piece, plan_slices
+from quantbot_pipeline.months import month_of, month_range, month_start_ms, next_month
+from quantbot_pipeline.runs.content import content_sha256
+from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.vocabulary import INTERVALS_MS
+
+
+class MonthInputs(NamedTuple):
+    """A month's inputs: its calls, how many were rejected at ingest, what must be decoded, and the hash of it all."""
+
+    month: str
+    calls: pa.Table
+    by_mint: "CallsByMint"
+    rejected: dict[str, int]
+    plan: CandlePlan
+    fingerprint: str
+    broken: str | None
+
+
+def bounds_of(month: str, config: BacktestConfig) -> tuple[int, int]:
+    start, end = month_start_ms(month), month_start_ms(next_month(month))
+    return max(start, config.from_ms or start), min(end, config.to_ms or end)
+
+
+def reach_ms(config: BacktestConfig) -> int:
+    """How long after its alert a call can need candles."""
+    return config.max_entry_delay_ms + INTERVALS_MS[config.interval] + config.horizon_ms
+
+
+def load_month(settings: Settings, month: str, config: BacktestConfig, bounds: tuple[int, int]) -> MonthInputs | None:
+    """The inputs of a month; None when it has no calls."""
+    calls, rejected = read_calls(settings.alerts_db, *bounds, memory_limit=duckdb_limit(settings))
+    return planned(settings, month, config, calls, rejected) if calls.num_rows else None
+
+
+PIECE = 1 << 17  # rows of a table that are made at a time
+DUCKDB_LEAST = 128_000_000  # bytes; with less it could not sort the calls of a large month
+
+
+def duckdb_limit(settings: Settings) -> str:
+    return f"{max(settings.memory_bytes, DUCKDB_LEAST)}B"
+
+
+def planned(
+    settings: Settings, month: str, config: BacktestConfig, calls: pa.Table, rejected: dict[str, int]
+) -> MonthInputs:
+    by_mint = calls_by_mint(calls)
+    try:
+        plan, broken = _plan_candles(settings, month, calls, by_mint, config), None
+    except InputError as e:  # this month's run will be committed as failed; the other months go on
+        plan, broken = CandlePlan([], []), str(e)
+    return MonthInputs(
+        month, calls, by_mint, rejected, plan, joint_hash(content_sha256(calls), *plan.fingerprint), broken
+    )
+
+
+def joint_hash(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def earlier_months(settings: Settings, month: str, config: BacktestConfig) -> list[MonthInputs]:
+    """The inputs of all months before `month` that have calls, ascending; the calls are read at once."""
+    calls, _ = read_calls(settings.alerts_db, 0, month_start_ms(month), memory_limit=duckdb_limit(settings))
+    alert = calls["alert_ts_ms"].to_numpy()
+    earlier, start = [], 0
+    while start < len(alert):
+        name = month_of(int(alert[start]))
+        end = int(np.searchsorted(alert, month_start_ms(next_month(name))))
+        earlier.append(planned(settings, name, config, calls.slice(start, end - start), {}))
+        start = end
+    return earlier
+
+
+def _plan_candles(
+    settings: Settings, month: str, calls: pa.Table, by_mint: "CallsByMint", config: BacktestConfig
+) -> CandlePlan:
+    alert = calls["alert_ts_ms"].to_numpy()
+    last = np.maximum.reduceat(alert[by_mint.rows], by_mint.ends - by_mint.counts)
+    until = dict(zip(by_mint.code, (last + reach_ms(config)).tolist(), strict=True))
+    months = list(month_range(month, month_of(max(until.values()))))
+    return plan_slices(settings.candles_dir, config.interval, months, until, month_start_ms(next_month(month)))
+
+
+class CallsByMint(NamedTuple):
+    """Rows of the calls, token after token: `rows[ends[i] - counts[i] : ends[i]]` are those of the mint with `code[mint] == i`."""
+
+    code: dict[str, int]
+    rows: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+
+
+def calls_by_mint(calls: pa.Table) -> CallsByMint:
+    mints = calls["mint"].combine_chunks().dictionary_encode()
+    codes = mints.indices.to_numpy()
+    counts = np.bincount(codes, minlength=len(mints.dictionary))
+    code = {mint: i for i, mint in enumerate(mints.dictionary.to_pylist())}
+    return CallsByMint(code, np.argsort(codes, kind="stable"), np.cumsum(counts), counts)
+
+
+def match_calls(
+    piece: Piece, calls: CallsByMint
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(lo, hi, rows) of the calls whose tokens are in the piece."""
+    counts = calls.counts[piece.tokens]
+    token = np.repeat(np.arange(len(counts)), counts)
+    # Position in `rows`: the first of its token, and how far into the token's calls.
+    within = np.arange(len(token)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = calls.rows[np.repeat(calls.ends[piece.tokens] - counts, counts) + within]
+    return piece.lo[token], piece.hi[token], rows
+
+
+def pieces(calls: int, size: int) -> Iterator[slice]:
+    return (slice(first, first + size) for first in range(0, calls, size))

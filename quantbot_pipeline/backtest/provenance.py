@@ -1,0 +1,68 @@
+"""Where a run comes from: the commit, the versions, the configuration that its results depend on, and their hashes."""
+
+import functools
+import hashlib
+import json
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from quantbot_pipeline import __version__
+from quantbot_pipeline.config import KEYS, RUN_TYPES, BacktestConfig, Recipe
+from quantbot_pipeline.months import month_start_ms, next_month
+from quantbot_pipeline.replay.policies import canonical_json
+
+
+def parameters_of(recipe: Recipe, config: BacktestConfig, bounds: tuple[int, int], month: str) -> dict[str, Any]:
+    """The configuration that this recipe depends on, and its hash; part of a month is another configuration."""
+    values = config.model_dump()
+    chosen = {key: values[key] for key in KEYS[recipe]}
+    if "policies" in chosen:
+        chosen["policies"] = [json.loads(canonical_json(p)) for p in config.parsed_policies().values()]
+    if RUN_TYPES[recipe] == "optimization":
+        chosen["strategy_id"] = "grid-search" if recipe == "optimization" else recipe
+    if bounds != (month_start_ms(month), month_start_ms(next_month(month))):
+        chosen |= {"from_ms": bounds[0], "to_ms": bounds[1]}
+    text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
+    ids = list(config.parsed_policies()) if "policies" in chosen else []
+    identity = {"policy_id": ids[0]} if len(ids) == 1 else {}
+    return {"config_hash": hashlib.sha256(text.encode()).hexdigest()[:16], **chosen, **identity}
+
+
+@functools.cache
+def git_provenance() -> tuple[str | None, str | None, bool | None]:
+    """(commit, branch, dirty) of the checkout this code runs from; Nones outside one."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                # Git distrusts a checkout of another user, as a service's is; but it is the code that is running already.
+                ["git", "-c", "safe.directory=*", "-C", str(here), *arguments],  # noqa: S607  (the git of whoever runs this)
+                capture_output=True, text=True, timeout=10, check=False,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None, None, None
+    status = git("status", "--porcelain")
+    return git("rev-parse", "HEAD"), git("symbolic-ref", "--short", "HEAD"), None if status is None else bool(status)
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of what computes and writes; `code` is a hash of this package's sources."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parents[1]
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return {
+        "python": platform.python_version(),
+        "quantbot": __version__,
+        "code": digest.hexdigest()[:16],
+        **{name: version(name) for name in ("dagster", "duckdb", "pyarrow", "numpy")},
+    }

@@ -1,0 +1,64 @@
+"""What a recipe works with and writes to."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from quantbot_pipeline.backtest.exclusions import report_exclusions
+from quantbot_pipeline.backtest.inputs import MonthInputs
+from quantbot_pipeline.backtest.record import Record
+from quantbot_pipeline.backtest.replaying import Replayed, replay_month
+from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.replay.policies import Policy
+from quantbot_pipeline.runs.commit import StagedRun
+from quantbot_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    pass
+
+# Replays of earlier months that a walk-forward over several months need not repeat, by (month, fingerprint, config hash).
+ReplayCache = dict[tuple[str, str, str], Replayed]
+
+
+@dataclass
+class Run:
+    """What a recipe works with and writes to."""
+
+    settings: Settings
+    config: BacktestConfig
+    inputs: MonthInputs
+    earlier: list[MonthInputs]
+    features: Callable[[], Iterator[pa.Table]] | None
+    staged: StagedRun
+    recorder: Record
+    cache: ReplayCache
+    excluded: int | None = None  # known once the month was replayed
+
+    @property
+    def cost(self) -> float:
+        """Fees and slippage of one side, as a fraction."""
+        from quantbot_pipeline.replay.statistics import cost_per_side
+
+        return cost_per_side(self.config.taker_fee_bps, self.config.slippage_bps)
+
+    def replay(self, policies: Sequence[Policy], *, both_orders: bool = False) -> Replayed:
+        """Replay the month and report the calls that are left out (once)."""
+        replayed = replay_month(
+            self.settings, self.inputs, self.config, policies, self.recorder, both_orders=both_orders
+        )
+        if self.excluded is None:
+            self.excluded = report_exclusions(self.settings, replayed, self.config, self.recorder)
+        return replayed
+
+
+def parts_of(run: Run, policies: int, calls: int, also: int = 0) -> list[slice]:
+    """Slices of so many policies that their outcomes take about the memory limit; `also` are replayed with the last."""
+    from quantbot_pipeline.replay.results import MAX_POLICIES, outcome_bytes
+
+    most = range(1, min(policies, MAX_POLICIES - also) + 1)
+    fit = bisect_right(most, run.settings.memory_bytes, key=lambda n: outcome_bytes(calls, n))
+    size = max(1, fit)
+    return [slice(first, min(first + size, policies)) for first in range(0, max(1, policies), size)]
