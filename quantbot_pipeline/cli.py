@@ -674,7 +674,7 @@ def automation(
 ) -> None:
     """Turn all schedules and sensors of this home's instance on or off; they run while `quantbot ui` (or a daemon) does."""
     from quantbot_pipeline.definitions import defs
-    from quantbot_pipeline.orchestration.switch import switch
+    from quantbot_pipeline.orchestration.local.switch import switch
 
     rows = switch(defs, _settings(home), action, dry_run=dry_run)
     _print(rows, fmt, "Automation" + (" (dry run)" if dry_run else ""))
@@ -741,8 +741,8 @@ def ui(
 ) -> None:
     """Start the Dagster web UI and daemon on this home directory."""
     from quantbot_pipeline.orchestration.launch import open_instance
-    from quantbot_pipeline.orchestration.overlooked import say_again
-    from quantbot_pipeline.orchestration.services import serve
+    from quantbot_pipeline.orchestration.local.retries import say_again
+    from quantbot_pipeline.orchestration.local.services import serve
 
     settings = _settings(home, may_begin=True)
     os.environ["QUANTBOT_HOME"] = str(settings.home)

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from quantbot_pipeline.orchestration import alert_sensor, checks, schedules, sensors
+from quantbot_pipeline.orchestration import checks, notices_sensor, schedules, sensors
 from quantbot_pipeline.orchestration.assets import backtests, catalog, inputs, reports
 from quantbot_pipeline.orchestration.jobs import jobs
 from quantbot_pipeline.orchestration.resources import Lab
@@ -32,7 +32,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             schedules.catalog_every_five_minutes,
             schedules.dashboard_daily,
         ],
-        sensors=[sensors.inbox_files, sensors.touched_months, sensors.uncataloged_runs, alert_sensor.alerts],
+        sensors=[sensors.inbox_files, sensors.touched_months, sensors.uncataloged_runs, notices_sensor.alerts],
         resources={"lab": Lab(), **(resource_overrides or {})},
         # Measured: a tiny run takes 0.55 s in one process and 9.1 s with a process per step.
         executor=dg.in_process_executor,

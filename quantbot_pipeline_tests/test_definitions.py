@@ -169,7 +169,7 @@ print("statuses", *statuses, result.success)
 
 
 def test_the_instance_of_the_repository_and_of_homes_is_the_same_and_sends_no_telemetry(home: Path) -> None:
-    packaged = REPOSITORY / "quantbot_pipeline" / "orchestration" / "dagster.yaml"
+    packaged = REPOSITORY / "quantbot_pipeline" / "orchestration" / "local" / "dagster.yaml"
     assert (REPOSITORY / "dagster.yaml").read_text() == packaged.read_text()
     (home / "dagster.yaml").write_bytes(packaged.read_bytes())
     with dg.DagsterInstance.get() as instance:

@@ -21,7 +21,7 @@ from quantbot_pipeline.durable import MEND_DISK, locked
 from quantbot_pipeline.errors import InputError, QuantbotError, StoreError
 from quantbot_pipeline.months import contiguous
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
-from quantbot_pipeline.orchestration.launcher import launched_tag
+from quantbot_pipeline.orchestration.local.run_launcher import launched_tag
 from quantbot_pipeline.settings import Settings
 
 MIN_FREE_BYTES = 10_000_000  # a month and Dagster's account of it take about 0.5 MB
@@ -112,7 +112,7 @@ def prepare_instance(settings: Settings) -> None:
             f"DAGSTER_HOME={folder}: not an absolute path of an existing directory; create it, or unset it"
         )
     if not (folder / "dagster.yaml").exists():
-        template = resources.files("quantbot_pipeline.orchestration") / "dagster.yaml"
+        template = resources.files("quantbot_pipeline.orchestration.local") / "dagster.yaml"
         temporary = folder / f".dagster.yaml.{os.getpid()}"  # another first use must not read half a file
         temporary.write_bytes(template.read_bytes())
         temporary.replace(folder / "dagster.yaml")

@@ -165,7 +165,7 @@ def _check_committed(
     committed: "dict[str, MonthResult | None]",
 ) -> None:
     """Log what the checks say of the months that were made: Dagster skips the checks of a step that failed."""
-    from quantbot_pipeline.orchestration.checks import evaluations
+    from quantbot_pipeline.orchestration.judging import evaluations
 
     run_dirs = {month: result.run_dir for month, result in committed.items() if result is not None}
     for evaluation in evaluations(settings, dict.fromkeys(keys, run_dirs)) if run_dirs else ():

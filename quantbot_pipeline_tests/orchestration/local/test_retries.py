@@ -9,7 +9,7 @@ import pytest
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, PARENT_RUN_ID_TAG, WILL_RETRY_TAG
 
 from quantbot_pipeline.orchestration.launch import open_instance
-from quantbot_pipeline.orchestration.overlooked import AT_MOST, PATIENCE, SINCE, say_again
+from quantbot_pipeline.orchestration.local.retries import AT_MOST, PATIENCE, SINCE, say_again
 from quantbot_pipeline.settings import Settings
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from quantbot_pipeline.errors import StoreError
-from quantbot_pipeline.orchestration import services
+from quantbot_pipeline.orchestration.local import services
 from quantbot_pipeline_tests.conftest import Quantbot
 
 

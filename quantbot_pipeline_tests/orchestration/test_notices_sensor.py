@@ -14,7 +14,7 @@ from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.definitions import build_defs
-from quantbot_pipeline.orchestration import alert_sensor
+from quantbot_pipeline.orchestration import notices_sensor
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.orchestration.receivers import Receiver
@@ -47,7 +47,7 @@ class Sensor:
     def tick(self) -> str:
         """One look; returns its summary."""
         context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor)
-        result = alert_sensor.alerts(context, lab=Lab(home=str(self.home)))
+        result = notices_sensor.alerts(context, lab=Lab(home=str(self.home)))
         assert isinstance(result, dg.SensorResult)
         self.cursor = result.cursor
         return str(result.skip_reason.skip_message if result.skip_reason else "")
@@ -156,7 +156,7 @@ def test_a_cursor_of_another_version_begins_anew(sensor: Sensor, receiver: Recei
 
 def test_old_runs_are_no_news_even_when_something_touches_them(sensor: Sensor, receiver: Receiver) -> None:
     run_id = execute(sensor.instance, "long ago", "2024-02")
-    sensor.cursor = alert_sensor.Cursor(since=time.time() + 7200).model_dump_json()
+    sensor.cursor = notices_sensor.Cursor(since=time.time() + 7200).model_dump_json()
     sensor.instance.add_run_tags(run_id, {"note": "seen"})
     assert sensor.tick() == "0 new, 0 open, 0 to be sent"
 
@@ -203,7 +203,7 @@ def test_a_regression_names_its_caller(sensor: Sensor, receiver: Receiver, home:
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"months": ["2024-03"], "failed_months": {"2024-03": ["fell"]}, "subject": "alice"},
     )
-    ((cause, finding),) = alert_sensor._check_changes(evaluation, "link")
+    ((cause, finding),) = notices_sensor._check_changes(evaluation, "link")
     assert finding is not None
     assert (finding.kind, finding.severity, finding.month) == ("performance_regression", "warning", "2024-03")
     assert finding.subject == "results/walk_forward regression, alice"
@@ -263,8 +263,8 @@ def test_a_rejected_file_is_an_alert_until_it_is_gone(sensor: Sensor, receiver: 
 
 
 def test_the_sensor_is_stopped_until_asked_and_loads_nothing_heavy(tmp_path: Path) -> None:
-    assert alert_sensor.alerts.default_status == dg.DefaultSensorStatus.STOPPED
-    assert alert_sensor.alerts.minimum_interval_seconds == 30
+    assert notices_sensor.alerts.default_status == dg.DefaultSensorStatus.STOPPED
+    assert notices_sensor.alerts.minimum_interval_seconds == 30
     code = "import sys, quantbot_pipeline.orchestration.alert_sensor, quantbot_pipeline.orchestration.checks; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
