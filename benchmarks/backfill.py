@@ -34,7 +34,7 @@ RUN_TIMES = """query ($id: String!) { runsOrError(filter: { tags: [{ key: "dagst
 def run(options: argparse.Namespace) -> None:
     """Measure both in turns and print wall seconds."""
     from quantbot_pipeline.orchestration.assets.backtests import OUTPUTS
-    from quantbot_pipeline_tests.orchestration.servers import quantbot_ui
+    from quantbot_pipeline_tests.support.servers import quantbot_ui
 
     rounds, copies = min(options.repeats, ROUNDS), -(-options.months // COPY_MONTHS)
     measuring.title(

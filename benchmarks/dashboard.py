@@ -11,7 +11,7 @@ from quantbot_pipeline.reports.dashboard import charts
 from quantbot_pipeline.reports.dashboard.data import collect
 from quantbot_pipeline.reports.dashboard.page import render
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.reports.crowds import Crowd, commit_crowd
+from quantbot_pipeline_tests.support.crowds import Crowd, commit_crowd
 
 LIMITS = {"sample": (3e6, 10.0), "crowd": (10e6, 30.0)}  # bytes, CPU seconds: what a reader may expect
 MONTHS = ("2026-01", "2026-02", "2026-03", "2026-04", "2026-05", "2026-06")  # all of the sample market

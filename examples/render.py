@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from examples.lab import make_lab
-from quantbot_pipeline.cli import main as quantbot
+from quantbot_pipeline.cli.main import main as quantbot
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "analysis.md"

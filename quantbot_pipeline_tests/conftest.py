@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quantbot_pipeline_tests.labs import Done, make_lab
+from quantbot_pipeline_tests.support.labs import Done, make_lab
 
 Quantbot = Callable[..., Done]
 
@@ -45,7 +45,7 @@ def quantbot(
     home: Path, warm_engine: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Quantbot:
     """`quantbot ARGUMENTS…` in this process, on the fresh home: the same code as the entry point, without its start-up."""
-    from quantbot_pipeline.cli import main
+    from quantbot_pipeline.cli.main import main
 
     def call(*arguments: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["quantbot", *map(str, arguments)])

@@ -12,7 +12,7 @@ import quantbot_pipeline
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
-from quantbot_pipeline_tests.builders import make_home, small_market
+from quantbot_pipeline_tests.support.builders import make_home, small_market
 
 SOURCES = sorted(Path(quantbot_pipeline.__file__).parent.rglob("*.py"))
 RUNS_DATA = {"eval", "exec", "compile", "__import__", "system", "popen"}

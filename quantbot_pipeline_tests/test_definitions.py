@@ -17,7 +17,7 @@ from quantbot_pipeline.orchestration.assets.backtests import OUTPUTS, LaunchConf
 from quantbot_pipeline.orchestration.jobs import RECIPE_JOBS
 from quantbot_pipeline.orchestration.partitions import months
 from quantbot_pipeline.orchestration.resources import Lab
-from quantbot_pipeline_tests.labs import environment
+from quantbot_pipeline_tests.support.labs import environment
 
 REPOSITORY = Path(__file__).parents[1]
 HEAVY = {"numba", "llvmlite", "pyarrow", "duckdb", "pandas", "scipy", "altair", "matplotlib"}
@@ -151,7 +151,7 @@ import dagster as dg
 for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, dg.SupersessionWarning, dg.PreviewWarning,
                  dg.BetaWarning):
     warnings.simplefilter("error", category)
-from quantbot_pipeline.cli import main
+from quantbot_pipeline.cli.main import main
 def quantbot(*arguments):
     sys.argv = ["quantbot", *arguments]
     try:

@@ -14,7 +14,7 @@ from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.schema import TABLES
 from quantbot_pipeline.catalog.sync import sync
-from quantbot_pipeline.cli import app
+from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
@@ -24,7 +24,7 @@ from quantbot_pipeline.search.grid import Grid
 from quantbot_pipeline.search.objective import VIOLATIONS, Constraints
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import CALL_STATUSES, EXIT_REASONS
-from quantbot_pipeline_tests.builders import call, candles, write_csv
+from quantbot_pipeline_tests.support.builders import call, candles, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

@@ -9,7 +9,7 @@ from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.runs.verify import read_artifact
-from quantbot_pipeline_tests.builders import HOSTILE_WITH_NUL, call, candle, make_home, ms
+from quantbot_pipeline_tests.support.builders import HOSTILE_WITH_NUL, call, candle, make_home, ms
 
 T = ms("2024-01-10")
 

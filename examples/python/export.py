@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from quantbot_pipeline.catalog.room import answering
-from quantbot_pipeline.reports.export import write_parquet, write_text
+from quantbot_pipeline.cli.export import write_parquet, write_text
 
 home = Path(os.environ.get("QUANTBOT_HOME", "."))
 places = home / "data/backtest_catalog.duckdb", home / "runs"

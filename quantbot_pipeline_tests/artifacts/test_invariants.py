@@ -19,7 +19,7 @@ from quantbot_pipeline.runs.inspection import inspect_run
 from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import EXIT_REASONS, SCHEMES
-from quantbot_pipeline_tests.builders import Row, call, candles, make_home
+from quantbot_pipeline_tests.support.builders import Row, call, candles, make_home
 
 MONTHS = ("2024-01", "2024-02")
 Tables = dict[str, pa.Table]

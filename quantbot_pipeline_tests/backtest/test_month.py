@@ -22,7 +22,7 @@ from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market.candle_files import month_file
 from quantbot_pipeline.runs.verify import check_run, read_artifact
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import (
+from quantbot_pipeline_tests.support.builders import (
     HOUR_MS,
     Row,
     call,
@@ -340,7 +340,7 @@ print(json.dumps(found))
 
 
 def test_a_run_knows_the_commit_it_was_made_from(tmp_path: Path) -> None:
-    package = Path(__file__).parents[1] / "quantbot_pipeline"
+    package = Path(__file__).parents[2] / "quantbot_pipeline"
     shutil.copytree(package, tmp_path / "quantbot_pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     environment |= {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "GIT_CEILING_DIRECTORIES": "/"}

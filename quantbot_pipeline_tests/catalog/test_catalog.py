@@ -18,7 +18,7 @@ from quantbot_pipeline.catalog.catalog import (
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.runs.manifest import Dataset
-from quantbot_pipeline_tests.builders import artifact_rows, commit_run, ms
+from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run, ms
 
 IDS = [f"00000000-0000-4000-8000-00000000000{i}" for i in range(6)]
 

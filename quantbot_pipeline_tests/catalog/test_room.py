@@ -14,7 +14,7 @@ from quantbot_pipeline.catalog.catalog import reading
 from quantbot_pipeline.catalog.room import _locked_room, _require_select, answering
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError, QuantbotError
-from quantbot_pipeline_tests.builders import artifact_rows, commit_run
+from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
 
 ENDLESS = "SELECT count(*) FROM range(1000000000000) AS t(i) WHERE i % 7 = 3"
 

@@ -22,8 +22,8 @@ from quantbot_pipeline.config import make_config
 from quantbot_pipeline.durable import locked
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import artifact_rows, commit_run
-from quantbot_pipeline_tests.catalog.content import TABLES, ask, content
+from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
+from quantbot_pipeline_tests.support.content import TABLES, ask, content
 
 
 class Lab(NamedTuple):

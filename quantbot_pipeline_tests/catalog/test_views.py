@@ -13,7 +13,7 @@ import pytest
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline_tests.builders import artifact_rows, commit_run
+from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
 
 TYPES = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
 

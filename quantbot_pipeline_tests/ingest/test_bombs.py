@@ -20,7 +20,7 @@ from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market.calls import month_statistics, read_calls
 from quantbot_pipeline.market.features import call_features
-from quantbot_pipeline_tests.builders import call, ms, write_csv
+from quantbot_pipeline_tests.support.builders import call, ms, write_csv
 
 T = ms("2024-01-01")
 HEAD = b"call_id,mint,caller_name,alert_ts_ms\n"

@@ -19,7 +19,7 @@ from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.report import IngestReport
 from quantbot_pipeline.market.calls import month_statistics, read_calls
 from quantbot_pipeline.market.features import call_features
-from quantbot_pipeline_tests.builders import (
+from quantbot_pipeline_tests.support.builders import (
     HOSTILE,
     HOSTILE_WITH_NUL,
     Row,

@@ -17,7 +17,7 @@ from quantbot_pipeline.ingest.report import IngestReport
 from quantbot_pipeline.market import candle_files
 from quantbot_pipeline.market.candle_files import month_file, rejected_file
 from quantbot_pipeline.vocabulary import INTERVALS_MS
-from quantbot_pipeline_tests.builders import (
+from quantbot_pipeline_tests.support.builders import (
     CANDLE_COLUMNS,
     HOSTILE,
     Row,

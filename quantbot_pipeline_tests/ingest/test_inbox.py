@@ -7,7 +7,7 @@ import pytest
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.ingest.inbox import candle_interval, scan, settled, take_in
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import call, candles, write_csv, write_jsonl, write_parquet
+from quantbot_pipeline_tests.support.builders import call, candles, write_csv, write_jsonl, write_parquet
 
 
 def test_a_file_is_settled_when_two_looks_agree() -> None:

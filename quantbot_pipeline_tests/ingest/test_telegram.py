@@ -10,7 +10,7 @@ from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.formats.telegram import CHUNK
 from quantbot_pipeline.market.calls import read_calls
-from quantbot_pipeline_tests.builders import ms
+from quantbot_pipeline_tests.support.builders import ms
 
 SOL = "So11111111111111111111111111111111111111112"
 PUMP = "7xKXtg2CW87d97TXJSDpbD5jBkheTqA83TZRuJosgAsU"

@@ -21,7 +21,7 @@ from quantbot_pipeline.market.candle_files import month_file, month_rows, read_r
 from quantbot_pipeline.market.candle_footer import FOOTER_KEY, describe, to_footer
 from quantbot_pipeline.market.candle_reader import CandlePlan, known_mints, plan_slices
 from quantbot_pipeline.months import month_of, month_range, month_start_ms, next_month
-from quantbot_pipeline_tests.builders import Row, candle, candles, ms, stored_hash, write_parquet
+from quantbot_pipeline_tests.support.builders import Row, candle, candles, ms, stored_hash, write_parquet
 
 MONTHS = ["2023-12", "2024-01", "2024-02", "2024-03"]
 FIRST, LAST = month_start_ms(MONTHS[0]), month_start_ms("2024-04")

@@ -13,7 +13,7 @@ from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.monitoring.health import CatalogHealth, free_gb, inspect_catalog, quarantined, sample
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import make_home, small_market
+from quantbot_pipeline_tests.support.builders import make_home, small_market
 
 MONTHS = ("2024-01", "2024-02")
 

@@ -8,7 +8,7 @@ import pytest
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.monitoring.highlights import highlights
-from quantbot_pipeline_tests.builders import artifact_rows
+from quantbot_pipeline_tests.support.builders import artifact_rows
 
 FRONTIER = artifact_rows(
     "frontier", 5, caller_name=["__all__", "a", "a", "b", "c"], rank=[1, 1, 2, 1, 1], meets_constraints=[True, False, False, True, True],

@@ -9,7 +9,7 @@ from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.monitoring.quality import Quality, read_quality, shortcomings, window_candles
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import call, candles, make_home
+from quantbot_pipeline_tests.support.builders import call, candles, make_home
 
 STEP, DAY = 300_000, 86_400_000
 

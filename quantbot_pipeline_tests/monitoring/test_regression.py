@@ -23,7 +23,7 @@ from quantbot_pipeline.monitoring.regression import (
     robust_z,
 )
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import call, candles, make_home
+from quantbot_pipeline_tests.support.builders import call, candles, make_home
 
 RATE = "hit_2x_rate"
 MONTHS = [f"2024-{n:02}" for n in range(1, 9)]

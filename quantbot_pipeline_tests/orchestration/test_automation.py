@@ -17,8 +17,8 @@ import pytest
 from quantbot_pipeline.definitions import build_defs
 from quantbot_pipeline.orchestration import partitions, schedules, sensors
 from quantbot_pipeline.orchestration.resources import Lab
-from quantbot_pipeline_tests.builders import call, write_csv
-from quantbot_pipeline_tests.labs import environment, run
+from quantbot_pipeline_tests.support.builders import call, write_csv
+from quantbot_pipeline_tests.support.labs import environment, run
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from quantbot_pipeline.orchestration.jobs import RECIPE_JOBS
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
 from quantbot_pipeline.runs.verify import check_run, read_artifact
-from quantbot_pipeline_tests.builders import candles, write_parquet
-from quantbot_pipeline_tests.labs import CALLS_PER_MONTH, run_dirs
+from quantbot_pipeline_tests.support.builders import candles, write_parquet
+from quantbot_pipeline_tests.support.labs import CALLS_PER_MONTH, run_dirs
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 PATHS = dg.AssetKey(["truth", "paths"])

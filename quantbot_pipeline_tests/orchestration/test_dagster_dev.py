@@ -14,9 +14,9 @@ from quantbot_pipeline.definitions import defs
 from quantbot_pipeline.orchestration.local.run_launcher import launched_tag
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline_tests.conftest import Quantbot
-from quantbot_pipeline_tests.labs import CALLS_PER_MONTH, run_dirs
-from quantbot_pipeline_tests.orchestration.servers import PATIENCE_S, REPOSITORY, Server, dagster_dev
-from quantbot_pipeline_tests.reports.windows import ARGUMENTS
+from quantbot_pipeline_tests.support.labs import CALLS_PER_MONTH, run_dirs
+from quantbot_pipeline_tests.support.servers import PATIENCE_S, REPOSITORY, Server, dagster_dev
+from quantbot_pipeline_tests.support.windows import ARGUMENTS
 
 RANGE = ["2024-01", "2024-02", "2024-03"]
 

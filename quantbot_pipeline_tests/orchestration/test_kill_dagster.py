@@ -23,8 +23,8 @@ from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.orchestration.assets.backtests import OUTPUTS
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.labs import MONTHS, run_dirs
-from quantbot_pipeline_tests.orchestration.servers import PATIENCE_S, Server, make_instance, quantbot_ui
+from quantbot_pipeline_tests.support.labs import MONTHS, run_dirs
+from quantbot_pipeline_tests.support.servers import PATIENCE_S, Server, make_instance, quantbot_ui
 
 KILLS = 20  # of each
 POWER_CUTS = 3

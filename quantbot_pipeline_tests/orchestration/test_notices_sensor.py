@@ -17,7 +17,7 @@ from quantbot_pipeline.definitions import build_defs
 from quantbot_pipeline.orchestration import notices_sensor
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.orchestration.receivers import Receiver
+from quantbot_pipeline_tests.support.receivers import Receiver
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 CATALOG = "data/backtest_catalog.duckdb"
@@ -265,7 +265,7 @@ def test_a_rejected_file_is_an_alert_until_it_is_gone(sensor: Sensor, receiver: 
 def test_the_sensor_is_stopped_until_asked_and_loads_nothing_heavy(tmp_path: Path) -> None:
     assert notices_sensor.alerts.default_status == dg.DefaultSensorStatus.STOPPED
     assert notices_sensor.alerts.minimum_interval_seconds == 30
-    code = "import sys, quantbot_pipeline.orchestration.alert_sensor, quantbot_pipeline.orchestration.checks; print(*sys.modules)"
+    code = "import sys, quantbot_pipeline.orchestration.notices_sensor, quantbot_pipeline.orchestration.checks; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert loaded & {"apprise", "requests", "duckdb", "pyarrow", "pandas", "numba"} == set()

@@ -8,10 +8,10 @@ import pytest
 
 from quantbot_pipeline.catalog.catalog import query_runs
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import small_market, write_csv
 from quantbot_pipeline_tests.conftest import Quantbot
-from quantbot_pipeline_tests.orchestration.receivers import Receiver
-from quantbot_pipeline_tests.orchestration.servers import daemon, make_instance
+from quantbot_pipeline_tests.support.builders import small_market, write_csv
+from quantbot_pipeline_tests.support.receivers import Receiver
+from quantbot_pipeline_tests.support.servers import daemon, make_instance
 
 MONTHS = ["2024-01", "2024-02"]
 

@@ -26,7 +26,7 @@ from quantbot_pipeline.replay.compile import compile_policies
 from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, parse_policy
 from quantbot_pipeline.replay.results import Candles, Exits, Outcomes, Rules
 from quantbot_pipeline.vocabulary import CALL_STATUSES, EXIT_REASONS
-from quantbot_pipeline_tests.replay import naive
+from quantbot_pipeline_tests.support import naive
 
 PROPERTY = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 INTERVAL = 60_000

@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.reports.markets import make_market
-from quantbot_pipeline_tests.reports.windows import ARGUMENTS, Window
+from quantbot_pipeline_tests.support.markets import make_market
+from quantbot_pipeline_tests.support.windows import ARGUMENTS, Window
 
 OpenWindow = Callable[..., Window]
 

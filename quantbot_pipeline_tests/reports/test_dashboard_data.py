@@ -15,9 +15,9 @@ from quantbot_pipeline.errors import InputError, IntegrityError
 from quantbot_pipeline.reports.dashboard import frontiers, page
 from quantbot_pipeline.reports.dashboard.data import collect
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import artifact_rows, commit_run
-from quantbot_pipeline_tests.reports.crowds import Crowd, commit_crowd
-from quantbot_pipeline_tests.reports.markets import CALLS_PER_MONTH, CLOSING, FORMULA, MARKUP, MONTHS
+from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
+from quantbot_pipeline_tests.support.crowds import Crowd, commit_crowd
+from quantbot_pipeline_tests.support.markets import CALLS_PER_MONTH, CLOSING, FORMULA, MARKUP, MONTHS
 
 Rows = list[dict[str, Any]]
 

@@ -8,11 +8,11 @@ import pytest
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.reports.dashboard.page import write_dashboard
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import artifact_rows, commit_run
 from quantbot_pipeline_tests.reports.conftest import OpenWindow
-from quantbot_pipeline_tests.reports.markets import CLOSING, FORMULA, MARKUP, MONTHS
 from quantbot_pipeline_tests.reports.test_dashboard_data import GRID, NEWEST, ask
-from quantbot_pipeline_tests.reports.windows import SECTIONS, Window
+from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
+from quantbot_pipeline_tests.support.markets import CLOSING, FORMULA, MARKUP, MONTHS
+from quantbot_pipeline_tests.support.windows import SECTIONS, Window
 
 # Charts that a section draws over the market's runs.
 CHARTS = {

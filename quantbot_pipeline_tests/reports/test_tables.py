@@ -17,8 +17,8 @@ from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
 from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS, frontier, walk_forward
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.search import homes
-from quantbot_pipeline_tests.search.homes import DAY, FEBRUARY, HOUR, JANUARY, MARCH, MINUTE, Call, Market
+from quantbot_pipeline_tests.support import homes
+from quantbot_pipeline_tests.support.homes import DAY, FEBRUARY, HOUR, JANUARY, MARCH, MINUTE, Call, Market
 
 MONTHS = {"2024-01": JANUARY, "2024-02": FEBRUARY, "2024-03": MARCH}
 GRID: dict[str, Any] = {

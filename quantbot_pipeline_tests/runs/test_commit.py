@@ -21,7 +21,7 @@ from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.runs.verify import check_run, read_artifact
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import StoreError
-from quantbot_pipeline_tests.builders import artifact_rows, commit_run, make_manifest
+from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run, make_manifest
 
 
 def files(folder: Path) -> list[str]:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from quantbot_pipeline.replay import statistics
 from quantbot_pipeline.replay.statistics import RANKING_STATS, STATS, aggregate
 from quantbot_pipeline.vocabulary import EXIT_REASONS
-from quantbot_pipeline_tests.search.arrays import as_arrays
-from quantbot_pipeline_tests.search.reference import Exit, aggregates, assert_close, row_of
+from quantbot_pipeline_tests.support.arrays import as_arrays
+from quantbot_pipeline_tests.support.reference import Exit, aggregates, assert_close, row_of
 
 PROPERTY = settings(
     derandomize=True,

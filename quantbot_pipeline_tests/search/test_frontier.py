@@ -30,11 +30,11 @@ from quantbot_pipeline.search.frontier import Candidates, Group, Ranking, candid
 from quantbot_pipeline.search.grid import parse_grid
 from quantbot_pipeline.search.objective import Constraints, Objective
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.replay.naive import Candle
-from quantbot_pipeline_tests.search import homes, reference
-from quantbot_pipeline_tests.search.arrays import as_arrays
-from quantbot_pipeline_tests.search.homes import DAY, HOUR, JANUARY, MINUTE, Call, Market
-from quantbot_pipeline_tests.search.reference import Exit, assert_close
+from quantbot_pipeline_tests.support import homes, reference
+from quantbot_pipeline_tests.support.arrays import as_arrays
+from quantbot_pipeline_tests.support.homes import DAY, HOUR, JANUARY, MINUTE, Call, Market
+from quantbot_pipeline_tests.support.naive import Candle
+from quantbot_pipeline_tests.support.reference import Exit, assert_close
 
 PROPERTY = settings(
     derandomize=True,

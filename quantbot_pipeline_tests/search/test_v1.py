@@ -21,10 +21,10 @@ from quantbot_pipeline.backtest.month import MonthResult
 from quantbot_pipeline.replay.capital import SKIPS, capital_path
 from quantbot_pipeline.search.v1 import Account, Optimized, Params, grouped_params
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.replay.naive import Candle
-from quantbot_pipeline_tests.search import homes, reference
-from quantbot_pipeline_tests.search.homes import DAY, HOUR, JANUARY, MINUTE, Call, Market
-from quantbot_pipeline_tests.search.reference import assert_close
+from quantbot_pipeline_tests.support import homes, reference
+from quantbot_pipeline_tests.support.homes import DAY, HOUR, JANUARY, MINUTE, Call, Market
+from quantbot_pipeline_tests.support.naive import Candle
+from quantbot_pipeline_tests.support.reference import assert_close
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=150)
 MONTH = "2024-01"

@@ -17,10 +17,10 @@ from quantbot_pipeline.backtest.month import MonthResult
 from quantbot_pipeline.backtest.run import ReplayCache
 from quantbot_pipeline.replay.results import outcome_bytes
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.replay.naive import Candle
-from quantbot_pipeline_tests.search import homes, reference
-from quantbot_pipeline_tests.search.homes import APRIL, DAY, FEBRUARY, HOUR, JANUARY, MARCH, MAY, MINUTE, Call, Market
-from quantbot_pipeline_tests.search.reference import assert_close
+from quantbot_pipeline_tests.support import homes, reference
+from quantbot_pipeline_tests.support.homes import APRIL, DAY, FEBRUARY, HOUR, JANUARY, MARCH, MAY, MINUTE, Call, Market
+from quantbot_pipeline_tests.support.naive import Candle
+from quantbot_pipeline_tests.support.reference import assert_close
 
 MONTHS = {"2024-01": JANUARY, "2024-02": FEBRUARY, "2024-03": MARCH, "2024-04": APRIL}
 HORIZON = 4 * HOUR

@@ -12,7 +12,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from quantbot_pipeline_tests.labs import QUANTBOT, environment
+from quantbot_pipeline_tests.support.labs import QUANTBOT, environment
 from quantbot_pipeline_tests.torture.conftest import Tally
 
 MEMORY_MB, SECONDS = 512, 60

@@ -9,8 +9,8 @@ from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.market.candle_files import month_file
 from quantbot_pipeline.market.candle_reader import plan_slices
 from quantbot_pipeline_tests.market.test_candle_reader import LAST, MINTS, make_store, naive, read
+from quantbot_pipeline_tests.support.sizes import sizes
 from quantbot_pipeline_tests.torture.conftest import Tally
-from quantbot_pipeline_tests.torture.sizes import sizes
 
 MONTH = "2024-01"
 

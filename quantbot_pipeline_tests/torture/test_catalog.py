@@ -16,11 +16,11 @@ import pytest
 
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import StoreError
-from quantbot_pipeline_tests.builders import commit_run
-from quantbot_pipeline_tests.catalog.content import ask, content
+from quantbot_pipeline_tests.support.builders import commit_run
+from quantbot_pipeline_tests.support.content import ask, content
+from quantbot_pipeline_tests.support.sizes import sizes
+from quantbot_pipeline_tests.support.soundness import leftovers
 from quantbot_pipeline_tests.torture.conftest import Tally
-from quantbot_pipeline_tests.torture.sizes import sizes
-from quantbot_pipeline_tests.torture.soundness import leftovers
 
 SEED = 20260207
 BASIC = 12_288  # bytes of DuckDB's three headers

@@ -8,12 +8,12 @@ import pytest
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.catalog.content import ask, content
-from quantbot_pipeline_tests.labs import MONTHS, run_dirs
+from quantbot_pipeline_tests.support.content import ask, content
+from quantbot_pipeline_tests.support.crowd_server import crowd
+from quantbot_pipeline_tests.support.labs import MONTHS, run_dirs
+from quantbot_pipeline_tests.support.sizes import sizes
+from quantbot_pipeline_tests.support.soundness import leftovers
 from quantbot_pipeline_tests.torture.conftest import Tally
-from quantbot_pipeline_tests.torture.crowd import crowd
-from quantbot_pipeline_tests.torture.sizes import sizes
-from quantbot_pipeline_tests.torture.soundness import leftovers
 
 RECIPES = ("path-only", "full")
 

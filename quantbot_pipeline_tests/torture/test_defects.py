@@ -13,9 +13,9 @@ from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market.candle_files import month_file
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import Row, call, candles, ms, write_jsonl, write_parquet
+from quantbot_pipeline_tests.support.builders import Row, call, candles, ms, write_jsonl, write_parquet
+from quantbot_pipeline_tests.support.sizes import sizes
 from quantbot_pipeline_tests.torture.conftest import Tally
-from quantbot_pipeline_tests.torture.sizes import sizes
 
 T = ms("2024-01-30T22:00")  # the windows reach over the month's end
 PRICES = ("open", "high", "low", "close")

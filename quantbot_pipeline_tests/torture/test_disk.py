@@ -18,13 +18,13 @@ from quantbot_pipeline.orchestration import launch
 from quantbot_pipeline.runs.manifest import SUCCESS_NAME
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import call, candles, write_jsonl, write_parquet
-from quantbot_pipeline_tests.catalog.content import content
 from quantbot_pipeline_tests.conftest import Quantbot
-from quantbot_pipeline_tests.labs import Done
+from quantbot_pipeline_tests.support.builders import call, candles, write_jsonl, write_parquet
+from quantbot_pipeline_tests.support.content import content
+from quantbot_pipeline_tests.support.labs import Done
+from quantbot_pipeline_tests.support.sizes import sizes
+from quantbot_pipeline_tests.support.soundness import assert_catalog_agrees, believed_runs, leftovers, values
 from quantbot_pipeline_tests.torture.conftest import Tally
-from quantbot_pipeline_tests.torture.sizes import sizes
-from quantbot_pipeline_tests.torture.soundness import assert_catalog_agrees, believed_runs, leftovers, values
 
 SIZE_MB = 32
 MONTH = "2024-01"

@@ -19,18 +19,18 @@ from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import call, candles, make_home, write_jsonl, write_parquet
-from quantbot_pipeline_tests.catalog.content import ask, content
-from quantbot_pipeline_tests.torture.conftest import Tally
-from quantbot_pipeline_tests.torture.faults import Attempt, Fault, Server, faulty_server
-from quantbot_pipeline_tests.torture.sizes import sizes
-from quantbot_pipeline_tests.torture.soundness import (
+from quantbot_pipeline_tests.support.builders import call, candles, make_home, write_jsonl, write_parquet
+from quantbot_pipeline_tests.support.content import ask, content
+from quantbot_pipeline_tests.support.faults import Attempt, Fault, Server, faulty_server
+from quantbot_pipeline_tests.support.sizes import sizes
+from quantbot_pipeline_tests.support.soundness import (
     Values,
     assert_catalog_agrees,
     assert_runs_are_whole,
     leftovers,
     values,
 )
+from quantbot_pipeline_tests.torture.conftest import Tally
 
 MONTH = "2024-01"
 HOW = (Fault.IO_ERROR, Fault.DISK_FULL, Fault.KILL, Fault.TORN)

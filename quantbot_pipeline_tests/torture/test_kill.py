@@ -23,10 +23,10 @@ from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.conftest import Quantbot
-from quantbot_pipeline_tests.labs import MONTHS, finish, run_dirs, start
+from quantbot_pipeline_tests.support.labs import MONTHS, finish, run_dirs, start
+from quantbot_pipeline_tests.support.serving import said, serving
+from quantbot_pipeline_tests.support.sizes import sizes
 from quantbot_pipeline_tests.torture.conftest import Tally
-from quantbot_pipeline_tests.torture.serving import said, serving
-from quantbot_pipeline_tests.torture.sizes import sizes
 
 LONGEST_S = 0.2
 SEED = 20260131

@@ -13,11 +13,11 @@ import pytest
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.config import Recipe, make_config
 from quantbot_pipeline.months import month_of, month_start_ms, next_month
-from quantbot_pipeline_tests.search import homes
-from quantbot_pipeline_tests.search.homes import DAY, HOUR, Market
 from quantbot_pipeline_tests.search.test_walk_forward import CHOICE, CONFIG, MAY, MONTHS, four_months, rows_of
+from quantbot_pipeline_tests.support import homes
+from quantbot_pipeline_tests.support.homes import DAY, HOUR, Market
+from quantbot_pipeline_tests.support.sizes import sizes
 from quantbot_pipeline_tests.torture.conftest import Tally
-from quantbot_pipeline_tests.torture.sizes import sizes
 
 STEP = 300_000
 POLICIES = [

@@ -21,11 +21,11 @@ from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.runs.store import completed_runs
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import artifact_rows, commit_run
-from quantbot_pipeline_tests.catalog.content import ask
 from quantbot_pipeline_tests.conftest import Quantbot
+from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
+from quantbot_pipeline_tests.support.content import ask
+from quantbot_pipeline_tests.support.sizes import sizes
 from quantbot_pipeline_tests.torture.conftest import Tally
-from quantbot_pipeline_tests.torture.sizes import sizes
 
 MEMORY_MB = 280  # more than before the attack; a manifest is read up to 4 MiB
 MEMORY_MB_PER_RUN = 40  # of text on its way into the catalog, for a manifest of 4 MiB

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.cli.tables import to_csv, to_json
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.market.calls import read_calls
 from quantbot_pipeline.reports.leaderboard import leaderboard
-from quantbot_pipeline.reports.render import to_csv, to_json
 from quantbot_pipeline.reports.searches import frontier
 from quantbot_pipeline.runs.verify import read_artifact
-from quantbot_pipeline_tests.builders import HOSTILE_WITH_NUL, call, candle, make_home, ms, write_csv
+from quantbot_pipeline_tests.support.builders import HOSTILE_WITH_NUL, call, candle, make_home, ms, write_csv
+from quantbot_pipeline_tests.support.sizes import sizes
 from quantbot_pipeline_tests.torture.conftest import Tally
-from quantbot_pipeline_tests.torture.sizes import sizes
 
 T = ms("2024-01-10")
 NAMES_PER_LAB = 25

@@ -16,10 +16,10 @@ from quantbot_pipeline.reports.remarks import load_newest
 from quantbot_pipeline.runs.manifest import read_manifest
 from quantbot_pipeline.runs.verify import check_run, read_artifact
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import artifact_rows, commit_run
-from quantbot_pipeline_tests.catalog.content import ask
+from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
+from quantbot_pipeline_tests.support.content import ask
+from quantbot_pipeline_tests.support.sizes import sizes
 from quantbot_pipeline_tests.torture.conftest import Tally
-from quantbot_pipeline_tests.torture.sizes import sizes
 
 SEED = 20260214
 VICTIMS = 35

@@ -12,9 +12,9 @@ import pytest
 
 from quantbot_pipeline.catalog.catalog import query_runs
 from quantbot_pipeline.catalog.sync import sync
-from quantbot_pipeline_tests.builders import Row, artifact_rows, call, candle, commit_run, ms, write_csv
+from quantbot_pipeline_tests.support.builders import Row, artifact_rows, call, candle, commit_run, ms, write_csv
+from quantbot_pipeline_tests.support.sizes import sizes
 from quantbot_pipeline_tests.torture.conftest import Tally
-from quantbot_pipeline_tests.torture.sizes import sizes
 
 ZONES = ("UTC", "America/New_York", "Asia/Kathmandu", "Pacific/Kiritimati", "Pacific/Niue", "Australia/Lord_Howe")
 LOCALES = ("C", "C.UTF-8", "tr_TR.UTF-8", "de_DE.UTF-8", "ar_SA.UTF-8")

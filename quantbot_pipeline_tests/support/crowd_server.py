@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from quantbot_pipeline_tests.torture.serving import Serving, ask, serving
+from quantbot_pipeline_tests.support.serving import Serving, ask, serving
 
 # A line on standard input is a list of tasks: each gets a process of its own, all start together. The answer is what they said.
 SERVER = """

@@ -19,8 +19,8 @@ from quantbot_pipeline.config import Recipe, make_config
 from quantbot_pipeline.replay.results import Rules
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import INTERVALS_MS
-from quantbot_pipeline_tests import builders
-from quantbot_pipeline_tests.replay.naive import Candle, Trade, Window, naive_trade, naive_truth, naive_window
+from quantbot_pipeline_tests.support import builders
+from quantbot_pipeline_tests.support.naive import Candle, Trade, Window, naive_trade, naive_truth, naive_window
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 JANUARY, FEBRUARY, MARCH, APRIL, MAY = (  # of 2024, with a leap day

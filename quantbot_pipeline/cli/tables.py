@@ -13,8 +13,6 @@ from decimal import Decimal
 from typing import Any
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-
-
 MIN_TEXT_WIDTH = 14
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantbot_pipeline.reports.render import print_table, to_csv, to_json
-from quantbot_pipeline_tests.builders import HOSTILE_WITH_NUL
+from quantbot_pipeline.cli.tables import print_table, to_csv, to_json
+from quantbot_pipeline_tests.support.builders import HOSTILE_WITH_NUL
 
 FORMULAS = ("=1+1", "+1", "-1", "@x", "\tx", "\rx", "=cmd|' /C calc'!A0")
 

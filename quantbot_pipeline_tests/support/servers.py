@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from quantbot_pipeline_tests.labs import environment
+from quantbot_pipeline_tests.support.labs import environment
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_S = 180  # on a busy machine; an idle one needs a quarter

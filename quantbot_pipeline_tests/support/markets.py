@@ -7,7 +7,7 @@ from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import Recipe, make_config
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import Row, call, candles, commit_run, make_home
+from quantbot_pipeline_tests.support.builders import Row, call, candles, commit_run, make_home
 
 MARKUP = "<img src=x onerror=alert(1)>"
 FORMULA = "=cmd|' /C calc'!A0"

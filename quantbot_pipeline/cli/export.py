@@ -8,8 +8,8 @@ from typing import IO, Any, Literal
 
 import pyarrow as pa
 
+from quantbot_pipeline.cli.tables import csv_pieces, json_pieces
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.reports.render import csv_pieces, json_pieces
 
 Batches = Iterable[pa.RecordBatch]
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from quantbot_pipeline_tests.labs import environment
+from quantbot_pipeline_tests.support.labs import environment
 
 Serving = subprocess.Popen[str]
 

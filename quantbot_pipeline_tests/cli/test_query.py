@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from quantbot_pipeline.catalog.sync import sync
-from quantbot_pipeline_tests.builders import artifact_rows, commit_run
 from quantbot_pipeline_tests.conftest import Quantbot
-from quantbot_pipeline_tests.labs import QUANTBOT, Done, environment, finish, start
+from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
+from quantbot_pipeline_tests.support.labs import QUANTBOT, Done, environment, finish, start
 
 FORMULA = "=cmd|' /C calc'!A0"
 MARKUP = "<img src=x onerror=alert(1)>"

@@ -18,7 +18,7 @@ from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, canonical_json, 
 from quantbot_pipeline.runs.manifest import Dataset
 from quantbot_pipeline.search.grid import Grid
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import commit_run
+from quantbot_pipeline_tests.support.builders import commit_run
 
 HOUR_MS = 3_600_000
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from quantbot_pipeline.replay.results import Rules
-from quantbot_pipeline_tests.search import homes
+from quantbot_pipeline_tests.support import homes
 
 PROTECTIVE = ("stop_loss", "hard_stop", "trailing_stop")
 RATIOS = ("stop_out_rate", "loss_rate", "avg_tail_capture", "median_tail_capture", "tail_capture", "efficiency")

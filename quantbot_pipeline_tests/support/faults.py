@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from quantbot_pipeline_tests.torture.serving import Serving, ask, serving
+from quantbot_pipeline_tests.support.serving import Serving, ask, serving
 
 
 class Fault(IntEnum):

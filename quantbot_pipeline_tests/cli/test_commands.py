@@ -28,9 +28,9 @@ from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import Recipe, make_config
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import HOSTILE, call, candles, make_home, write_csv, write_jsonl
 from quantbot_pipeline_tests.conftest import Quantbot
-from quantbot_pipeline_tests.labs import (
+from quantbot_pipeline_tests.support.builders import HOSTILE, call, candles, make_home, write_csv, write_jsonl
+from quantbot_pipeline_tests.support.labs import (
     CALLERS,
     CALLS_PER_MONTH,
     MONTHS,

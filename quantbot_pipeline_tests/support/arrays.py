@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from quantbot_pipeline import vocabulary
 from quantbot_pipeline.replay import results
-from quantbot_pipeline_tests.search.reference import Exit
+from quantbot_pipeline_tests.support.reference import Exit
 
 
 def as_arrays(calls: Sequence[Sequence[Exit]]) -> tuple[results.Truth, results.Outcomes, npt.NDArray[np.int64]]:

@@ -9,8 +9,8 @@ from quantbot_pipeline.runs.manifest import RunManifest
 from quantbot_pipeline.runs.store import completed_runs
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.catalog.content import ask
-from quantbot_pipeline_tests.labs import run_dirs
+from quantbot_pipeline_tests.support.content import ask
+from quantbot_pipeline_tests.support.labs import run_dirs
 
 Values = dict[str, str | None]
 

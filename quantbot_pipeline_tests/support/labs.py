@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.builders import Row, call, candles, make_home
+from quantbot_pipeline_tests.support.builders import Row, call, candles, make_home
 
 # April has no call: a range over it is cut into two stretches. May's calls are in a month of their own.
 MONTHS = ("2024-01", "2024-02", "2024-03", "2024-05")

@@ -1,0 +1,158 @@
+"""`quantbot backtest catalog-…`, `verify`, and `quantbot prune`: the runs that there are."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quantbot_pipeline.cli.app import app, backtest_app
+from quantbot_pipeline.cli.options import Format, Home, open_settings
+from quantbot_pipeline.cli.output import note, print_rows
+from quantbot_pipeline.errors import InputError, QuantbotError, counted
+from quantbot_pipeline.months import parse_day
+from quantbot_pipeline.vocabulary import RunStatus, RunType
+
+
+@backtest_app.command("catalog-sync")
+def catalog_sync(
+    base_dir: Annotated[Path | None, typer.Option(help="The runs (default: runs/ of the home).")] = None,
+    duckdb: Annotated[Path | None, typer.Option(help="The catalog file.")] = None,
+    stats: Annotated[bool, typer.Option(help="Print statistics of the cataloged runs.")] = False,
+    rebuild: Annotated[bool, typer.Option(help="Forget the file and read every run anew.")] = False,
+    fmt: Format = "table",
+    home: Home = None,
+) -> None:
+    """Register committed runs in the catalog; quarantine what fails verification."""
+    from quantbot_pipeline.catalog.catalog import quarantined, run_counts
+    from quantbot_pipeline.catalog.sync import sync
+
+    settings = open_settings(home)
+    catalog = (duckdb or settings.catalog_db).absolute()
+    base = (base_dir or settings.runs_dir).absolute()
+    if base_dir is not None and not base.is_dir():
+        raise InputError(f"{base}: no such directory; give the folder that holds the runs with --base-dir")
+    report = sync(base, catalog, rebuild=rebuild, lock_timeout_s=settings.lock_timeout_s)
+    distrusted = quarantined(catalog).to_pylist()
+    note(
+        f"{counted(report.runs, 'run')} cataloged in {catalog} ({report.registered} new, {report.removed} gone, "
+        f"{len(distrusted)} in quarantine), {report.elapsed_ms:.0f} ms"
+    )
+    for row in distrusted:
+        note(f"quarantine: {row['reason']}")
+    if report.set_aside:
+        note(f"the old file was unreadable and is now {report.set_aside}")
+    if stats:
+        table = run_counts(catalog)
+        print_rows(table.to_pylist(), fmt, "Catalog", table.column_names)
+    elif fmt != "table":
+        print_rows([report.model_dump()], fmt, "Sync")
+
+
+@backtest_app.command("catalog-query")
+def catalog_query(
+    run_type: Annotated[RunType | None, typer.Option(help="Runs of this kind.")] = None,
+    status: Annotated[RunStatus | None, typer.Option(help="Runs that ended like this.")] = None,
+    git_branch: Annotated[str | None, typer.Option(help="Branch of the code that made the run.")] = None,
+    from_date: Annotated[str | None, typer.Option(help="Runs created on or after this UTC day.")] = None,
+    to_date: Annotated[str | None, typer.Option(help="Runs created on or before this UTC day.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many runs, newest first.")] = 20,
+    run_id: Annotated[str | None, typer.Option(help="With --artifact-type: print that artifact's path.")] = None,
+    artifact_type: Annotated[str | None, typer.Option(help="alerts, paths, trades, summary, frontier, …")] = None,
+    base_dir: Annotated[Path | None, typer.Option(help="The runs (default: runs/ of the home).")] = None,
+    duckdb: Annotated[Path | None, typer.Option(help="The catalog file.")] = None,
+    fmt: Format = "table",
+    home: Home = None,
+) -> None:
+    """List cataloged runs, newest first, or print the path of one artifact."""
+    from quantbot_pipeline.catalog.catalog import artifact_path, query_runs
+
+    settings = open_settings(home)
+    catalog = (duckdb or settings.catalog_db).absolute()
+    if (run_id is None) != (artifact_type is None):
+        raise InputError("--run-id and --artifact-type go together")
+    if run_id is not None and artifact_type is not None:
+        print(artifact_path(catalog, (base_dir or settings.runs_dir).absolute(), run_id, artifact_type))
+        return
+    found = query_runs(
+        catalog, run_type=run_type, status=status, git_branch=git_branch, limit=limit,
+        from_ms=parse_day(from_date, end=False) if from_date else None,
+        to_ms=parse_day(to_date, end=True) if to_date else None,
+    )  # fmt: skip
+    shown = (
+        "run_id",
+        "run_type",
+        "status",
+        "month",
+        "created_at",
+        "git_branch",
+        "dataset_interval",
+        "dataset_calls_count",
+    )
+    print_rows(found.to_pylist(), fmt, "Runs", shown if fmt == "table" else found.column_names)
+
+
+@backtest_app.command("verify")
+def verify(
+    run_dirs: Annotated[
+        list[Path] | None, typer.Argument(help="Run directories, or folders that hold some (default: all of the home).")
+    ] = None,
+    fmt: Format = "table",
+    home: Home = None,
+) -> None:
+    """Check every byte of committed runs against their manifests."""
+    from quantbot_pipeline.errors import IntegrityError
+    from quantbot_pipeline.runs.verify import check_run
+
+    rows, broken = [], 0
+    for folder in [found for given in run_dirs or [open_settings(home).runs_dir] for found in _run_dirs(given)]:
+        try:
+            manifest = check_run(folder)
+            rows.append(
+                {
+                    "run_dir": str(folder),
+                    "ok": True,
+                    "detail": f"{manifest.status}, {len(manifest.artifacts)} artifacts",
+                }
+            )
+        except IntegrityError as e:
+            broken += 1
+            rows.append({"run_dir": str(folder), "ok": False, "detail": str(e)})
+    print_rows(rows, fmt, "Verification", ("run_dir", "ok", "detail"))
+    if broken:
+        raise QuantbotError(f"{broken} of {len(rows)} run directories cannot be trusted")
+
+
+def _run_dirs(given: Path) -> list[Path]:
+    if not given.is_dir():
+        raise InputError(f"{given}: no such run directory")
+    if given.name.startswith("run_id="):
+        return [given.absolute()]
+    inside = sorted([*given.absolute().glob("run_id=*"), *given.absolute().glob("*/run_id=*")])
+    if not inside:
+        raise InputError(f"{given}: no run directory (run_id=…) in here")
+    return inside
+
+
+@app.command("prune")
+def prune_command(
+    before: Annotated[str, typer.Option(help="Runs created before this UTC day.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Second step: remove what the first step set aside.")] = False,
+    force: Annotated[bool, typer.Option(help="Also the newest run of its kind, month and configuration.")] = False,
+    fmt: Format = "table",
+    home: Home = None,
+) -> None:
+    """Remove old runs in two steps: set them aside in runs/.trash/, look, then remove them with --yes."""
+    from quantbot_pipeline.catalog.prune import empty_trash, set_aside
+    from quantbot_pipeline.catalog.sync import sync
+
+    settings = open_settings(home)
+    if yes:
+        removed = empty_trash(settings.runs_dir, parse_day(before, end=False))
+        note(f"{counted(len(removed), 'run')} removed for good")
+        print_rows([{"run_dir": path} for path in removed], fmt, "Removed", ("run_dir",))
+        return
+    sync(settings.runs_dir, settings.catalog_db, lock_timeout_s=settings.lock_timeout_s)
+    moved = set_aside(settings.runs_dir, settings.catalog_db, parse_day(before, end=False), force=force)
+    sync(settings.runs_dir, settings.catalog_db, lock_timeout_s=settings.lock_timeout_s)
+    note(f"{counted(len(moved), 'run')} set aside in {settings.runs_dir}/.trash; move back, or remove with --yes")
+    print_rows([{"run_dir": path} for path in moved], fmt, "Set aside", ("run_dir",))

@@ -1,0 +1,69 @@
+"""`quantbot ingest …`: files into the stores."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from quantbot_pipeline.cli.app import ingest_app
+from quantbot_pipeline.cli.options import Home, Output, Paths, PrintAs, open_settings
+from quantbot_pipeline.cli.output import print_report
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.vocabulary import Interval
+
+
+def _split_format(fmt: str, output: Output | None, known: Sequence[str]) -> tuple[str, Output]:
+    """`--format` names the input's format or, as everywhere else, how to print; the words do not overlap but for csv."""
+    if fmt in ("table", "json"):
+        return "auto", fmt  # type: ignore[return-value]
+    if fmt not in ("auto", *known):
+        raise InputError(
+            f"--format {fmt!r} is unknown; choose auto, {', '.join(known)} (input) or table, json (output)"
+        )
+    return fmt, output or "table"
+
+
+InputFormat = Annotated[
+    str, typer.Option("--format", help="Format of the files (auto: by suffix); table or json: how to print.")
+]
+
+
+@ingest_app.command("calls")
+def ingest_calls_command(
+    paths: Paths,
+    fmt: InputFormat = "auto",
+    table: Annotated[str | None, typer.Option(help="Table of a DuckDB file (default: alerts).")] = None,
+    caller: Annotated[str | None, typer.Option(help="Caller of files without a caller_name column.")] = None,
+    output: PrintAs = "table",
+    home: Home = None,
+) -> None:
+    """Merge calls into data/alerts.duckdb; the same file again changes nothing."""
+    from quantbot_pipeline.ingest.calls import FORMATS, ingest_calls
+
+    settings = open_settings(home, may_begin=True)
+    source, printed = _split_format(fmt, output, FORMATS)
+    report = ingest_calls(
+        paths, settings.alerts_db, fmt=source, table=table, caller=caller, memory_limit=settings.memory_limit,
+        lock_timeout_s=settings.lock_timeout_s,
+    )  # fmt: skip
+    print_report(report, printed)
+
+
+@ingest_app.command("candles")
+def ingest_candles_command(
+    paths: Paths,
+    interval: Annotated[Interval, typer.Option(help="Interval of the candles.")],
+    fmt: InputFormat = "auto",
+    output: PrintAs = "table",
+    home: Home = None,
+) -> None:
+    """Merge candles into data/candles/; the last row of a token and time wins."""
+    from quantbot_pipeline.ingest.candles import FORMATS, ingest_candles
+
+    settings = open_settings(home, may_begin=True)
+    source, printed = _split_format(fmt, output, FORMATS)
+    report = ingest_candles(
+        paths, settings.candles_dir, interval, fmt=source, memory_limit=settings.memory_limit,
+        lock_timeout_s=settings.lock_timeout_s,
+    )  # fmt: skip
+    print_report(report, printed)

@@ -1,0 +1,43 @@
+"""The entry point of `quantbot`: every foreseen mistake ends in one line and an exit status.
+
+Exit status: 0 done, 1 a run failed (the rest is committed), 2 the input or the arguments are wrong. Heavy libraries are
+imported inside the commands.
+"""
+
+import sys
+
+import typer
+
+from quantbot_pipeline.cli import backtest, catalog, demo, ingest, query, reports, service  # noqa: F401  (they add their commands)
+from quantbot_pipeline.cli.app import app
+from quantbot_pipeline.cli.output import complain, note
+from quantbot_pipeline.durable import MEND_DISK
+from quantbot_pipeline.errors import InputError, QuantbotError
+
+INTERRUPTED = 130  # as shells report Ctrl-C
+
+
+def main() -> None:
+    """Entry point: every foreseen mistake ends in one line and an exit status, never in a traceback."""
+    try:
+        status = app(standalone_mode=False)
+        if status == INTERRUPTED:
+            complain("interrupted; what is committed stays", INTERRUPTED)
+    except typer.TyperException as e:
+        status = _complain_of_arguments(e.format_message())
+    except InputError as e:
+        status = complain(str(e), 2)
+    except QuantbotError as e:
+        status = complain(str(e), 1)
+    except PermissionError as e:
+        status = complain(f"{e.filename}: no permission; check its owner and mode, or choose another --home", 2)
+    except OSError as e:
+        status = complain(f"{e.filename or 'the disk of --home'}: {e.strerror or e}; {MEND_DISK}", 1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain_of_arguments(text: str) -> int:
+    if text.lstrip().startswith("Usage:"):  # no arguments at all: the text is the help
+        note(text)
+        return 2
+    return complain(f"{text} (see --help)", 2)

@@ -1,0 +1,129 @@
+"""Options that several commands share, and how their texts become values."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic import ValidationError
+
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.months import parse_day
+from quantbot_pipeline.replay.policies import unique_keys
+from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.vocabulary import Interval
+
+Output = Literal["table", "json", "csv"]
+Home = Annotated[Path | None, typer.Option(help="Directory of data/ and runs/ (QUANTBOT_HOME; default: here).")]
+Format = Annotated[Output, typer.Option("--format", help="How to print the result.")]
+Paths = Annotated[list[Path], typer.Argument(help="Files or folders.")]
+From = Annotated[str, typer.Option("--from", help="First UTC day, YYYY-MM-DD or YYYY-MM.")]
+To = Annotated[str, typer.Option("--to", help="Last UTC day, included; YYYY-MM means the whole month.")]
+CallsDb = Annotated[Path | None, typer.Option(help="Another DuckDB file with a table alerts.")]
+OnlyChanged = Annotated[bool, typer.Option(help="Keep runs whose inputs, code and configuration are the same.")]
+OfInterval = Annotated[Interval | None, typer.Option("--interval", help="Only runs of this candle interval.")]
+# A command whose --format already means the input's format prints in the format of --output.
+PrintAs = Annotated[Output, typer.Option("--output", help="How to print the result.")]
+
+
+def open_settings(home: Path | None, calls_db: Path | None = None, *, may_begin: bool = False) -> Settings:
+    """The settings of a home that exists; with `may_begin` it may be made: by commands that bring or take inputs."""
+    given = {"home": home, "calls_db": calls_db}
+    try:
+        settings = Settings.model_validate({key: value for key, value in given.items() if value is not None})
+    except ValidationError as e:
+        first = e.errors()[0]
+        name = "QUANTBOT_" + "_".join(map(str, first["loc"])).upper()
+        raise InputError(f"{name}: {first['msg']} (given: {first['input']!r})") from None
+    if settings.home.exists() and not settings.home.is_dir():
+        raise InputError(f"{settings.home}: not a directory; choose another --home")
+    if not may_begin and not settings.home.exists():
+        raise InputError(
+            f"{settings.home}: no such home; check --home and QUANTBOT_HOME, or begin one with `quantbot ingest calls`"
+        )
+    if calls_db is not None and not calls_db.exists():
+        raise InputError(f"{calls_db}: no such file; make it with `quantbot ingest calls`")
+    return settings
+
+
+# Options of the backtest commands, {parameter: (annotation, default)}; each command takes some of these groups.
+Options = dict[str, tuple[Any, Any]]
+
+
+def option(kind: Any, default: Any, text: str) -> tuple[Any, Any]:
+    return Annotated[kind, typer.Option(help=text)], default
+
+
+RANGE: Options = {
+    "from_": (From, inspect.Parameter.empty),
+    "to": (To, inspect.Parameter.empty),
+    "interval": option(Interval, "5m", "Candle interval."),
+    "calls_from_duckdb": (CallsDb, None),
+    "entry": option(Literal["open", "close"], "open", "Entry at the open or the close of the entry candle."),
+    "latency_ms": option(int, 60_000, "Delay between alert and entry."),
+    "horizon_hours": option(float, 48.0, "Length of the window after the entry."),
+    "max_entry_delay_ms": option(int, 3_600_000, "Longest wait for the entry candle."),
+    "min_coverage": option(float, 0.0, "Least share of candles in a window."),
+}
+
+
+ACTIVITY: Options = {"activity_move_pct": option(float, 0.10, "Price move that counts as activity.")}
+COSTS: Options = {
+    "taker_fee_bps": option(float, 30.0, "Fee per side."),
+    "slippage_bps": option(float, 10.0, "Slippage per side."),
+    "stop_slippage_bps": option(float, 0.0, "Further slippage of protective exits."),
+}
+
+
+ORDER: Options = {
+    "intrabar": option(Literal["pessimistic", "optimistic"], "pessimistic", "Order of touches inside a candle.")
+}
+
+
+POLICY: Options = {
+    "policy": option(list[str] | None, None, "A policy as JSON, or @file.json; repeatable."),
+    "policy_id": option(str | None, None, "Name of the policy, if there is only one."),
+    "both_orders": option(bool, False, "Replay both orders and mark ambiguous trades."),
+}
+
+
+SEARCH: Options = {
+    "constraints": option(str | None, None, 'Limits as JSON or @file.json, e.g. {"min_trades": 20}.'),
+    "objective": option(str | None, None, "growth or median, or JSON with a key kind."),
+    "grid": option(str | None, None, "Levels of the policy grid as JSON or @file.json."),
+}
+
+
+ROLLING: Options = {"rolling_months": option(int, 3, "Months that the rolling scheme learns from.")}
+OUTPUT: Options = {"only_changed": (OnlyChanged, False), "fmt": (Format, "table"), "home": (Home, None)}
+
+
+def read_json(where: str, text: str) -> Any:
+    """The JSON value of an option, or of the file that `@file` names."""
+    if text.startswith("@"):
+        where = text[1:]
+        text = read_text(where)
+    try:
+        return json.loads(text, object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as e:
+        hint = f"; to read that file write @{text}" if len(text) < 256 and Path(text).is_file() else ""
+        raise InputError(f"{where}: not valid JSON: {e}{hint}") from None
+
+
+def read_text(where: str) -> str:
+    """What is in the file that `@FILE` names."""
+    try:
+        return Path(where).read_text(encoding="utf-8")
+    except OSError as e:
+        raise InputError(f"{where}: {e.strerror}; @FILE needs a text file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: not UTF-8 text; @FILE needs a text file") from None
+
+
+def days_of(from_: str, to: str) -> dict[str, int]:
+    """`--from` and `--to` as the bounds of a configuration."""
+    from_ms, to_ms = parse_day(from_, end=False), parse_day(to, end=True)
+    if from_ms >= to_ms:
+        raise InputError(f"--from {from_} is after --to {to}; swap them")
+    return {"from_ms": from_ms, "to_ms": to_ms}

@@ -1,0 +1,106 @@
+"""How a command speaks: data to standard output, everything else to standard error."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from quantbot_pipeline.cli.options import Output
+from quantbot_pipeline.durable import replacing
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.settings import Settings
+
+
+def complain(text: str, status: int) -> int:
+    print("quantbot: " + " ".join(text.split()), file=sys.stderr)
+    return status
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def print_rows(rows: Sequence[dict[str, Any]], fmt: Output, title: str, columns: Sequence[str] = ()) -> None:
+    from quantbot_pipeline.cli import tables
+
+    if fmt == "json":
+        print(tables.to_json(rows))
+    elif fmt == "csv":
+        print(tables.to_csv(rows, columns))
+    else:
+        tables.print_table(rows, title, columns)
+
+
+def print_report(report: Any, fmt: Output) -> None:
+    if fmt == "json":
+        print(report.model_dump_json(indent=1))
+        return
+    row = report.model_dump(exclude={"months"})
+    row["rejected"] = ", ".join(f"{reason} {n}" for reason, n in row["rejected"].items()) or "0"
+    row["months"] = f"{report.months[0]} … {report.months[-1]}" if report.months else "none changed"
+    print_rows([row], fmt, f"Ingested {report.kind}")
+
+
+RUN_COLUMNS = ("run_id", "run_type", "month", "status", "calls", "excluded", "run_dir", "artifacts", "unchanged")
+
+
+def print_runs(runs: list[dict[str, Any]], fmt: Output, title: str) -> None:
+    if fmt != "table":
+        print_rows(runs, fmt, title, RUN_COLUMNS)
+        return
+    # The rows of errors.parquet are errors, warnings and remarks: a sound run has some, too.
+    artifacts = [{"notes" if name == "errors" else name: n for name, n in run["artifacts"].items()} for run in runs]
+    shown = [
+        run | {"artifacts": ", ".join(f"{name} {n}" for name, n in made.items())}
+        for run, made in zip(runs, artifacts, strict=True)
+    ]
+    print_rows(shown, fmt, title, ("month", "run_type", "status", "calls", "excluded", "artifacts", "run_id"))
+    bare = sorted({run["month"] for run in runs if run["status"] == "completed" and run["calls"] == run["excluded"]})
+    if bare:
+        note(
+            f"no call of {', '.join(bare)} has a window; errors.parquet of the run tells why (no candles of this interval?)"
+        )
+
+
+def check_target(fmt: str, out: Path | None, settings: Settings) -> None:
+    if out is None:
+        if fmt == "parquet" and sys.stdout.isatty():
+            raise InputError("a Parquet file is nothing to read on a terminal; give --out FILE, or a pipe")
+        return
+    if fmt == "table":
+        raise InputError("--out needs --format json, csv or parquet")
+    if out.is_dir():
+        raise InputError(f"{out}: a directory; give the name of the file to write with --out")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"{out.parent}: no such directory; create it, or write elsewhere with --out")
+    if out.resolve().is_relative_to(settings.runs_dir.resolve()):
+        raise InputError(f"{out}: runs never change; write outside {settings.runs_dir}")
+    kept = (settings.alerts_db, settings.catalog_db, settings.candles_dir)
+    if any(out.resolve().is_relative_to(path.resolve()) for path in kept):
+        raise InputError(f"{out}: the lab keeps its own data there; write to another file with --out")
+
+
+@contextlib.contextmanager
+def binary_target(out: Path | None) -> Iterator[IO[bytes]]:
+    if out is None:
+        yield sys.stdout.buffer
+        return
+    with replacing(out.absolute()) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def text_target(out: Path | None) -> Iterator[IO[str]]:
+    if out is None:
+        yield sys.stdout
+        return
+    with replacing(out.absolute()) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+def note_runs(settings: Settings, artifact_type: str, **which: str | None) -> None:
+    from quantbot_pipeline.reports.remarks import remarks
+
+    for remark in remarks(settings.catalog_db, settings.runs_dir, artifact_type, **which):
+        note(remark)

@@ -1,0 +1,43 @@
+"""`quantbot ui` and `quantbot automation`: the services of a home."""
+
+import os
+from typing import Annotated, Literal
+
+import typer
+
+from quantbot_pipeline.cli.app import app
+from quantbot_pipeline.cli.options import Format, Home, open_settings
+from quantbot_pipeline.cli.output import note, print_rows
+
+
+@app.command("automation")
+def automation(
+    action: Annotated[Literal["on", "off", "status"], typer.Argument(help="What to do.")] = "status",
+    dry_run: Annotated[bool, typer.Option(help="Say what would change, and change nothing.")] = False,
+    fmt: Format = "table",
+    home: Home = None,
+) -> None:
+    """Turn all schedules and sensors of this home's instance on or off; they run while `quantbot ui` (or a daemon) does."""
+    from quantbot_pipeline.definitions import defs
+    from quantbot_pipeline.orchestration.local.switch import switch
+
+    rows = switch(defs, open_settings(home), action, dry_run=dry_run)
+    print_rows(rows, fmt, "Automation" + (" (dry run)" if dry_run else ""))
+
+
+@app.command("ui")
+def ui(
+    host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port.")] = 3000,
+    home: Home = None,
+) -> None:
+    """Start the Dagster web UI and daemon on this home directory."""
+    from quantbot_pipeline.orchestration.launch import open_instance
+    from quantbot_pipeline.orchestration.local.retries import say_again
+    from quantbot_pipeline.orchestration.local.services import serve
+
+    settings = open_settings(home, may_begin=True)
+    os.environ["QUANTBOT_HOME"] = str(settings.home)
+    with open_instance(settings) as instance:
+        os.chdir(settings.home)
+        serve(host, port, note, lambda: say_again(instance))
