@@ -1,0 +1,1 @@
+"""How a run is kept: the commit protocol, `run.json`, verification. What a file of a run contains is in `artifacts`."""
