@@ -1,4 +1,6 @@
-"""The configuration of a backtest: everything that changes a number, and which run type depends on which part of it.
+"""The configuration of a backtest: everything that changes a number.
+
+Which kind of run depends on which part of it says `specs`.
 
 One model serves the command line, the Dagster launchpad and the tests. It loads nothing heavy, so that the code location loads fast.
 """
@@ -9,30 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, Policy, complaint, parse_policy, policy_id
-from quantbot_pipeline.vocabulary import Interval, RunType
-
-Recipe = Literal["path-only", "policy", "optimization", "full", "v1-baseline", "walk-forward"]
-
-# The run type under which a recipe's runs are kept; the searches are told apart by `parameters.strategy_id`.
-RUN_TYPES: dict[Recipe, RunType] = {
-    "path-only": "path-only",
-    "policy": "policy",
-    "optimization": "optimization",
-    "full": "full",
-    "v1-baseline": "optimization",
-    "walk-forward": "optimization",
-}
-
-# What each recipe writes besides alerts and errors.
-CONTENTS: dict[Recipe, tuple[str, ...]] = {
-    "path-only": ("paths", "features"),
-    "policy": ("trades", "summary"),
-    "optimization": ("frontier", "trades"),
-    "full": ("paths", "features", "trades", "summary", "frontier"),
-    "v1-baseline": ("frontier", "equity"),
-    "walk-forward": ("walk_forward",),
-}
-
+from quantbot_pipeline.vocabulary import Interval
 
 MAX_SPAN_MS = 3_660 * 86_400_000  # ten years; more is a slip of the unit
 
@@ -75,22 +54,6 @@ class BacktestConfig(BaseModel):
                 raise InputError(f"policy_id names one policy, but there are {len(parsed)}; leave it out")
             return {self.policy_id: parsed[0]}
         return {policy_id(p): p for p in parsed}
-
-
-_WINDOW = ("interval", "latency_ms", "entry", "horizon_ms", "max_entry_delay_ms", "min_coverage")
-_COSTS = ("taker_fee_bps", "slippage_bps", "stop_slippage_bps")
-_SEARCH = ("intrabar", *_COSTS, "grid", "constraints", "objective")
-_POLICY = ("intrabar", "both_orders", *_COSTS, "policies", "policy_id")
-
-# The part of the configuration that a recipe's results depend on: its hash tells configurations apart.
-KEYS: dict[Recipe, tuple[str, ...]] = {
-    "path-only": (*_WINDOW, "activity_move_pct"),
-    "policy": (*_WINDOW, *_POLICY),
-    "optimization": (*_WINDOW, *_SEARCH),
-    "full": tuple(dict.fromkeys((*_WINDOW, "activity_move_pct", *_POLICY, *_SEARCH))),
-    "v1-baseline": (*_WINDOW, *_COSTS),
-    "walk-forward": (*_WINDOW, *_SEARCH, "rolling_months"),
-}
 
 
 def make_config(values: dict[str, Any]) -> BacktestConfig:

@@ -12,6 +12,11 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
+def memory_bytes(limit: str) -> int:
+    """Return a memory limit such as `2GB` or `500 MB` in bytes."""
+    return int(float(limit[:-2]) * {"MB": 10**6, "GB": 10**9}[limit[-2:]])
+
+
 class Settings(BaseSettings):
     """Settings of one home directory (`--home` or `QUANTBOT_HOME`, default: the current directory)."""
 
@@ -63,7 +68,7 @@ class Settings(BaseSettings):
     @property
     def memory_bytes(self) -> int:
         """`memory_limit` as a number."""
-        return int(float(self.memory_limit[:-2]) * {"MB": 10**6, "GB": 10**9}[self.memory_limit[-2:]])
+        return memory_bytes(self.memory_limit)
 
     @property
     def data_dir(self) -> Path:

@@ -67,7 +67,9 @@ _COSTS = ("taker_fee_bps", "slippage_bps", "stop_slippage_bps")
 _POLICY = ("intrabar", "both_orders", *_COSTS, "policies", "policy_id")
 _SEARCH = ("intrabar", *_COSTS, "grid", "constraints", "objective")
 
-PATHS = Output(("truth", "paths"), "paths", "What the price did after each call: peaks, 2x/3x/4x hits, drawdowns, activity.")
+PATHS = Output(
+    ("truth", "paths"), "paths", "What the price did after each call: peaks, 2x/3x/4x hits, drawdowns, activity."
+)
 FEATURES = Output(
     ("truth", "features"), "features", "What was known when each call was made: earlier calls of its caller and token."
 )
@@ -75,7 +77,9 @@ TRADES = Output(("policy", "trades"), "trades", "What exit policies would have e
 SUMMARY = Output(
     ("policy", "summary"), "summary", "Return, risk and exposure statistics of each policy over the month's calls."
 )
-FRONTIER = Output(("results", "frontier"), "frontier", "Every policy of the grid for every caller, ranked under constraints.")
+FRONTIER = Output(
+    ("results", "frontier"), "frontier", "Every policy of the grid for every caller, ranked under constraints."
+)
 V1_FRONTIER = Output(
     ("results", "v1_frontier"),
     "frontier",

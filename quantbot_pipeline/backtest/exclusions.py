@@ -10,13 +10,13 @@ from quantbot_pipeline.backtest.inputs import PIECE, pieces, reach_ms
 from quantbot_pipeline.backtest.record import Record
 from quantbot_pipeline.backtest.replaying import Replayed
 from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.market.candle_files import read_rejected
 from quantbot_pipeline.months import month_of, month_range
-from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 
 
-def report_exclusions(settings: Settings, replayed: Replayed, config: BacktestConfig, recorder: Record) -> int:
+def report_exclusions(home: Home, replayed: Replayed, config: BacktestConfig, record: Record) -> int:
     """Report each excluded call, and rejected candles by token and reason; returns how many calls are excluded."""
     from quantbot_pipeline.replay.truth import excluded, included_rows
 
@@ -31,7 +31,7 @@ def report_exclusions(settings: Settings, replayed: Replayed, config: BacktestCo
         "delay": config.max_entry_delay_ms // 60_000,
         "coverage": config.min_coverage,
     }
-    with recorder.phase("coverage"):
+    with record.phase("coverage"):
         calls, status = replayed.month.calls, replayed.truth.status
         texts = {reason: f"{reason}: {text.format(**values)}" for reason, text in texts.items()}
 
@@ -41,19 +41,19 @@ def report_exclusions(settings: Settings, replayed: Replayed, config: BacktestCo
                 named = calls[piece].take(pa.array([row for row, _ in left_out], pa.int64()))
                 ids, mints = named["call_id"].to_pylist(), named["mint"].to_pylist()
                 yield [
-                    recorder.error(
+                    record.error(
                         "warning", "coverage", texts[reason], call_id=call_id, details={"reason": reason, "mint": mint}
                     )
                     for (_, reason), call_id, mint in zip(left_out, ids, mints, strict=True)
                 ]
 
-        recorder.excluded = in_pieces
-        for details in _rejected_candles(settings, replayed, config):
-            recorder.report(
+        record.excluded = in_pieces
+        for details in _rejected_candles(home, replayed, config):
+            record.report(
                 "warning", "coverage", f"{details['rows']} candles rejected: {details['reason']}", details=details
             )
         for reason, rows in replayed.month.rejected.items():
-            recorder.report(
+            record.report(
                 "warning",
                 "plan",
                 f"{rows} calls rejected at ingest: {reason}",
@@ -62,12 +62,12 @@ def report_exclusions(settings: Settings, replayed: Replayed, config: BacktestCo
     return calls.num_rows - len(included_rows(replayed.truth))
 
 
-def _rejected_candles(settings: Settings, replayed: Replayed, config: BacktestConfig) -> list[dict[str, Any]]:
+def _rejected_candles(home: Home, replayed: Replayed, config: BacktestConfig) -> list[dict[str, Any]]:
     """Rejected candles that a window of this run would have used, counted once each, by token and reason."""
     (month, calls, by_mint, *_), truth = replayed.month, replayed.truth
     alert = calls["alert_ts_ms"].to_numpy()
     months = list(month_range(month, month_of(int(alert.max()) + reach_ms(config))))
-    rejected = read_rejected(settings.candles_dir, config.interval, months, list(by_mint.code))
+    rejected = read_rejected(home.candles.folder, config.interval, months, list(by_mint.code))
     # From the earliest possible entry to the window's end, or to the latest possible entry where there is no window.
     entered = truth.entry_ts >= 0
     last = np.where(

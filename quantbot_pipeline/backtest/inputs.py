@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.market.calls import read_calls
 from quantbot_pipeline.market.candle_reader import CandlePlan, Piece, plan_slices
 from quantbot_pipeline.months import month_of, month_range, month_start_ms, next_month
 from quantbot_pipeline.runs.content import content_sha256
-from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 
 
@@ -40,26 +40,19 @@ def reach_ms(config: BacktestConfig) -> int:
     return config.max_entry_delay_ms + INTERVALS_MS[config.interval] + config.horizon_ms
 
 
-def load_month(settings: Settings, month: str, config: BacktestConfig, bounds: tuple[int, int]) -> MonthInputs | None:
+def load_month(home: Home, month: str, config: BacktestConfig, bounds: tuple[int, int]) -> MonthInputs | None:
     """The inputs of a month; None when it has no calls."""
-    calls, rejected = read_calls(settings.alerts_db, *bounds, memory_limit=duckdb_limit(settings))
-    return planned(settings, month, config, calls, rejected) if calls.num_rows else None
+    calls, rejected = read_calls(home.calls, *bounds)
+    return planned(home, month, config, calls, rejected) if calls.num_rows else None
 
 
 PIECE = 1 << 17  # rows of a table that are made at a time
-DUCKDB_LEAST = 128_000_000  # bytes; with less it could not sort the calls of a large month
 
 
-def duckdb_limit(settings: Settings) -> str:
-    return f"{max(settings.memory_bytes, DUCKDB_LEAST)}B"
-
-
-def planned(
-    settings: Settings, month: str, config: BacktestConfig, calls: pa.Table, rejected: dict[str, int]
-) -> MonthInputs:
+def planned(home: Home, month: str, config: BacktestConfig, calls: pa.Table, rejected: dict[str, int]) -> MonthInputs:
     by_mint = calls_by_mint(calls)
     try:
-        plan, broken = _plan_candles(settings, month, calls, by_mint, config), None
+        plan, broken = _plan_candles(home, month, calls, by_mint, config), None
     except InputError as e:  # this month's run will be committed as failed; the other months go on
         plan, broken = CandlePlan([], []), str(e)
     return MonthInputs(
@@ -71,27 +64,27 @@ def joint_hash(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def earlier_months(settings: Settings, month: str, config: BacktestConfig) -> list[MonthInputs]:
+def earlier_months(home: Home, month: str, config: BacktestConfig) -> list[MonthInputs]:
     """The inputs of all months before `month` that have calls, ascending; the calls are read at once."""
-    calls, _ = read_calls(settings.alerts_db, 0, month_start_ms(month), memory_limit=duckdb_limit(settings))
+    calls, _ = read_calls(home.calls, 0, month_start_ms(month))
     alert = calls["alert_ts_ms"].to_numpy()
     earlier, start = [], 0
     while start < len(alert):
         name = month_of(int(alert[start]))
         end = int(np.searchsorted(alert, month_start_ms(next_month(name))))
-        earlier.append(planned(settings, name, config, calls.slice(start, end - start), {}))
+        earlier.append(planned(home, name, config, calls.slice(start, end - start), {}))
         start = end
     return earlier
 
 
 def _plan_candles(
-    settings: Settings, month: str, calls: pa.Table, by_mint: "CallsByMint", config: BacktestConfig
+    home: Home, month: str, calls: pa.Table, by_mint: "CallsByMint", config: BacktestConfig
 ) -> CandlePlan:
     alert = calls["alert_ts_ms"].to_numpy()
     last = np.maximum.reduceat(alert[by_mint.rows], by_mint.ends - by_mint.counts)
     until = dict(zip(by_mint.code, (last + reach_ms(config)).tolist(), strict=True))
     months = list(month_range(month, month_of(max(until.values()))))
-    return plan_slices(settings.candles_dir, config.interval, months, until, month_start_ms(next_month(month)))
+    return plan_slices(home.candles.folder, config.interval, months, until, month_start_ms(next_month(month)))
 
 
 class CallsByMint(NamedTuple):

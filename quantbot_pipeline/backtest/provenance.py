@@ -10,25 +10,33 @@ from pathlib import Path
 from typing import Any
 
 from quantbot_pipeline import __version__
-from quantbot_pipeline.config import KEYS, RUN_TYPES, BacktestConfig, Recipe
+from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.months import month_start_ms, next_month
 from quantbot_pipeline.replay.policies import canonical_json
+from quantbot_pipeline.sources import source_digest
+from quantbot_pipeline.specs import RunKind
 
 
-def parameters_of(recipe: Recipe, config: BacktestConfig, bounds: tuple[int, int], month: str) -> dict[str, Any]:
-    """The configuration that this recipe depends on, and its hash; part of a month is another configuration."""
+def parameters_of(kind: RunKind, config: BacktestConfig, bounds: tuple[int, int], month: str) -> dict[str, Any]:
+    """The configuration that this kind of run depends on, and its hash; part of a month is another configuration."""
     values = config.model_dump()
-    chosen = {key: values[key] for key in KEYS[recipe]}
+    chosen = {key: values[key] for key in kind.depends_on}
     if "policies" in chosen:
         chosen["policies"] = [json.loads(canonical_json(p)) for p in config.parsed_policies().values()]
-    if RUN_TYPES[recipe] == "optimization":
-        chosen["strategy_id"] = "grid-search" if recipe == "optimization" else recipe
+    if kind.strategy is not None:
+        chosen["strategy_id"] = kind.strategy
     if bounds != (month_start_ms(month), month_start_ms(next_month(month))):
         chosen |= {"from_ms": bounds[0], "to_ms": bounds[1]}
     text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
     ids = list(config.parsed_policies()) if "policies" in chosen else []
     identity = {"policy_id": ids[0]} if len(ids) == 1 else {}
     return {"config_hash": hashlib.sha256(text.encode()).hexdigest()[:16], **chosen, **identity}
+
+
+# What computes a number of a run. A change elsewhere, in a report or a command, leaves runs as they are.
+COMPUTES = (
+    "artifacts", "backtest", "config.py", "evidence", "market", "months.py", "replay", "search", "specs.py", "vocabulary.py",
+)  # fmt: skip
 
 
 @functools.cache
@@ -55,14 +63,10 @@ def git_provenance() -> tuple[str | None, str | None, bool | None]:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of what computes and writes; `code` is a hash of this package's sources."""
-    digest = hashlib.sha256()
-    root = Path(__file__).resolve().parents[1]
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    """Return the versions of what computes and writes; `code` is a digest of the sources that compute a number."""
     return {
         "python": platform.python_version(),
         "quantbot": __version__,
-        "code": digest.hexdigest()[:16],
+        "code": source_digest(COMPUTES),
         **{name: version(name) for name in ("dagster", "duckdb", "pyarrow", "numpy")},
     }

@@ -15,9 +15,9 @@ import pyarrow as pa
 from quantbot_pipeline.backtest.inputs import MonthInputs, match_calls
 from quantbot_pipeline.backtest.record import Record
 from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.market.candle_reader import Load, known_mints
 from quantbot_pipeline.replay.policies import Policy
-from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ class Replayed(NamedTuple):
 
 
 def replay_month(
-    settings: Settings,
+    home: Home,
     inputs: MonthInputs,
     config: BacktestConfig,
     policies: Sequence[Policy],
-    recorder: Record,
+    record: Record,
     *,
     both_orders: bool = False,
 ) -> Replayed:
@@ -87,7 +87,7 @@ def replay_month(
         return decoding, replaying, parts
 
     begun = time.perf_counter()
-    with ThreadPoolExecutor(settings.threads) as pool:
+    with ThreadPoolExecutor(home.settings.threads) as pool:
         spent = list(pool.map(work, plan.loads))
     wall = time.perf_counter() - begun
     outcomes = [
@@ -96,9 +96,9 @@ def replay_month(
     ]
     totals = {"slice": sum(d for d, *_ in spent), "execution": sum(r for _, r, _ in spent)}
     for name, seconds in totals.items():  # threads overlap: the wall time, split as the work was
-        recorder.add(name, wall * seconds / (sum(totals.values()) or 1.0))
-    _tell_no_entry_from_no_candles(settings, calls, truth, config.interval)
-    recorder.say(f"{inputs.month}: {len(policies)} policies over {len(plan.loads)} row groups in {wall:.3f} s")
+        record.add(name, wall * seconds / (sum(totals.values()) or 1.0))
+    _tell_no_entry_from_no_candles(home, calls, truth, config.interval)
+    record.say(f"{inputs.month}: {len(policies)} policies over {len(plan.loads)} row groups in {wall:.3f} s")
     return Replayed(inputs, rules, truth, outcomes[0], outcomes[1] if both_orders else None)
 
 
@@ -118,14 +118,14 @@ def _ready_engine() -> None:
         notice.cancel()
 
 
-def _tell_no_entry_from_no_candles(settings: Settings, calls: pa.Table, truth: "results.Truth", interval: str) -> None:
+def _tell_no_entry_from_no_candles(home: Home, calls: pa.Table, truth: "results.Truth", interval: str) -> None:
     """A mint without candles in the months read may have some elsewhere: then the call has no entry, not no candles."""
     from quantbot_pipeline.vocabulary import NO_CANDLES, NO_ENTRY
 
     absent = np.flatnonzero(truth.status == NO_CANDLES)
     if len(absent):
         mints = calls["mint"].take(pa.array(absent)).to_pylist()
-        known = known_mints(settings.candles_dir, interval, list(set(mints)))
+        known = known_mints(home.candles.folder, interval, list(set(mints)))
         truth.status[[row for row, mint in zip(absent, mints, strict=True) if mint in known]] = NO_ENTRY
 
 

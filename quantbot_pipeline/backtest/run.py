@@ -3,7 +3,6 @@
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -12,12 +11,9 @@ from quantbot_pipeline.backtest.inputs import MonthInputs
 from quantbot_pipeline.backtest.record import Record
 from quantbot_pipeline.backtest.replaying import Replayed, replay_month
 from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.replay.policies import Policy
 from quantbot_pipeline.runs.commit import StagedRun
-from quantbot_pipeline.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 # Replays of earlier months that a walk-forward over several months need not repeat, by (month, fingerprint, config hash).
 ReplayCache = dict[tuple[str, str, str], Replayed]
@@ -27,13 +23,13 @@ ReplayCache = dict[tuple[str, str, str], Replayed]
 class Run:
     """What a recipe works with and writes to."""
 
-    settings: Settings
+    home: Home
     config: BacktestConfig
     inputs: MonthInputs
     earlier: list[MonthInputs]
     features: Callable[[], Iterator[pa.Table]] | None
     staged: StagedRun
-    recorder: Record
+    record: Record
     cache: ReplayCache
     excluded: int | None = None  # known once the month was replayed
 
@@ -46,19 +42,16 @@ class Run:
 
     def replay(self, policies: Sequence[Policy], *, both_orders: bool = False) -> Replayed:
         """Replay the month and report the calls that are left out (once)."""
-        replayed = replay_month(
-            self.settings, self.inputs, self.config, policies, self.recorder, both_orders=both_orders
-        )
+        replayed = replay_month(self.home, self.inputs, self.config, policies, self.record, both_orders=both_orders)
         if self.excluded is None:
-            self.excluded = report_exclusions(self.settings, replayed, self.config, self.recorder)
+            self.excluded = report_exclusions(self.home, replayed, self.config, self.record)
         return replayed
 
+    def parts(self, policies: int, calls: int, also: int = 0) -> list[slice]:
+        """Return slices of so many policies that their outcomes take about the memory limit; `also` go with the last."""
+        from quantbot_pipeline.replay.results import MAX_POLICIES, outcome_bytes
 
-def parts_of(run: Run, policies: int, calls: int, also: int = 0) -> list[slice]:
-    """Slices of so many policies that their outcomes take about the memory limit; `also` are replayed with the last."""
-    from quantbot_pipeline.replay.results import MAX_POLICIES, outcome_bytes
-
-    most = range(1, min(policies, MAX_POLICIES - also) + 1)
-    fit = bisect_right(most, run.settings.memory_bytes, key=lambda n: outcome_bytes(calls, n))
-    size = max(1, fit)
-    return [slice(first, min(first + size, policies)) for first in range(0, max(1, policies), size)]
+        most = range(1, min(policies, MAX_POLICIES - also) + 1)
+        fit = bisect_right(most, self.home.settings.memory_bytes, key=lambda n: outcome_bytes(calls, n))
+        size = max(1, fit)
+        return [slice(first, min(first + size, policies)) for first in range(0, max(1, policies), size)]

@@ -22,7 +22,7 @@ def write_truth(run: Run, replayed: Replayed) -> None:
     from quantbot_pipeline.replay.truth import paths_table
 
     calls, truth = run.inputs.calls, replayed.truth
-    with run.recorder.phase("execution"):
+    with run.record.phase("execution"):
         with run.staged.writing("paths") as paths:
             for rows in pieces(calls.num_rows, PIECE):
                 paths.add(paths_table(calls[rows], truth.of_calls(rows), replayed.rules, run.config.interval))
@@ -44,7 +44,7 @@ def add_trades(run: Run, trades: ArtifactWriter, replayed: Replayed, policies: d
 
     calls, truth, names = run.inputs.calls, replayed.truth, list(policies)
     at_once = max(1, PIECE // calls.num_rows)
-    with run.recorder.phase("execution"):
+    with run.record.phase("execution"):
         for first in range(0, max(1, len(names)), at_once):
             some = slice(first, first + at_once)
             for rows in pieces(calls.num_rows, PIECE):

@@ -3,15 +3,18 @@
 Read-only, parametrised, never blocking.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.duck import memory_database
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.runs.store import LocalRuns
 
 RUN_COLUMNS = (
     "run_id", "run_type", "status", "month", "created_at", "git_branch", "git_commit", "git_dirty", "dataset_from", "dataset_to",
@@ -19,21 +22,32 @@ RUN_COLUMNS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Catalog:
+    """The published file `path`, the index over `runs`. `memory_limit` is that of a query, `lock_timeout_s` how long a writer waits."""
+
+    path: Path
+    runs: LocalRuns
+    memory_limit: str = "2GB"
+    lock_timeout_s: float = 60.0
+
+
 @contextmanager
-def reading(catalog: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def reading(catalog: Catalog) -> Iterator[duckdb.DuckDBPyConnection]:
     """A read-only connection to the published file. Raises InputError when there is none or it is broken.
 
     It is attached to a database of our own. Opened itself, DuckDB would answer from an older file that somebody else in this
     process still has open.
     """
-    if not catalog.exists():
-        raise InputError(f"{catalog}: no catalog yet; make it with `quantbot backtest catalog-sync`")
+    path = catalog.path
+    if not path.exists():
+        raise InputError(f"{path}: no catalog yet; make it with `quantbot backtest catalog-sync`")
     with memory_database() as con:
         try:
-            con.execute("ATTACH ? AS catalog (READ_ONLY)", [str(catalog.absolute())])
+            con.execute("ATTACH ? AS catalog (READ_ONLY)", [str(path.absolute())])
         except duckdb.Error as e:
             raise InputError(
-                f"{catalog}: not readable ({str(e).splitlines()[0][:120]}); mend it with `quantbot backtest catalog-sync --rebuild`"
+                f"{path}: not readable ({str(e).splitlines()[0][:120]}); mend it with `quantbot backtest catalog-sync --rebuild`"
             ) from None
         con.execute("USE catalog")
         yield con
@@ -41,7 +55,7 @@ def reading(catalog: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def query_runs(
-    catalog: Path,
+    catalog: Catalog,
     *,
     run_type: str | None = None,
     status: str | None = None,
@@ -68,7 +82,7 @@ def query_runs(
         return con.sql(sql, params=[*chosen.values(), limit]).to_arrow_table()
 
 
-def artifact_path(catalog: Path, base: Path, run_id: str, artifact_type: str) -> Path:
+def artifact_path(catalog: Catalog, run_id: str, artifact_type: str) -> Path:
     """The absolute path of one artifact. Raises InputError when the run or the artifact is not cataloged."""
     with reading(catalog) as con:
         rows = con.execute(
@@ -79,11 +93,11 @@ def artifact_path(catalog: Path, base: Path, run_id: str, artifact_type: str) ->
         raise InputError(f"run {run_id!r} is not in the catalog; sync it, or see `quantbot backtest catalog-query`")
     if artifact_type not in found:
         raise InputError(f"run {run_id} has no artifact {artifact_type!r}; it has {', '.join(sorted(found))}")
-    return (base / found[artifact_type]).absolute()
+    return (catalog.runs.folder / found[artifact_type]).absolute()
 
 
 def newest_runs_with(
-    catalog: Path,
+    catalog: Catalog,
     artifact_type: str,
     *,
     interval: str | None = None,
@@ -115,7 +129,7 @@ def newest_runs_with(
     return [run_dir for (run_dir,) in rows]
 
 
-def latest_runs_with(catalog: Path, artifact_type: str, limit: int = 500) -> list[str]:
+def latest_runs_with(catalog: Catalog, artifact_type: str, limit: int = 500) -> list[str]:
     """Directories of the newest completed run of each kind, month and configuration that holds the artifact, newest first."""
     with reading(catalog) as con:
         rows = con.execute(
@@ -126,7 +140,7 @@ def latest_runs_with(catalog: Path, artifact_type: str, limit: int = 500) -> lis
     return [run_dir for (run_dir,) in rows]
 
 
-def run_counts(catalog: Path) -> pa.Table:
+def run_counts(catalog: Catalog) -> pa.Table:
     """Statistics: runs, months, calls, artifact rows and bytes by run type and status, and what is in quarantine."""
     with reading(catalog) as con:
         return con.sql(
@@ -139,7 +153,54 @@ def run_counts(catalog: Path) -> pa.Table:
         ).to_arrow_table()
 
 
-def quarantined(catalog: Path) -> pa.Table:
+class MonthNumbers(NamedTuple):
+    """What a month of the catalog holds; `kinds` counts runs by kind and status, `newest_run` is the id of the newest."""
+
+    runs: int
+    completed: int
+    failed: int
+    kinds: dict[str, int]
+    rows: int
+    bytes: int
+    quarantined: int
+    newest_run: str | None
+
+
+def month_numbers(catalog: Catalog, months: Sequence[str]) -> dict[str, MonthNumbers]:
+    """Return the numbers of some months, those without a run included. Raises InputError without a catalog."""
+    with reading(catalog) as con:
+        kinds = con.execute(
+            """SELECT month, coalesce(json_extract_string(parameters_json, '$.strategy_id'), run_type), status, count(*)
+               FROM backtest_runs_catalog WHERE month IN (SELECT unnest(?::VARCHAR[])) GROUP BY ALL ORDER BY ALL""",
+            [list(months)],
+        ).fetchall()
+        totals = con.execute(
+            """SELECT month, max_by(run_id, (r.created_at, run_id)), sum(n)::BIGINT, sum(b)::BIGINT
+               FROM backtest_runs_catalog r
+               LEFT JOIN (SELECT run_id, sum(rows) AS n, sum(bytes) AS b FROM backtest_artifacts_catalog GROUP BY 1) a USING (run_id)
+               WHERE month IN (SELECT unnest(?::VARCHAR[])) GROUP BY 1""",
+            [list(months)],
+        ).fetchall()
+        aside = con.execute("SELECT split_part(path, '/', 1), count(*) FROM quarantine GROUP BY 1").fetchall()
+    sizes = {month: (newest, rows or 0, size or 0) for month, newest, rows, size in totals}
+    found = {}
+    for month in months:
+        own = [(f"{kind} {status}", status, n) for of, kind, status, n in kinds if of == month]
+        newest, rows, size = sizes.get(month, (None, 0, 0))
+        found[month] = MonthNumbers(
+            runs=sum(n for *_, n in own),
+            completed=sum(n for _, status, n in own if status == "completed"),
+            failed=sum(n for _, status, n in own if status == "failed"),
+            kinds={name: n for name, _, n in own},
+            rows=rows,
+            bytes=size,
+            quarantined=dict(aside).get(month, 0),
+            newest_run=newest,
+        )
+    return found
+
+
+def quarantined(catalog: Catalog) -> pa.Table:
     """Run directories that cannot be trusted, and why."""
     with reading(catalog) as con:
         return con.sql("SELECT path, reason, detected_at FROM quarantine ORDER BY path").to_arrow_table()

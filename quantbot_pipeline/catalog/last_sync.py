@@ -1,6 +1,6 @@
 """What the last sync saw, kept beside the catalog: it tells in a millisecond that there is nothing new.
 
-A memo is valid only for the very catalog file it was written with; losing it costs a slower sync and nothing else.
+It is valid only for the very catalog file it was written with; losing it costs a slower sync and nothing else.
 """
 
 import contextlib
@@ -9,11 +9,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION
 from quantbot_pipeline.durable import replacing
 
 
-class Memo(BaseModel):
+class LastSync(BaseModel):
     """Signatures of the catalog file and of the month directories that need no second look, and the number of runs.
 
     Of another version of the catalog nothing holds: it is made anew.
@@ -26,27 +27,36 @@ class Memo(BaseModel):
     runs: int = 0
 
 
-def is_due(base: Path, catalog: Path) -> bool:
-    """Whether a sync might find something: a month's directory, or the catalog file, is not as the last sync left it."""
-    months = month_signatures(base)
-    return bool(months) and read_memo(base, catalog).months != months
+def due_months(catalog: Catalog) -> list[str]:
+    """Return the months in which a sync might find something: their directory is not as the last sync left it, or gone.
+
+    All months when the catalog file is not the one that the last sync left. No run and no DuckDB file is read.
+    """
+    now, seen = month_signatures(catalog.runs.folder), read_last_sync(catalog).months
+    changed = {month for month, signature in now.items() if seen.get(month) != signature}
+    return sorted(changed | (seen.keys() - now.keys()))
 
 
-def read_memo(base: Path, catalog: Path) -> Memo:
-    """The memo of this catalog file and base; an empty one if there is none that fits."""
+def read_last_sync(catalog: Catalog) -> LastSync:
+    """What the last sync of this catalog file and base; an empty one if there is none that fits."""
     try:
-        memo = Memo.model_validate_json(_path(catalog).read_bytes())
+        last = LastSync.model_validate_json(_path(catalog.path).read_bytes())
     except (OSError, ValidationError):
-        return Memo()
-    wanted = (CATALOG_VERSION, catalog_signature(catalog), str(base))
-    return memo if memo.catalog and (memo.version, memo.catalog, memo.base) == wanted else Memo()
+        return LastSync()
+    wanted = (CATALOG_VERSION, catalog_signature(catalog.path), str(catalog.runs.folder.absolute()))
+    return last if last.catalog and (last.version, last.catalog, last.base) == wanted else LastSync()
 
 
-def write_memo(base: Path, catalog: Path, signature: str, months: dict[str, str], runs: int) -> None:
+def write_last_sync(catalog: Catalog, signature: str, months: dict[str, str], runs: int) -> None:
     """Remember a finished sync, and the signature of the catalog that it left."""
-    memo = Memo(version=CATALOG_VERSION, catalog=signature, base=str(base), months=months, runs=runs)
-    with contextlib.suppress(FileNotFoundError), replacing(_path(catalog)) as temporary:  # taken away: nothing is lost
-        temporary.write_text(memo.model_dump_json())
+    last = LastSync(
+        version=CATALOG_VERSION, catalog=signature, base=str(catalog.runs.folder.absolute()), months=months, runs=runs
+    )
+    with (
+        contextlib.suppress(FileNotFoundError),
+        replacing(_path(catalog.path)) as temporary,
+    ):  # taken away: nothing is lost
+        temporary.write_text(last.model_dump_json())
 
 
 def catalog_signature(catalog: Path) -> str:

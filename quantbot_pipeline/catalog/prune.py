@@ -5,24 +5,24 @@ The newest completed run of its type, month and configuration is what every repo
 
 import shutil
 from datetime import UTC, datetime
-from pathlib import Path
 
-from quantbot_pipeline.catalog.catalog import reading
+from quantbot_pipeline.catalog.catalog import Catalog, reading
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.runs.manifest import read_manifest
+from quantbot_pipeline.runs.store import LocalRuns
 
 TRASH = ".trash"
 
 
-def set_aside(base: Path, catalog: Path, before_ms: int, *, force: bool = False) -> list[str]:
-    """Move cataloged runs created before `before_ms` (UTC) to the trash; returns their directories, relative to `base`."""
+def set_aside(catalog: Catalog, before_ms: int, *, force: bool = False) -> list[str]:
+    """Move cataloged runs created before `before_ms` (UTC) to the trash; returns their directories, relative to the runs."""
     with reading(catalog) as con:
         rows = con.execute(
             """SELECT run_dir FROM backtest_runs_catalog WHERE created_at < make_timestamp_ms($before)
                AND ($force OR run_id NOT IN (SELECT run_id FROM latest_runs)) ORDER BY run_dir""",
             {"before": before_ms, "force": force},
         ).fetchall()
-    moved = []
+    moved, base = [], catalog.runs.folder
     for (run_dir,) in rows:
         source, target = base / run_dir, base / TRASH / run_dir
         if source.is_dir() and not target.exists():
@@ -32,15 +32,15 @@ def set_aside(base: Path, catalog: Path, before_ms: int, *, force: bool = False)
     return moved
 
 
-def empty_trash(base: Path, before_ms: int) -> list[str]:
+def empty_trash(runs: LocalRuns, before_ms: int) -> list[str]:
     """Remove runs in the trash that were created before `before_ms`; returns their directories, relative to the trash."""
-    removed = []
-    for run_dir in sorted((base / TRASH).glob("*/run_id=*")):
+    removed, trash = [], runs.folder / TRASH
+    for run_dir in sorted(trash.glob("*/run_id=*")):
         try:
             created = datetime.fromisoformat(read_manifest(run_dir).created_at).astimezone(UTC)
         except IntegrityError:
             continue  # not something this program set aside
         if created.timestamp() * 1000 < before_ms:
             shutil.rmtree(run_dir)
-            removed.append(run_dir.relative_to(base / TRASH).as_posix())
+            removed.append(run_dir.relative_to(trash).as_posix())
     return removed

@@ -5,14 +5,13 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.catalog.catalog import reading
+from quantbot_pipeline.catalog.catalog import Catalog, reading
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES
 from quantbot_pipeline.duck import quoted
 from quantbot_pipeline.errors import InputError, QuantbotError
@@ -40,28 +39,26 @@ class Answer(NamedTuple):
 
 
 @contextmanager
-def answering(
-    catalog: Path, base: Path, sql: str, *, memory_limit: str = "2GB", timeout_s: float = 300.0
-) -> Iterator[Answer]:
+def answering(catalog: Catalog, sql: str, *, timeout_s: float = 300.0) -> Iterator[Answer]:
     """The rows of one SELECT over the catalog's tables and views; whoever wrote it, it can only read them.
 
-    base: the runs that the catalog indexes. Raises InputError for what is not one SELECT or is wrong SQL, QuantbotError when
+    Raises InputError for what is not one SELECT or is wrong SQL, QuantbotError when
     it needs more memory or time than it may have, or when a file of a run is gone; while batches are read, too.
     """
     with ExitStack() as stack:
-        with _explaining(memory_limit, timeout_s):
-            con = stack.enter_context(_locked_room(catalog, base, memory_limit))
+        with _explaining(catalog.memory_limit, timeout_s):
+            con = stack.enter_context(_locked_room(catalog))
             _require_select(con, sql)
         stop = threading.Timer(timeout_s, con.interrupt)
         stop.daemon = True
         stop.start()
         try:
-            with _explaining(memory_limit, timeout_s):
+            with _explaining(catalog.memory_limit, timeout_s):
                 relation = con.sql(sql)
                 _require_distinct(relation.columns)
                 reader = relation.project(_as_values(relation)).to_arrow_reader(10_000)
             with reader:
-                yield Answer(reader.schema, _batches(reader, memory_limit, timeout_s))
+                yield Answer(reader.schema, _batches(reader, catalog.memory_limit, timeout_s))
         finally:
             stop.cancel()
 
@@ -100,14 +97,14 @@ def _explaining(memory_limit: str, timeout_s: float) -> Iterator[None]:
 
 
 @contextmanager
-def _locked_room(catalog: Path, base: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def _locked_room(catalog: Catalog) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database in memory that holds the catalog's tables and views and can reach nothing else.
 
     The catalog file is read and closed before: so there is no file that a statement could open, not even one of ours. The
     views are Arrow datasets over exactly the cataloged files; DuckDB itself may not touch the file system any more.
     """
     con = duckdb.connect(
-        config={"memory_limit": memory_limit, "temp_directory": "", "allow_persistent_secrets": False,
+        config={"memory_limit": catalog.memory_limit, "temp_directory": "", "allow_persistent_secrets": False,
                 "autoinstall_known_extensions": False, "autoload_known_extensions": False}
     )  # fmt: skip
     try:
@@ -122,7 +119,7 @@ def _locked_room(catalog: Path, base: Path, memory_limit: str) -> Iterator[duckd
                WHERE status = 'completed' ORDER BY artifact_path"""
         ).fetchall()
         for artifact_type in ARTIFACTS:
-            mine = [(run_id, str(base / path)) for kind, run_id, path in files if kind == artifact_type]
+            mine = [(run_id, str(catalog.runs.folder / path)) for kind, run_id, path in files if kind == artifact_type]
             con.register(artifact_type, _dataset(artifact_type, mine))
         con.execute("SET python_enable_replacements = false")
         con.execute("SET enable_external_access = false")
@@ -132,7 +129,7 @@ def _locked_room(catalog: Path, base: Path, memory_limit: str) -> Iterator[duckd
         con.close()
 
 
-def _tables(catalog: Path) -> dict[str, pa.Table]:
+def _tables(catalog: Catalog) -> dict[str, pa.Table]:
     with reading(catalog) as con:
         names = [
             name for (name,) in con.execute("SELECT table_name FROM duckdb_tables() WHERE NOT internal").fetchall()
@@ -144,7 +141,7 @@ def _tables(catalog: Path) -> dict[str, pa.Table]:
         )
         if versions != [(CATALOG_VERSION,)]:
             raise InputError(
-                f"{catalog}: made by another version of quantbot; make it anew with `quantbot backtest catalog-sync`"
+                f"{catalog.path}: made by another version of quantbot; make it anew with `quantbot backtest catalog-sync`"
             )
         known = [name for name in names if f"EXISTS {name} (" in TABLES]
         return {name: con.sql(f"FROM {name}").to_arrow_table() for name in known}

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,9 +16,17 @@ from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
-from quantbot_pipeline.catalog.last_sync import Memo, catalog_signature, month_signatures, read_memo, write_memo
+from quantbot_pipeline.catalog.catalog import Catalog
+from quantbot_pipeline.catalog.last_sync import (
+    LastSync,
+    catalog_signature,
+    due_months,
+    month_signatures,
+    read_last_sync,
+    write_last_sync,
+)
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, create_views
 from quantbot_pipeline.duck import Publication, published_duckdb
 from quantbot_pipeline.durable import disk_fault
@@ -28,6 +36,7 @@ from quantbot_pipeline.runs.verify import IncompleteRunError, Verified, examine_
 
 # A directory changed so recently may change again without its times telling; it is read anew at the next sync.
 SETTLED_S = 2.0
+Only = Callable[[str], bool] | None
 MISSING = ": missing, though its run is cataloged"  # how such a reason ends
 
 
@@ -43,6 +52,7 @@ class SyncReport(BaseModel):
     set_aside: str | None = None
     months_read: int = 0
     elapsed_ms: float = 0.0
+    months: list[str] = Field([], exclude=True)  # those looked at
 
 
 class _Rows(NamedTuple):
@@ -63,39 +73,40 @@ class _Found:
     signatures: dict[str, str] = field(default_factory=dict)
 
 
-def sync(base: Path, catalog: Path, *, rebuild: bool = False, lock_timeout_s: float = 60.0) -> SyncReport:
-    """Register the runs under `base` (`runs/`) in `catalog`; returns what changed.
+def sync(index: Catalog, *, rebuild: bool = False, only: Only = None) -> SyncReport:
+    """Register the runs of a catalog in its file; return what changed.
 
+    `only` says which months (YYYY-MM) are looked at; the others stay due. A catalog that is not there yet is made whole.
     With nothing new the file is not rewritten. A catalog file that DuckDB cannot read is set aside and rebuilt. Raises
-    StoreError when another writer holds the lock for too long or the disk fails, InputError when `base` is not a directory.
+    StoreError when another writer holds the lock for too long or the disk fails, InputError when the runs are not in a directory.
     """
     started = time.perf_counter()
-    base = base.absolute()  # the views work from every directory
+    base, catalog = index.runs.folder.absolute(), index.path  # the views work from every directory
     if base.exists() and not base.is_dir():
         raise InputError(f"{base}: not a directory; give the folder that holds the runs with --base-dir")
     catalog.parent.mkdir(parents=True, exist_ok=True)
     report = SyncReport()
-    with published_duckdb(catalog, lock_timeout_s) as publication:
-        memo = Memo() if rebuild else read_memo(base, catalog)
-        if memo.months and memo.months == month_signatures(base):
-            report.runs = memo.runs
+    with published_duckdb(catalog, index.lock_timeout_s) as publication:
+        last = LastSync() if rebuild else read_last_sync(index)
+        if last.months and not any(only is None or only(month) for month in due_months(index)):
+            report.runs = last.runs
         else:
             try:
-                found = _refresh(publication, base, memo, report, rebuild=rebuild)
+                found = _refresh(publication, base, last, report, only, rebuild=rebuild)
                 publication.finish()
             except (duckdb.Error, IntegrityError, FileNotFoundError) as e:
                 deleted = not catalog.exists()  # by somebody, while we worked
                 if rebuild or disk_fault(e) is not None or (isinstance(e, FileNotFoundError) and not deleted):
                     raise
                 report = SyncReport()
-                found = _refresh(publication, base, memo, report, rebuild=True)
+                found = _refresh(publication, base, last, report, None, rebuild=True)
                 if not deleted:
                     report.set_aside = f"{catalog}.broken-{int(time.time())}"
                     shutil.copyfile(catalog, report.set_aside)  # readers never find the place empty
                 publication.finish()
             signature = catalog_signature(catalog)
             publication.check_lock()  # else this may be the signature of another process's catalog
-            write_memo(base, catalog, signature, {**found.signatures}, report.runs)
+            write_last_sync(index, signature, {**found.signatures}, report.runs)
     report.elapsed_ms = (time.perf_counter() - started) * 1e3
     return report
 
@@ -109,12 +120,14 @@ class _State:
     base: str = ""
 
 
-def _refresh(publication: Publication, base: Path, memo: Memo, report: SyncReport, *, rebuild: bool) -> _Found:
-    """Bring the private copy in line with `base`; what the memo says holds only for the catalog it was written with."""
+def _refresh(
+    publication: Publication, base: Path, last: LastSync, report: SyncReport, only: Only, *, rebuild: bool
+) -> _Found:
+    """Bring the private copy in line with `base`; what `last` says holds only for the catalog it was written with."""
     state = None if rebuild else _read_state(publication)
     if state is None:
         publication.start_empty()
-    found = _scan(base, state or _State(), Memo() if state is None else memo)
+    found = _scan(base, state or _State(), *((LastSync(), None) if state is None else (last, only)))
     _apply(publication, base, state, found, report)
     return found
 
@@ -140,12 +153,16 @@ def _read_state(publication: Publication) -> _State | None:
     return state
 
 
-def _scan(base: Path, state: _State, memo: Memo) -> _Found:
+def _scan(base: Path, state: _State, last: LastSync, only: Only) -> _Found:
     """Read the months whose directory changed since the last sync; `signatures` are those that need no second look."""
     found = _Found()
     months = month_signatures(base)
+    if only is not None:  # a month that nobody asked for keeps its old signature, and so stays due
+        found.signatures = {month: signature for month, signature in last.months.items() if not only(month)}
     for month, signature in sorted(months.items()):
-        if memo.months.get(month) == signature:
+        if only is not None and not only(month):
+            continue
+        if last.months.get(month) == signature:
             found.signatures[month] = signature
             continue
         folder = base / month
@@ -168,7 +185,8 @@ def _scan(base: Path, state: _State, memo: Memo) -> _Found:
         if settled:
             found.signatures[month] = signature
     for month in (state.runs.keys() | state.quarantine.keys()) - months.keys():
-        found.seen[month] = set()
+        if only is None or only(month):
+            found.seen[month] = set()
     return found
 
 
@@ -200,7 +218,7 @@ def _apply(publication: Publication, base: Path, known: _State | None, found: _F
     report.registered, report.removed = len(found.runs), len(gone)
     report.incomplete = sum("no _SUCCESS" in why for why in found.bad.values())
     report.quarantined = len(found.bad)
-    report.runs, report.months_read = len(cataloged), len(found.seen)
+    report.runs, report.months_read, report.months = len(cataloged), len(found.seen), sorted(found.seen)
     if not (known is None or found.runs or gone or before != found.bad or state.base != str(base)):
         return
     con = publication.connect()

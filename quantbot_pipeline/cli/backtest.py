@@ -2,73 +2,49 @@
 
 import inspect
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from quantbot_pipeline.cli.app import app, backtest_app
 from quantbot_pipeline.cli.options import (
-    ACTIVITY,
-    COSTS,
-    ORDER,
-    OUTPUT,
-    POLICY,
-    RANGE,
-    ROLLING,
-    SEARCH,
     Format,
     From,
-    Home,
+    HomeFolder,
     OnlyChanged,
-    Options,
     To,
     days_of,
-    open_settings,
+    open_home,
+    options_of,
     read_json,
 )
 from quantbot_pipeline.cli.output import note, print_runs
-from quantbot_pipeline.config import BacktestConfig, Recipe, make_config
+from quantbot_pipeline.config import BacktestConfig, make_config
 from quantbot_pipeline.errors import InputError, QuantbotError, counted
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import month_of, month_range
-from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.specs import EVERYTHING, KINDS, RunKind
 from quantbot_pipeline.vocabulary import Interval
 
 
-def _add_backtest(name: str, recipe: Recipe, text: str, *groups: Options) -> None:
-    """Register a backtest command whose parameters are those of the groups."""
+def add_backtest(kind: RunKind, app: typer.Typer = backtest_app) -> None:
+    """Add the command of a kind of run; its options are those of the fields that its results depend on."""
 
     def command(**given: Any) -> None:
-        _backtest(recipe, given)
+        _backtest(kind, given)
 
-    chosen = {key: value for group in (RANGE, *groups, OUTPUT) for key, value in group.items()}
-    command.__doc__ = text
+    command.__doc__ = kind.help
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-            for key, (annotation, default) in chosen.items()
+            for key, (annotation, default) in options_of(kind).items()
         ]
     )
-    backtest_app.command(name)(command)
+    app.command(kind.command)(command)
 
 
-_add_backtest("path-only", "path-only", "Truth metrics of every call: peaks, hits, drawdowns.", ACTIVITY)
-
-
-_add_backtest("policy", "policy", "Replay exit policies over every call: trades and summary.", POLICY, ORDER, COSTS)
-
-
-_add_backtest("optimize", "optimization", "Search each caller's policy: the frontier.", SEARCH, ORDER, COSTS)
-
-
-_add_backtest("full", "full", "Truth, policy and frontier in one run.", ACTIVITY, POLICY, SEARCH, ORDER, COSTS)
-
-
-_add_backtest("baseline", "v1-baseline", "The capital-aware V1 baseline, per caller and grouped.", COSTS)
-
-
-_add_backtest(
-    "walk-forward", "walk-forward", "Whether last month's choice held up in this one.", SEARCH, ORDER, COSTS, ROLLING
-)
+for _kind in KINDS.values():
+    add_backtest(_kind)
 
 
 def _config_values(given: dict[str, Any]) -> dict[str, Any]:
@@ -102,37 +78,53 @@ def _read_policies(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def _backtest(recipe: Recipe, given: dict[str, Any]) -> None:
+def _backtest(kind: RunKind, given: dict[str, Any]) -> None:
     from_, to, fmt = given["from_"], given["to"], given["fmt"]
-    settings = open_settings(given["home"], given["calls_from_duckdb"])
+    lab = open_home(given["home"], given["calls_from_duckdb"])
     config = make_config(_config_values(given) | days_of(from_, to))
-    runs, failure = materialize(recipe, config, settings, only_changed=given["only_changed"])
+    runs, failure = materialize(kind.name, config, lab, only_changed=given["only_changed"])
     if not runs and failure is None:
-        note(f"no calls between {from_} and {to} in {settings.alerts_db}: nothing to backtest")
-    print_runs(runs, fmt, f"Runs: {recipe}")
+        note(f"no calls between {from_} and {to} in {lab.calls.path}: nothing to backtest")
+    print_runs(runs, fmt, f"Runs: {kind.name}")
     if failure is not None:
         raise QuantbotError(failure)
 
 
 def materialize(
-    recipe: Recipe | Literal["everything"], config: BacktestConfig, settings: Settings, *, only_changed: bool
+    kind: str, config: BacktestConfig, lab: Home, *, only_changed: bool
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Run the recipe (or every one) over the months that have calls; returns (committed runs, failure or None)."""
+    """Make runs of a kind (or of every one, `everything`) over the months that have calls.
+
+    Return the committed runs and the failure, if any. Raises InputError when no month can be run.
+    """
     from quantbot_pipeline.market.calls import month_statistics
 
     if config.from_ms is None or config.to_ms is None:
         raise InputError("a backtest needs a range of days")
     wanted = set(month_range(month_of(config.from_ms), month_of(config.to_ms - 1)))
-    with_calls = [month for month in month_statistics(settings.alerts_db) if month in wanted]
+    with_calls = [month for month in month_statistics(lab.calls) if month in wanted]
     if not with_calls:
         return [], None
     from quantbot_pipeline.definitions import build_defs
-    from quantbot_pipeline.orchestration.jobs import EVERYTHING, EVERYTHING_OPS, RECIPE_JOBS
+    from quantbot_pipeline.orchestration.jobs import everything_ops
     from quantbot_pipeline.orchestration.launch import launch
-    from quantbot_pipeline.orchestration.partitions import months
+    from quantbot_pipeline.orchestration.local.run_launcher import launched_tag
     from quantbot_pipeline.orchestration.resources import Lab
 
-    known = months.get_partition_keys()
+    months = _inside_partitions(lab, with_calls)
+    job, steps = (EVERYTHING, everything_ops()) if kind == EVERYTHING else (KINDS[kind].job, (KINDS[kind].op.name,))
+    settings = lab.settings
+    resource = Lab(home=str(settings.home), calls_db=str(settings.calls_db) if settings.calls_db else None)
+    return launch(
+        build_defs({"lab": resource}), job, steps, config, lab, months, only_changed=only_changed, tags=launched_tag()
+    )
+
+
+def _inside_partitions(lab: Home, with_calls: list[str]) -> list[str]:
+    """Return the months that Dagster can be asked for; say which are left out."""
+    from quantbot_pipeline.orchestration.partitions import month_partitions
+
+    known = month_partitions(lab.settings.partitions_start).get_partition_keys()
     inside = [month for month in with_calls if month in known]
     if outside := [month for month in with_calls if month not in known]:
         text = (
@@ -142,11 +134,7 @@ def materialize(
         if not inside:
             raise InputError(text)
         note(f"{text}: left out")
-    job, ops = (
-        (EVERYTHING, EVERYTHING_OPS) if recipe == "everything" else (RECIPE_JOBS[recipe][0], RECIPE_JOBS[recipe][1:2])
-    )
-    lab = Lab(home=str(settings.home), calls_db=str(settings.calls_db) if settings.calls_db else None)
-    return launch(build_defs({"lab": lab}), job, ops, config, settings, inside, only_changed=only_changed)
+    return inside
 
 
 @app.command("backfill")
@@ -156,14 +144,14 @@ def backfill(
     only_changed: OnlyChanged = False,
     interval: Annotated[Interval, typer.Option(help="Candle interval.")] = "5m",
     fmt: Format = "table",
-    home: Home = None,
+    home: HomeFolder = None,
 ) -> None:
     """Everything for a range of months: truth, policies, frontier, baseline, walk-forward, and the catalog."""
     from quantbot_pipeline.catalog.sync import sync
 
-    settings = open_settings(home)
+    lab = open_home(home)
     config = make_config({"interval": interval, **days_of(from_, to)})
-    runs, failure = materialize("everything", config, settings, only_changed=only_changed)
+    runs, failure = materialize(EVERYTHING, config, lab, only_changed=only_changed)
     print_runs(runs, fmt, f"Backfill {from_} … {to}")
     unchanged = sum(run["unchanged"] for run in runs)
     note(
@@ -171,6 +159,6 @@ def backfill(
         if runs
         else f"no calls between {from_} and {to}"
     )
-    sync(settings.runs_dir, settings.catalog_db, lock_timeout_s=settings.lock_timeout_s)
+    sync(lab.catalog)
     if failure is not None:
         raise QuantbotError(failure)

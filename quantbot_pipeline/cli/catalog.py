@@ -5,11 +5,14 @@ from typing import Annotated
 
 import typer
 
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.cli.app import app, backtest_app
-from quantbot_pipeline.cli.options import Format, Home, open_settings
+from quantbot_pipeline.cli.options import Format, HomeFolder, open_home
 from quantbot_pipeline.cli.output import note, print_rows
 from quantbot_pipeline.errors import InputError, QuantbotError, counted
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import parse_day
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.vocabulary import RunStatus, RunType
 
 
@@ -20,21 +23,22 @@ def catalog_sync(
     stats: Annotated[bool, typer.Option(help="Print statistics of the cataloged runs.")] = False,
     rebuild: Annotated[bool, typer.Option(help="Forget the file and read every run anew.")] = False,
     fmt: Format = "table",
-    home: Home = None,
+    home: HomeFolder = None,
 ) -> None:
     """Register committed runs in the catalog; quarantine what fails verification."""
     from quantbot_pipeline.catalog.catalog import quarantined, run_counts
     from quantbot_pipeline.catalog.sync import sync
 
-    settings = open_settings(home)
-    catalog = (duckdb or settings.catalog_db).absolute()
-    base = (base_dir or settings.runs_dir).absolute()
-    if base_dir is not None and not base.is_dir():
-        raise InputError(f"{base}: no such directory; give the folder that holds the runs with --base-dir")
-    report = sync(base, catalog, rebuild=rebuild, lock_timeout_s=settings.lock_timeout_s)
+    lab = open_home(home)
+    catalog = _catalog_of(lab, duckdb, base_dir)
+    if base_dir is not None and not catalog.runs.folder.is_dir():
+        raise InputError(
+            f"{catalog.runs.folder}: no such directory; give the folder that holds the runs with --base-dir"
+        )
+    report = sync(catalog, rebuild=rebuild)
     distrusted = quarantined(catalog).to_pylist()
     note(
-        f"{counted(report.runs, 'run')} cataloged in {catalog} ({report.registered} new, {report.removed} gone, "
+        f"{counted(report.runs, 'run')} cataloged in {catalog.path} ({report.registered} new, {report.removed} gone, "
         f"{len(distrusted)} in quarantine), {report.elapsed_ms:.0f} ms"
     )
     for row in distrusted:
@@ -46,6 +50,13 @@ def catalog_sync(
         print_rows(table.to_pylist(), fmt, "Catalog", table.column_names)
     elif fmt != "table":
         print_rows([report.model_dump()], fmt, "Sync")
+
+
+def _catalog_of(lab: Home, file: Path | None, base_dir: Path | None) -> Catalog:
+    """Return the catalog of a home, or the one that the options name."""
+    runs = lab.runs if base_dir is None else LocalRuns(base_dir.absolute())
+    own = lab.catalog
+    return Catalog((file or own.path).absolute(), runs, own.memory_limit, own.lock_timeout_s)
 
 
 @backtest_app.command("catalog-query")
@@ -61,17 +72,17 @@ def catalog_query(
     base_dir: Annotated[Path | None, typer.Option(help="The runs (default: runs/ of the home).")] = None,
     duckdb: Annotated[Path | None, typer.Option(help="The catalog file.")] = None,
     fmt: Format = "table",
-    home: Home = None,
+    home: HomeFolder = None,
 ) -> None:
     """List cataloged runs, newest first, or print the path of one artifact."""
     from quantbot_pipeline.catalog.catalog import artifact_path, query_runs
 
-    settings = open_settings(home)
-    catalog = (duckdb or settings.catalog_db).absolute()
+    lab = open_home(home)
+    catalog = _catalog_of(lab, duckdb, base_dir)
     if (run_id is None) != (artifact_type is None):
         raise InputError("--run-id and --artifact-type go together")
     if run_id is not None and artifact_type is not None:
-        print(artifact_path(catalog, (base_dir or settings.runs_dir).absolute(), run_id, artifact_type))
+        print(artifact_path(catalog, run_id, artifact_type))
         return
     found = query_runs(
         catalog, run_type=run_type, status=status, git_branch=git_branch, limit=limit,
@@ -97,14 +108,14 @@ def verify(
         list[Path] | None, typer.Argument(help="Run directories, or folders that hold some (default: all of the home).")
     ] = None,
     fmt: Format = "table",
-    home: Home = None,
+    home: HomeFolder = None,
 ) -> None:
     """Check every byte of committed runs against their manifests."""
     from quantbot_pipeline.errors import IntegrityError
     from quantbot_pipeline.runs.verify import check_run
 
     rows, broken = [], 0
-    for folder in [found for given in run_dirs or [open_settings(home).runs_dir] for found in _run_dirs(given)]:
+    for folder in [found for given in run_dirs or [open_home(home).runs.folder] for found in _run_dirs(given)]:
         try:
             manifest = check_run(folder)
             rows.append(
@@ -139,20 +150,20 @@ def prune_command(
     yes: Annotated[bool, typer.Option("--yes", help="Second step: remove what the first step set aside.")] = False,
     force: Annotated[bool, typer.Option(help="Also the newest run of its kind, month and configuration.")] = False,
     fmt: Format = "table",
-    home: Home = None,
+    home: HomeFolder = None,
 ) -> None:
     """Remove old runs in two steps: set them aside in runs/.trash/, look, then remove them with --yes."""
     from quantbot_pipeline.catalog.prune import empty_trash, set_aside
     from quantbot_pipeline.catalog.sync import sync
 
-    settings = open_settings(home)
+    lab = open_home(home)
     if yes:
-        removed = empty_trash(settings.runs_dir, parse_day(before, end=False))
+        removed = empty_trash(lab.runs, parse_day(before, end=False))
         note(f"{counted(len(removed), 'run')} removed for good")
         print_rows([{"run_dir": path} for path in removed], fmt, "Removed", ("run_dir",))
         return
-    sync(settings.runs_dir, settings.catalog_db, lock_timeout_s=settings.lock_timeout_s)
-    moved = set_aside(settings.runs_dir, settings.catalog_db, parse_day(before, end=False), force=force)
-    sync(settings.runs_dir, settings.catalog_db, lock_timeout_s=settings.lock_timeout_s)
-    note(f"{counted(len(moved), 'run')} set aside in {settings.runs_dir}/.trash; move back, or remove with --yes")
+    sync(lab.catalog)
+    moved = set_aside(lab.catalog, parse_day(before, end=False), force=force)
+    sync(lab.catalog)
+    note(f"{counted(len(moved), 'run')} set aside in {lab.runs.folder}/.trash; move back, or remove with --yes")
     print_rows([{"run_dir": path} for path in moved], fmt, "Set aside", ("run_dir",))

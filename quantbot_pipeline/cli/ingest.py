@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from quantbot_pipeline.cli.app import ingest_app
-from quantbot_pipeline.cli.options import Home, Output, Paths, PrintAs, open_settings
+from quantbot_pipeline.cli.options import HomeFolder, Output, Paths, PrintAs, open_home
 from quantbot_pipeline.cli.output import print_report
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.vocabulary import Interval
@@ -35,17 +35,14 @@ def ingest_calls_command(
     table: Annotated[str | None, typer.Option(help="Table of a DuckDB file (default: alerts).")] = None,
     caller: Annotated[str | None, typer.Option(help="Caller of files without a caller_name column.")] = None,
     output: PrintAs = "table",
-    home: Home = None,
+    home: HomeFolder = None,
 ) -> None:
     """Merge calls into data/alerts.duckdb; the same file again changes nothing."""
     from quantbot_pipeline.ingest.calls import FORMATS, ingest_calls
 
-    settings = open_settings(home, may_begin=True)
+    lab = open_home(home, may_begin=True)
     source, printed = _split_format(fmt, output, FORMATS)
-    report = ingest_calls(
-        paths, settings.alerts_db, fmt=source, table=table, caller=caller, memory_limit=settings.memory_limit,
-        lock_timeout_s=settings.lock_timeout_s,
-    )  # fmt: skip
+    report = ingest_calls(paths, lab.calls, fmt=source, table=table, caller=caller)
     print_report(report, printed)
 
 
@@ -55,15 +52,12 @@ def ingest_candles_command(
     interval: Annotated[Interval, typer.Option(help="Interval of the candles.")],
     fmt: InputFormat = "auto",
     output: PrintAs = "table",
-    home: Home = None,
+    home: HomeFolder = None,
 ) -> None:
     """Merge candles into data/candles/; the last row of a token and time wins."""
     from quantbot_pipeline.ingest.candles import FORMATS, ingest_candles
 
-    settings = open_settings(home, may_begin=True)
+    lab = open_home(home, may_begin=True)
     source, printed = _split_format(fmt, output, FORMATS)
-    report = ingest_candles(
-        paths, settings.candles_dir, interval, fmt=source, memory_limit=settings.memory_limit,
-        lock_timeout_s=settings.lock_timeout_s,
-    )  # fmt: skip
+    report = ingest_candles(paths, lab.candles, interval, fmt=source)
     print_report(report, printed)

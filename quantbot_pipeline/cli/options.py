@@ -9,13 +9,15 @@ import typer
 from pydantic import ValidationError
 
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import parse_day
 from quantbot_pipeline.replay.policies import unique_keys
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.specs import RunKind
 from quantbot_pipeline.vocabulary import Interval
 
 Output = Literal["table", "json", "csv"]
-Home = Annotated[Path | None, typer.Option(help="Directory of data/ and runs/ (QUANTBOT_HOME; default: here).")]
+HomeFolder = Annotated[Path | None, typer.Option(help="Directory of data/ and runs/ (QUANTBOT_HOME; default: here).")]
 Format = Annotated[Output, typer.Option("--format", help="How to print the result.")]
 Paths = Annotated[list[Path], typer.Argument(help="Files or folders.")]
 From = Annotated[str, typer.Option("--from", help="First UTC day, YYYY-MM-DD or YYYY-MM.")]
@@ -27,8 +29,8 @@ OfInterval = Annotated[Interval | None, typer.Option("--interval", help="Only ru
 PrintAs = Annotated[Output, typer.Option("--output", help="How to print the result.")]
 
 
-def open_settings(home: Path | None, calls_db: Path | None = None, *, may_begin: bool = False) -> Settings:
-    """The settings of a home that exists; with `may_begin` it may be made: by commands that bring or take inputs."""
+def open_home(home: Path | None, calls_db: Path | None = None, *, may_begin: bool = False) -> Home:
+    """Return a home that exists; with `may_begin` it may be made: by commands that bring or take inputs."""
     given = {"home": home, "calls_db": calls_db}
     try:
         settings = Settings.model_validate({key: value for key, value in given.items() if value is not None})
@@ -44,59 +46,47 @@ def open_settings(home: Path | None, calls_db: Path | None = None, *, may_begin:
         )
     if calls_db is not None and not calls_db.exists():
         raise InputError(f"{calls_db}: no such file; make it with `quantbot ingest calls`")
-    return settings
+    return Home(settings)
 
 
-# Options of the backtest commands, {parameter: (annotation, default)}; each command takes some of these groups.
+# Options of a command, {parameter: (annotation, default)}.
 Options = dict[str, tuple[Any, Any]]
 
 
-def option(kind: Any, default: Any, text: str) -> tuple[Any, Any]:
+def _option(kind: Any, default: Any, text: str) -> tuple[Any, Any]:
     return Annotated[kind, typer.Option(help=text)], default
 
 
+# What every backtest command takes, whatever its kind of run depends on.
 RANGE: Options = {
     "from_": (From, inspect.Parameter.empty),
     "to": (To, inspect.Parameter.empty),
-    "interval": option(Interval, "5m", "Candle interval."),
+    "interval": _option(Interval, "5m", "Candle interval."),
     "calls_from_duckdb": (CallsDb, None),
-    "entry": option(Literal["open", "close"], "open", "Entry at the open or the close of the entry candle."),
-    "latency_ms": option(int, 60_000, "Delay between alert and entry."),
-    "horizon_hours": option(float, 48.0, "Length of the window after the entry."),
-    "max_entry_delay_ms": option(int, 3_600_000, "Longest wait for the entry candle."),
-    "min_coverage": option(float, 0.0, "Least share of candles in a window."),
+    "entry": _option(Literal["open", "close"], "open", "Entry at the open or the close of the entry candle."),
+    "latency_ms": _option(int, 60_000, "Delay between alert and entry."),
+    "horizon_hours": _option(float, 48.0, "Length of the window after the entry."),
+    "max_entry_delay_ms": _option(int, 3_600_000, "Longest wait for the entry candle."),
+    "min_coverage": _option(float, 0.0, "Least share of candles in a window."),
 }
-
-
-ACTIVITY: Options = {"activity_move_pct": option(float, 0.10, "Price move that counts as activity.")}
-COSTS: Options = {
-    "taker_fee_bps": option(float, 30.0, "Fee per side."),
-    "slippage_bps": option(float, 10.0, "Slippage per side."),
-    "stop_slippage_bps": option(float, 0.0, "Further slippage of protective exits."),
+# Further fields of the configuration, each with its option or, for `policies`, options.
+BY_FIELD: dict[str, Options] = {
+    "activity_move_pct": {"activity_move_pct": _option(float, 0.10, "Price move that counts as activity.")},
+    "policies": {"policy": _option(list[str] | None, None, "A policy as JSON, or @file.json; repeatable.")},
+    "policy_id": {"policy_id": _option(str | None, None, "Name of the policy, if there is only one.")},
+    "both_orders": {"both_orders": _option(bool, False, "Replay both orders and mark ambiguous trades.")},
+    "constraints": {"constraints": _option(str | None, None, 'Limits as JSON or @file.json, e.g. {"min_trades": 20}.')},
+    "objective": {"objective": _option(str | None, None, "growth or median, or JSON with a key kind.")},
+    "grid": {"grid": _option(str | None, None, "Levels of the policy grid as JSON or @file.json.")},
+    "intrabar": {
+        "intrabar": _option(Literal["pessimistic", "optimistic"], "pessimistic", "Order of touches inside a candle.")
+    },
+    "taker_fee_bps": {"taker_fee_bps": _option(float, 30.0, "Fee per side.")},
+    "slippage_bps": {"slippage_bps": _option(float, 10.0, "Slippage per side.")},
+    "stop_slippage_bps": {"stop_slippage_bps": _option(float, 0.0, "Further slippage of protective exits.")},
+    "rolling_months": {"rolling_months": _option(int, 3, "Months that the rolling scheme learns from.")},
 }
-
-
-ORDER: Options = {
-    "intrabar": option(Literal["pessimistic", "optimistic"], "pessimistic", "Order of touches inside a candle.")
-}
-
-
-POLICY: Options = {
-    "policy": option(list[str] | None, None, "A policy as JSON, or @file.json; repeatable."),
-    "policy_id": option(str | None, None, "Name of the policy, if there is only one."),
-    "both_orders": option(bool, False, "Replay both orders and mark ambiguous trades."),
-}
-
-
-SEARCH: Options = {
-    "constraints": option(str | None, None, 'Limits as JSON or @file.json, e.g. {"min_trades": 20}.'),
-    "objective": option(str | None, None, "growth or median, or JSON with a key kind."),
-    "grid": option(str | None, None, "Levels of the policy grid as JSON or @file.json."),
-}
-
-
-ROLLING: Options = {"rolling_months": option(int, 3, "Months that the rolling scheme learns from.")}
-OUTPUT: Options = {"only_changed": (OnlyChanged, False), "fmt": (Format, "table"), "home": (Home, None)}
+OUTPUT: Options = {"only_changed": (OnlyChanged, False), "fmt": (Format, "table"), "home": (HomeFolder, None)}
 
 
 def read_json(where: str, text: str) -> Any:
@@ -119,6 +109,15 @@ def read_text(where: str) -> str:
         raise InputError(f"{where}: {e.strerror}; @FILE needs a text file") from None
     except UnicodeDecodeError:
         raise InputError(f"{where}: not UTF-8 text; @FILE needs a text file") from None
+
+
+def options_of(kind: RunKind) -> Options:
+    """Return the options of a kind's command: the range, and those of the fields that its results depend on."""
+    own: Options = {}
+    for field, options in BY_FIELD.items():
+        if field in kind.depends_on:
+            own |= options
+    return RANGE | own | OUTPUT
 
 
 def days_of(from_: str, to: str) -> dict[str, int]:

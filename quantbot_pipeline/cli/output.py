@@ -9,7 +9,7 @@ from typing import IO, Any
 from quantbot_pipeline.cli.options import Output
 from quantbot_pipeline.durable import replacing
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.home import Home
 
 
 def complain(text: str, status: int) -> int:
@@ -63,7 +63,7 @@ def print_runs(runs: list[dict[str, Any]], fmt: Output, title: str) -> None:
         )
 
 
-def check_target(fmt: str, out: Path | None, settings: Settings) -> None:
+def check_target(fmt: str, out: Path | None, lab: Home) -> None:
     if out is None:
         if fmt == "parquet" and sys.stdout.isatty():
             raise InputError("a Parquet file is nothing to read on a terminal; give --out FILE, or a pipe")
@@ -74,9 +74,9 @@ def check_target(fmt: str, out: Path | None, settings: Settings) -> None:
         raise InputError(f"{out}: a directory; give the name of the file to write with --out")
     if not out.absolute().parent.is_dir():
         raise InputError(f"{out.parent}: no such directory; create it, or write elsewhere with --out")
-    if out.resolve().is_relative_to(settings.runs_dir.resolve()):
-        raise InputError(f"{out}: runs never change; write outside {settings.runs_dir}")
-    kept = (settings.alerts_db, settings.catalog_db, settings.candles_dir)
+    if out.resolve().is_relative_to(lab.runs.folder.resolve()):
+        raise InputError(f"{out}: runs never change; write outside {lab.runs.folder}")
+    kept = (lab.calls.path, lab.catalog.path, lab.candles.folder)
     if any(out.resolve().is_relative_to(path.resolve()) for path in kept):
         raise InputError(f"{out}: the lab keeps its own data there; write to another file with --out")
 
@@ -99,8 +99,8 @@ def text_target(out: Path | None) -> Iterator[IO[str]]:
         yield file
 
 
-def note_runs(settings: Settings, artifact_type: str, **which: str | None) -> None:
+def note_runs(lab: Home, artifact_type: str, **which: str | None) -> None:
     from quantbot_pipeline.reports.remarks import remarks
 
-    for remark in remarks(settings.catalog_db, settings.runs_dir, artifact_type, **which):
+    for remark in remarks(lab.catalog, artifact_type, **which):
         note(remark)

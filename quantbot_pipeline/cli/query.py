@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from quantbot_pipeline.cli.app import app
-from quantbot_pipeline.cli.options import Home, open_settings, read_text
+from quantbot_pipeline.cli.options import HomeFolder, open_home, read_text
 from quantbot_pipeline.cli.output import binary_target, check_target, note, text_target
 from quantbot_pipeline.errors import counted
 
@@ -21,18 +21,16 @@ def query_command(
     limit: Annotated[int | None, typer.Option(min=0, help=f"At most so many rows (default: {TABLE_ROWS} in a table, else all).")] = None,
     out: Annotated[Path | None, typer.Option(help="Write json, csv or parquet to this file instead of standard output.")] = None,
     timeout: Annotated[float, typer.Option(min=0.001, max=threading.TIMEOUT_MAX, help="Stop after so many seconds.")] = 300.0,
-    home: Home = None,
+    home: HomeFolder = None,
 ) -> None:  # fmt: skip
     """Answer a SELECT over the catalog; it cannot read or write a file, nor change anything."""
     from quantbot_pipeline.catalog.room import answering
     from quantbot_pipeline.cli import export, tables
 
-    settings = open_settings(home)
-    check_target(fmt, out, settings)
+    lab = open_home(home)
+    check_target(fmt, out, lab)
     asked = read_text(sql[1:]) if sql.startswith("@") else sql
-    with answering(
-        settings.catalog_db, settings.runs_dir, asked, memory_limit=settings.memory_limit, timeout_s=timeout
-    ) as answer:
+    with answering(lab.catalog, asked, timeout_s=timeout) as answer:
         rows = export.Limited(answer.batches, TABLE_ROWS if limit is None and fmt == "table" else limit)
         columns = answer.schema.names
         if fmt == "table":

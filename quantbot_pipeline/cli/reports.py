@@ -7,25 +7,24 @@ from typing import Annotated, Literal
 import typer
 
 from quantbot_pipeline.cli.app import app
-from quantbot_pipeline.cli.options import Format, Home, OfInterval, open_settings
+from quantbot_pipeline.cli.options import Format, HomeFolder, OfInterval, open_home
 from quantbot_pipeline.cli.output import note_runs, print_rows
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.months import month_of, parse_day
-from quantbot_pipeline.settings import Settings
 
 
 @app.command("leaderboard")
 def leaderboard_command(
     interval: OfInterval = None,
     fmt: Format = "table",
-    home: Home = None,
+    home: HomeFolder = None,
 ) -> None:
     """Callers by what followed their calls, over the newest run of every month."""
     from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
 
-    settings = open_settings(home)
-    print_rows(leaderboard(settings.catalog_db, settings.runs_dir, interval), fmt, "Callers", COLUMNS)
-    note_runs(settings, "paths", interval=interval)
+    lab = open_home(home)
+    print_rows(leaderboard(lab.catalog, interval), fmt, "Callers", COLUMNS)
+    note_runs(lab, "paths", interval=interval)
 
 
 @app.command("frontier")
@@ -36,31 +35,29 @@ def frontier_command(
     strategy: Annotated[Literal["grid-search", "v1-baseline"], typer.Option(help="Which search.")] = "grid-search",
     interval: OfInterval = None,
     fmt: Format = "table",
-    home: Home = None,
+    home: HomeFolder = None,
 ) -> None:
     """The policies that the search ranked best for a caller, from the newest run of each month."""
     from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, frontier
 
-    settings = open_settings(home)
+    lab = open_home(home)
     if month is not None and month_of(parse_day(month, end=False)) != month:
         raise InputError(f"--month {month}: not a month; write YYYY-MM")
     rows = frontier(
-        settings.catalog_db, settings.runs_dir, caller=caller, month=month, interval=interval, strategy_id=strategy, limit=limit
+        lab.catalog, caller=caller, month=month, interval=interval, strategy_id=strategy, limit=limit
     )  # fmt: skip
     print_rows(rows, fmt, "Frontier", FRONTIER_COLUMNS if fmt == "table" else ())
-    note_runs(settings, "frontier", interval=interval, month=month, strategy_id=strategy)
+    note_runs(lab, "frontier", interval=interval, month=month, strategy_id=strategy)
 
 
 @app.command("walk-forward")
-def walk_forward_command(interval: OfInterval = None, fmt: Format = "table", home: Home = None) -> None:
+def walk_forward_command(interval: OfInterval = None, fmt: Format = "table", home: HomeFolder = None) -> None:
     """What choices made on earlier months earned later, per caller and scheme, beside holding and the pooled choice."""
     from quantbot_pipeline.reports.searches import WALK_FORWARD_COLUMNS, walk_forward
 
-    settings = open_settings(home)
-    print_rows(
-        walk_forward(settings.catalog_db, settings.runs_dir, interval), fmt, "Walk-forward", WALK_FORWARD_COLUMNS
-    )
-    note_runs(settings, "walk_forward", interval=interval)
+    lab = open_home(home)
+    print_rows(walk_forward(lab.catalog, interval), fmt, "Walk-forward", WALK_FORWARD_COLUMNS)
+    note_runs(lab, "walk_forward", interval=interval)
 
 
 @app.command("dashboard")
@@ -70,22 +67,18 @@ def dashboard_command(
         Path | None, typer.Option(help="The file to write (default: data/dashboard.html of the home).")
     ] = None,
     fmt: Format = "table",
-    home: Home = None,
+    home: HomeFolder = None,
 ) -> None:
     """Write the dashboard: one HTML file over the newest runs, which opens from disk without a network."""
-    settings = open_settings(home)
+    lab = open_home(home)
     if out is not None and out.is_dir():
         raise InputError(f"{out}: a directory; give the name of the file to write with --out")
-    path = write_dashboard_of(settings, out or settings.dashboard_html)
+    from quantbot_pipeline.reports.dashboard.page import write_dashboard
+
+    path = write_dashboard(lab, out)
     if fmt == "table":
         print(path)
     else:
         print_rows([{"path": str(path), "bytes": path.stat().st_size}], fmt, "Dashboard")
     if open_:
         webbrowser.open(path.as_uri())
-
-
-def write_dashboard_of(settings: Settings, out: Path) -> Path:
-    from quantbot_pipeline.reports.dashboard.page import write_dashboard
-
-    return write_dashboard(settings.catalog_db, settings.runs_dir, settings.candles_dir, out)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from quantbot_pipeline.cli.app import app
-from quantbot_pipeline.cli.options import Format, Home, open_settings
+from quantbot_pipeline.cli.options import Format, HomeFolder, open_home
 from quantbot_pipeline.cli.output import note, print_rows
 
 
@@ -15,13 +15,13 @@ def automation(
     action: Annotated[Literal["on", "off", "status"], typer.Argument(help="What to do.")] = "status",
     dry_run: Annotated[bool, typer.Option(help="Say what would change, and change nothing.")] = False,
     fmt: Format = "table",
-    home: Home = None,
+    home: HomeFolder = None,
 ) -> None:
     """Turn all schedules and sensors of this home's instance on or off; they run while `quantbot ui` (or a daemon) does."""
     from quantbot_pipeline.definitions import defs
     from quantbot_pipeline.orchestration.local.switch import switch
 
-    rows = switch(defs, open_settings(home), action, dry_run=dry_run)
+    rows = switch(defs, open_home(home), action, dry_run=dry_run)
     print_rows(rows, fmt, "Automation" + (" (dry run)" if dry_run else ""))
 
 
@@ -29,15 +29,15 @@ def automation(
 def ui(
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port.")] = 3000,
-    home: Home = None,
+    home: HomeFolder = None,
 ) -> None:
     """Start the Dagster web UI and daemon on this home directory."""
     from quantbot_pipeline.orchestration.launch import open_instance
     from quantbot_pipeline.orchestration.local.retries import say_again
     from quantbot_pipeline.orchestration.local.services import serve
 
-    settings = open_settings(home, may_begin=True)
-    os.environ["QUANTBOT_HOME"] = str(settings.home)
-    with open_instance(settings) as instance:
-        os.chdir(settings.home)
+    lab = open_home(home, may_begin=True)
+    os.environ["QUANTBOT_HOME"] = str(lab.path)
+    with open_instance(lab) as instance:
+        os.chdir(lab.path)
         serve(host, port, note, lambda: say_again(instance))

@@ -17,7 +17,7 @@ from quantbot_pipeline.ingest.formats.common import Column, Found
 from quantbot_pipeline.ingest.formats.registry import format_of, load
 from quantbot_pipeline.ingest.report import IngestReport
 from quantbot_pipeline.ingest.times import TO_MS, infer_unit, raw_time_sql, require_ms
-from quantbot_pipeline.market.calls import BATCH, TABLES
+from quantbot_pipeline.market.calls import BATCH, TABLES, CallStore
 
 FORMATS = ("csv", "jsonl", "parquet", "duckdb", "telegram")
 COLUMNS = (
@@ -48,51 +48,43 @@ ISO_MS = "strftime(make_timestamp_ms(alert_ts_ms), '%Y-%m-%dT%H:%M:%S.%gZ')"
 
 def ingest_calls(
     paths: Sequence[Path],
-    store: Path,
+    store: CallStore,
     *,
     fmt: str = "auto",
     table: str | None = None,
     caller: str | None = None,
-    memory_limit: str = "2GB",
-    lock_timeout_s: float = 60.0,
 ) -> IngestReport:
     """Merge the calls of `paths` into `store`; ingesting the same again changes nothing.
 
-    `caller` names the caller of files without a `caller_name` column. Memory is bounded by `memory_limit`, once for reading and
+    `caller` names the caller of files without a `caller_name` column. Memory is bounded by the limit of the store, once for reading and
     once for merging; what does not fit spills beside the store. Raises InputError (file, row, column and how to
     mend it) before anything is written.
     """
     files = expand_paths(paths, FORMATS)
-    store.parent.mkdir(parents=True, exist_ok=True)
+    path = store.path
+    path.parent.mkdir(parents=True, exist_ok=True)
     # Each of the two DuckDBs, and each process, has a folder of its own for what does not fit into memory.
     with (
-        scratch_folder(store.parent, f".{store.name}.spill-") as spill,
-        workspace(memory_limit=memory_limit, temp_directory=f"{spill}/reading") as con,
+        scratch_folder(path.parent, f".{path.name}.spill-") as spill,
+        workspace(memory_limit=store.memory_limit, temp_directory=f"{spill}/reading") as con,
     ):
         con.execute(
             "CREATE TEMP TABLE staged (file_no INTEGER, row_no BIGINT, call_id VARCHAR, mint VARCHAR, "
             "caller_name VARCHAR, chain VARCHAR, alert_ts_ms BIGINT, source VARCHAR)"
         )
-        for file_no, path in enumerate(files):
-            _stage(con, file_no, path, format_of(path, fmt, FORMATS), table, caller)
+        for file_no, file in enumerate(files):
+            _stage(con, file_no, file, format_of(file, fmt, FORMATS), table, caller)
         con.execute(f"CREATE TEMP TABLE judged AS SELECT *, {REASON} AS reason FROM staged")
         con.execute("DROP TABLE staged")
         rows = con.execute("SELECT count(*) FROM judged").fetchall()[0][0]
         if not rows:
             raise InputError(f"{', '.join(map(str, files))}: no rows; expected calls below the header")
         try:
-            return _merge(
-                con,
-                store,
-                len(files),
-                rows,
-                {"memory_limit": memory_limit, "temp_directory": f"{spill}/merging"},
-                lock_timeout_s,
-            )
+            return _merge(con, store, len(files), rows, f"{spill}/merging")
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as e:
-            raise StoreError(f"{store}: not usable as the store of calls: {str(e).splitlines()[0][:200]}") from None
+            raise StoreError(f"{path}: not usable as the store of calls: {str(e).splitlines()[0][:200]}") from None
 
 
 def _stage(
@@ -131,19 +123,12 @@ def _text(found: dict[str, Found], name: str, default: str) -> str:
     return f"{name}::VARCHAR" if name in found else default
 
 
-def _merge(
-    incoming: duckdb.DuckDBPyConnection,
-    store: Path,
-    files: int,
-    rows: int,
-    limits: dict[str, str],
-    lock_timeout_s: float,
-) -> IngestReport:
+def _merge(incoming: duckdb.DuckDBPyConnection, store: CallStore, files: int, rows: int, spill: str) -> IngestReport:
     """Merge the table `judged` of `incoming` into the store; the rows go from one DuckDB to the other in batches."""
-    with published_duckdb(store, lock_timeout_s) as publication:
+    with published_duckdb(store.path, store.lock_timeout_s) as publication:
         con = publication.connect()
-        con.execute("SET memory_limit = ?", [limits["memory_limit"]])
-        con.execute("SET temp_directory = ?", [limits["temp_directory"]])
+        con.execute("SET memory_limit = ?", [store.memory_limit])
+        con.execute("SET temp_directory = ?", [spill])
         con.execute(TABLES)
         valid = incoming.sql(
             f"""SELECT coalesce(nullif(call_id, ''), {DERIVED_ID}) AS call_id, mint, caller_name, chain, alert_ts_ms,
@@ -189,7 +174,7 @@ def _merge(
                    AND o.alert_ts_ms IS NOT DISTINCT FROM r.alert_ts_ms)""",
         )[0]
         reasons = con.execute("SELECT reason, count(*) FROM rejected_calls GROUP BY 1 ORDER BY 1").fetchall()
-        publication.changed = bool(inserted or newly_rejected) or not store.exists()
+        publication.changed = bool(inserted or newly_rejected) or not store.path.exists()
     return IngestReport(
         kind="calls",
         files=files,

@@ -20,6 +20,7 @@ from quantbot_pipeline.market.candle_files import (
     REJECTED_SCHEMA,
     ROW_GROUP,
     SCHEMA,
+    CandleStore,
     month_file,
     rejected_file,
     write_sorted,
@@ -53,28 +54,27 @@ REASON = f"""CASE
 
 def ingest_candles(
     paths: Sequence[Path],
-    store: Path,
+    store: CandleStore,
     interval: str,
     *,
     fmt: str = "auto",
-    memory_limit: str = "2GB",
-    lock_timeout_s: float = 60.0,
 ) -> IngestReport:
     """Merge the candles of `paths` into `store`; the last valid row of a (mint, ts_ms) wins, a later ingest wins over all.
 
-    Ingesting the same again changes nothing and rewrites no file. Memory is bounded by `memory_limit`; what does not fit
+    Ingesting the same again changes nothing and rewrites no file. Memory is bounded by the limit of the store; what does not fit
     spills beside the store. Raises InputError before anything is written.
     """
     if interval not in INTERVALS_MS:
         raise InputError(f"interval {interval!r} is unknown; choose one of {', '.join(INTERVALS_MS)}")
     files = expand_paths(paths, FORMATS)
-    store.mkdir(parents=True, exist_ok=True)
+    folder = store.folder
+    folder.mkdir(parents=True, exist_ok=True)
     with (
-        locked(store / ".ingest.lock", lock_timeout_s),
-        scratch_folder(store, ".spill-") as spill,
-        workspace(memory_limit=memory_limit, temp_directory=str(spill)) as con,
+        locked(folder / ".ingest.lock", store.lock_timeout_s),
+        scratch_folder(folder, ".spill-") as spill,
+        workspace(memory_limit=store.memory_limit, temp_directory=str(spill)) as con,
     ):
-        for left in store.glob("interval=*/month=*/.*.parquet.tmp"):
+        for left in folder.glob("interval=*/month=*/.*.parquet.tmp"):
             left.unlink(missing_ok=True)  # of an ingest that was killed
         con.execute(
             "CREATE TEMP TABLE staged (seq BIGINT, mint VARCHAR, t DOUBLE, open DOUBLE, high DOUBLE, low DOUBLE, "
@@ -86,7 +86,7 @@ def ingest_candles(
         if not rows:
             raise InputError(f"{', '.join(map(str, files[:3]))}: no rows; expected candles")
         _refuse_wrong_interval(con, files, interval)
-        return _merge(con, store, interval, len(files), rows)
+        return _merge(con, folder, interval, len(files), rows)
 
 
 def _count(con: duckdb.DuckDBPyConnection, sql: str, parameters: object = None) -> int:
@@ -139,7 +139,7 @@ def _refuse_wrong_interval(con: duckdb.DuckDBPyConnection, files: Sequence[Path]
             raise InputError(f"{names}: every candle opens on the {name} grid; pass --interval {name}, not {interval}")
 
 
-def _merge(con: duckdb.DuckDBPyConnection, store: Path, interval: str, files: int, rows: int) -> IngestReport:
+def _merge(con: duckdb.DuckDBPyConnection, folder: Path, interval: str, files: int, rows: int) -> IngestReport:
     con.execute(
         f"CREATE TEMP TABLE judged AS SELECT *, {REASON} AS reason FROM staged",
         {"step": INTERVALS_MS[interval]},
@@ -160,12 +160,12 @@ def _merge(con: duckdb.DuckDBPyConnection, store: Path, interval: str, files: in
     inserted = updated = 0
     changed = []
     for month in months:
-        new, differing = _merge_month(con, store, interval, month)
+        new, differing = _merge_month(con, folder, interval, month)
         inserted += new
         updated += differing
         if new or differing:
             changed.append(month)
-    for month in _merge_rejected(con, store, interval):
+    for month in _merge_rejected(con, folder, interval):
         if month not in changed:
             changed.append(month)
     return IngestReport(
@@ -181,11 +181,11 @@ def _merge(con: duckdb.DuckDBPyConnection, store: Path, interval: str, files: in
     )
 
 
-def _merge_month(con: duckdb.DuckDBPyConnection, store: Path, interval: str, month: str) -> tuple[int, int]:
+def _merge_month(con: duckdb.DuckDBPyConnection, folder: Path, interval: str, month: str) -> tuple[int, int]:
     """Merge the fresh rows of one month into its file; returns (inserted, updated) and leaves the file alone if both are 0."""
     con.execute("CREATE OR REPLACE TEMP TABLE stored (mint VARCHAR, ts_ms BIGINT, open DOUBLE, high DOUBLE, low DOUBLE, "
                 "close DOUBLE, volume DOUBLE)")  # fmt: skip
-    target = month_file(store, interval, month)
+    target = month_file(folder, interval, month)
     if target.exists():
         _load_stored(con, target, interval)
     inserted, updated = con.execute(
@@ -240,7 +240,7 @@ def _refuse_unsound(con: duckdb.DuckDBPyConnection, interval: str) -> None:
         raise ValueError("a token has two candles of one time")
 
 
-def _merge_rejected(con: duckdb.DuckDBPyConnection, store: Path, interval: str) -> list[str]:
+def _merge_rejected(con: duckdb.DuckDBPyConnection, folder: Path, interval: str) -> list[str]:
     """Keep rejected rows with their multiplicity; the same file again adds nothing. Returns the months that changed."""
     con.execute(
         f"""CREATE TEMP TABLE refused AS
@@ -252,7 +252,7 @@ def _merge_rejected(con: duckdb.DuckDBPyConnection, store: Path, interval: str) 
     )
     changed = []
     for (month,) in con.execute("SELECT DISTINCT month FROM refused ORDER BY 1").fetchall():
-        target = rejected_file(store, interval, month)
+        target = rejected_file(folder, interval, month)
         con.register("kept", pq.read_table(target) if target.exists() else REJECTED_SCHEMA.empty_table())
         union = con.sql(
             """SELECT mint, ts_ms, open, high, low, close, volume, reason, nth FROM refused WHERE month = ?

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from quantbot_pipeline.durable import scratch_folder
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.home import Home
 
 DONE, REJECTED = "done", "rejected"
 UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".swp")
@@ -48,27 +48,24 @@ def settled(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return sorted((path for path, signature in now.items() if before.get(path) == signature), key=os.fsencode)
 
 
-def take_in(settings: Settings, paths: Sequence[str]) -> Intake:
+def take_in(home: Home, paths: Sequence[str]) -> Intake:
     """Ingest files of the inbox and move each to `done/` or `rejected/`. Raises StoreError when a store stays locked."""
     from quantbot_pipeline.ingest.calls import ingest_calls
     from quantbot_pipeline.ingest.candles import ingest_candles
 
-    inbox = settings.inbox_dir
+    inbox = home.settings.inbox_dir
     result = Intake({}, {}, [], [])
     for relative in paths:
         path = inbox / relative
         if not path.is_file() or path.is_symlink():
             continue  # taken by another run since
         try:
-            memory, patience = settings.memory_limit, settings.lock_timeout_s
-            with scratch_folder(settings.data_dir, ".inbox.spill-") as spill:
-                interval = candle_interval(path, memory_limit=memory, temp_directory=str(spill))
+            with scratch_folder(home.settings.data_dir, ".inbox.spill-") as spill:
+                interval = candle_interval(path, memory_limit=home.settings.memory_limit, temp_directory=str(spill))
             if interval is None:
-                report = ingest_calls([path], settings.alerts_db, memory_limit=memory, lock_timeout_s=patience)
+                report = ingest_calls([path], home.calls)
             else:
-                report = ingest_candles(
-                    [path], settings.candles_dir, interval, memory_limit=memory, lock_timeout_s=patience
-                )
+                report = ingest_candles([path], home.candles, interval)
             (result.call_months if interval is None else result.candle_months).extend(report.months)
             result.ingested[relative] = report.inserted + report.updated
             _move(path, inbox / DONE / relative)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 from quantbot_pipeline.duck import UNTRUSTED, open_untrusted, untrusted_tables
 from quantbot_pipeline.durable import MEND_DISK, disk_fault
 from quantbot_pipeline.errors import InputError, StoreError
+from quantbot_pipeline.settings import memory_bytes
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS alerts (
@@ -20,8 +22,7 @@ CREATE TABLE IF NOT EXISTS rejected_alerts (
     call_id VARCHAR, mint VARCHAR, caller_name VARCHAR, chain VARCHAR, alert_ts_ms BIGINT, reason VARCHAR NOT NULL,
     nth BIGINT NOT NULL, source VARCHAR);
 """
-
-
+DUCKDB_LEAST = 128_000_000  # bytes; with less DuckDB could not sort the calls of a large month
 BATCH = 131_072  # rows that go from one DuckDB to the other at a time
 
 
@@ -35,15 +36,24 @@ class MonthCalls(NamedTuple):
     rejected: dict[str, int]
 
 
-def read_calls(store: Path, from_ms: int, to_ms: int, *, memory_limit: str = "2GB") -> MonthCalls:
-    """Calls with `from_ms <= alert_ts_ms < to_ms`; an absent store has none. Raises InputError for a broken store."""
-    with reading_calls(store, memory_limit) as con:
+@dataclass(frozen=True)
+class CallStore:
+    """The DuckDB file `path` with a table `alerts`. `memory_limit` is DuckDB's, `lock_timeout_s` how long a writer waits."""
+
+    path: Path
+    memory_limit: str = "2GB"
+    lock_timeout_s: float = 60.0
+
+
+def read_calls(store: CallStore, from_ms: int, to_ms: int) -> MonthCalls:
+    """Return calls with `from_ms <= alert_ts_ms < to_ms`; an absent store has none. Raises InputError for a broken store."""
+    with reading_calls(store) as con:
         found = con.sql(
             """SELECT call_id, mint, caller_name, chain, alert_ts_ms, created_at FROM alerts
                WHERE alert_ts_ms >= ? AND alert_ts_ms < ? ORDER BY alert_ts_ms, call_id""",
             params=[from_ms, to_ms],
         )
-        calls = pa.concat_tables(pieces_of(store, found))
+        calls = pa.concat_tables(pieces_of(store.path, found))
         rejected = con.execute(
             """SELECT reason, count(*) FROM rejected_alerts WHERE alert_ts_ms >= ? AND alert_ts_ms < ?
                GROUP BY 1 ORDER BY 1""",
@@ -52,7 +62,7 @@ def read_calls(store: Path, from_ms: int, to_ms: int, *, memory_limit: str = "2G
     return MonthCalls(calls, dict(rejected))
 
 
-def pieces_of(store: Path, found: duckdb.DuckDBPyRelation) -> Iterator[pa.Table]:
+def pieces_of(path: Path, found: duckdb.DuckDBPyRelation) -> Iterator[pa.Table]:
     """The rows of a query in their order; at least one piece, which may be empty."""
     try:
         reader = found.to_arrow_reader(BATCH)
@@ -63,19 +73,19 @@ def pieces_of(store: Path, found: duckdb.DuckDBPyRelation) -> Iterator[pa.Table]
         if empty:
             yield reader.schema.empty_table()
     except (duckdb.OutOfMemoryException, pa.ArrowException) as e:
-        raise _out_of_memory(store, e) from None
+        raise _out_of_memory(path, e) from None
 
 
-def _out_of_memory(store: Path, why: Exception) -> StoreError:
+def _out_of_memory(path: Path, why: Exception) -> StoreError:
     return StoreError(
-        f"{store}: reading the calls stopped: {str(why).splitlines()[0][:200]}; give it more memory "
+        f"{path}: reading the calls stopped: {str(why).splitlines()[0][:200]}; give it more memory "
         "(QUANTBOT_MEMORY_LIMIT) or free disk space"
     )
 
 
-def month_statistics(store: Path) -> dict[str, dict[str, int]]:
+def month_statistics(store: CallStore) -> dict[str, dict[str, int]]:
     """{month: calls, callers, mints} of every month that has calls, ascending."""
-    if not store.exists():
+    if not store.path.exists():
         return {}
     with reading_calls(store) as con:
         found = con.execute(
@@ -87,22 +97,23 @@ def month_statistics(store: Path) -> dict[str, dict[str, int]]:
 
 
 @contextmanager
-def reading_calls(store: Path, memory_limit: str = "2GB") -> Iterator[duckdb.DuckDBPyConnection]:
+def reading_calls(store: CallStore) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that shows the tables of the store under their names; another file with calls may lack the rejected ones."""
+    path = store.path
     try:
-        with open_untrusted(store) if store.exists() else duckdb.connect() as con:
-            con.execute("SET memory_limit = ?", [memory_limit])
+        with open_untrusted(path) if path.exists() else duckdb.connect() as con:
+            con.execute("SET memory_limit = ?", [f"{max(memory_bytes(store.memory_limit), DUCKDB_LEAST)}B"])
             tables = untrusted_tables(con)
-            if store.exists() and "alerts" not in tables:
-                raise InputError(f"{store}: no table alerts; make the store with `quantbot ingest calls`")
+            if path.exists() and "alerts" not in tables:
+                raise InputError(f"{path}: no table alerts; make the store with `quantbot ingest calls`")
             con.execute(TABLES)  # empty ones, of our own database
             for name in ("alerts", "rejected_alerts"):
                 if name in tables:
                     con.execute(f"CREATE TEMP VIEW {name} AS FROM {UNTRUSTED}.{name}")
             yield con
     except duckdb.OutOfMemoryException as e:
-        raise _out_of_memory(store, e) from None
+        raise _out_of_memory(path, e) from None
     except duckdb.Error as e:
         if words := disk_fault(e):  # what does not fit into memory spills beside the store
-            raise StoreError(f"{store.parent}: {words}; {MEND_DISK}") from None
-        raise InputError(f"{store}: not readable as the store of calls: {str(e).splitlines()[0][:200]}") from None
+            raise StoreError(f"{path.parent}: {words}; {MEND_DISK}") from None
+        raise InputError(f"{path}: not readable as the store of calls: {str(e).splitlines()[0][:200]}") from None

@@ -8,6 +8,7 @@ Rejected rows are kept beside it in `rejected.parquet` with their reason; they a
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,6 +42,15 @@ REJECTED_SCHEMA = pa.schema(
 ROW_GROUP = 131_072  # rows; a group ends at the first token boundary at or past it
 HASH_KEY = b"quantbot.content_sha256"
 NO_MONTH = "none"  # the folder of rejected rows whose time is unknown
+
+
+@dataclass(frozen=True)
+class CandleStore:
+    """The files of candles in `folder`. `memory_limit` is DuckDB's in an ingest, `lock_timeout_s` how long a writer waits."""
+
+    folder: Path
+    memory_limit: str = "2GB"
+    lock_timeout_s: float = 60.0
 
 
 def store_signature(store: Path) -> str:

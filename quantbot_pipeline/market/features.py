@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pyarrow as pa
 
 from quantbot_pipeline.duck import release_untrusted
-from quantbot_pipeline.market.calls import pieces_of, reading_calls
+from quantbot_pipeline.market.calls import CallStore, pieces_of, reading_calls
 
 FEATURES = (
     "caller_prior_calls",
@@ -21,18 +20,16 @@ FEATURES = (
 
 
 @contextmanager
-def call_features(
-    store: Path, from_ms: int, to_ms: int, *, memory_limit: str = "2GB"
-) -> Iterator[Callable[[], Iterator[pa.Table]]]:
+def call_features(store: CallStore, from_ms: int, to_ms: int) -> Iterator[Callable[[], Iterator[pa.Table]]]:
     """What was known when each call of the range was made, from strictly earlier calls of the whole store.
 
     Gives a function that reads them piece by piece, from the beginning whenever it is called; DuckDB holds them within
-    `memory_limit` and spills the rest. Columns: call_id, and `features`, the int64 FEATURES as a JSON object with sorted keys,
+    the memory limit of the store and spills the rest. Columns: call_id, and `features`, the int64 FEATURES as a JSON object with sorted keys,
     and FEATURES (ages and times in ms, null without an earlier call; weekday 1 = Monday); ordered by (alert_ts_ms, call_id).
     """
     pairs = ", ".join(f"'{name}', {name}" for name in FEATURES)
     names = ", ".join(FEATURES)
-    with reading_calls(store, memory_limit) as con:
+    with reading_calls(store) as con:
         con.execute(
             f"""CREATE OR REPLACE TEMP TABLE features AS
                 WITH history AS (
@@ -54,5 +51,5 @@ def call_features(
         )
         release_untrusted(con)  # the features are read when the backtest is done
         yield lambda: pieces_of(
-            store, con.sql(f"SELECT call_id, json_object({pairs})::VARCHAR AS features, {names} FROM features")
+            store.path, con.sql(f"SELECT call_id, json_object({pairs})::VARCHAR AS features, {names} FROM features")
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from quantbot_pipeline.catalog.catalog import reading
+from quantbot_pipeline.catalog.catalog import Catalog, reading
 from quantbot_pipeline.catalog.last_sync import month_signatures
 from quantbot_pipeline.durable import sha256_file
 
@@ -24,11 +24,10 @@ class CatalogHealth(NamedTuple):
     faults: list[str]
 
 
-def inspect_catalog(
-    base: Path, catalog: Path, *, now_s: float, max_lag_s: float, sample_files: int, day: str
-) -> CatalogHealth:
+def inspect_catalog(catalog: Catalog, *, now_s: float, max_lag_s: float, sample_files: int, day: str) -> CatalogHealth:
     """Compare the catalog with `runs/`: every run older than `max_lag_s` is cataloged or in quarantine, every cataloged
     file is there with its size, and a sample (see `sample`) with its checksum. Raises InputError without a catalog."""
+    base = catalog.runs.folder
     with reading(catalog) as con:
         files = con.execute(
             """SELECT artifact_path, a.bytes, a.sha256 FROM backtest_artifacts_catalog a
@@ -85,19 +84,19 @@ def _size_fault(path: Path, size: int) -> str | None:
     return None if found == size else f"{found} bytes, the catalog says {size}"
 
 
-def quarantined(base: Path, catalog: Path, *, now_s: float, max_lag_s: float) -> dict[str, str]:
+def quarantined(catalog: Catalog, *, now_s: float, max_lag_s: float) -> dict[str, str]:
     """{run directory: reason} of what cannot be trusted; a commit that may still be going on is left out.
 
     No catalog, no quarantine. Raises InputError when the catalog cannot be read.
     """
-    if not catalog.exists():
+    if not catalog.path.exists():
         return {}
     with reading(catalog) as con:
         rows: Mapping[str, str] = dict(con.execute("SELECT path, reason FROM quarantine ORDER BY path").fetchall())
     return {
         path: reason
         for path, reason in rows.items()
-        if "no _SUCCESS" not in reason or now_s - _mtime(base / path, now_s) > max_lag_s
+        if "no _SUCCESS" not in reason or now_s - _mtime(catalog.runs.folder / path, now_s) > max_lag_s
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from quantbot_pipeline.catalog.catalog import reading
+from quantbot_pipeline.catalog.catalog import Catalog, reading
 from quantbot_pipeline.errors import InputError, IntegrityError
 from quantbot_pipeline.months import month_range, months_before
 from quantbot_pipeline.runs.manifest import read_manifest
@@ -116,7 +116,7 @@ def read_walk_forward(rows: pa.Table) -> Reading | None:
     return Reading({BEST_OUT_OF_SAMPLE: float(medians[best])}, int(trades[best]), rows["caller_name"][best].as_py())
 
 
-def load_readings(catalog: Path, base: Path, artifact_type: str, run_dirs: Mapping[str, Path]) -> dict[str, Reading]:
+def load_readings(catalog: Catalog, artifact_type: str, run_dirs: Mapping[str, Path]) -> dict[str, Reading]:
     """Readings of these runs (by month), and of the six months before each from the newest comparable cataloged run.
 
     A range of months is its own history: its runs are not in the catalog yet. A run that cannot be trusted has no reading;
@@ -131,7 +131,7 @@ def load_readings(catalog: Path, base: Path, artifact_type: str, run_dirs: Mappi
     except IntegrityError:
         return {}
     readings = {}
-    for month, run_dir in {**{m: base / d for m, d in earlier.items()}, **run_dirs}.items():
+    for month, run_dir in {**{m: catalog.runs.folder / d for m, d in earlier.items()}, **run_dirs}.items():
         with contextlib.suppress(IntegrityError):
             if (found := _read(run_dir, artifact_type)) is not None:
                 readings[month] = found
@@ -146,7 +146,7 @@ def _read(run_dir: Path, artifact_type: str) -> Reading | None:
     return read_paths(read_artifact(run_dir, manifest, artifact_type, columns), manifest.parameters["horizon_ms"])
 
 
-def _cataloged(catalog: Path, artifact_type: str, months: set[str], parameters: Mapping[str, Any]) -> dict[str, str]:
+def _cataloged(catalog: Catalog, artifact_type: str, months: set[str], parameters: Mapping[str, Any]) -> dict[str, str]:
     """{month: directory of its newest completed run that was configured like this one}; none without a catalog."""
     if not months:
         return {}

@@ -6,14 +6,15 @@ runs behind the months that its Dagster run materialized; started on its own, at
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from quantbot_pipeline.orchestration.assets.backtests import BACKTEST, V1, WALK_FORWARD, Key
+from quantbot_pipeline.home import Home
+from quantbot_pipeline.orchestration.assets.catalog import CATALOG
 from quantbot_pipeline.orchestration.judging import (
     PATHS,
     WALK,
@@ -25,39 +26,49 @@ from quantbot_pipeline.orchestration.judging import (
 )
 from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.resources import Lab
-from quantbot_pipeline.settings import Settings
-
-CATALOG = dg.AssetKey(["catalog", "runs"])
-# Two assets keep the same artifact; on its own a check finds the right run by the search that made it.
-STRATEGIES: dict[Key, str] = {("results", "frontier"): "grid-search", ("results", "v1_frontier"): "v1-baseline"}
+from quantbot_pipeline.specs import PATHS as PATHS_OUTPUT
+from quantbot_pipeline.specs import WALK_FORWARD as WALK_OUTPUT
+from quantbot_pipeline.specs import Op, Output, ops, outputs_of, strategy_of
 
 
-def _contracts(outputs: Mapping[Key, tuple[str, str]]) -> list[dg.AssetCheckSpec]:
+def build_checks() -> list[Any]:
+    """Return every check: a contract per step of `specs`, then those of inputs, results, catalog and disk."""
     return [
-        dg.AssetCheckSpec(
-            "contract",
-            asset=list(key),
-            blocking=True,
-            description=f"The run's bytes are those committed, and {artifact} has its schema and keeps its invariants; "
-            "otherwise nothing downstream is made.",
-        )
-        for key, (artifact, _) in outputs.items()
+        *(_contract_of(op, list(outputs_of(kinds).values())) for op, kinds in ops().items()),
+        input_quality,
+        paths_regression,
+        walk_forward_regression,
+        catalog_health,
+        quarantine_empty,
+        free_disk,
     ]
 
 
-@dg.multi_asset_check(name="backtest_contract", specs=_contracts(BACKTEST), can_subset=True)
-def backtest_contract(context: dg.AssetCheckExecutionContext, lab: Lab) -> Iterator[dg.AssetCheckResult]:
-    yield from _check_contracts(context, lab.settings(), BACKTEST)
+def _contract_of(op: Op, made: Sequence[Output]) -> dg.AssetChecksDefinition:
+    """Return the contract of all outputs of a step; the chosen ones are judged together, each run read once."""
+    specs = [
+        dg.AssetCheckSpec(
+            "contract",
+            asset=list(output.key),
+            blocking=True,
+            description=f"The run's bytes are those committed, and {output.artifact} has its schema and keeps its "
+            "invariants; otherwise nothing downstream is made.",
+        )
+        for output in made
+    ]
 
+    @dg.multi_asset_check(name=op.check, specs=specs, can_subset=True)
+    def contract(context: dg.AssetCheckExecutionContext, lab: Lab) -> Iterator[dg.AssetCheckResult]:
+        home, materialized, selected = lab.open(), _materialized(context), context.selected_asset_check_keys
+        yield from judge_contracts(
+            {
+                output.key: _run_dirs(context, home, materialized, output)
+                for output in made
+                if dg.AssetCheckKey(dg.AssetKey(list(output.key)), "contract") in selected
+            }
+        )
 
-@dg.multi_asset_check(name="v1_contract", specs=_contracts(V1), can_subset=True)
-def v1_contract(context: dg.AssetCheckExecutionContext, lab: Lab) -> Iterator[dg.AssetCheckResult]:
-    yield from _check_contracts(context, lab.settings(), V1)
-
-
-@dg.multi_asset_check(name="walk_forward_contract", specs=_contracts(WALK_FORWARD), can_subset=True)
-def walk_forward_contract(context: dg.AssetCheckExecutionContext, lab: Lab) -> Iterator[dg.AssetCheckResult]:
-    yield from _check_contracts(context, lab.settings(), WALK_FORWARD)
+    return contract
 
 
 @dg.asset_check(
@@ -67,8 +78,8 @@ def walk_forward_contract(context: dg.AssetCheckExecutionContext, lab: Lab) -> I
     "A warning; it stops what is downstream if QUANTBOT_QUALITY_BLOCKS is set.",
 )
 def input_quality(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
-    settings = lab.settings()
-    return judge_quality(settings, _run_dirs(context, settings, _materialized(context), PATHS, "paths"))
+    home = lab.open()
+    return judge_quality(home, _run_dirs(context, home, _materialized(context), PATHS_OUTPUT))
 
 
 @dg.asset_check(
@@ -77,8 +88,8 @@ def input_quality(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetC
     description="The 2x, 3x and 4x hit rates of the newest month are not far below those of the six months before it (robust z).",
 )
 def paths_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
-    settings = lab.settings()
-    return judge_regression(settings, "paths", _run_dirs(context, settings, _materialized(context), PATHS, "paths"))
+    home = lab.open()
+    return judge_regression(home, "paths", _run_dirs(context, home, _materialized(context), PATHS_OUTPUT))
 
 
 @dg.asset_check(
@@ -87,9 +98,9 @@ def paths_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.Ass
     description="The best out-of-sample median of the newest month is not far below that of the six months before it (robust z).",
 )
 def walk_forward_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
-    settings = lab.settings()
-    run_dirs = _run_dirs(context, settings, _materialized(context), WALK, "walk_forward")
-    return judge_regression(settings, "walk_forward", run_dirs)
+    home = lab.open()
+    run_dirs = _run_dirs(context, home, _materialized(context), WALK_OUTPUT)
+    return judge_regression(home, "walk_forward", run_dirs)
 
 
 @dg.asset_check(
@@ -99,12 +110,12 @@ def walk_forward_regression(context: dg.AssetCheckExecutionContext, lab: Lab) ->
 def catalog_health(lab: Lab) -> dg.AssetCheckResult:
     from quantbot_pipeline.monitoring.health import inspect_catalog
 
-    settings, now = lab.settings(), time.time()
-    if not settings.catalog_db.exists():
+    home, now = lab.open(), time.time()
+    settings = home.settings
+    if not home.catalog.path.exists():
         return dg.AssetCheckResult(passed=True, description="no catalog yet")
     health = inspect_catalog(
-        settings.runs_dir,
-        settings.catalog_db,
+        home.catalog,
         now_s=now,
         max_lag_s=settings.catalog_max_lag_s,
         sample_files=settings.catalog_sample_files,
@@ -123,8 +134,8 @@ def catalog_health(lab: Lab) -> dg.AssetCheckResult:
 def quarantine_empty(lab: Lab) -> dg.AssetCheckResult:
     from quantbot_pipeline.monitoring.health import quarantined
 
-    settings = lab.settings()
-    found = quarantined(settings.runs_dir, settings.catalog_db, now_s=time.time(), max_lag_s=settings.catalog_max_lag_s)
+    home = lab.open()
+    found = quarantined(home.catalog, now_s=time.time(), max_lag_s=home.settings.catalog_max_lag_s)
     return dg.AssetCheckResult(
         passed=not found,
         severity=WARN,
@@ -150,47 +161,17 @@ def free_disk(lab: Lab) -> dg.AssetCheckResult:
     )
 
 
-all_checks = [
-    backtest_contract,
-    v1_contract,
-    walk_forward_contract,
-    input_quality,
-    paths_regression,
-    walk_forward_regression,
-    catalog_health,
-    quarantine_empty,
-    free_disk,
-]
-
-
-def _check_contracts(
-    context: dg.AssetCheckExecutionContext, settings: Settings, outputs: Mapping[Key, tuple[str, str]]
-) -> Iterator[dg.AssetCheckResult]:
-    """One result per selected asset."""
-    materialized, selected = _materialized(context), context.selected_asset_check_keys
-    yield from judge_contracts(
-        {
-            key: _run_dirs(context, settings, materialized, dg.AssetKey(list(key)), artifact, STRATEGIES.get(key))
-            for key, (artifact, _) in outputs.items()
-            if dg.AssetCheckKey(dg.AssetKey(list(key)), "contract") in selected
-        },
-        outputs,
-    )
-
-
 def _run_dirs(
     context: dg.AssetCheckExecutionContext,
-    settings: Settings,
+    home: Home,
     materialized: Mapping[dg.AssetKey, dict[str, Path]],
-    key: dg.AssetKey,
-    artifact: str,
-    strategy_id: str | None = None,
+    output: Output,
 ) -> dict[str, Path]:
-    """{month: run directory} to look at, ascending."""
-    reported = materialized.get(key)
+    """Return {month: run directory} to look at, ascending."""
+    reported = materialized.get(dg.AssetKey(list(output.key)))
     if reported is not None:
         return dict(sorted(reported.items()))
-    return _newest(settings, artifact, strategy_id, months_of(context.run.tags))
+    return _newest(home, output.artifact, strategy_of(output.key), months_of(context.run.tags))
 
 
 def _materialized(context: dg.AssetCheckExecutionContext) -> dict[dg.AssetKey, dict[str, Path]]:
@@ -215,15 +196,15 @@ def _materialized(context: dg.AssetCheckExecutionContext) -> dict[dg.AssetKey, d
     return found
 
 
-def _newest(settings: Settings, artifact: str, strategy_id: str | None, months: list[str]) -> dict[str, Path]:
+def _newest(home: Home, artifact: str, strategy_id: str | None, months: list[str]) -> dict[str, Path]:
     """The newest cataloged run of each month, or of these months; none without a catalog."""
     from quantbot_pipeline.catalog.catalog import newest_runs_with
 
-    if not settings.catalog_db.exists():
+    if not home.catalog.path.exists():
         return {}
-    found = newest_runs_with(settings.catalog_db, artifact, strategy_id=strategy_id)
+    found = newest_runs_with(home.catalog, artifact, strategy_id=strategy_id)
     return {
-        month: settings.runs_dir / run_dir
+        month: home.runs.folder / run_dir
         for month, run_dir in ((run_dir.split("/")[0], run_dir) for run_dir in found)
         if not months or month in months
     }

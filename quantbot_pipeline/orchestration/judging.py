@@ -9,29 +9,29 @@ from typing import Any
 
 import dagster as dg
 
-from quantbot_pipeline.orchestration.assets.backtests import OUTPUTS, Key
-from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.home import Home
+from quantbot_pipeline.specs import Key, outputs
 
 PATHS, WALK = dg.AssetKey(["truth", "paths"]), dg.AssetKey(["results", "walk_forward"])
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 MAX_ROWS = 50  # of a table in the UI
 
 
-def evaluations(settings: Settings, made: Mapping[Key, dict[str, Path]]) -> Iterator[dg.AssetCheckEvaluation]:
+def evaluations(home: Home, made: Mapping[Key, dict[str, Path]]) -> Iterator[dg.AssetCheckEvaluation]:
     """What the checks say of the months that a failing run did make, for the run to log: Dagster skips its checks.
 
     `made` is {asset: {month: run directory}}.
     """
     results = [
         (dg.AssetKey(list(key)), "contract", True, result)
-        for key, result in zip(made, judge_contracts(made, OUTPUTS), strict=True)
+        for key, result in zip(made, judge_contracts(made), strict=True)
     ]
     for key, artifact in ((PATHS, "paths"), (WALK, "walk_forward")):
         if (run_dirs := made.get((key.path[0], key.path[1]))) is None:
             continue
         if key == PATHS:
-            results.append((key, "input_quality", True, judge_quality(settings, run_dirs)))
-        results.append((key, "regression", False, judge_regression(settings, artifact, run_dirs)))
+            results.append((key, "input_quality", True, judge_quality(home, run_dirs)))
+        results.append((key, "regression", False, judge_regression(home, artifact, run_dirs)))
     for key, name, blocking, result in results:
         yield dg.AssetCheckEvaluation(
             asset_key=key,
@@ -44,13 +44,12 @@ def evaluations(settings: Settings, made: Mapping[Key, dict[str, Path]]) -> Iter
         )
 
 
-def judge_contracts(
-    made: Mapping[Key, dict[str, Path]], outputs: Mapping[Key, tuple[str, str]]
-) -> Iterator[dg.AssetCheckResult]:
+def judge_contracts(made: Mapping[Key, dict[str, Path]]) -> Iterator[dg.AssetCheckResult]:
     """One result per asset of `made`; each run is read once for all of them."""
     from quantbot_pipeline.runs.inspection import Inspection, inspect_run
 
-    artifacts = [outputs[key][0] for key in made]
+    known = outputs()
+    artifacts = [known[key].artifact for key in made]
     inspected: dict[Path, Inspection] = {}
     for (key, run_dirs), artifact in zip(made.items(), artifacts, strict=True):
         for run_dir in set(run_dirs.values()) - inspected.keys():
@@ -64,7 +63,8 @@ def judge_contracts(
         yield _by_month(list(run_dirs), faults, rows, ERROR, good, asset_key=dg.AssetKey(list(key)))
 
 
-def judge_quality(settings: Settings, run_dirs: Mapping[str, Path]) -> dg.AssetCheckResult:
+def judge_quality(home: Home, run_dirs: Mapping[str, Path]) -> dg.AssetCheckResult:
+    """Judge the inputs of every month by the limits of the settings."""
     from quantbot_pipeline.errors import IntegrityError
     from quantbot_pipeline.monitoring.quality import read_quality, shortcomings
 
@@ -76,20 +76,20 @@ def judge_quality(settings: Settings, run_dirs: Mapping[str, Path]) -> dg.AssetC
             faults[month] = [str(e)]
             continue
         rows.append({"month": month, **quality._asdict()})
-        if found := shortcomings(quality, settings):
+        if found := shortcomings(quality, home.settings):
             faults[month] = found
     limits = {
-        name: getattr(settings, name) for name in ("max_excluded_share", "min_mean_coverage", "max_rejected_share")
+        name: getattr(home.settings, name) for name in ("max_excluded_share", "min_mean_coverage", "max_rejected_share")
     }
-    severity = ERROR if settings.quality_blocks else WARN
+    severity = ERROR if home.settings.quality_blocks else WARN
     return _by_month(list(run_dirs), faults, rows, severity, "inputs within the limits", limits)
 
 
-def judge_regression(settings: Settings, artifact: str, run_dirs: Mapping[str, Path]) -> dg.AssetCheckResult:
+def judge_regression(home: Home, artifact: str, run_dirs: Mapping[str, Path]) -> dg.AssetCheckResult:
     """Judge every month, and pass or fail by the newest: an old month that was bad is no news."""
     from quantbot_pipeline.monitoring.regression import judge, load_readings
 
-    readings = load_readings(settings.catalog_db, settings.runs_dir, artifact, run_dirs)
+    readings = load_readings(home.catalog, artifact, run_dirs)
     judged = [month for month in run_dirs if month in readings]
     verdicts = [verdict for month in judged for verdict in judge(readings, month)]
     rows = [v._asdict() | {"z": None if v.z is None else max(-99.0, min(99.0, round(v.z, 2)))} for v in verdicts]
@@ -98,7 +98,7 @@ def judge_regression(settings: Settings, artifact: str, run_dirs: Mapping[str, P
             passed=True, description="too few calls or trades to judge", metadata={"months_checked": 0, "months": []}
         )
     newest = [verdict for verdict in verdicts if verdict.month == judged[-1]]
-    worse = [v for v in newest if v.z is not None and v.z < settings.regression_min_z]
+    worse = [v for v in newest if v.z is not None and v.z < home.settings.regression_min_z]
     faults = {
         judged[-1]: [
             f"{v.metric} of {v.subject} is {v.value:.4g}, usually {v.usual:.4g} (robust z {v.z:.1f})" for v in worse
@@ -106,7 +106,7 @@ def judge_regression(settings: Settings, artifact: str, run_dirs: Mapping[str, P
     }
     known = all(v.z is not None for v in newest)
     good = "not below the six months before" if known else "too little history (3 of the six months before are needed)"
-    extra: dict[str, Any] = {"min_z": settings.regression_min_z, "subject": newest[0].subject}
+    extra: dict[str, Any] = {"min_z": home.settings.regression_min_z, "subject": newest[0].subject}
     extra |= {f"z_{row['metric']}": row["z"] for row in rows if row["month"] == judged[-1] and row["z"] is not None}
     return _by_month(judged[-1:], faults if worse else {}, rows, WARN, good, extra)
 

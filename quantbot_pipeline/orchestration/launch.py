@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +19,10 @@ import dagster as dg
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.durable import MEND_DISK, locked
 from quantbot_pipeline.errors import InputError, QuantbotError, StoreError
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import contiguous
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
-from quantbot_pipeline.orchestration.local.run_launcher import launched_tag
-from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.orchestration.partitions import range_tags
 
 MIN_FREE_BYTES = 10_000_000  # a month and Dagster's account of it take about 0.5 MB
 
@@ -39,10 +39,11 @@ def launch(
     job_name: str,
     ops: Sequence[str],
     config: BacktestConfig,
-    settings: Settings,
+    home: Home,
     months: Sequence[str],
     *,
     only_changed: bool,
+    tags: Mapping[str, str],
 ) -> Launched:
     """Run a recipe's job over ascending `months`; raises InputError when the input is at fault and nothing was made.
 
@@ -55,17 +56,13 @@ def launch(
     )
     runs: list[dict[str, Any]] = []
     failures: list[QuantbotError] = []
-    _require_space(settings)
-    with _state_errors(), open_instance(settings) as instance, _progress(len(months) * len(ops), job_name):
+    _require_space(home.path)
+    with _state_errors(), open_instance(home) as instance, _progress(len(months) * len(ops), job_name):
         for stretch in contiguous(list(months)):
             result = job.execute_in_process(
                 run_config=run_config,
                 instance=instance,
-                tags={
-                    "dagster/asset_partition_range_start": stretch[0],
-                    "dagster/asset_partition_range_end": stretch[-1],
-                    **launched_tag(),
-                },
+                tags={**range_tags(stretch), **tags},
                 raise_on_error=False,
             )
             runs += _committed(instance, result.run_id)
@@ -76,12 +73,12 @@ def launch(
     return Launched(runs, text or None)
 
 
-def _require_space(settings: Settings) -> None:
+def _require_space(folder: Path) -> None:
     """Stop before anything is begun on a disk where it could not be finished."""
-    there = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
+    there = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(there).free
     if free < MIN_FREE_BYTES:
-        raise StoreError(f"{settings.home}: only {free / 1e6:.1f} MB free on its disk; {MEND_DISK}")
+        raise StoreError(f"{folder}: only {free / 1e6:.1f} MB free on its disk; {MEND_DISK}")
 
 
 @contextlib.contextmanager
@@ -95,18 +92,18 @@ def _state_errors() -> Iterator[None]:
         raise StoreError(f"{os.environ['DAGSTER_HOME']}: Dagster's state: {e.orig}; {MEND_DISK}") from None
 
 
-def open_instance(settings: Settings) -> dg.DagsterInstance:
+def open_instance(home: Home) -> dg.DagsterInstance:
     """The Dagster instance of the home directory: the same one that `quantbot ui` shows."""
-    prepare_instance(settings)
+    prepare_instance(home)
     # Two first uses at once would both create the instance's tables.
-    with locked(settings.data_dir / ".dagster-init.lock", -1):
+    with locked(home.settings.data_dir / ".dagster-init.lock", -1):
         return dg.DagsterInstance.get()
 
 
-def prepare_instance(settings: Settings) -> None:
+def prepare_instance(home: Home) -> None:
     """Point DAGSTER_HOME to the home (unless it is set) and give it a dagster.yaml if it has none."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    folder = Path(os.environ.setdefault("DAGSTER_HOME", str(settings.home)))
+    home.settings.data_dir.mkdir(parents=True, exist_ok=True)
+    folder = Path(os.environ.setdefault("DAGSTER_HOME", str(home.path)))
     if not folder.is_absolute() or not folder.is_dir():
         raise InputError(
             f"DAGSTER_HOME={folder}: not an absolute path of an existing directory; create it, or unset it"

@@ -14,10 +14,11 @@ import dagster as dg
 from pydantic import BaseModel, ValidationError
 
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.inbox import REJECTED
 from quantbot_pipeline.monitoring.notices import Finding, Message, State, decide, deliver
 from quantbot_pipeline.monitoring.send import send
-from quantbot_pipeline.orchestration.checks import CATALOG
+from quantbot_pipeline.orchestration.assets.catalog import CATALOG
 from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.orchestration.sensors import INBOX_KEY
@@ -48,25 +49,30 @@ class Cursor(BaseModel):
     alerts: State = State()
 
 
-@dg.sensor(
-    name="alerts_sensor",
-    minimum_interval_seconds=2 * Settings().sensor_interval_s,
-    default_status=dg.DefaultSensorStatus.STOPPED,
-    description="Failed runs and checks, failed catalog syncs, regressions, quarantined runs, rejected files and low disk become "
-    "alerts: written to this log, and sent to QUANTBOT_ALERT_URLS. One per cause; recoveries are announced.",
-)
-def alerts(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResult:
-    settings, now = lab.settings(), time.time()
+def build_notices_sensor(interval_s: int) -> dg.SensorDefinition:
+    """Return the sensor, which looks every `interval_s` seconds."""
+    return dg.sensor(
+        name="alerts_sensor",  # the name under which homes know whether it is on
+        minimum_interval_seconds=interval_s,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Failed runs and checks, failed catalog syncs, regressions, quarantined runs, rejected files and low disk become "
+        "alerts: written to this log, and sent to QUANTBOT_ALERT_URLS. One per cause; recoveries are announced.",
+    )(notices)
+
+
+def notices(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResult:
+    """Look, decide what is announced, send it, and remember it."""
+    home, now = lab.open(), time.time()
     cursor = _read_cursor(context, now)
     changes = [
-        *_run_changes(context.instance, cursor, settings.ui_url, now),
-        *_standing_changes(settings, cursor.alerts, now),
+        *_run_changes(context.instance, cursor, home.settings.ui_url, now),
+        *_standing_changes(home, cursor.alerts, now),
     ]
     state, messages = decide(cursor.alerts, *_last_words(changes), now)
     for message in messages:
         log = context.log.info if message.severity == "success" else context.log.error
         log(f"{message.title}\n{message.body}")
-    cursor.alerts, refused = deliver(state, settings.alert_urls, _send, now)
+    cursor.alerts, refused = deliver(state, home.settings.alert_urls, _send, now)
     for url in refused:
         context.log.warning(f"not delivered to {url.split('://')[0]}://…; tried again at the next look")
     summary = f"{len(messages)} new, {len(state.open)} open, {len(cursor.alerts.unsent)} to be sent"
@@ -229,11 +235,11 @@ def _rejected_files(event: Any, link: str) -> Iterator[Change]:
 # --- conditions that last -----------------------------------------------------------------------------------------------
 
 
-def _standing_changes(settings: Settings, state: State, now: float) -> Iterator[Change]:
+def _standing_changes(home: Home, state: State, now: float) -> Iterator[Change]:
     """Conditions seen at this look, and open ones that are not seen any more."""
     surveys: dict[str, Callable[[], list[Finding]]] = {
-        "quarantined_run": lambda: _quarantine(settings, now),
-        "low_disk": lambda: _disk(settings),
+        "quarantined_run": lambda: _quarantine(home, now),
+        "low_disk": lambda: _disk(home.settings),
     }
     for kind, look in surveys.items():
         try:
@@ -243,15 +249,15 @@ def _standing_changes(settings: Settings, state: State, now: float) -> Iterator[
         yield from ((cause, None) for cause, entry in state.open.items() if entry.kind == kind)
         yield from ((finding.cause, finding) for finding in found)
     for cause, entry in state.open.items():
-        gone = not (settings.inbox_dir / REJECTED / entry.subject).exists()
+        gone = not (home.settings.inbox_dir / REJECTED / entry.subject).exists()
         if entry.kind == "rejected_file" and gone:
             yield cause, None
 
 
-def _quarantine(settings: Settings, now: float) -> list[Finding]:
+def _quarantine(home: Home, now: float) -> list[Finding]:
     from quantbot_pipeline.monitoring.health import quarantined
 
-    found = quarantined(settings.runs_dir, settings.catalog_db, now_s=now, max_lag_s=settings.catalog_max_lag_s)
+    found = quarantined(home.catalog, now_s=now, max_lag_s=home.settings.catalog_max_lag_s)
     return [
         Finding(
             f"quarantined_run:{path}", "quarantined_run", "failure", reason, Path(path).parts[0], path, standing=True

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.settings import Settings
 
 
@@ -12,6 +13,10 @@ class Lab(dg.ConfigurableResource):
     calls_db: str | None = None
 
     def settings(self) -> Settings:
-        """The settings of this home; the rest comes from `QUANTBOT_*` variables."""
+        """Return the settings of this home; the rest comes from `QUANTBOT_*` variables."""
         given = {"home": self.home, "calls_db": self.calls_db}
         return Settings.model_validate({key: value for key, value in given.items() if value})
+
+    def open(self) -> Home:
+        """Return the home with its stores, runs and catalog."""
+        return Home(self.settings())

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from quantbot_pipeline.months import month_of, months_before
-from quantbot_pipeline.orchestration.jobs import EVERYTHING_OPS, everything_config
-from quantbot_pipeline.orchestration.partitions import RANGE_END, RANGE_START
+from quantbot_pipeline.orchestration.jobs import everything_config
+from quantbot_pipeline.orchestration.partitions import range_tags
 from quantbot_pipeline.orchestration.resources import Lab
-from quantbot_pipeline.orchestration.sensors import sync_is_due
+from quantbot_pipeline.orchestration.sensors import months_to_sync, sync_requests
+from quantbot_pipeline.specs import KINDS
 
 
 def month_to_close(now: datetime) -> str:
@@ -57,8 +58,8 @@ def open_month_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     first, last = months_to_refresh(now)
     return dg.RunRequest(
         run_key=f"open-{now:%Y-%m-%d}",
-        run_config=everything_config(EVERYTHING_OPS[:1]),
-        tags={RANGE_START: first, RANGE_END: last},
+        run_config=everything_config([KINDS["full"].op.name]),
+        tags=range_tags([first, last]),
     )
 
 
@@ -67,12 +68,13 @@ def open_month_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     job_name="catalog_sync",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Register committed runs every five minutes; skipped, without a run, while there is nothing new.",
+    description="Register the committed runs of the months that changed, every five minutes; skipped, without a run, while there is nothing new.",
 )
-def catalog_every_five_minutes(context: dg.ScheduleEvaluationContext, lab: Lab) -> dg.RunRequest | dg.SkipReason:
-    if not sync_is_due(lab):
+def catalog_every_five_minutes(context: dg.ScheduleEvaluationContext, lab: Lab) -> list[dg.RunRequest] | dg.SkipReason:
+    due = months_to_sync(lab.open())
+    if not due:
         return dg.SkipReason("every committed run is in the catalog")
-    return dg.RunRequest(run_key=f"catalog-{_tick(context).isoformat()}")
+    return sync_requests(due, f"catalog-{_tick(context).isoformat()}")
 
 
 # After the day's work: the open month's run is done long before, and its runs are cataloged within minutes.
@@ -84,3 +86,8 @@ dashboard_daily = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.STOPPED,
     description="Write the dashboard anew every day at 04:30 UTC, after the day's runs are cataloged.",
 )
+
+
+def build_schedules() -> list[dg.ScheduleDefinition]:
+    """Return every schedule."""
+    return [closed_month, open_month_daily, catalog_every_five_minutes, dashboard_daily]

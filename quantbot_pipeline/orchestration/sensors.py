@@ -1,25 +1,25 @@
 """Sensors: new files in the inbox, months they touched, committed runs that the catalog does not know yet.
 
-A sensor here is a few lines around a pure decision (`settled`, `months_to_rerun`, `why_not_yet`) or a cheap look (`is_due`), which have
-tests of their own. All are stopped until `quantbot automation on`.
+A sensor here is a few lines around a pure decision (`settled`, `months_to_rerun`, `why_not_yet`) or a cheap look (`due_months`), which
+have tests of their own. All are stopped until `quantbot automation on`.
 """
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import dagster as dg
 
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.inbox import scan, settled
 from quantbot_pipeline.months import contiguous, months_before
 from quantbot_pipeline.orchestration.jobs import everything_config
-from quantbot_pipeline.orchestration.partitions import RANGE_END, RANGE_START, months
+from quantbot_pipeline.orchestration.partitions import month_partitions, range_tags
 from quantbot_pipeline.orchestration.resources import Lab
-from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.specs import EVERYTHING
 
 INBOX_KEY = dg.AssetKey(["inputs", "inbox"])
 STOPPED = dg.DefaultSensorStatus.STOPPED
-INTERVAL_S = Settings().sensor_interval_s
 REST_S = 300.0  # what fails at once would otherwise fail every few seconds until somebody comes
 UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,
@@ -30,13 +30,34 @@ UNFINISHED = (
 )
 
 
-@dg.sensor(
-    job_name="ingest_inbox",
-    minimum_interval_seconds=INTERVAL_S,
-    default_status=STOPPED,
-    description="Files in data/inbox/ that have not changed since the last look are ingested; a copy still going on waits.",
-)
+def build_sensors(interval_s: int) -> list[dg.SensorDefinition]:
+    """Return the sensors, each of which looks every `interval_s` seconds."""
+    return [
+        dg.sensor(job_name=job, minimum_interval_seconds=interval_s, default_status=STOPPED, description=description)(
+            look
+        )
+        for look, job, description in (
+            (
+                inbox_files,
+                "ingest_inbox",
+                "Files in data/inbox/ that have not changed since the last look are ingested; a copy still going on waits.",
+            ),
+            (
+                touched_months,
+                EVERYTHING,
+                "Months whose inputs the inbox changed are backtested again, and the later ones that learn from them; what is unchanged is kept.",
+            ),
+            (
+                uncataloged_runs,
+                "catalog_sync",
+                "Committed runs that the catalog does not know yet are registered, in the months that changed.",
+            ),
+        )
+    ]
+
+
 def inbox_files(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResult:
+    """Ask for the files whose copy is complete."""
     before = json.loads(context.cursor) if context.cursor else {}
     now = scan(lab.settings().inbox_dir)
     ready = settled(before, now)
@@ -50,13 +71,8 @@ def inbox_files(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResul
     return dg.SensorResult(run_requests=[request], cursor=cursor)
 
 
-@dg.sensor(
-    job_name="everything",
-    minimum_interval_seconds=INTERVAL_S,
-    default_status=STOPPED,
-    description="Months whose inputs the inbox changed are backtested again, and the later ones that learn from them; what is unchanged is kept.",
-)
 def touched_months(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResult:
+    """Ask for the months that the last ingests changed."""
     from quantbot_pipeline.market.calls import month_statistics
 
     after = int(context.cursor) if context.cursor else 0
@@ -72,17 +88,18 @@ def touched_months(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorRe
         calls |= set(metadata["call_months"].value) if "call_months" in metadata else set()  # type: ignore[arg-type]
         candles |= set(metadata["candle_months"].value) if "candle_months" in metadata else set()  # type: ignore[arg-type]
     last = records[-1].storage_id
-    known = set(months.get_partition_keys())
+    home = lab.open()
+    known = set(month_partitions(home.settings.partitions_start).get_partition_keys())
     if outside := sorted((calls | candles) - known):
         context.log.warning(
             f"{', '.join(outside)} changed, but lie outside the month partitions (QUANTBOT_PARTITIONS_START sets the first)"
         )
-    with_calls = [month for month in month_statistics(lab.settings().alerts_db) if month in known]
+    with_calls = [month for month in month_statistics(home.calls) if month in known]
     requests = [
         dg.RunRequest(
             run_key=f"inbox-{last}-{stretch[0]}",
             run_config=everything_config(),
-            tags={RANGE_START: stretch[0], RANGE_END: stretch[-1]},
+            tags=range_tags(stretch),
         )
         for stretch in contiguous(months_to_rerun(calls, candles, with_calls))
     ]
@@ -96,27 +113,34 @@ def months_to_rerun(calls: set[str], candles: set[str], with_calls: Sequence[str
     return [month for month in with_calls if touched and month >= min(touched)]
 
 
-@dg.sensor(
-    job_name="catalog_sync",
-    minimum_interval_seconds=INTERVAL_S,
-    default_status=STOPPED,
-    description="Committed runs that the catalog does not know yet are registered.",
-)
-def uncataloged_runs(context: dg.SensorEvaluationContext, lab: Lab) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    if not sync_is_due(lab):
-        yield dg.SkipReason("every committed run is in the catalog")
-    elif busy := why_not_yet(_newest_run(context, "catalog_sync"), time.time()):
-        yield dg.SkipReason(busy)
-    else:
-        yield dg.RunRequest()
+def uncataloged_runs(context: dg.SensorEvaluationContext, lab: Lab) -> list[dg.RunRequest] | dg.SkipReason:
+    """Ask for the months that hold a run that the catalog does not know."""
+    due = months_to_sync(lab.open())
+    if not due:
+        return dg.SkipReason("every committed run is in the catalog")
+    if busy := why_not_yet(_newest_run(context, "catalog_sync"), time.time()):
+        return dg.SkipReason(busy)
+    return sync_requests(due)
 
 
-def sync_is_due(lab: Lab) -> bool:
-    """Whether a month's directory differs from what the last sync saw; reads no run and no DuckDB file."""
-    from quantbot_pipeline.catalog.last_sync import is_due
+def months_to_sync(home: Home) -> list[str]:
+    """Return the months to ask a sync for: those whose directory differs from what the last sync saw; no run is read.
 
-    settings = lab.settings()
-    return is_due(settings.runs_dir, settings.catalog_db)
+    A month before the first partition cannot be asked for. Any sync takes such months along, so the first partition stands in.
+    """
+    from quantbot_pipeline.catalog.last_sync import due_months
+
+    due = due_months(home.catalog)
+    known = month_partitions(home.settings.partitions_start).get_partition_keys()
+    return [month for month in due if month in known] or (list(known[:1]) if due else [])
+
+
+def sync_requests(months: Sequence[str], run_key: str | None = None) -> list[dg.RunRequest]:
+    """Return one request per stretch of months: a range is one run."""
+    return [
+        dg.RunRequest(run_key=run_key and f"{run_key}-{stretch[0]}", tags=range_tags(stretch))
+        for stretch in contiguous(list(months))
+    ]
 
 
 def why_not_yet(newest: tuple[dg.DagsterRunStatus, float] | None, now: float) -> str | None:

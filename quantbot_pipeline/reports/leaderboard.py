@@ -1,11 +1,11 @@
 """The caller leaderboard: what followed each caller's calls, over the newest run of every month."""
 
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.reports.remarks import load_newest
 
 COLUMNS = (
@@ -21,9 +21,9 @@ COLUMNS = (
 )
 
 
-def leaderboard(catalog: Path, base: Path, interval: str | None = None) -> list[dict[str, Any]]:
+def leaderboard(catalog: Catalog, interval: str | None = None) -> list[dict[str, Any]]:
     """One row per caller, best 2x rate first; rates in [0, 1], drawdown in bps, time from alert to 2x in minutes."""
-    return rank_callers(load_newest(catalog, base, "paths", interval=interval))
+    return rank_callers(load_newest(catalog, "paths", interval=interval))
 
 
 def rank_callers(paths: pa.Table) -> list[dict[str, Any]]:

@@ -1,20 +1,18 @@
 """The newest run of every month that holds an artifact, verified and as one table: what every report starts from."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.catalog.catalog import newest_runs_with
+from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
 from quantbot_pipeline.months import iso_ms
 from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
 from quantbot_pipeline.runs.verify import read_artifact
 
 
 def load_newest(
-    catalog: Path,
-    base: Path,
+    catalog: Catalog,
     artifact_type: str,
     *,
     interval: str | None = None,
@@ -28,15 +26,14 @@ def load_newest(
     run_dirs = newest_runs_with(catalog, artifact_type, interval=interval, month=month, strategy_id=strategy_id)
     tables = [
         table.append_column("month", pa.repeat(pa.scalar(manifest.month), table.num_rows))
-        for manifest, table in read_each(base, run_dirs, artifact_type)
+        for manifest, table in read_each(catalog, run_dirs, artifact_type)
     ]
     empty = ARTIFACTS[artifact_type][1].append(pa.field("month", pa.string())).empty_table()
     return pa.concat_tables([empty, *tables])
 
 
 def remarks(
-    catalog: Path,
-    base: Path,
+    catalog: Catalog,
     artifact_type: str,
     *,
     interval: str | None = None,
@@ -47,7 +44,7 @@ def remarks(
     run_dirs = newest_runs_with(catalog, artifact_type, interval=interval, month=month, strategy_id=strategy_id)
     if not run_dirs:
         return [f"no cataloged run holds such {artifact_type}: run the backtest, then `quantbot backtest catalog-sync`"]
-    manifests = [read_manifest(base / run_dir) for run_dir in run_dirs]
+    manifests = [read_manifest(catalog.runs.folder / run_dir) for run_dir in run_dirs]
     said = [
         f"{m.month}: only calls from {iso_ms(m.parameters['from_ms'])} to {iso_ms(m.parameters['to_ms'])}, by run {m.run_id}"
         for m in manifests
@@ -68,9 +65,9 @@ def remarks(
 
 
 def read_each(
-    base: Path, run_dirs: Sequence[str], artifact_type: str, columns: Sequence[str] | None = None
+    catalog: Catalog, run_dirs: Sequence[str], artifact_type: str, columns: Sequence[str] | None = None
 ) -> Iterator[tuple[RunManifest, pa.Table]]:
     """(manifest, verified rows) of each run in turn: for artifacts that are too large to hold for all months at once."""
     for run_dir in run_dirs:
-        manifest = read_manifest(base / run_dir)
-        yield manifest, read_artifact(base / run_dir, manifest, artifact_type, columns)
+        manifest = read_manifest(catalog.runs.folder / run_dir)
+        yield manifest, read_artifact(catalog.runs.folder / run_dir, manifest, artifact_type, columns)

@@ -1,11 +1,11 @@
 """What the searches found, as tables for people: a caller's frontier, and the walk-forward of all callers."""
 
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.reports.remarks import load_newest
 
@@ -40,8 +40,7 @@ WALK_FORWARD_COLUMNS = (
 
 
 def frontier(
-    catalog: Path,
-    base: Path,
+    catalog: Catalog,
     *,
     caller: str | None = None,
     month: str | None = None,
@@ -53,7 +52,7 @@ def frontier(
 
     Raises InputError when the caller has no frontier.
     """
-    rows = load_newest(catalog, base, "frontier", interval=interval, month=month, strategy_id=strategy_id)
+    rows = load_newest(catalog, "frontier", interval=interval, month=month, strategy_id=strategy_id)
     with duckdb.connect() as con:
         con.register("rows", rows)
         found = (
@@ -73,12 +72,12 @@ def frontier(
     return found
 
 
-def walk_forward(catalog: Path, base: Path, interval: str | None = None) -> list[dict[str, Any]]:
+def walk_forward(catalog: Catalog, interval: str | None = None) -> list[dict[str, Any]]:
     """Per caller and scheme over all months: in-sample promise, out-of-sample result, holding, pooled choice; in bps.
 
     Means over months are weighted by trades; medians are of the monthly medians of months that traded.
     """
-    return judge_choices(load_newest(catalog, base, "walk_forward", interval=interval))
+    return judge_choices(load_newest(catalog, "walk_forward", interval=interval))
 
 
 def judge_choices(rows: pa.Table) -> list[dict[str, Any]]:

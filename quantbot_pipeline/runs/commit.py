@@ -8,28 +8,18 @@ A failed run goes the same way with `status: failed` and no `_SUCCESS`.
 
 import hashlib
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
-from contextlib import contextmanager
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
-from quantbot_pipeline.runs.manifest import MANIFEST_NAME
-from quantbot_pipeline.runs.manifest import SUCCESS_NAME
-from quantbot_pipeline.runs.manifest import ArtifactEntry
-from quantbot_pipeline.runs.manifest import RunManifest
-from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.artifacts.schemas import conform
-from quantbot_pipeline.durable import fsync_path
-from quantbot_pipeline.durable import locked
-from quantbot_pipeline.durable import sha256_file
-from quantbot_pipeline.durable import write_bytes
-from quantbot_pipeline.runs.content import SLICE_ROWS
-from quantbot_pipeline.runs.content import ContentHash
-from quantbot_pipeline.runs.content import content_sha256
+
+from quantbot_pipeline.artifacts.schemas import ARTIFACTS, conform
+from quantbot_pipeline.durable import fsync_path, locked, sha256_file, write_bytes
+from quantbot_pipeline.runs.content import SLICE_ROWS, ContentHash
+from quantbot_pipeline.runs.manifest import MANIFEST_NAME, SUCCESS_NAME, ArtifactEntry, RunManifest
 
 STAGING = ".staging"
 

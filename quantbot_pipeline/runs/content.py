@@ -1,9 +1,8 @@
 """The hash of a table's content: equal values, equal hash, whatever the encoding and the pieces in which the rows came."""
 
 import hashlib
-import time
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
 import pyarrow as pa
 
 # What is hashed, encoded and written at a time, as one row group. A constant: were it to follow the memory limit, so would the

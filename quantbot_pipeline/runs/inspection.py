@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from quantbot_pipeline.artifacts.invariants import Rows, broken
+from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.runs.manifest import RunManifest
 from quantbot_pipeline.runs.verify import check_run
-from quantbot_pipeline.errors import IntegrityError
 
 SHARED = ("alerts", "errors")  # in every run: what is wrong with them concerns all its artifacts
 

@@ -14,7 +14,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS, ARTIFACTS_VERSION
 from quantbot_pipeline.errors import IntegrityError
-from quantbot_pipeline.vocabulary import RunStatus, RunType
+from quantbot_pipeline.specs import run_types
+from quantbot_pipeline.vocabulary import RunStatus
 
 MANIFEST_VERSION = "1.0.0"
 MANIFEST_NAME = "run.json"
@@ -40,6 +41,12 @@ def parse_moment(text: str) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("must say its offset from UTC")
     return in_utc
+
+
+def _known_type(text: str) -> str:
+    if text not in run_types():
+        raise ValueError(f"must be one of {', '.join(run_types())}")
+    return text
 
 
 def _moment(text: str) -> str:
@@ -110,7 +117,7 @@ class RunManifest(_Strict):
     """The whole of `run.json`."""
 
     run_id: str = Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
-    run_type: RunType
+    run_type: Annotated[str, AfterValidator(_known_type)]
     month: str = Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
     created_at: Moment
     started_at: Moment

@@ -1,19 +1,55 @@
-"""The runs of a home: which are there, and what dead processes left behind."""
+"""The runs of a home, as a folder on this machine: begin one, look at those that keep their promises, sweep what died.
 
-from collections.abc import Iterator
-from pathlib import Path
-from quantbot_pipeline.errors import IntegrityError
-from quantbot_pipeline.runs.manifest import MANIFEST_NAME
-from quantbot_pipeline.runs.manifest import RunManifest
-from quantbot_pipeline.runs.verify import check_run
-from quantbot_pipeline.settings import Settings
+Belongs here: which runs there are and where they lie. Does not: how one is committed (`commit`) or checked (`verify`).
+"""
+
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+
 from quantbot_pipeline.durable import locked
-from quantbot_pipeline.errors import StoreError
-from quantbot_pipeline.runs.commit import STAGING
+from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
+from quantbot_pipeline.runs.commit import STAGING, StagedRun
+from quantbot_pipeline.runs.manifest import MANIFEST_NAME, RunManifest
+from quantbot_pipeline.runs.verify import check_run
+
+
+@dataclass(frozen=True)
+class LocalRuns:
+    """Run directories `YYYY-MM/run_id=<uuid>/` in `folder`; staging older than `staging_max_age_s` is swept when unlocked."""
+
+    folder: Path
+    staging_max_age_s: float = 3600.0
+
+    def begin(self, month: str) -> StagedRun:
+        """Begin a run of a month; nobody sees it before its commit."""
+        return StagedRun(self.folder, month)
+
+    def sweep(self) -> int:
+        """Remove what dead processes left in staging; return how many runs were removed."""
+        return sweep_staging(self.folder, self.staging_max_age_s)
+
+    def completed(self, month: str) -> Iterator[tuple[Path, RunManifest]]:
+        """Yield the runs of a month that keep their promises (names, sizes, `_SUCCESS`), in no particular order."""
+        for path in (self.folder / month).glob(f"run_id=*/{MANIFEST_NAME}"):
+            try:
+                manifest = check_run(path.parent, checksums=False)
+            except IntegrityError:
+                continue  # the catalog quarantines it; here it only must not be believed
+            if manifest.status == "completed":
+                yield path.parent, manifest
+
+    def find(self, run_id: str) -> Path:
+        """Return the directory of a run. Raises InputError when there is none."""
+        name = f"run_id={run_id}"
+        for month in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
+            if (month / name).is_dir() and Path(name).name == name:
+                return month / name
+        raise InputError(f"run {run_id!r}: not in {self.folder}; `quantbot backtest catalog-query` lists the runs")
+
 
 def sweep_staging(runs_dir: Path, max_age_s: float) -> int:
     """Remove staging left by dead processes: older than `max_age_s` and not locked. Returns how many runs were removed."""
@@ -38,14 +74,3 @@ def _is_older(folder: Path, age_s: float) -> bool:
         except FileNotFoundError:  # committed or swept by another process meanwhile
             continue
     return False
-
-
-def completed_runs(settings: Settings, month: str) -> Iterator[tuple[Path, RunManifest]]:
-    """All runs of a month that keep their promises (names, sizes, `_SUCCESS`), in no particular order."""
-    for path in (settings.runs_dir / month).glob(f"run_id=*/{MANIFEST_NAME}"):
-        try:
-            manifest = check_run(path.parent, checksums=False)
-        except IntegrityError:
-            continue  # the catalog quarantines it; here it only must not be believed
-        if manifest.status == "completed":
-            yield path.parent, manifest

@@ -16,11 +16,18 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.runs.footers import read_footer
-from quantbot_pipeline.runs.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, SUCCESS_NAME, RunManifest, parse_manifest, read_bounded
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.durable import sha256_file
 from quantbot_pipeline.errors import IntegrityError
+from quantbot_pipeline.runs.footers import read_footer
+from quantbot_pipeline.runs.manifest import (
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    SUCCESS_NAME,
+    RunManifest,
+    parse_manifest,
+    read_bounded,
+)
 
 READ_WHOLE = 32 << 20  # bytes; larger files are hashed in pieces
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantbot_pipeline.runs.manifest import MAX_MANIFEST_BYTES, RunManifest, parse_manifest, read_manifest
 from quantbot_pipeline.errors import IntegrityError
+from quantbot_pipeline.runs.manifest import MAX_MANIFEST_BYTES, RunManifest, parse_manifest, read_manifest
 from quantbot_pipeline_tests.support.builders import HOSTILE, commit_run
 
 WHERE = Path("run.json")

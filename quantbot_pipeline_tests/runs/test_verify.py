@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.runs.manifest import read_manifest
 from quantbot_pipeline.runs.verify import IncompleteRunError, check_run, read_artifact
-from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
 
 

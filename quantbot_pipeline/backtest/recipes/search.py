@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from quantbot_pipeline.backtest.replaying import Replayed, of_policies
-from quantbot_pipeline.backtest.run import Run, parts_of
+from quantbot_pipeline.backtest.run import Run
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.replay.policies import Policy
 
@@ -62,11 +62,11 @@ def replay_search(run: Run, search: "Candidates", also: Sequence[Policy] = ()) -
     objective = goals_of(run.config)[1]
     groups: list[Group] = []
     stats = []
-    parts = parts_of(run, len(search.policies), run.inputs.calls.num_rows, len(also))
+    parts = run.parts(len(search.policies), run.inputs.calls.num_rows, len(also))
     for part in parts:
         extra = also if part is parts[-1] else ()
         replayed = run.replay([*search.policies[part], *extra], both_orders=bool(extra) and run.config.both_orders)
-        with run.recorder.phase("optimization"):
+        with run.record.phase("optimization"):
             groups = groups or caller_groups(run.inputs.calls["caller_name"], replayed.truth)
             grid = of_policies(replayed, 0, part.stop - part.start) if extra else replayed
             stats.append(statistics(groups, grid.truth, grid.outcomes, run.cost, objective))
@@ -78,7 +78,7 @@ def write_frontier(run: Run, searched: _Searched, search: "Candidates") -> dict[
     from quantbot_pipeline.search.frontier import frontier_table, rank
 
     calls, truth, groups = run.inputs.calls, searched.last.truth, searched.groups
-    with run.recorder.phase("optimization"):
+    with run.record.phase("optimization"):
         rankings = rank(groups, truth, searched.stats, search, *goals_of(run.config))
         run.staged.write("frontier", frontier_table(groups, rankings, calls, truth, search))
     return {group.name: int(ranking.order[0]) for group, ranking in zip(groups, rankings, strict=True)}
@@ -91,7 +91,7 @@ def _write_best_trades(run: Run, searched: _Searched, search: "Candidates", firs
     calls, replayed = run.inputs.calls, searched.last
     column = np.array([first.get(name, 0) for name in calls["caller_name"].to_pylist()], dtype=np.int64)
     outcomes = replayed.outcomes if searched.parts == 1 else _replay_chosen(run, search, column)
-    with run.recorder.phase("optimization"):
+    with run.record.phase("optimization"):
         if searched.parts == 1:
             outcomes = outcomes.of_chosen(np.arange(len(column)), column)
         ids = pa.array(search.ids, pa.string()).take(pa.array(column))
@@ -105,7 +105,7 @@ def _replay_chosen(run: Run, search: "Candidates", column: npt.NDArray[np.int64]
 
     chosen = np.unique(column)
     outcomes, parts = empty_outcomes(len(column), 1), []
-    for part in parts_of(run, len(chosen), len(column)):
+    for part in run.parts(len(chosen), len(column)):
         again = run.replay([search.policies[p] for p in chosen[part]])
         rows = np.flatnonzero(np.isin(column, chosen[part]) & (again.truth.status == INCLUDED))
         parts.append((rows, again.outcomes.at(rows, np.searchsorted(chosen[part], column[rows]))))

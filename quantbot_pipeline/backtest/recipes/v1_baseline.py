@@ -20,7 +20,7 @@ def make(run: Run) -> None:
     # V1 is defined for the pessimistic order, whatever the configuration says.
     run.config = run.config.model_copy(update={"intrabar": "pessimistic"})
     replayed = run.replay([params.policy() for params in v1.GRID])
-    with run.recorder.phase("optimization"):
+    with run.record.phase("optimization"):
         calls, truth = run.inputs.calls, replayed.truth
         position = v1.entry_order(truth, calls["call_id"])
         groups = [g for g in caller_groups(calls["caller_name"], truth) if g.name != ALL_CALLERS]
@@ -29,7 +29,7 @@ def make(run: Run) -> None:
         if grouped is not None:
             members, mean = grouped
             together = Group(ALL_CALLERS, np.concatenate([g.rows for g in members]))
-            outcomes = replay_month(run.settings, run.inputs, run.config, [mean.policy()], run.recorder).outcomes
+            outcomes = replay_month(run.home, run.inputs, run.config, [mean.policy()], run.record).outcomes
             account = v1.run_account(together, mean, 0, truth, outcomes, position, run.cost)
             optimized.insert(0, v1.Optimized([account], *v1.flags_of(account)))
         for one in optimized:
@@ -37,10 +37,10 @@ def make(run: Run) -> None:
             name = one.accounts[0].group.name
             if counts:
                 text = ", ".join(f"{n} calls skipped: {reason}" for reason, n in counts.items())
-                run.recorder.report("info", "optimization", text, details={"caller_name": name, **counts})
+                run.record.report("info", "optimization", text, details={"caller_name": name, **counts})
             if one.flags:
                 flagged = {"caller_name": name, "flags": one.flags}
-                run.recorder.report("info", "optimization", f"best parameters are {one.flags}", details=flagged)
+                run.record.report("info", "optimization", f"best parameters are {one.flags}", details=flagged)
         ids = calls["call_id"].to_pylist()
         equity = [row for one in optimized for row in v1.equity_rows(one.accounts[0], ids)]
         write_rows(run, "frontier", v1.frontier_rows(optimized, calls, truth))

@@ -10,10 +10,11 @@ from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of
 from quantbot_pipeline.backtest.provenance import parameters_of
 from quantbot_pipeline.backtest.recipes.search import goals_of, search_of
 from quantbot_pipeline.backtest.replaying import Replayed, replay_month
-from quantbot_pipeline.backtest.run import Run, parts_of
+from quantbot_pipeline.backtest.run import Run
 from quantbot_pipeline.backtest.writing import write_rows
 from quantbot_pipeline.months import month_start_ms, months_before
 from quantbot_pipeline.replay.policies import Policy, parse_policy
+from quantbot_pipeline.specs import KINDS
 
 if TYPE_CHECKING:
     from quantbot_pipeline.replay import results
@@ -30,7 +31,7 @@ def make(run: Run) -> None:
     first = min(month_start_ms(m.month) for m in (run.inputs, *run.earlier))
     since = {"anchored": first, "rolling": month_start_ms(months_before(run.inputs.month, config.rolling_months))}
     trained = _train(run, search, since)
-    with run.recorder.phase("optimization"):
+    with run.record.phase("optimization"):
         rows = walk_forward(
             trained.data, start, trained.groups, trained.stats, trained.tested, search, run.cost, constraints, objective
         )  # fmt: skip
@@ -55,14 +56,14 @@ def _train(run: Run, search: "Candidates", since: dict[str, int]) -> _Trained:
 
     hold = parse_policy({"kind": "time_stop", "max_hold_ms": run.config.horizon_ms})
     months = (run.inputs, *run.earlier)
-    parts = parts_of(run, len(search.policies), sum(m.calls.num_rows for m in months), also=1)
+    parts = run.parts(len(search.policies), sum(m.calls.num_rows for m in months), also=1)
     groups: dict[str, list[Group]] = {}
     stats: dict[str, list[npt.NDArray[np.float64]]] = {scheme: [] for scheme in SCHEMES}
     tested = []
     for part in parts:
         policies = [*search.policies[part], *([hold] if part is parts[-1] else [])]
         replays = _replay_months(run, months, policies, keep=len(parts) == 1)
-        with run.recorder.phase("optimization"):
+        with run.record.phase("optimization"):
             truth, outcomes = concatenate([r.truth for r in replays], [r.outcomes for r in replays])
             data = _evaluated(replays, truth)
             groups = groups or train_groups(data, month_start_ms(run.inputs.month), since, run.config.horizon_ms)
@@ -78,14 +79,14 @@ def _replay_months(
     run: Run, months: Sequence[MonthInputs], policies: Sequence[Policy], *, keep: bool
 ) -> list[Replayed]:
     """Every month with the same policies, the tested one first; with `keep` they stay for the next month's walk-forward."""
-    key = parameters_of("walk-forward", run.config, bounds_of(run.inputs.month, run.config), run.inputs.month)[
+    key = parameters_of(KINDS["walk-forward"], run.config, bounds_of(run.inputs.month, run.config), run.inputs.month)[
         "config_hash"
     ]
     replays = [run.replay(policies)]
     for inputs in months[1:]:
         known = (inputs.month, inputs.fingerprint, key)
         made = run.cache.get(known) if keep else None
-        replays.append(made or replay_month(run.settings, inputs, run.config, policies, run.recorder))
+        replays.append(made or replay_month(run.home, inputs, run.config, policies, run.record))
         if keep:
             run.cache[known] = replays[-1]
     if keep:

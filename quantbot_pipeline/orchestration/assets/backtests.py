@@ -1,7 +1,6 @@
-"""The backtests: three multi-assets over months, each making one committed run per month.
+"""The backtests: a multi-asset per step of `specs`, over months, each making one committed run per month.
 
-`backtest` makes truth, policy and frontier artifacts in one pass; which of its outputs are chosen decides the run type.
-`v1_baseline` and `walk_forward` are searches of their own. A range of months is one Dagster run; months are independent: each
+Which outputs of a step are chosen decides the kind of run. A range of months is one Dagster run; months are independent: each
 is committed and reported on its own, one that fails leaves the others standing, and the run fails at its end naming it.
 The work is in `quantbot_pipeline.backtest`.
 """
@@ -12,40 +11,16 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field, create_model
 
-from quantbot_pipeline.config import BacktestConfig, Recipe
-from quantbot_pipeline.orchestration.assets.inputs import SINGLE_RUN
-from quantbot_pipeline.orchestration.partitions import months
+from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.home import Home
+from quantbot_pipeline.orchestration.judging import evaluations
 from quantbot_pipeline.orchestration.resources import Lab
-from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.specs import Key, Op, Output, RunKind, kind_for, ops, outputs, outputs_of
 
 if TYPE_CHECKING:
     from quantbot_pipeline.backtest.month import MonthResult
 
-Key = tuple[str, str]
 RETRY_NUMBER = "dagster/retry_number"
-
-# asset key → (artifact, what it is)
-BACKTEST: dict[Key, tuple[str, str]] = {
-    ("truth", "paths"): ("paths", "What the price did after each call: peaks, 2x/3x/4x hits, drawdowns, activity."),
-    ("truth", "features"): (
-        "features",
-        "What was known when each call was made: earlier calls of its caller and token.",
-    ),
-    ("policy", "trades"): ("trades", "What exit policies would have earned on each call, after costs."),
-    ("policy", "summary"): ("summary", "Return, risk and exposure statistics of each policy over the month's calls."),
-    ("results", "frontier"): ("frontier", "Every policy of the grid for every caller, ranked under constraints."),
-}
-V1: dict[Key, tuple[str, str]] = {
-    ("results", "v1_frontier"): (
-        "frontier",
-        "Capital-aware V1 baseline: thirty parameter pairs per caller, by final capital.",
-    ),
-    ("results", "v1_equity"): ("equity", "The equity curve of each caller's best V1 account."),
-}
-WALK_FORWARD: dict[Key, tuple[str, str]] = {
-    ("results", "walk_forward"): ("walk_forward", "What the choice made before the month earned in it."),
-}
-OUTPUTS = BACKTEST | V1 | WALK_FORWARD
 
 # Dagster refuses a null inside a mapping (`"stop_pct": null`), but not inside Any; our own models validate it anyway.
 _LOOSE: dict[Any, Any] = {dict[str, Any]: Any, list[dict[str, Any]]: list[Any]}
@@ -59,116 +34,115 @@ _fields["only_changed"] = (
 LaunchConfig: Any = create_model("LaunchConfig", __base__=dg.Config, **_fields)
 
 
-def recipe_of(artifacts: set[str]) -> Recipe:
-    """The recipe of the `backtest` asset for the chosen artifacts: the narrow one, or everything in one run."""
-    narrow: dict[Recipe, set[str]] = {
-        "path-only": {"paths", "features"},
-        "policy": {"trades", "summary"},
-        "optimization": {"frontier"},
-    }
-    return next((recipe for recipe, contents in narrow.items() if artifacts <= contents), "full")
+def backtest_assets(months: dg.PartitionsDefinition, backfill_policy: dg.BackfillPolicy) -> list[dg.AssetsDefinition]:
+    """Return the assets of every step of the table of run kinds."""
+    return [_assets_of(op, kinds, months, backfill_policy) for op, kinds in ops().items()]
 
 
-def _specs(outputs: dict[Key, tuple[str, str]]) -> list[dg.AssetSpec]:
-    return [
-        dg.AssetSpec(
-            list(key),
-            deps=[["inputs", "alerts"], ["inputs", "candles"]],
-            group_name=key[0],
-            description=description,
-            kinds={"parquet"},
-        )
-        for key, (_, description) in outputs.items()
-    ]
+def _assets_of(
+    op: Op, kinds: list[RunKind], months: dg.PartitionsDefinition, backfill_policy: dg.BackfillPolicy
+) -> dg.AssetsDefinition:
+    made = outputs_of(kinds)
+
+    @dg.multi_asset(
+        name=op.name,
+        specs=[_spec(output) for output in made.values()],
+        can_subset=len(kinds) > 1,
+        partitions_def=months,
+        backfill_policy=backfill_policy,
+        description=op.sentence,
+    )
+    def assets(context: dg.AssetExecutionContext, config: LaunchConfig, lab: Lab) -> Iterator[dg.MaterializeResult]:
+        chosen = [key for key in made if dg.AssetKey(list(key)) in context.selected_asset_keys]
+        yield from _run_months(context, config, lab.open(), kind_for(op, set(chosen)), chosen)
+
+    return assets
 
 
-@dg.multi_asset(specs=_specs(BACKTEST), can_subset=True, partitions_def=months, backfill_policy=SINGLE_RUN)
-def backtest(context: dg.AssetExecutionContext, config: LaunchConfig, lab: Lab) -> Iterator[dg.MaterializeResult]:
-    """Replay the calls of each month and commit one run per month."""
-    chosen = [key for key in BACKTEST if dg.AssetKey(list(key)) in context.selected_asset_keys]
-    yield from _run_months(context, config, lab, recipe_of({BACKTEST[key][0] for key in chosen}), chosen)
-
-
-@dg.multi_asset(specs=_specs(V1), partitions_def=months, backfill_policy=SINGLE_RUN)
-def v1_baseline(context: dg.AssetExecutionContext, config: LaunchConfig, lab: Lab) -> Iterator[dg.MaterializeResult]:
-    """Optimize the capital-aware baseline per caller and for the grouped account."""
-    yield from _run_months(context, config, lab, "v1-baseline", list(V1))
-
-
-@dg.multi_asset(specs=_specs(WALK_FORWARD), partitions_def=months, backfill_policy=SINGLE_RUN)
-def walk_forward(context: dg.AssetExecutionContext, config: LaunchConfig, lab: Lab) -> Iterator[dg.MaterializeResult]:
-    """Apply the policy chosen on the months before to this month. Earlier months are read in the body: the declared
-    dependency is this month's inputs, so that a range of months stays one run."""
-    yield from _run_months(context, config, lab, "walk-forward", list(WALK_FORWARD))
+def _spec(output: Output) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        list(output.key),
+        deps=[["inputs", "alerts"], ["inputs", "candles"]],
+        group_name=output.key[0],
+        description=output.sentence,
+        kinds={"parquet"},
+    )
 
 
 def _run_months(
-    context: dg.AssetExecutionContext, config: LaunchConfig, lab: Lab, recipe: Recipe, keys: Sequence[Key]
+    context: dg.AssetExecutionContext, config: LaunchConfig, home: Home, kind: RunKind, keys: Sequence[Key]
 ) -> Iterator[dg.MaterializeResult]:
-    from quantbot_pipeline.backtest.month import run_month
-    from quantbot_pipeline.backtest.run import ReplayCache
     from quantbot_pipeline.config import make_config
-    from quantbot_pipeline.errors import InputError, QuantbotError
-    from quantbot_pipeline.runs.manifest import DagsterRef
+    from quantbot_pipeline.errors import InputError
 
-    settings = lab.settings()
     values = config.model_dump()
     # Dagster repeats a run whose worker was killed: what that one had committed need not be made twice.
     only_changed = values.pop("only_changed") or RETRY_NUMBER in context.run.tags
     committed: dict[str, MonthResult | None] = {}
     failed: dict[str, Exception] = {}
-    cache: ReplayCache = {}
     try:
-        backtest_config = make_config(values)
-        for month in context.partition_keys:
-            reference = DagsterRef(
-                run_id=context.run.run_id, partition_key=month, asset_keys=["/".join(key) for key in keys]
-            )
-            try:
-                committed[month] = run_month(
-                    settings,
-                    recipe,
-                    month,
-                    backtest_config,
-                    only_changed=only_changed,
-                    dagster=reference,
-                    cache=cache,
-                )
-            except Exception as e:
-                failed[month] = e
-                context.log.error(f"{month}: {_reason(month, e)}", exc_info=not isinstance(e, QuantbotError))
+        _make_months(context, home, kind, make_config(values), keys, only_changed, committed, failed)
         if failed:
             raise _failure(failed, of=len(context.partition_keys))
     except InputError as e:
         raise dg.Failure(str(e), metadata={"input_error": True}, allow_retries=False) from None
     except BaseException:
         # Whatever ends the run (a bad month, Terminate in the UI): months that are done count as done.
-        for month, result in committed.items():
-            for key in keys:
-                metadata = _metadata(OUTPUTS[key][0], result)
-                context.log_event(dg.AssetMaterialization(list(key), partition=month, metadata=metadata))
+        for month, key, metadata in _metadata_of(committed, keys):
+            context.log_event(dg.AssetMaterialization(list(key), partition=month, metadata=metadata))
         if failed:
-            _check_committed(context, settings, keys, committed)
+            _check_committed(context, home, keys, committed)
         raise
-    for month, result in committed.items():
-        for key in keys:
-            metadata = _metadata(OUTPUTS[key][0], result)
-            context.add_asset_metadata(metadata, asset_key=list(key), partition_key=month)
+    for month, key, metadata in _metadata_of(committed, keys):
+        context.add_asset_metadata(metadata, asset_key=list(key), partition_key=month)
     for key in keys:
         yield dg.MaterializeResult(asset_key=list(key))
 
 
-def _check_committed(
+def _make_months(
     context: dg.AssetExecutionContext,
-    settings: Settings,
+    home: Home,
+    kind: RunKind,
+    config: BacktestConfig,
     keys: Sequence[Key],
+    only_changed: bool,
     committed: "dict[str, MonthResult | None]",
+    failed: dict[str, Exception],
+) -> None:
+    """Make the months one by one; fill `committed` and `failed`."""
+    from quantbot_pipeline.backtest.month import run_month
+    from quantbot_pipeline.backtest.run import ReplayCache
+    from quantbot_pipeline.errors import QuantbotError
+    from quantbot_pipeline.runs.manifest import DagsterRef
+
+    cache: ReplayCache = {}
+    names = ["/".join(key) for key in keys]
+    for month in context.partition_keys:
+        made_by = DagsterRef(run_id=context.run.run_id, partition_key=month, asset_keys=names)
+        try:
+            committed[month] = run_month(
+                home, kind.name, month, config, only_changed=only_changed, dagster=made_by, cache=cache
+            )
+        except Exception as e:
+            failed[month] = e
+            context.log.error(f"{month}: {_reason(month, e)}", exc_info=not isinstance(e, QuantbotError))
+
+
+def _metadata_of(
+    committed: "dict[str, MonthResult | None]", keys: Sequence[Key]
+) -> Iterator[tuple[str, Key, dict[str, Any]]]:
+    artifacts = {key: output.artifact for key, output in outputs().items()}
+    for month, result in committed.items():
+        for key in keys:
+            yield month, key, _metadata(artifacts[key], result)
+
+
+def _check_committed(
+    context: dg.AssetExecutionContext, home: Home, keys: Sequence[Key], committed: "dict[str, MonthResult | None]"
 ) -> None:
     """Log what the checks say of the months that were made: Dagster skips the checks of a step that failed."""
-    from quantbot_pipeline.orchestration.judging import evaluations
-
     run_dirs = {month: result.run_dir for month, result in committed.items() if result is not None}
-    for evaluation in evaluations(settings, dict.fromkeys(keys, run_dirs)) if run_dirs else ():
+    for evaluation in evaluations(home, dict.fromkeys(keys, run_dirs)) if run_dirs else ():
         context.log_event(evaluation)
 
 
@@ -180,7 +154,7 @@ def _reason(month: str, error: Exception) -> str:
 
 
 def _failure(failed: dict[str, Exception], of: int) -> dg.Failure:
-    """One error for all months that failed: each reason once, with its months and where the failed runs lie."""
+    """Return one error for all months that failed: each reason once, with its months and where the failed runs lie."""
     from quantbot_pipeline.errors import InputError
 
     reasons: dict[str, list[str]] = {}
@@ -196,7 +170,7 @@ def _failure(failed: dict[str, Exception], of: int) -> dg.Failure:
 
 
 def _metadata(artifact: str, result: "MonthResult | None") -> dict[str, Any]:
-    """Numbers that the UI plots per month, the best rows as a table, and where the run lies."""
+    """Return numbers that the UI plots per month, the best rows as a table, and where the run lies."""
     if result is None:
         return {"calls": 0}
     from quantbot_pipeline.monitoring.highlights import columns_of, highlights
@@ -224,6 +198,6 @@ def _metadata(artifact: str, result: "MonthResult | None") -> dict[str, Any]:
 
 
 def data_version(manifest: Any) -> str:
-    """Equal for runs of equal inputs, code and configuration."""
+    """Return what is equal for runs of equal inputs, code and configuration."""
     parts = (manifest.dataset.fingerprint[:16], manifest.parameters["config_hash"], manifest.versions["code"])
     return "-".join(parts)

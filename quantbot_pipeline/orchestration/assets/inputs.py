@@ -8,46 +8,59 @@ import hashlib
 import dagster as dg
 from pydantic import Field
 
-from quantbot_pipeline.orchestration.partitions import months
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.vocabulary import INTERVALS_MS
 
-SINGLE_RUN = dg.BackfillPolicy.single_run()
+
+def input_assets(months: dg.PartitionsDefinition, backfill_policy: dg.BackfillPolicy) -> list[dg.AssetsDefinition]:
+    """Return the assets that take stock of the stores, and the inbox."""
+
+    @dg.asset(
+        key=["inputs", "alerts"],
+        group_name="inputs",
+        partitions_def=months,
+        backfill_policy=backfill_policy,
+        kinds={"duckdb"},
+    )
+    def alerts(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
+        """The calls of a month: how many, by how many callers, on how many tokens. They lie in data/alerts.duckdb."""
+        return _take_stock_of_calls(context, lab.open())
+
+    @dg.asset(
+        key=["inputs", "candles"],
+        group_name="inputs",
+        partitions_def=months,
+        backfill_policy=backfill_policy,
+        kinds={"parquet"},
+    )
+    def candles(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
+        """The candles of a month: rows and bytes per interval, and rows that failed validity. They lie in data/candles/."""
+        return _take_stock_of_candles(context, lab.open())
+
+    return [inbox, alerts, candles]
 
 
-@dg.asset(
-    key=["inputs", "alerts"], group_name="inputs", partitions_def=months, backfill_policy=SINGLE_RUN, kinds={"duckdb"}
-)
-def alerts(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
-    """The calls of a month: how many, by how many callers, on how many tokens. They lie in data/alerts.duckdb."""
+def _take_stock_of_calls(context: dg.AssetExecutionContext, home: Home) -> dg.MaterializeResult:
     from quantbot_pipeline.market.calls import month_statistics
 
-    settings = lab.settings()
-    statistics = month_statistics(settings.alerts_db)
+    statistics = month_statistics(home.calls)
     for month in context.partition_keys:
-        context.add_asset_metadata(
-            statistics.get(month, {"calls": 0, "callers": 0, "mints": 0}),
-            asset_key=context.asset_key,
-            partition_key=month,
-        )
+        counts = statistics.get(month, {"calls": 0, "callers": 0, "mints": 0})
+        context.add_asset_metadata(counts, asset_key=context.asset_key, partition_key=month)
     return dg.MaterializeResult(data_version=_version(statistics))
 
 
-@dg.asset(
-    key=["inputs", "candles"], group_name="inputs", partitions_def=months, backfill_policy=SINGLE_RUN, kinds={"parquet"}
-)
-def candles(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
-    """The candles of a month: rows and bytes per interval, and rows that failed validity. They lie in data/candles/."""
+def _take_stock_of_candles(context: dg.AssetExecutionContext, home: Home) -> dg.MaterializeResult:
     from quantbot_pipeline.errors import InputError
     from quantbot_pipeline.market.candle_files import month_rows, store_signature
-    from quantbot_pipeline.vocabulary import INTERVALS_MS
 
-    settings = lab.settings()
     for month in context.partition_keys:
         sizes: dict[str, tuple[int, int, int]] = {}
         unreadable: dict[str, str] = {}
         for interval in INTERVALS_MS:
             try:
-                sizes[interval] = month_rows(settings.candles_dir, interval, month)
+                sizes[interval] = month_rows(home.candles.folder, interval, month)
             except InputError as e:  # one bad file must not keep the other months from being backtested
                 unreadable[f"unreadable_{interval}"] = str(e)
                 context.log.error(f"{month}: {e}")
@@ -55,7 +68,7 @@ def candles(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult
         metadata = {f"rows_{interval}": n for interval, (n, _, _) in sizes.items() if n}
         metadata |= {"rows": rows, "rejected_rows": rejected, "bytes": size}
         context.add_asset_metadata(metadata | unreadable, asset_key=context.asset_key, partition_key=month)
-    return dg.MaterializeResult(data_version=_version(store_signature(settings.candles_dir)))
+    return dg.MaterializeResult(data_version=_version(store_signature(home.candles.folder)))
 
 
 def _version(content: object) -> dg.DataVersion:
@@ -77,8 +90,8 @@ def inbox(context: dg.AssetExecutionContext, config: InboxConfig, lab: Lab) -> d
     """Ingests files of data/inbox/; what cannot be read is set aside in rejected/ with its reason."""
     from quantbot_pipeline.ingest.inbox import scan, take_in
 
-    settings = lab.settings()
-    intake = take_in(settings, config.files or sorted(scan(settings.inbox_dir)))
+    home = lab.open()
+    intake = take_in(home, config.files or sorted(scan(home.settings.inbox_dir)))
     for path, reason in intake.rejected.items():
         context.log.error(f"{path} set aside: {reason}")
     return dg.MaterializeResult(

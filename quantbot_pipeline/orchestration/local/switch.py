@@ -10,34 +10,34 @@ from typing import Literal
 import dagster as dg
 
 from quantbot_pipeline.errors import StoreError
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.orchestration.launch import open_instance
 from quantbot_pipeline.orchestration.local.services import LOCATION
-from quantbot_pipeline.settings import Settings
 
 
 def switch(
-    defs: dg.Definitions, settings: Settings, action: Literal["on", "off", "status"], *, dry_run: bool = False
+    defs: dg.Definitions, home: Home, action: Literal["on", "off", "status"], *, dry_run: bool = False
 ) -> list[dict[str, str]]:
     """Turn everything on or off; returns one row per schedule and sensor: name, kind, what it does, before, now.
 
     With `dry_run` nothing is changed, and `now` is what it would be. Raises StoreError when Dagster refuses.
     """
-    before = _statuses(defs, settings)
+    before = _statuses(defs, home)
     wanted = {"on": "on", "off": "off"}.get(action)
     after = before
     if wanted is not None and dry_run:
         after = dict.fromkeys(before, wanted)
     elif wanted is not None:
-        _start_all() if wanted == "on" else _stop_all(settings)
-        after = _statuses(defs, settings)
+        _start_all() if wanted == "on" else _stop_all(home)
+        after = _statuses(defs, home)
     return [
         {"name": name, "kind": kind, "before": now, "now": after[(kind, name)], "does": _description(defs, kind, name)}
         for (kind, name), now in before.items()
     ]
 
 
-def _statuses(defs: dg.Definitions, settings: Settings) -> dict[tuple[str, str], str]:
-    with open_instance(settings) as instance:
+def _statuses(defs: dg.Definitions, home: Home) -> dict[tuple[str, str], str]:
+    with open_instance(home) as instance:
         running = {
             (state.instigator_type.value.lower(), state.instigator_name)
             for state in instance.all_instigator_state()
@@ -61,8 +61,8 @@ def _start_all() -> None:
             raise StoreError(f"dagster {kind} start: {lines[-1][:300]}")
 
 
-def _stop_all(settings: Settings) -> None:
-    with open_instance(settings) as instance:
+def _stop_all(home: Home) -> None:
+    with open_instance(home) as instance:
         for state in instance.all_instigator_state():
             if state.is_running:
                 is_schedule = state.instigator_type.value == "SCHEDULE"

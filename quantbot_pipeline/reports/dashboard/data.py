@@ -4,12 +4,12 @@ Belongs here: which sections there are and what they share. A number that the pa
 in the report behind the command of the same name, never in the browser (which only sorts, filters and draws).
 """
 
-from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from quantbot_pipeline import __version__
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import iso_now
 from quantbot_pipeline.reports.dashboard.callers import callers_section
 from quantbot_pipeline.reports.dashboard.calls import calls_section
@@ -24,27 +24,28 @@ from quantbot_pipeline.vocabulary import ALL_CALLERS
 MIN_CALLS = 10  # below that a caller is marked: the same number that the search asks for
 
 
-def collect(catalog: Path, base: Path, candles_dir: Path) -> dict[str, Any]:
+def collect(home: Home) -> dict[str, Any]:
     """Everything the page shows. Raises InputError without a catalog, IntegrityError for a changed file of a newest run."""
+    catalog = home.catalog
     callers: Index[str] = Index(ALL_CALLERS)
     policies: Index[PolicyKey] = Index()
     violations: Index[str] = Index("")
-    paths = load_newest(catalog, base, "paths")
+    paths = load_newest(catalog, "paths")
     data: dict[str, Any] = {
         "built_at": iso_now(),
         "version": __version__,
         "min_calls": MIN_CALLS,
-        "overview": overview(catalog, base),
-        "callers": callers_section(paths, load_newest(catalog, base, "walk_forward"), callers, policies),
-        "errors": errors(catalog, base, callers),
-        "frontier": frontier_section(catalog, base, callers, policies, violations),
-        "v1": v1_section(catalog, base, callers, policies),
-        "runs": runs_section(catalog, base),
+        "overview": overview(catalog),
+        "callers": callers_section(paths, load_newest(catalog, "walk_forward"), callers, policies),
+        "errors": errors(catalog, callers),
+        "frontier": frontier_section(catalog, callers, policies, violations),
+        "v1": v1_section(catalog, callers, policies),
+        "runs": runs_section(catalog),
     }
     with duckdb.connect() as con:
-        settings = load_replayed(con, catalog, base, policies)
+        settings = load_replayed(con, catalog, policies)
         data["policies"] = replayed_section(con, settings)
-        data["calls"] = calls_section(con, paths, candles_dir, callers, policies)
+        data["calls"] = calls_section(con, paths, home.candles.folder, callers, policies)
     # Last, when every section has named what it refers to.
     return data | {
         "names": callers.values,

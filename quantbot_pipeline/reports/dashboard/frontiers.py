@@ -5,7 +5,6 @@ best ranks, its Pareto set and an even sample of the rest, of its newest months.
 """
 
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -13,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quantbot_pipeline.catalog.catalog import newest_runs_with
+from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey
 from quantbot_pipeline.reports.remarks import load_newest, read_each
@@ -45,7 +44,7 @@ _READ = tuple(dict.fromkeys(("caller_name", "policy_id", "policy_params", "viola
 
 
 def frontier_section(
-    catalog: Path, base: Path, callers: Index[str], policies: Index[PolicyKey], violations: Index[str]
+    catalog: Catalog, callers: Index[str], policies: Index[PolicyKey], violations: Index[str]
 ) -> dict[str, Any]:
     """Frontiers of the newest grid search of each month: scatter points, best rows, and all callers pooled."""
     points: list[dict[str, Any]] = []
@@ -53,7 +52,7 @@ def frontier_section(
     pooled: dict[str, Columns] = {}
     left = POINTS
     run_dirs = newest_runs_with(catalog, "frontier", strategy_id="grid-search")
-    for i, (manifest, table) in enumerate(read_each(base, run_dirs[::-1], "frontier", _READ)):
+    for i, (manifest, table) in enumerate(read_each(catalog, run_dirs[::-1], "frontier", _READ)):
         coded = _coded(table, callers, policies, violations)
         limit = _points_per_caller(
             pc.count_distinct(coded["caller"]).as_py(), min(len(run_dirs), POINT_MONTHS) - i, left
@@ -134,9 +133,9 @@ def _points(con: duckdb.DuckDBPyConnection, month: str, limit: int) -> list[dict
     return groups
 
 
-def v1_section(catalog: Path, base: Path, callers: Index[str], policies: Index[PolicyKey]) -> dict[str, Any]:
+def v1_section(catalog: Catalog, callers: Index[str], policies: Index[PolicyKey]) -> dict[str, Any]:
     """The best V1 account of each caller and month, and its equity curve, thinned to what a line can show."""
-    rows = load_newest(catalog, base, "frontier", strategy_id="v1-baseline")
+    rows = load_newest(catalog, "frontier", strategy_id="v1-baseline")
     with duckdb.connect() as con:
         con.register("rows", rows)
         best = con.sql(
@@ -152,7 +151,7 @@ def v1_section(catalog: Path, base: Path, callers: Index[str], policies: Index[P
             "policy": [policies.of(key) for key in keys],
             **columns(best.drop_columns(["caller_name", "policy_id", "policy_params"])),
         },
-        "equity": _curves(load_newest(catalog, base, "equity"), callers),
+        "equity": _curves(load_newest(catalog, "equity"), callers),
     }
 
 

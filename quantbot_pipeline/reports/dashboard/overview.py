@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from quantbot_pipeline.catalog.catalog import latest_runs_with, newest_runs_with, quarantined, reading
+from quantbot_pipeline.catalog.catalog import Catalog, latest_runs_with, newest_runs_with, quarantined, reading
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, of_rows
 from quantbot_pipeline.reports.remarks import read_each
@@ -18,7 +18,7 @@ FAILED_SHOWN = 50
 MESSAGES_SHOWN = 200
 
 
-def overview(catalog: Path, base: Path) -> dict[str, Any]:
+def overview(catalog: Catalog) -> dict[str, Any]:
     """Runs by kind and status, the months that they cover, and the quality of the inputs behind them."""
     with reading(catalog) as con:
         runs = con.sql(
@@ -39,23 +39,23 @@ def overview(catalog: Path, base: Path) -> dict[str, Any]:
         "runs": columns(runs),
         "coverage": columns(coverage),
         "quarantine": columns(quarantined(catalog).select(["path", "reason"])),
-        "sources": _sources(catalog, base),
-        "quality": _quality(catalog, base),
+        "sources": _sources(catalog),
+        "quality": _quality(catalog),
     }
 
 
-def errors(catalog: Path, base: Path, callers: Index[str]) -> dict[str, Any]:
+def errors(catalog: Catalog, callers: Index[str]) -> dict[str, Any]:
     """Messages of the newest runs by kind, level and phase; failed runs; excluded calls by caller and reason."""
     tables = [
         table.append_column("kind", pa.repeat(pa.scalar(_kind(manifest)), table.num_rows)).append_column(
             "month", pa.repeat(pa.scalar(manifest.month), table.num_rows)
         )
-        for manifest, table in read_each(base, latest_runs_with(catalog, "errors"), "errors")
+        for manifest, table in read_each(catalog, latest_runs_with(catalog, "errors"), "errors")
     ]
     return {
         "messages": _messages(tables),
-        "failed": _failed(catalog, base),
-        "excluded": _excluded_by_caller(catalog, base, callers),
+        "failed": _failed(catalog),
+        "excluded": _excluded_by_caller(catalog, callers),
     }
 
 
@@ -66,14 +66,14 @@ def _kind(manifest: RunManifest) -> str:
     return manifest.parameters.get("strategy_id", "grid-search")
 
 
-def _quality_runs(catalog: Path) -> list[str]:
+def _quality_runs(catalog: Catalog) -> list[str]:
     """The runs behind the leaderboard or, without any, the newest of each month: each call's exclusion counts once."""
     return newest_runs_with(catalog, "paths") or newest_runs_with(catalog, "errors")
 
 
-def _quality(catalog: Path, base: Path) -> dict[str, Columns]:
+def _quality(catalog: Catalog) -> dict[str, Columns]:
     months, found = [], []
-    for manifest, table in read_each(base, _quality_runs(catalog), "errors"):
+    for manifest, table in read_each(catalog, _quality_runs(catalog), "errors"):
         calls, excluded = manifest.dataset.calls_count, manifest.dataset.calls_excluded
         months.append({"month": manifest.month, "included": calls - excluded, "excluded": excluded})
         found.append(table.select(["phase", "call_id", "details"]))
@@ -102,7 +102,7 @@ def _by_reason(tables: list[pa.Table], where: str, what: str) -> Columns:
         )
 
 
-def _sources(catalog: Path, base: Path) -> Columns:
+def _sources(catalog: Catalog) -> Columns:
     """Which run stands behind which month: newest per artifact, as every table on the page uses them."""
     chosen = {
         "paths": newest_runs_with(catalog, "paths"),
@@ -120,7 +120,7 @@ def _sources(catalog: Path, base: Path) -> Columns:
             "created_at": manifest.created_at,
         }
         for artifact, run_dirs in chosen.items()
-        for manifest in (read_manifest(base / run_dir) for run_dir in run_dirs)
+        for manifest in (read_manifest(catalog.runs.folder / run_dir) for run_dir in run_dirs)
     ]
     return of_rows(rows, ("month", "artifact", "run_id", "interval", "config_hash", "created_at"))
 
@@ -142,7 +142,7 @@ def _messages(tables: list[pa.Table]) -> Columns:
         )
 
 
-def _failed(catalog: Path, base: Path) -> Columns:
+def _failed(catalog: Catalog) -> Columns:
     with reading(catalog) as con:
         found = con.execute(
             f"""SELECT run_id, {KIND}, month, epoch_ms(created_at), run_dir FROM backtest_runs_catalog
@@ -150,7 +150,13 @@ def _failed(catalog: Path, base: Path) -> Columns:
             [FAILED_SHOWN],
         ).fetchall()
     rows = [
-        {"month": month, "kind": kind, "created_at": created, "run_id": run_id, "error": _error(base / run_dir)}
+        {
+            "month": month,
+            "kind": kind,
+            "created_at": created,
+            "run_id": run_id,
+            "error": _error(catalog.runs.folder / run_dir),
+        }
         for run_id, kind, month, created, run_dir in found
     ]
     return of_rows(rows, ("month", "kind", "created_at", "run_id", "error"))
@@ -163,10 +169,10 @@ def _error(run_dir: Path) -> str:
         return str(e).replace(f"{run_dir.parent.parent}/", "")
 
 
-def _excluded_by_caller(catalog: Path, base: Path, callers: Index[str]) -> Columns:
+def _excluded_by_caller(catalog: Catalog, callers: Index[str]) -> Columns:
     run_dirs = _quality_runs(catalog)
-    found = [table for _, table in read_each(base, run_dirs, "errors", ["call_id", "phase", "details"])]
-    alerts = [table for _, table in read_each(base, run_dirs, "alerts", ["call_id", "caller_name"])]
+    found = [table for _, table in read_each(catalog, run_dirs, "errors", ["call_id", "phase", "details"])]
+    alerts = [table for _, table in read_each(catalog, run_dirs, "alerts", ["call_id", "caller_name"])]
     if not found:
         return {"caller": [], "reason": [], "calls": []}
     with duckdb.connect() as con:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from quantbot_pipeline.durable import replace, scratch_folder, write_bytes
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.reports.dashboard.charts import bundle, specifications
 from quantbot_pipeline.reports.dashboard.data import collect
 
@@ -32,15 +33,14 @@ SCRIPTS = (
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
-def write_dashboard(catalog: Path, base: Path, candles_dir: Path, out: Path) -> Path:
-    """Write the dashboard over the newest runs to `out`, atomically, and return its absolute path.
+def write_dashboard(home: Home, out: Path | None = None) -> Path:
+    """Write the dashboard over the newest runs to `out` (default: in the home), atomically, and return its absolute path.
 
-    catalog: the published catalog file; base: the runs it indexes; candles_dir: the candle store, for the pictures of single
-    calls (it may be gone). Raises InputError without a catalog, IntegrityError when an artifact of a newest run
+    The candle store may be gone: then single calls have no pictures. Raises InputError without a catalog, IntegrityError when an artifact of a newest run
     was changed.
     """
-    out = out.absolute()
-    content = render(collect(catalog, base, candles_dir))
+    out = (out or home.settings.dashboard_html).absolute()
+    content = render(collect(home))
     out.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder(out.parent, f".{out.name}.") as folder:  # two may write it at once
         write_bytes(folder / out.name, content.encode())

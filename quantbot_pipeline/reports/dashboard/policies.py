@@ -1,14 +1,13 @@
 """Replayed policies: what each earned over all calls, from the newest run of each month that replayed it."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
-from quantbot_pipeline.catalog.catalog import latest_runs_with
+from quantbot_pipeline.catalog.catalog import Catalog, latest_runs_with
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, histogram, of_rows
 from quantbot_pipeline.reports.describe import describe, kind_of, price_levels
@@ -34,9 +33,7 @@ _STATS = """
 """
 
 
-def load_replayed(
-    con: duckdb.DuckDBPyConnection, catalog: Path, base: Path, policies: Index[PolicyKey]
-) -> set[tuple[int, str]]:
+def load_replayed(con: duckdb.DuckDBPyConnection, catalog: Catalog, policies: Index[PolicyKey]) -> set[tuple[int, str]]:
     """Fill the table `replayed` of `con`: every trade of every replayed policy, one run per (policy, month).
 
     Returns the (policy, configuration) pairs behind it, so that the page can say where settings were mixed.
@@ -49,7 +46,7 @@ def load_replayed(
     claimed: set[tuple[int, str]] = set()
     settings: set[tuple[int, str]] = set()
     for run_dir in latest_runs_with(catalog, "summary"):
-        manifest, summary = next(read_each(base, [run_dir], "summary", ["policy_id", "policy_params"]))
+        manifest, summary = next(read_each(catalog, [run_dir], "summary", ["policy_id", "policy_params"]))
         keys = zip(summary["policy_id"].to_pylist(), summary["policy_params"].to_pylist(), strict=True)
         known = {policy for policy, _ in claimed}
         mine = {}
@@ -63,12 +60,12 @@ def load_replayed(
         if mine:
             claimed |= {(policy, manifest.month) for policy in mine.values()}
             settings |= {(policy, manifest.parameters["config_hash"]) for policy in mine.values()}
-            _add_trades(con, base, run_dir, mine)
+            _add_trades(con, catalog, run_dir, mine)
     return settings
 
 
-def _add_trades(con: duckdb.DuckDBPyConnection, base: Path, run_dir: str, mine: dict[str, int]) -> None:
-    manifest, trades = next(read_each(base, [run_dir], "trades", _TRADES))
+def _add_trades(con: duckdb.DuckDBPyConnection, catalog: Catalog, run_dir: str, mine: dict[str, int]) -> None:
+    manifest, trades = next(read_each(catalog, [run_dir], "trades", _TRADES))
     con.register("chosen", pa.table({"policy_id": list(mine), "policy": list(mine.values())}))
     con.register("trades", trades)
     con.execute(

@@ -6,7 +6,7 @@ from typing import Any
 
 import duckdb
 
-from quantbot_pipeline.catalog.catalog import query_runs
+from quantbot_pipeline.catalog.catalog import Catalog, query_runs
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.reports.dashboard.encode import Index
 from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
@@ -44,7 +44,7 @@ _MEASURES = {
 }  # fmt: skip
 
 
-def runs_section(catalog: Path, base: Path) -> dict[str, Any]:
+def runs_section(catalog: Catalog) -> dict[str, Any]:
     """The newest completed runs: origin, parameters (as a position in `parameters`), and [measure, of what, value] rows.
 
     A run that is gone or damaged is named in `left_out` instead: the other sections refuse it if they need it, and the rest
@@ -54,7 +54,7 @@ def runs_section(catalog: Path, base: Path) -> dict[str, Any]:
     runs, left_out = [], []
     for run in query_runs(catalog, status="completed", limit=RUNS).to_pylist():
         try:
-            runs.append(_described(base / run["run_dir"], parameters))
+            runs.append(_described(catalog.runs.folder / run["run_dir"], parameters))
         except IntegrityError:
             left_out.append({"run_id": run["run_id"], "month": run["month"]})
     return {"runs": runs, "left_out": left_out, "parameters": [json.loads(text) for text in parameters.values]}

@@ -1,0 +1,47 @@
+"""A home: the stores of calls and candles, the runs and their catalog, all under one directory.
+
+Belongs here: which store lies where, and how much memory and patience it has. Does not: any number. The public Python API is
+`api.Home`, which adds what one can ask of a home.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from quantbot_pipeline.catalog.catalog import Catalog
+from quantbot_pipeline.market.calls import CallStore
+from quantbot_pipeline.market.candle_files import CandleStore
+from quantbot_pipeline.runs.store import LocalRuns
+from quantbot_pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class Home:
+    """One home directory and its settings."""
+
+    settings: Settings
+
+    @property
+    def path(self) -> Path:
+        """The directory under which data/ and runs/ lie."""
+        return self.settings.home
+
+    @cached_property
+    def calls(self) -> CallStore:
+        """The store of calls, data/alerts.duckdb."""
+        return CallStore(self.settings.alerts_db, self.settings.memory_limit, self.settings.lock_timeout_s)
+
+    @cached_property
+    def candles(self) -> CandleStore:
+        """The store of candles, data/candles/."""
+        return CandleStore(self.settings.candles_dir, self.settings.memory_limit, self.settings.lock_timeout_s)
+
+    @cached_property
+    def runs(self) -> LocalRuns:
+        """The committed runs, runs/."""
+        return LocalRuns(self.settings.runs_dir, self.settings.staging_max_age_s)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The index over the runs, data/backtest_catalog.duckdb."""
+        return Catalog(self.settings.catalog_db, self.runs, self.settings.memory_limit, self.settings.lock_timeout_s)
