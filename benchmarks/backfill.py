@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks import measuring
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market.calls import month_statistics
-from quantbot_pipeline.market.candle_files import month_rows
+from quantbot_pipeline.market.candle_files import CandleStore, month_rows
 from quantbot_pipeline.market.sample import BEGIN_MS, generate
 from quantbot_pipeline.months import month_of, month_start_ms, months_before
 from quantbot_pipeline.settings import Settings
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
     )
     assets = ["inputs/alerts", "inputs/candles", *("/".join(key) for key in OUTPUTS)]
     with tempfile.TemporaryDirectory(prefix="quantbot-bench-") as folder:
-        settings = Settings(home=Path(folder) / "home")
+        settings = Home(Settings(home=Path(folder) / "home"))
         settings.home.mkdir()
         months = _write_market(settings, copies)
         threads = str(settings.threads)
@@ -72,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
     print("target: at most 2.00")
 
 
-def _write_market(settings: Settings, copies: int) -> list[str]:
+def _write_market(settings: Home, copies: int) -> list[str]:
     """The stores with so many sample markets one after the other; their months."""
     files = settings.home / "generated"
     files.mkdir()
@@ -82,9 +83,11 @@ def _write_market(settings: Settings, copies: int) -> list[str]:
         moved = _shifted(calls.select(["caller_name", "mint", "chain", "alert_ts_ms"]), "alert_ts_ms", shift)
         pq.write_table(moved, files / f"calls_{copy}.parquet")
         pq.write_table(_shifted(candles, "ts_ms", shift), files / f"candles_{copy}.parquet")
-    ingest_calls(sorted(files.glob("calls_*")), settings.alerts_db)
-    ingest_candles(sorted(files.glob("candles_*")), settings.candles_dir, "5m", memory_limit=settings.memory_limit)
-    months = list(month_statistics(settings.alerts_db))
+    ingest_calls(sorted(files.glob("calls_*")), settings.calls)
+    ingest_candles(
+        sorted(files.glob("candles_*")), CandleStore(settings.candles.folder, memory_limit=settings.memory_limit), "5m"
+    )
+    months = list(month_statistics(settings.calls))
     assert len(months) == copies * COPY_MONTHS, months
     return months
 
@@ -102,7 +105,7 @@ def _without_dagster(home: Path) -> float:
     return float(done.stdout)
 
 
-def _work(settings: Settings) -> float:
+def _work(settings: Home) -> float:
     from quantbot_pipeline.backtest.month import run_month
     from quantbot_pipeline.backtest.run import ReplayCache
     from quantbot_pipeline.config import Recipe, make_config
@@ -110,10 +113,10 @@ def _work(settings: Settings) -> float:
 
     warm_up()
     began = time.perf_counter()
-    months, config = list(month_statistics(settings.alerts_db)), make_config({})
+    months, config = list(month_statistics(settings.calls)), make_config({})
     for month in months:
         for interval in INTERVALS_MS:
-            month_rows(settings.candles_dir, interval, month)
+            month_rows(settings.candles.folder, interval, month)
     recipes: tuple[Recipe, ...] = ("full", "v1-baseline", "walk-forward")
     for recipe in recipes:
         cache: ReplayCache = {}
@@ -123,4 +126,4 @@ def _work(settings: Settings) -> float:
 
 
 if __name__ == "__main__":
-    print(_work(Settings(home=Path(sys.argv[1]))))
+    print(_work(Home(Settings(home=Path(sys.argv[1])))))

@@ -16,11 +16,12 @@ import pyarrow as pa
 
 from benchmarks.measuring import interleaved, median, peak_memory_mb, table, title
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.catalog.catalog import query_runs
+from quantbot_pipeline.catalog.catalog import Catalog, query_runs
 from quantbot_pipeline.catalog.sync import SETTLED_S, sync
 from quantbot_pipeline.months import iso_ms, months_before
 from quantbot_pipeline.runs.commit import StagedRun
 from quantbot_pipeline.runs.manifest import DagsterRef, Dataset, RunManifest, SchemaVersion, Timing
+from quantbot_pipeline.runs.store import LocalRuns
 
 NEWEST, MONTHS, ROWS = "2026-06", 60, 5
 TYPES = ("alerts", "paths", "features", "errors")
@@ -37,15 +38,15 @@ def run(options: Namespace) -> None:
             f"{options.runs:,} runs of {len(TYPES)} artifacts in {MONTHS} months, committed in {_ms(started)} ms of CPU"
         )
         started = time.process_time()
-        registered = sync(base, catalog).registered
+        registered = sync(Catalog(catalog, LocalRuns(base))).registered
         whole = _ms(started)
         time.sleep(SETTLED_S)  # months that have just changed are looked at once more
-        sync(base, catalog)
+        sync(Catalog(catalog, LocalRuns(base)))
         with duckdb.connect(str(catalog), read_only=True) as con:
             rows = con.execute("SELECT count(*) FROM paths").fetchall()[0][0]
         works: dict[str, Callable[[], object]] = {
-            "sync, nothing new": lambda: sync(base, catalog),
-            "the latest 20 runs": lambda: query_runs(catalog, limit=20),
+            "sync, nothing new": lambda: sync(Catalog(catalog, LocalRuns(base))),
+            "the latest 20 runs": lambda: query_runs(Catalog(catalog, LocalRuns(base)), limit=20),
             "opening an empty DuckDB, to compare": lambda: duckdb.connect().close(),
             f"count of all {rows:,} paths": lambda: _count(catalog),
         }
@@ -113,7 +114,7 @@ def _compare_with_mlflow(options: Namespace) -> None:
         base, catalog = Path(folder, "runs"), Path(folder, "catalog.duckdb")
         _commit_runs(base, COMPARED)
         started = time.process_time()
-        sync(base, catalog)
+        sync(Catalog(catalog, LocalRuns(base)))
         ours = [_ms(started)]
         client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
         experiment = client.create_experiment("calls", artifact_location=f"{folder}/artifacts")
@@ -124,7 +125,7 @@ def _compare_with_mlflow(options: Namespace) -> None:
             client.set_terminated(entity.info.run_id)
         theirs = [_ms(started)]
         works: dict[str, Callable[[], object]] = {
-            "ours": lambda: query_runs(catalog, limit=20),
+            "ours": lambda: query_runs(Catalog(catalog, LocalRuns(base)), limit=20),
             "theirs": lambda: client.search_runs([experiment], order_by=["attribute.start_time DESC"], max_results=20),
         }
         spent = interleaved(works, options.repeats)

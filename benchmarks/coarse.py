@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from benchmarks import measuring
 from benchmarks.market import MINUTE_MS
 from quantbot_pipeline import vocabulary
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.market.candle_footer import COLUMNS
 from quantbot_pipeline.replay import kernel, results
 from quantbot_pipeline.replay.compile import compile_policies
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     if options.home is None:
         print("left out: give --home with a home that has 1m candles")
         return
-    inputs = _stored(Settings(home=options.home))
+    inputs = _stored(Home(Settings(home=options.home)))
     policies = Grid().multiply()
     fine = _replay(inputs.candles, inputs.bounds, inputs, MINUTE_MS, policies)
     coarse = _replay(*_aggregated(inputs), inputs, STEP_MS, policies)
@@ -114,10 +115,10 @@ def _aggregated(inputs: _Inputs) -> tuple[results.Candles, npt.NDArray[np.int64]
     return five, np.searchsorted(token[starts], np.arange(len(inputs.bounds)))
 
 
-def _stored(settings: Settings) -> _Inputs:
-    files = sorted((settings.candles_dir / "interval=1m").glob("month=*/candles.parquet"))
+def _stored(settings: Home) -> _Inputs:
+    files = sorted((settings.candles.folder / "interval=1m").glob("month=*/candles.parquet"))
     if not files:
-        raise SystemExit(f"{settings.candles_dir}: no 1m candles")
+        raise SystemExit(f"{settings.candles.folder}: no 1m candles")
     table = pq.read_table(files, partitioning=None).sort_by([("mint", "ascending"), ("ts_ms", "ascending")])
     mints = table["mint"].combine_chunks().dictionary_encode()
     bounds = np.r_[0, np.cumsum(np.bincount(mints.indices.to_numpy()))].astype(np.int64)

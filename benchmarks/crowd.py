@@ -16,8 +16,11 @@ import pyarrow.parquet as pq
 from benchmarks.measuring import peak_memory_mb, table, title
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.config import Recipe, make_config
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
+from quantbot_pipeline.market.calls import CallStore
+from quantbot_pipeline.market.candle_files import CandleStore
 from quantbot_pipeline.months import month_start_ms
 from quantbot_pipeline.settings import Settings
 
@@ -73,13 +76,13 @@ def _measured(step: str, folder: str) -> tuple[str, str]:
 
 
 def _do(step: str, folder: Path) -> None:
-    settings = Settings(home=folder / "home", threads=1)
+    settings = Home(Settings(home=folder / "home", threads=1))
     if step.startswith(INPUTS):
         _write_inputs(folder, int(step.removeprefix(INPUTS)))
     elif step == "ingest calls":
-        ingest_calls([folder / "calls.parquet"], settings.alerts_db, memory_limit="512MB")
+        ingest_calls([folder / "calls.parquet"], CallStore(settings.calls.path, memory_limit="512MB"))
     elif step == "ingest candles":
-        ingest_candles([folder / "candles.parquet"], settings.candles_dir, "5m", memory_limit="512MB")
+        ingest_candles([folder / "candles.parquet"], CandleStore(settings.candles.folder, memory_limit="512MB"), "5m")
     else:
         recipe: Recipe = step  # type: ignore[assignment]
         run_month(settings, recipe, MONTH, make_config({}))

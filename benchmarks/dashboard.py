@@ -7,10 +7,10 @@ from pathlib import Path
 
 from benchmarks import measuring
 from examples.lab import make_lab
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.reports.dashboard import charts
 from quantbot_pipeline.reports.dashboard.data import collect
 from quantbot_pipeline.reports.dashboard.page import render
-from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.crowds import Crowd, commit_crowd
 
 LIMITS = {"sample": (3e6, 10.0), "crowd": (10e6, 30.0)}  # bytes, CPU seconds: what a reader may expect
@@ -44,12 +44,12 @@ def run(options: argparse.Namespace) -> None:
         raise SystemExit("; ".join(broken))
 
 
-def _measured(home: Settings, repeats: int) -> tuple[int, float, float]:
+def _measured(home: Home, repeats: int) -> tuple[int, float, float]:
     """(bytes, wall and CPU seconds) of the page; medians."""
     walls, cpus, size = [], [], 0
     for _ in range(repeats):
         wall, cpu = time.monotonic(), time.process_time()
-        size = len(render(collect(home.catalog_db, home.runs_dir, home.candles_dir)).encode())
+        size = len(render(collect(home)).encode())
         walls.append(time.monotonic() - wall)
         cpus.append(time.process_time() - cpu)
     return size, measuring.median(walls), measuring.median(cpus)

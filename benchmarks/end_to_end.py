@@ -21,6 +21,7 @@ from benchmarks import measuring
 from benchmarks.market import MINUTE_MS, MONTH, START_MS, random_market
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.config import Recipe, make_config
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.market import candle_files
 from quantbot_pipeline.market.candle_footer import COLUMNS
@@ -36,15 +37,15 @@ def run(options: argparse.Namespace) -> None:
     """Measure both kinds of run and decoding alone."""
     measuring.title(f"End to end: {options.calls} calls x {options.candles} one-minute candles, {CALLERS} callers")
     with tempfile.TemporaryDirectory(prefix="quantbot-bench-") as folder:
-        settings = Settings(home=Path(folder))
+        settings = Home(Settings(home=Path(folder)))
         _make_inputs(settings, options.calls, options.candles)
-        store = candle_files.month_file(settings.candles_dir, INTERVAL, MONTH)
+        store = candle_files.month_file(settings.candles.folder, INTERVAL, MONTH)
         for threads in sorted({1, os.cpu_count() or 1}):
-            _measure(settings.model_copy(update={"threads": threads}), store, options.repeats)
+            _measure(settings.changed(threads=threads), store, options.repeats)
         print(f"{store.stat().st_size / 1e6:,.0f} MB of candles; peak memory {measuring.peak_memory_mb():.0f} MB")
 
 
-def _measure(settings: Settings, store: Path, repeats: int) -> None:
+def _measure(settings: Home, store: Path, repeats: int) -> None:
     """Runs against decoding on as many threads: they share caches, so that two cost more CPU than one, decoding alone too."""
     config = make_config({"interval": INTERVAL})
     works = {
@@ -75,7 +76,7 @@ def _decode(store: Path, threads: int, *, verified: bool) -> None:
         list(pool.map(decode, range(metadata.num_row_groups)))
 
 
-def _make_inputs(settings: Settings, calls: int, n: int) -> None:
+def _make_inputs(settings: Home, calls: int, n: int) -> None:
     rng = np.random.default_rng(3)
     source = Path(settings.home) / "calls.parquet"
     names = [f"token{i:06d}" for i in range(calls)]
@@ -83,10 +84,10 @@ def _make_inputs(settings: Settings, calls: int, n: int) -> None:
     pq.write_table(
         pa.table({"mint": names, "caller_name": callers, "alert_ts_ms": np.full(calls, START_MS - MINUTE_MS)}), source
     )
-    ingest_calls([source], settings.alerts_db)
+    ingest_calls([source], settings.calls)
     # As an ingest writes it, without its sorting and checking: that would take longer than everything measured here.
     candle_files.write_sorted(
-        candle_files.month_file(settings.candles_dir, INTERVAL, MONTH),
+        candle_files.month_file(settings.candles.folder, INTERVAL, MONTH),
         pa.RecordBatchReader.from_batches(candle_files.SCHEMA, _batches(rng, names, n)),
     )
 

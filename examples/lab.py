@@ -10,6 +10,7 @@ from unittest.mock import patch
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import Recipe, make_config
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market.sample import write_sample
@@ -19,22 +20,22 @@ MONTHS = ("2026-01", "2026-02", "2026-03")
 RECIPES: tuple[Recipe, ...] = ("full", "v1-baseline", "walk-forward")
 
 
-def make_lab(home: Path, months: Sequence[str] = MONTHS) -> Settings:
+def make_lab(home: Path, months: Sequence[str] = MONTHS) -> Home:
     """Inputs, runs of two branches, the catalog. What comes out is the same everywhere, but for ids and times of runs."""
-    settings = Settings(home=home, threads=1)
+    settings = Home(Settings(home=home, threads=1))
     calls, candles = write_sample(home / "generated")
-    ingest_calls([calls], settings.alerts_db)
-    ingest_candles([candles], settings.candles_dir, "5m")
+    ingest_calls([calls], settings.calls)
+    ingest_candles([candles], settings.candles, "5m")
     for recipe in RECIPES:
         _run(settings, recipe, months, "main")
     # A change that somebody tries on a branch: five minutes until the entry instead of one.
     _run(settings, "policy", months, "main")
     _run(settings, "policy", months, "slow-entry", latency_ms=300_000)
-    sync(settings.runs_dir, settings.catalog_db)
+    sync(settings.catalog)
     return settings
 
 
-def _run(settings: Settings, recipe: Recipe, months: Sequence[str], branch: str, **options: int) -> None:
+def _run(settings: Home, recipe: Recipe, months: Sequence[str], branch: str, **options: int) -> None:
     # The branch is that of the checkout; here it is given, so that the cookbook reads the same in every checkout.
     with patch("quantbot_pipeline.backtest.month.git_provenance", return_value=("0" * 40, branch, False)):
         for month in months:

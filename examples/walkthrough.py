@@ -12,8 +12,10 @@ import altair as alt
 import duckdb
 import pyarrow as pa
 
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.reports.leaderboard import leaderboard
 from quantbot_pipeline.reports.searches import walk_forward
+from quantbot_pipeline.runs.store import LocalRuns
 
 home = Path(os.environ.get("QUANTBOT_HOME", "."))
 catalog, runs = home / "data/backtest_catalog.duckdb", home / "runs"
@@ -33,7 +35,7 @@ print(
 )
 
 # %% Who calls well? The report behind `quantbot leaderboard` reads verified files and returns rows.
-callers = leaderboard(catalog, runs)
+callers = leaderboard(Catalog(catalog, LocalRuns(runs)))
 best = callers[0]
 print(f"{best['caller_name']}: {best['hit_2x_rate']:.0%} of {best['calls']} calls reached 2x")
 
@@ -54,7 +56,9 @@ earned = ask(
 print(earned.to_pylist()[0])
 
 # %% Did the search's choice hold up on calls that it had not seen?
-choices = [row for row in walk_forward(catalog, runs) if row["trades"] and row["scheme"] == "anchored"]
+choices = [
+    row for row in walk_forward(Catalog(catalog, LocalRuns(runs))) if row["trades"] and row["scheme"] == "anchored"
+]
 kept = [row["caller_name"] for row in choices if row["out_of_sample_avg_bps"] >= row["in_sample_avg_bps"]]
 print(f"{len(kept)} of {len(choices)} earned what was promised")
 

@@ -7,6 +7,7 @@ Belongs here: which store lies where, and how much memory and patience it has. D
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.market.calls import CallStore
@@ -20,6 +21,10 @@ class Home:
     """One home directory and its settings."""
 
     settings: Settings
+
+    def changed(self, **settings: Any) -> "Home":
+        """Return the same home with some settings changed."""
+        return type(self)(self.settings.model_copy(update=settings))
 
     @property
     def path(self) -> Path:

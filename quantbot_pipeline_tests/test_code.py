@@ -48,7 +48,7 @@ def test_files_are_made_with_the_users_mask(tmp_path: Path, mask: int, forbidden
     try:
         lab = make_home(tmp_path / "home", *small_market())
         run_month(lab, "path-only", "2024-01", BacktestConfig())
-        sync(lab.runs_dir, lab.catalog_db)
+        sync(lab.catalog)
     finally:
         os.umask(before)
     made = list((tmp_path / "home").rglob("*"))

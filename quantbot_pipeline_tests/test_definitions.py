@@ -117,7 +117,7 @@ def test_other_resources_can_be_injected() -> None:
     lab = Lab(home="/somewhere/else", calls_db="/calls.duckdb")
     assert build_defs({"lab": lab}).resources == {"lab": lab}
     settings = lab.settings()
-    assert (settings.runs_dir, settings.alerts_db) == (Path("/somewhere/else/runs"), Path("/calls.duckdb"))
+    assert (settings.runs.folder, settings.calls.path) == (Path("/somewhere/else/runs"), Path("/calls.duckdb"))
 
 
 def test_the_code_location_loads_without_the_heavy_libraries(tmp_path: Path) -> None:

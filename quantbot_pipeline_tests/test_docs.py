@@ -12,14 +12,17 @@ import typer
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.backtest.month import run_month
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.schema import TABLES
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.config import make_config
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.reports.leaderboard import leaderboard
 from quantbot_pipeline.runs.manifest import RunManifest
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.search.grid import Grid
 from quantbot_pipeline.search.objective import VIOLATIONS, Constraints
 from quantbot_pipeline.settings import Settings
@@ -155,7 +158,7 @@ def anchors(page: Path) -> set[str]:
 def test_sql_examples_run(tmp_path: Path) -> None:
     """On an empty catalog, read-only, with plain DuckDB: what is checked is that names and syntax are right."""
     (tmp_path / "runs").mkdir()
-    sync(tmp_path / "runs", tmp_path / "catalog.duckdb")
+    sync(Catalog(tmp_path / "catalog.duckdb", LocalRuns(tmp_path / "runs")))
     queries = [query for page in PAGES for query in blocks(page.read_text(encoding="utf-8"), "sql")]
     assert len(queries) >= 5
     with duckdb.connect(str(tmp_path / "catalog.duckdb"), read_only=True) as con:
@@ -164,17 +167,17 @@ def test_sql_examples_run(tmp_path: Path) -> None:
 
 
 def test_the_query_of_each_month_once_reads_what_the_reports_read(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
-    ingest_calls([write_csv(tmp_path / "calls.csv", [call("m", "2024-01-01T00:00:00")])], settings.alerts_db)
-    ingest_candles([write_csv(tmp_path / "c.csv", candles("m", "2024-01-01T00:05:00", 30))], settings.candles_dir, "5m")
+    settings = Home(Settings(home=tmp_path))
+    ingest_calls([write_csv(tmp_path / "calls.csv", [call("m", "2024-01-01T00:00:00")])], settings.calls)
+    ingest_candles([write_csv(tmp_path / "c.csv", candles("m", "2024-01-01T00:05:00", 30))], settings.candles, "5m")
     # Two configurations on candles that exist; the newest run of all has none, and so no row.
     for values in ({"interval": "5m"}, {"interval": "5m", "horizon_ms": 3_600_000}, {"interval": "1h"}):
         assert run_month(settings, "path-only", "2024-01", make_config(values)) is not None
-    sync(settings.runs_dir, settings.catalog_db)
+    sync(settings.catalog)
     (query,) = [query for query in blocks(read("artifacts.md"), "sql") if "reported AS" in query]
-    with duckdb.connect(str(settings.catalog_db), read_only=True) as con:
+    with duckdb.connect(str(settings.catalog.path), read_only=True) as con:
         told = con.execute(query).fetchall()
-    board = leaderboard(settings.catalog_db, settings.runs_dir)
+    board = leaderboard(settings.catalog)
     assert told == [(row["caller_name"], row["calls"], row["median_peak_multiple"]) for row in board]
     assert [calls for _, calls, _ in told] == [1]
 
@@ -185,9 +188,9 @@ def test_the_worked_example_is_what_the_engine_makes(tmp_path: Path) -> None:
     (calls, candles), (policies,) = blocks(page, "csv"), blocks(page, "json")
     (tmp_path / "calls.csv").write_text(calls)
     (tmp_path / "candles.csv").write_text(candles)
-    settings = Settings(home=tmp_path, calls_db=None)
-    ingest_calls([tmp_path / "calls.csv"], settings.alerts_db)
-    ingest_candles([tmp_path / "candles.csv"], settings.candles_dir, "5m")
+    settings = Home(Settings(home=tmp_path, calls_db=None))
+    ingest_calls([tmp_path / "calls.csv"], settings.calls)
+    ingest_candles([tmp_path / "candles.csv"], settings.candles, "5m")
     config = make_config({"policies": json.loads(policies), "horizon_ms": 1_800_000, "both_orders": True})
     result = run_month(settings, "policy", "2024-01", config)
     assert result is not None

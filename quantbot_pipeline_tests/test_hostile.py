@@ -31,8 +31,8 @@ def test_from_the_input_to_the_views_and_nowhere_else(tmp_path: Path) -> None:
     errors = read_artifact(result.run_dir, result.manifest, "errors").to_pylist()
     left_out = {row["call_id"]: json.loads(row["details"])["mint"] for row in errors if row["call_id"] is not None}
     assert left_out == {f"{text}*": f"{text}*" for text in HOSTILE_WITH_NUL}
-    sync(settings.runs_dir, settings.catalog_db)
-    with duckdb.connect(str(settings.catalog_db), read_only=True) as con:
+    sync(settings.catalog)
+    with duckdb.connect(str(settings.catalog.path), read_only=True) as con:
         assert sorted(con.execute(f"SELECT {', '.join(names)} FROM paths").fetchall()) == expected
         joined = "SELECT count(*) FROM paths JOIN alerts USING (run_id, call_id, mint, caller_name, chain)"
         assert con.execute(joined).fetchall() == [(len(HOSTILE_WITH_NUL),)]

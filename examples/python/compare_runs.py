@@ -3,12 +3,15 @@
 import os
 from pathlib import Path
 
-from quantbot_pipeline.catalog.catalog import query_runs
+from quantbot_pipeline.catalog.catalog import Catalog, query_runs
 from quantbot_pipeline.runs.manifest import read_manifest
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.runs.verify import read_artifact
 
 home = Path(os.environ.get("QUANTBOT_HOME", "."))
-runs = query_runs(home / "data/backtest_catalog.duckdb", run_type="policy", limit=100).to_pylist()
+runs = query_runs(
+    Catalog(home / "data/backtest_catalog.duckdb", LocalRuns(base)), run_type="policy", limit=100
+).to_pylist()
 newest = [run for run in runs if run["month"] == "2026-03"][:2]
 if len(newest) < 2:
     raise SystemExit(

@@ -6,17 +6,19 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.room import answering
 from quantbot_pipeline.cli.export import write_parquet, write_text
+from quantbot_pipeline.runs.store import LocalRuns
 
 home = Path(os.environ.get("QUANTBOT_HOME", "."))
 places = home / "data/backtest_catalog.duckdb", home / "runs"
 folder = Path(tempfile.mkdtemp())
 
 sql = "SELECT caller_name, call_id, peak_multiple, dd_bps FROM paths JOIN latest_runs USING (run_id) WHERE run_type = 'full' ORDER BY call_id"
-with answering(*places, sql) as answer, (folder / "paths.csv").open("w") as file:
+with answering(Catalog(*places, LocalRuns(sql))) as answer, (folder / "paths.csv").open("w") as file:
     write_text(answer.batches, answer.schema.names, "csv", file)
-with answering(*places, "FROM trades") as answer, (folder / "trades.parquet").open("wb") as file:
+with answering(Catalog(*places, LocalRuns("FROM trades"))) as answer, (folder / "trades.parquet").open("wb") as file:
     write_parquet(answer.batches, answer.schema, file)
 
 print(*(folder / "paths.csv").read_text().splitlines()[:3], sep="\n")

@@ -15,9 +15,9 @@ from quantbot_pipeline.artifacts.invariants import broken
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.config import BacktestConfig, Recipe
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.runs.inspection import inspect_run
 from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
-from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import EXIT_REASONS, SCHEMES
 from quantbot_pipeline_tests.support.builders import Row, call, candles, make_home
 
@@ -26,7 +26,7 @@ Tables = dict[str, pa.Table]
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """Two callers with a dozen calls a month on twelve tokens, one of them without candles."""
     calls: list[Row] = []
     rows: list[Row] = []
@@ -40,7 +40,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def tables(settings: Settings) -> Tables:
+def tables(settings: Home) -> Tables:
     """Every artifact as a real run wrote it; `v1` is the frontier of the baseline."""
     found: Tables = {}
     recipes: tuple[Recipe, ...] = ("v1-baseline", "walk-forward", "full")
@@ -79,7 +79,7 @@ def test_every_artifact_of_a_real_run_keeps_its_invariants(tables: Tables) -> No
     ],
 )
 @pytest.mark.parametrize("recipe", ["full", "v1-baseline", "walk-forward"])
-def test_no_configuration_breaks_them(settings: Settings, recipe: Recipe, config: dict[str, Any]) -> None:
+def test_no_configuration_breaks_them(settings: Home, recipe: Recipe, config: dict[str, Any]) -> None:
     result = run_month(settings, recipe, MONTHS[1], BacktestConfig(**config))
     assert result is not None
     names = [name for name in result.manifest.artifacts if name not in ("alerts", "errors")]
@@ -230,7 +230,7 @@ def test_the_words_are_those_of_the_engine_and_the_search() -> None:
 
 
 @pytest.fixture
-def run_dir(settings: Settings, tmp_path: Path) -> Path:
+def run_dir(settings: Home, tmp_path: Path) -> Path:
     result = run_month(settings, "path-only", MONTHS[1], BacktestConfig(), only_changed=True)
     assert result is not None
     copy = tmp_path / MONTHS[1] / result.run_dir.name

@@ -18,10 +18,10 @@ import pytest
 from quantbot_pipeline.backtest.month import MonthResult, RunFailedError, run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market.candle_files import month_file
 from quantbot_pipeline.runs.verify import check_run, read_artifact
-from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.builders import (
     HOUR_MS,
     Row,
@@ -41,7 +41,7 @@ FEW: dict[str, Any] = {"stops": [0.1, 0.2], "take_profits": [None], "holds_ms": 
 HORIZON_MS = 48 * HOUR_MS
 
 
-def run(settings: Settings, month: str = JAN, **config: Any) -> MonthResult:
+def run(settings: Home, month: str = JAN, **config: Any) -> MonthResult:
     result = run_month(settings, "path-only", month, BacktestConfig(**config))
     assert result is not None
     return result
@@ -164,7 +164,7 @@ def test_a_month_without_calls_is_no_run(tmp_path: Path) -> None:
     assert (
         run_month(settings, "path-only", JAN, BacktestConfig(from_ms=ms("2024-01-20"), to_ms=ms("2024-01-21"))) is None
     )
-    assert not settings.runs_dir.exists()
+    assert not settings.runs.folder.exists()
 
 
 def test_part_of_a_month_is_another_configuration(tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ def test_the_same_on_one_thread_and_on_four(tmp_path: Path, monkeypatch: pytest.
     calls = [call(f"m{i % 24:02}", T + i * HOUR_MS // 2, f"c{i % 3}", call_id=f"{i:03}") for i in range(60)]
     settings = make_home(tmp_path, calls, market)
     one = run(settings)
-    four = run(settings.model_copy(update={"threads": 4}))
-    assert pq.read_metadata(month_file(settings.candles_dir, "5m", JAN)).num_row_groups > 10
+    four = run(settings.changed(threads=4))
+    assert pq.read_metadata(month_file(settings.candles.folder, "5m", JAN)).num_row_groups > 10
     assert contents(one) == contents(four) and one.manifest.dataset.fingerprint == four.manifest.dataset.fingerprint
     for name in ("alerts", "paths"):
         drop = ["run_id"] if name == "paths" else []
@@ -209,7 +209,7 @@ def test_a_month_made_in_parts_is_the_same(
     mints = [f"m{i % 7}" for i in range(23)]  # m6 has no candles
     calls = [call(mint, T - 60_000 * (7 * i % 50), f"caller{i % 3}", call_id=f"c{i}") for i, mint in enumerate(mints)]
     settings = make_home(tmp_path, calls, market)
-    small = settings.model_copy(update={"memory_limit": limit, "threads": threads})
+    small = settings.changed(memory_limit=limit, threads=threads)
     for recipe, both in itertools.product(("path-only", "policy", "full"), (False, True)):
         config = BacktestConfig(both_orders=both, grid=FEW if recipe == "full" else {})
         whole = run_month(settings, recipe, JAN, config)  # type: ignore[arg-type]
@@ -237,7 +237,7 @@ def test_order_and_repetition_of_the_input_do_not_matter(tmp_path: Path) -> None
 
     straight = make_home(tmp_path / "straight", calls, market)
     crooked = make_home(tmp_path / "crooked", shuffled([*calls, *calls]), shuffled(market)[: len(market) // 2])
-    ingest_candles([write_parquet(tmp_path / "all.parquet", shuffled([*market, *market]))], crooked.candles_dir, "5m")
+    ingest_candles([write_parquet(tmp_path / "all.parquet", shuffled([*market, *market]))], crooked.candles, "5m")
     one, two = run(straight), run(crooked)
     assert contents(one) == contents(two)
     assert one.manifest.dataset == two.manifest.dataset
@@ -284,7 +284,7 @@ def test_only_what_changed_is_made_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["page", "footer"])
 def test_a_failure_is_committed_and_reported(tmp_path: Path, damage: str) -> None:
     settings = make_home(tmp_path, *small_market())
-    path = month_file(settings.candles_dir, "5m", JAN)
+    path = month_file(settings.candles.folder, "5m", JAN)
     whole = path.read_bytes()
     offset = 3000 if damage == "page" else len(whole) - 6
     path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0x40]) + whole[offset + 1 :])
@@ -301,7 +301,7 @@ def test_a_failure_is_committed_and_reported(tmp_path: Path, damage: str) -> Non
     (error,) = [r for r in read_artifact(run_dir, manifest, "errors").to_pylist() if r["level"] == "error"]
     assert error["message"] == manifest.error and error["phase"] == "execution"
     assert "error execution - " in (run_dir / manifest.logs["stderr"]).read_text()
-    report = sync(settings.runs_dir, settings.catalog_db)
+    report = sync(settings.catalog)
     assert (report.registered, report.quarantined) == (1, 0)
     # The other month goes on; with the file mended the same command succeeds and does not take the failure for a result.
     assert run(settings, "2024-02").manifest.status == "completed"
@@ -358,7 +358,7 @@ def test_a_run_knows_the_commit_it_was_made_from(tmp_path: Path) -> None:
     assert found["detached"] == [commit, None, False]
 
 
-def apart(home: Path, low: float, high: float) -> Settings:
+def apart(home: Path, low: float, high: float) -> Home:
     """Two months with twelve calls each; every token goes from one price to the other within its second candle."""
     calls: list[Row] = []
     rows: list[Row] = []

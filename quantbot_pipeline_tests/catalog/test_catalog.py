@@ -8,6 +8,7 @@ import duckdb
 import pytest
 
 from quantbot_pipeline.catalog.catalog import (
+    Catalog,
     artifact_path,
     newest_runs_with,
     quarantined,
@@ -18,6 +19,7 @@ from quantbot_pipeline.catalog.catalog import (
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.runs.manifest import Dataset
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run, ms
 
 IDS = [f"00000000-0000-4000-8000-00000000000{i}" for i in range(6)]
@@ -47,7 +49,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     broken = commit_run(runs, "2024-03")
     (broken / "run.json").unlink()
-    sync(runs, runs.with_name("c.duckdb"))
+    sync(Catalog(runs.with_name("c.duckdb"), LocalRuns(runs)))
     return runs
 
 
@@ -79,16 +81,16 @@ def test_runs_by_filter_newest_first(catalog: Path, filters: dict[str, Any], exp
 
 
 def test_the_path_of_an_artifact_opens(base: Path, catalog: Path) -> None:
-    path = artifact_path(catalog, base, IDS[3], "frontier")
+    path = artifact_path(Catalog(catalog, LocalRuns(base)), IDS[3], "frontier")
     assert path.is_absolute() and path.name == "frontier.parquet"
     assert duckdb.sql(f"SELECT count(*) FROM '{path}'").fetchall() == [(4,)]
     with pytest.raises(InputError, match=rf"run {IDS[0]} has no artifact 'frontier'; it has alerts, errors, paths"):
-        artifact_path(catalog, base, IDS[0], "frontier")
+        artifact_path(Catalog(catalog, LocalRuns(base)), IDS[0], "frontier")
     for stranger in ("", "x", "' OR 1=1 --", IDS[0].upper() + "f"):
         with pytest.raises(
             InputError, match="is not in the catalog; sync it, or see `quantbot backtest catalog-query`"
         ):
-            artifact_path(catalog, base, stranger, "paths")
+            artifact_path(Catalog(catalog, LocalRuns(base)), stranger, "paths")
 
 
 def test_the_newest_run_of_each_month_that_holds_an_artifact(catalog: Path) -> None:
@@ -124,14 +126,17 @@ def test_a_run_that_measured_nothing_hides_no_older_one(tmp_path: Path) -> None:
     for i, (month, excluded, interval) in enumerate(made):
         created = f"2024-06-{i + 1:02}T12:00:00Z"
         commit_run(runs, month, run_id=IDS[i], created_at=created, dataset=dataset(excluded, interval))
-    sync(runs, catalog)
-    newest = [path[-36:] for path in newest_runs_with(catalog, "paths")]
+    sync(Catalog(catalog, LocalRuns(runs)))
+    newest = [path[-36:] for path in newest_runs_with(Catalog(catalog, LocalRuns(base)), "paths")]
     assert newest == [IDS[1], IDS[4]]
-    assert [path[-36:] for path in newest_runs_with(catalog, "paths", interval="1m")] == [IDS[2], IDS[4]]
+    assert [path[-36:] for path in newest_runs_with(Catalog(catalog, LocalRuns(base)), "paths", interval="1m")] == [
+        IDS[2],
+        IDS[4],
+    ]
 
 
 def test_statistics_add_up(catalog: Path) -> None:
-    rows = {(r["run_type"], r["status"]): r for r in run_counts(catalog).to_pylist()}
+    rows = {(r["run_type"], r["status"]): r for r in run_counts(Catalog(catalog, LocalRuns(base))).to_pylist()}
     assert {key: (r["runs"], r["months"], r["calls"], r["artifact_rows"]) for key, r in rows.items()} == {
         ("path-only", "completed"): (2, 2, 6, 8),
         ("path-only", "failed"): (1, 1, 3, 4),
@@ -139,53 +144,56 @@ def test_statistics_add_up(catalog: Path) -> None:
         ("full", "completed"): (1, 1, 3, 5),
     }
     assert rows[("path-only", "completed")]["first_month"] == "2024-01"
-    (bad,) = quarantined(catalog).to_pylist()
+    (bad,) = quarantined(Catalog(catalog, LocalRuns(base))).to_pylist()
     assert bad["path"].startswith("2024-03/run_id=") and bad["reason"].endswith("run.json: No such file or directory")
 
 
 def test_no_catalog_and_a_broken_one_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no catalog yet; make it with `quantbot backtest catalog-sync`"):
-        query_runs(tmp_path / "c.duckdb")
+        query_runs(Catalog(tmp_path / "c.duckdb", LocalRuns(base)))
     (tmp_path / "c.duckdb").write_bytes(b"text")
     with pytest.raises(InputError, match=r"c\.duckdb: not readable .*catalog-sync --rebuild"):
-        query_runs(tmp_path / "c.duckdb")
+        query_runs(Catalog(tmp_path / "c.duckdb", LocalRuns(base)))
 
 
 def test_a_reader_sees_the_published_catalog_whoever_has_an_older_one_open(tmp_path: Path) -> None:
     runs, catalog = tmp_path / "runs", tmp_path / "c.duckdb"
     commit_run(runs)
-    sync(runs, catalog)
-    assert query_runs(catalog).num_rows == 1
+    sync(Catalog(catalog, LocalRuns(runs)))
+    assert query_runs(Catalog(catalog, LocalRuns(base))).num_rows == 1
     with duckdb.connect(str(catalog), read_only=True) as older:
         commit_run(runs)
-        sync(runs, catalog)
-        assert query_runs(catalog).num_rows == 2
+        sync(Catalog(catalog, LocalRuns(runs)))
+        assert query_runs(Catalog(catalog, LocalRuns(base))).num_rows == 2
         assert older.execute("SELECT count(*) FROM backtest_runs_catalog").fetchall() == [(1,)]
 
 
 def test_readers_do_not_disturb_each_other(catalog: Path, tmp_path: Path) -> None:
-    with reading(catalog) as one, reading(catalog) as other:
+    with reading(Catalog(catalog, LocalRuns(base))) as one, reading(Catalog(catalog, LocalRuns(base))) as other:
         assert one.execute("FROM latest_runs").fetchone() is not None  # left unfinished
         assert len(other.execute("FROM backtest_runs_catalog").fetchall()) == len(IDS)
-    with pytest.raises(duckdb.Error), reading(catalog) as con:
+    with pytest.raises(duckdb.Error), reading(Catalog(catalog, LocalRuns(base))) as con:
         con.execute("FROM nothing")
-    with pytest.raises(duckdb.Error, match="read-only"), reading(catalog) as con:
+    with pytest.raises(duckdb.Error, match="read-only"), reading(Catalog(catalog, LocalRuns(base))) as con:
         con.execute("DELETE FROM backtest_runs_catalog")
-    sync(tmp_path / "runs", tmp_path / "empty.duckdb")
+    sync(Catalog(tmp_path / "empty.duckdb", LocalRuns(tmp_path / "runs")))
     with ThreadPoolExecutor(4) as pool:
-        rows = pool.map(lambda i: query_runs((catalog, tmp_path / "empty.duckdb")[i % 2]).num_rows, range(24))
+        rows = pool.map(
+            lambda i: query_runs(Catalog((catalog, tmp_path / "empty.duckdb")[i % 2], LocalRuns(base))).num_rows,
+            range(24),
+        )
     assert list(rows) == [len(IDS), 0] * 12
 
 
 def test_a_catalog_in_use_is_not_taken_for_a_broken_one(tmp_path: Path) -> None:
     runs, catalog = tmp_path / "runs", tmp_path / "c.duckdb"
     commit_run(runs)
-    sync(runs, catalog)
+    sync(Catalog(catalog, LocalRuns(runs)))
     commit_run(runs)
     log = catalog.with_name("c.duckdb.wal")  # as plain DuckDB leaves it when it is killed: it must be read in first
-    with reading(catalog):
+    with reading(Catalog(catalog, LocalRuns(base))):
         log.touch()
         with pytest.raises(StoreError, match=r"c\.duckdb: another program has it open"):
-            sync(runs, catalog)
-    assert sync(runs, catalog).registered == 1
+            sync(Catalog(catalog, LocalRuns(runs)))
+    assert sync(Catalog(catalog, LocalRuns(runs))).registered == 1
     assert not list(tmp_path.glob("*.broken-*"))

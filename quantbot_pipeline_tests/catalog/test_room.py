@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.catalog.catalog import reading
+from quantbot_pipeline.catalog.catalog import Catalog, reading
 from quantbot_pipeline.catalog.room import _locked_room, _require_select, answering
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError, QuantbotError
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
 
 ENDLESS = "SELECT count(*) FROM range(1000000000000) AS t(i) WHERE i % 7 = 3"
@@ -27,7 +28,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tables = {name: artifact_rows(name, n) for name in ("alerts", "paths", "errors")}
         commit_run(runs, month, tables=tables)
     commit_run(runs, "2024-02", status="failed", error="ValueError: no")
-    sync(runs, runs.with_name("c.duckdb"))
+    sync(Catalog(runs.with_name("c.duckdb"), LocalRuns(runs)))
     return runs
 
 
@@ -40,7 +41,7 @@ def answer(base: Path, sql: str, **limits: Any) -> pa.Table:
     "name", [*ARTIFACTS, "latest_runs", "backtest_runs_catalog", "backtest_artifacts_catalog", "quarantine", "catalog_meta"]
 )  # fmt: skip
 def test_every_table_and_view_says_what_plain_duckdb_says(base: Path, name: str) -> None:
-    with reading(base.with_name("c.duckdb")) as con:
+    with reading(Catalog(base.with_name("c.duckdb"), LocalRuns(base))) as con:
         expected = con.sql(f"FROM {name} ORDER BY ALL").to_arrow_table()
     found = answer(base, f"FROM {name} ORDER BY ALL")
     assert found.schema.names == expected.schema.names
@@ -186,9 +187,7 @@ def test_wrong_sql_is_explained(base: Path, sql: str, message: str) -> None:
 def test_time_and_memory_have_an_end(base: Path) -> None:
     with pytest.raises(QuantbotError, match=r"stopped after 0\.3 s"):
         answer(base, ENDLESS, timeout_s=0.3)
-    with pytest.raises(QuantbotError, match=r"stopped after 0\.3 s"), answering(
-        base.with_name("c.duckdb"), base, "FROM range(1000000000000)", timeout_s=0.3
-    ) as found:  # fmt: skip
+    with pytest.raises(QuantbotError, match=r"stopped after 0\.3 s"), answering(Catalog(base.with_name("c.duckdb"), LocalRuns(base)), "FROM range(1000000000000)", timeout_s=0.3) as found:  # fmt: skip
         assert sum(batch.num_rows for batch in found.batches) < 0
     with pytest.raises(QuantbotError, match="more than 50MB of memory"):
         answer(base, "SELECT list(i::VARCHAR || repeat('x', 99)) AS l FROM range(3000000) AS t(i)", memory_limit="50MB")
@@ -204,12 +203,18 @@ def test_a_catalog_of_another_version_is_refused_with_its_cure(base: Path, tmp_p
     shutil.copyfile(base.with_name("c.duckdb"), old)
     with duckdb.connect(str(old)) as con:
         con.execute("UPDATE catalog_meta SET value = '1' WHERE key = 'version'")
-    with pytest.raises(InputError, match=r"another version .*catalog-sync"), answering(old, base, "SELECT 1 AS a"):
+    with (
+        pytest.raises(InputError, match=r"another version .*catalog-sync"),
+        answering(Catalog(old, LocalRuns(base)), "SELECT 1 AS a"),
+    ):
         pass
 
 
 def test_what_the_reader_does_wrong_is_not_the_query_s_fault(base: Path) -> None:
-    with pytest.raises(OSError, match="disk full"), answering(base.with_name("c.duckdb"), base, "FROM paths") as found:
+    with (
+        pytest.raises(OSError, match="disk full"),
+        answering(Catalog(base.with_name("c.duckdb"), LocalRuns(base)), "FROM paths") as found,
+    ):
         next(found.batches)
         raise OSError("disk full")
 
@@ -217,7 +222,7 @@ def test_what_the_reader_does_wrong_is_not_the_query_s_fault(base: Path) -> None
 def test_a_file_that_is_gone_or_flipped_is_no_answer(tmp_path: Path) -> None:
     base = tmp_path / "runs"
     run_dir = commit_run(base, tables={"alerts": artifact_rows("alerts", 50), "paths": artifact_rows("paths", 50)})
-    sync(base, tmp_path / "c.duckdb")
+    sync(Catalog(tmp_path / "c.duckdb", LocalRuns(base)))
     artifact = run_dir / "truth/paths.parquet"
     content = bytearray(artifact.read_bytes())
     content[content.index(b"PAR1") + 60] ^= 1

@@ -21,6 +21,7 @@ from quantbot_pipeline.catalog.sync import SyncReport, sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.durable import locked
 from quantbot_pipeline.errors import InputError, StoreError
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
 from quantbot_pipeline_tests.support.content import TABLES, ask, content
@@ -384,16 +385,16 @@ def test_writers_wait_for_each_other(lab: Lab) -> None:
 
 def test_a_missing_file_of_a_cataloged_run_costs_only_its_own_view(home: Path) -> None:
     """The next sync lists it in quarantine; the catalog stays, and the other runs answer."""
-    settings = Settings(home=home)
+    settings = Home(Settings(home=home))
     first = run_month(settings, "path-only", "2024-01", make_config({}))
     assert first is not None
-    sync(settings.runs_dir, settings.catalog_db)
+    sync(settings.catalog)
     (first.run_dir / "truth/paths.parquet").unlink()
     second = run_month(settings, "path-only", "2024-01", make_config({}))
     assert second is not None
-    report = sync(settings.runs_dir, settings.catalog_db)
+    report = sync(settings.catalog)
     assert report.set_aside is None
-    with duckdb.connect(str(settings.catalog_db), read_only=True) as con:
+    with duckdb.connect(str(settings.catalog.path), read_only=True) as con:
         assert con.execute("SELECT DISTINCT run_id FROM paths").fetchall() == [(second.manifest.run_id,)]
         reasons = [r for (r,) in con.execute("SELECT reason FROM quarantine").fetchall()]
     assert len(reasons) == 1

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
 
 TYPES = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
@@ -37,16 +39,16 @@ def expected_columns() -> dict[str, list[tuple[str, str]]]:
 
 def test_every_view_is_there_from_the_start_with_its_columns(tmp_path: Path) -> None:
     catalog = tmp_path / "c.duckdb"
-    sync(tmp_path / "runs", catalog)
+    sync(Catalog(catalog, LocalRuns(tmp_path / "runs")))
     assert described(catalog) == expected_columns()
     assert all(ask(catalog, f"SELECT count(*) FROM {view}") == [(0,)] for view in ARTIFACTS)
     assert ask(catalog, "SELECT count(*) FROM latest_runs") == [(0,)]
     # An empty artifact, then rows: the columns stay what they are.
     commit_run(tmp_path / "runs", tables={name: artifact_rows(name, 0) for name in ARTIFACTS})
-    sync(tmp_path / "runs", catalog)
+    sync(Catalog(catalog, LocalRuns(tmp_path / "runs")))
     assert described(catalog) == expected_columns()
     full = commit_run(tmp_path / "runs", tables={name: artifact_rows(name, 3) for name in ARTIFACTS})
-    sync(tmp_path / "runs", catalog)
+    sync(Catalog(catalog, LocalRuns(tmp_path / "runs")))
     assert described(catalog) == expected_columns()
     run_id = full.name.removeprefix("run_id=")
     for view in ARTIFACTS:
@@ -74,7 +76,7 @@ def test_views_work_from_anywhere_and_for_every_home(
         commit_run(tmp_path / decoy / "runs")
     runs = [commit_run(home / "runs", month) for month in ("2024-01", "2024-02")]
     monkeypatch.chdir(home)
-    sync(Path("runs"), Path("data/c.duckdb"))
+    sync(Catalog(Path("data/c.duckdb"), LocalRuns(Path("runs"))))
     monkeypatch.chdir("/")
     catalog = home / "data" / "c.duckdb"
     ids = sorted(run_dir.name.removeprefix("run_id=") for run_dir in runs)
@@ -94,7 +96,7 @@ def test_views_work_in_a_catalog_attached_under_any_name(tmp_path: Path) -> None
     measured = {name: artifact_rows(name, 2) for name in ("alerts", "paths", "features")}
     full = [commit_run(runs, tables=measured) for _ in range(2)]
     traded = commit_run(runs, tables={name: artifact_rows(name, 2) for name in ("alerts", "trades")})
-    sync(runs, catalog)
+    sync(Catalog(catalog, LocalRuns(runs)))
     found = {}
     with duckdb.connect() as con:
         con.execute("ATTACH ? AS mine (READ_ONLY)", [str(catalog)])
@@ -111,7 +113,7 @@ def test_views_work_in_a_catalog_attached_under_any_name(tmp_path: Path) -> None
 def test_homes_that_duckdb_misunderstands_are_refused(tmp_path: Path, name: str) -> None:
     run_dir = commit_run(tmp_path / name / "runs")
     with pytest.raises(InputError, match=r"DuckDB takes no . and no backslash in a path; choose another folder"):
-        sync(run_dir.parents[1], tmp_path / name / "data" / "c.duckdb")
+        sync(Catalog(tmp_path / name / "data" / "c.duckdb", LocalRuns(run_dir.parents[1])))
     assert [p.name for p in (tmp_path / name / "data").iterdir()] == [".c.duckdb.lock"]
 
 
@@ -123,7 +125,7 @@ def test_runs_of_older_schemas_join_in(tmp_path: Path) -> None:
     shutil.rmtree(old)
     run_dir = commit_old(runs, table)
     commit_run(runs, tables={"trades": artifact_rows("trades", 1, fills=[7])})
-    report = sync(runs, catalog)
+    report = sync(Catalog(catalog, LocalRuns(runs)))
     assert (report.registered, report.quarantined) == (2, 0), ask(catalog, "FROM quarantine")
     found = dict(ask(catalog, "SELECT run_id, ambiguous FROM trades"))
     assert found.pop(run_dir.name.removeprefix("run_id=")) is None
@@ -160,6 +162,6 @@ def test_the_latest_run_is_the_newest_completed_of_its_kind(tmp_path: Path) -> N
     commit(4, "2024-01-01T00:00:00Z", parameters={"config_hash": "other"})
     commit(5, "2024-01-01T00:00:00Z", run_type="policy")
     commit(6, "2024-01-01T00:00:00Z", month="2024-02")
-    sync(runs, catalog)
+    sync(Catalog(catalog, LocalRuns(runs)))
     latest = {i for (i,) in ask(catalog, "SELECT run_id FROM latest_runs")}
     assert latest == {ids[2], ids[4], ids[5], ids[6]}

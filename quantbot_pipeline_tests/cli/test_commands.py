@@ -24,8 +24,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from quantbot_pipeline.backtest.month import run_month
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import Recipe, make_config
+from quantbot_pipeline.home import Home
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.conftest import Quantbot
@@ -435,7 +438,7 @@ def test_stopping_a_backtest_keeps_what_is_committed(home: Path, quantbot: Quant
     assert (done.status, done.out) == (130, "")
     assert done.err.endswith("quantbot: interrupted; what is committed stays\n")
     assert "Traceback" not in done.err
-    sync(home / "runs", home / "data" / "backtest_catalog.duckdb")
+    sync(Catalog(home / "data" / "backtest_catalog.duckdb", LocalRuns(home / "runs")))
     assert reported_months() <= {path.parent.name for path in run_dirs(home)}
     assert len(quantbot("backtest", "path-only", *ALL, "--format", "json").json()) == len(MONTHS)
 
@@ -474,7 +477,7 @@ def test_a_policy_may_be_named(quantbot: Quantbot) -> None:
 
 def test_calls_may_come_from_another_store(quantbot: Quantbot, tmp_path: Path) -> None:
     other = make_home(tmp_path / "other", [call("2024-01-token-0", "2024-01-03T06:02", "dora")])
-    runs = quantbot("backtest", "path-only", *ALL, "--calls-from-duckdb", other.alerts_db, "--format", "json").json()
+    runs = quantbot("backtest", "path-only", *ALL, "--calls-from-duckdb", other.calls.path, "--format", "json").json()
     assert [(r["month"], r["calls"]) for r in runs] == [("2024-01", 1)]
 
 
@@ -516,7 +519,7 @@ def test_an_ingest_reports_what_it_did(quantbot: Quantbot, home: Path) -> None:
 @pytest.fixture
 def cataloged(home: Path) -> list[dict[str, Any]]:
     """Runs of two types and their catalog, as the command line prints them; newest run last."""
-    settings = Settings(home=home)
+    settings = Home(Settings(home=home))
     wanted: list[tuple[Recipe, str]] = [("path-only", month) for month in MONTHS]
     wanted += [("policy", "2024-01"), ("policy", "2024-02")]
     found = []
@@ -533,7 +536,7 @@ def cataloged(home: Path) -> list[dict[str, Any]]:
                 "artifacts": rows,
             }
         )
-    sync(settings.runs_dir, settings.catalog_db)
+    sync(settings.catalog)
     return found
 
 

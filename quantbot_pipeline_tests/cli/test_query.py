@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline_tests.conftest import Quantbot
 from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
 from quantbot_pipeline_tests.support.labs import QUANTBOT, Done, environment, finish, start
@@ -29,7 +31,7 @@ def asked(quantbot: Quantbot, home: Path) -> Quantbot:
     """`quantbot query …` on a home with one run whose callers have hostile names; the folder is its own."""
     paths = artifact_rows("paths", 2, caller_name=[MARKUP, FORMULA])
     commit_run(home / "runs", tables={"alerts": artifact_rows("alerts", 2), "paths": paths})
-    sync(home / "runs", home / "data" / "backtest_catalog.duckdb")
+    sync(Catalog(home / "data" / "backtest_catalog.duckdb", LocalRuns(home / "runs")))
 
     def call(*arguments: object) -> Done:
         return quantbot("query", *arguments)

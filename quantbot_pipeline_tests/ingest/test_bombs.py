@@ -18,7 +18,8 @@ import pytest
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
-from quantbot_pipeline.market.calls import month_statistics, read_calls
+from quantbot_pipeline.market.calls import CallStore, month_statistics, read_calls
+from quantbot_pipeline.market.candle_files import CandleStore
 from quantbot_pipeline.market.features import call_features
 from quantbot_pipeline_tests.support.builders import call, ms, write_csv
 
@@ -97,7 +98,7 @@ def test_a_bomb_is_refused(tmp_path: Path, name: str, make: Callable[[Path], obj
     make(tmp_path / name)
     store = tmp_path / "data" / "alerts.duckdb"
     with pytest.raises(InputError, match=message) as caught:
-        ingest_calls([tmp_path / name], store)
+        ingest_calls([tmp_path / name], CallStore(store))
     assert str(caught.value).startswith(f"{tmp_path / name}: ")
     assert "\n" not in str(caught.value)
     assert list(store.parent.iterdir()) == []
@@ -110,15 +111,15 @@ def test_one_page_larger_than_the_memory_is_the_files_fault(tmp_path: Path) -> N
     columns = {"mint": values, "caller_name": values, "alert_ts_ms": [T] * len(values)}
     pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False, data_page_size=1 << 30)
     with pytest.raises(InputError, match=r"x\.parquet: one value or page of it needs more memory than the ingest may"):
-        ingest_calls([path], tmp_path / "alerts.duckdb", memory_limit="64MB")
+        ingest_calls([path], CallStore(tmp_path / "alerts.duckdb", memory_limit="64MB"))
 
 
 def test_a_megabyte_is_no_bomb(tmp_path: Path) -> None:
     rows = [call("m" * (1 << 20), T, "c" * (1 << 20), call_id="1")]
     store = tmp_path / "alerts.duckdb"
-    ingest_calls([write_csv(tmp_path / "x.csv", rows)], store)
+    ingest_calls([write_csv(tmp_path / "x.csv", rows)], CallStore(store))
     ((mint, caller),) = zip(
-        *(read_calls(store, 0, 10**14).calls[n].to_pylist() for n in ("mint", "caller_name")), strict=True
+        *(read_calls(CallStore(store), 0, 10**14).calls[n].to_pylist() for n in ("mint", "caller_name")), strict=True
     )
     assert (len(mint), len(caller)) == (1 << 20, 1 << 20)
 
@@ -129,9 +130,9 @@ def test_a_long_export_is_read_message_by_message(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     # The chat's name may come last, and keys may be there twice: as everywhere, the last one counts.
     path.write_text(json.dumps({"messages": messages, "id": 7, "name": "x"}).replace('"name"', '"name": "y", "name"'))
-    report = ingest_calls([path], tmp_path / "alerts.duckdb", fmt="telegram")
+    report = ingest_calls([path], CallStore(tmp_path / "alerts.duckdb"), fmt="telegram")
     assert (report.inserted, report.months) == (2_000, ["2024-01"])
-    calls = read_calls(tmp_path / "alerts.duckdb", 0, 10**14).calls
+    calls = read_calls(CallStore(tmp_path / "alerts.duckdb"), 0, 10**14).calls
     assert set(calls["caller_name"].to_pylist()) == {"x"}
     assert set(calls["call_id"].to_pylist()) == {f"telegram:7:{i}:{mint}" for i in range(2_000)}
 
@@ -141,14 +142,14 @@ def test_an_export_that_is_cut_or_goes_on_is_refused(tmp_path: Path, end: str) -
     path = tmp_path / "result.json"
     path.write_text('{"name": "x", "messages": [{"id": 1, "date_unixtime": "1704067200", "text": "x"}' + end)
     with pytest.raises(InputError, match=r"result\.json: not valid JSON: "):
-        ingest_calls([path], tmp_path / "alerts.duckdb", fmt="telegram")
+        ingest_calls([path], CallStore(tmp_path / "alerts.duckdb"), fmt="telegram")
 
 
 def test_a_message_of_a_gigabyte_is_not_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text('{"name": "x", "messages": ["' + "x" * (9 << 20))
     with pytest.raises(InputError, match=r"not valid JSON: at character 27 no value ends within 4 MiB"):
-        ingest_calls([path], tmp_path / "alerts.duckdb", fmt="telegram")
+        ingest_calls([path], CallStore(tmp_path / "alerts.duckdb"), fmt="telegram")
 
 
 def test_millions_of_messages_that_are_none_are_not_read_to_their_end(tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_millions_of_messages_that_are_none_are_not_read_to_their_end(tmp_path: 
     with pytest.raises(
         InputError, match=r"result\.json: 1,00\d,\d+ messages have no id; is this an export of Telegram"
     ):
-        ingest_calls([path], tmp_path / "alerts.duckdb", fmt="telegram")
+        ingest_calls([path], CallStore(tmp_path / "alerts.duckdb"), fmt="telegram")
 
 
 def test_a_duckdb_file_is_data_and_no_program(tmp_path: Path) -> None:
@@ -167,9 +168,9 @@ def test_a_duckdb_file_is_data_and_no_program(tmp_path: Path) -> None:
     with duckdb.connect(str(path)) as con:
         con.execute(f"CREATE VIEW alerts AS SELECT *, 'i' AS call_id, 's' AS chain, 't' AS created_at FROM '{secret}'")
     with pytest.raises(InputError, match=r"x\.duckdb: no table 'alerts' \(tables: none\)"):
-        ingest_calls([path], tmp_path / "alerts.duckdb")
+        ingest_calls([path], CallStore(tmp_path / "alerts.duckdb"))
     with pytest.raises(InputError, match=r"x\.duckdb: no table alerts; make the store with"):
-        read_calls(path, 0, 10**14)
+        read_calls(CallStore(path), 0, 10**14)
 
 
 HOSTILE_STORES = {
@@ -195,10 +196,10 @@ def test_nothing_in_a_foreign_store_stands_in_for_its_tables_or_our_functions(
                 {T} AS alert_ts_ms, 't' AS created_at"""
         )
         con.execute(HOSTILE_STORES[disguise].format(c=f'"{catalog}"'))
-    found = read_calls(path, 0, 10**14)
+    found = read_calls(CallStore(path), 0, 10**14)
     assert (found.calls["mint"].to_pylist(), found.rejected) == (["m"], {})
-    assert month_statistics(path) == {"2024-01": {"calls": 1, "callers": 1, "mints": 1}}
-    with call_features(path, 0, 10**14) as read:
+    assert month_statistics(CallStore(path)) == {"2024-01": {"calls": 1, "callers": 1, "mints": 1}}
+    with call_features(CallStore(path), 0, 10**14) as read:
         assert [piece["caller_prior_calls"].to_pylist() for piece in read()] == [[0]]
 
 
@@ -219,8 +220,8 @@ def test_a_view_is_not_read_as_the_table_it_is_named_after(tmp_path: Path, name:
         ((catalog,),) = con.execute("SELECT current_database()").fetchall()
         con.execute(f"CREATE TABLE t AS {row}; CREATE VIEW alerts AS FROM t; {disguise.format(catalog=catalog)}")
     with pytest.raises(InputError, match=r"\.duckdb: no table 'alerts' \(tables: t\)"):
-        ingest_calls([path], store)
-    assert ingest_calls([path], store, table="t").inserted == 1
+        ingest_calls([path], CallStore(store))
+    assert ingest_calls([path], CallStore(store), table="t").inserted == 1
 
 
 def feather(path: Path, rows: int, mint: pa.Array | None = None, compression: str = "zstd", **more: object) -> bytes:
@@ -286,7 +287,7 @@ def test_a_feather_bomb_is_refused(tmp_path: Path, make: Callable[[Path], object
     path = tmp_path / "x.feather"
     make(path)
     with pytest.raises(InputError, match=message) as caught:
-        ingest_candles([path], tmp_path / "store", "5m")
+        ingest_candles([path], CandleStore(tmp_path / "store"), "5m")
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "store").glob("interval=*"))
@@ -301,7 +302,7 @@ def test_every_kind_of_feather_is_read(tmp_path: Path, kind: pa.DataType, compre
     mint = pa.array(["é", "m"] * (rows // 2)).dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else (
         pa.array(["é", "m"] * (rows // 2), kind))  # fmt: skip
     feather(tmp_path / "x.feather", rows, mint, compression=compression)
-    report = ingest_candles([tmp_path / "x.feather"], tmp_path / "store", "5m")
+    report = ingest_candles([tmp_path / "x.feather"], CandleStore(tmp_path / "store"), "5m")
     assert (report.inserted, report.rejected) == (rows, {})
     files = sorted((tmp_path / "store").glob("*/*/candles.parquet"))
     assert sum(pq.read_table(f, filters=[("mint", "=", "é")]).num_rows for f in files) == rows // 2
@@ -312,7 +313,7 @@ def test_a_large_batch_that_is_not_compressed_is_read_where_it_lies(
 ) -> None:
     monkeypatch.setattr("quantbot_pipeline.ingest.formats.arrow_ipc.MAX_DECODED", 1 << 20)
     feather(tmp_path / "x.feather", 70_000, compression="uncompressed")
-    assert ingest_candles([tmp_path / "x.feather"], tmp_path / "store", "5m").inserted == 70_000
+    assert ingest_candles([tmp_path / "x.feather"], CandleStore(tmp_path / "store"), "5m").inserted == 70_000
 
 
 def test_feather_of_version_1_is_named(tmp_path: Path) -> None:
@@ -320,7 +321,7 @@ def test_feather_of_version_1_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"x\.feather: a Feather file of version 1, which is not read any more; write it"
     ):
-        ingest_candles([tmp_path / "x.feather"], tmp_path / "store", "5m")
+        ingest_candles([tmp_path / "x.feather"], CandleStore(tmp_path / "store"), "5m")
 
 
 @pytest.mark.parametrize("eol", ["\n", "\r\n"], ids=["LF", "CRLF"])
@@ -329,7 +330,7 @@ def test_marks_and_line_ends_change_nothing(tmp_path: Path, eol: str, encoding: 
     names = ("mint", "ts_ms", "open", "high", "low", "close", "volume")
     rows = [dict(zip(names, ("é", T + 300_000 * i, 1.0, 2.0, 0.5, 1.5, 9.0), strict=True)) for i in range(3)]
     path = write_csv(tmp_path / "x.csv", rows, encoding=encoding, eol=eol)
-    report = ingest_candles([path], tmp_path / "store", "5m")
+    report = ingest_candles([path], CandleStore(tmp_path / "store"), "5m")
     assert (report.inserted, report.rejected) == (3, {})
     table = pq.read_table(tmp_path / "store/interval=5m/month=2024-01/candles.parquet")
     assert table.to_pylist() == rows

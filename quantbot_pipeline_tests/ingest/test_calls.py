@@ -17,7 +17,7 @@ from quantbot_pipeline.durable import locked
 from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.report import IngestReport
-from quantbot_pipeline.market.calls import month_statistics, read_calls
+from quantbot_pipeline.market.calls import CallStore, month_statistics, read_calls
 from quantbot_pipeline.market.features import call_features
 from quantbot_pipeline_tests.support.builders import (
     HOSTILE,
@@ -77,7 +77,7 @@ def test_every_format_fills_the_store_alike(tmp_path: Path) -> None:
     found = []
     for path in paths:
         filled = path.with_name(path.name + ".store")
-        report = ingest_calls([path], filled)
+        report = ingest_calls([path], CallStore(filled))
         assert (report.inserted, report.rows, report.months) == (3, 3, ["2024-01"])
         columns = ("call_id", "mint", "caller_name", "chain", "alert_ts_ms", "created_at", "source")
         found.append(stored(filled, *columns))
@@ -102,7 +102,7 @@ def test_dialects_of_text_files_are_one_and_the_same(tmp_path: Path, store: Path
     (tmp_path / "in" / "semicolon.csv").write_bytes(text.encode())
     line = json.dumps({"Mint": "bomjson", "caller": "a,b;c", "alert_ts": "2024-01-01"})
     (tmp_path / "in" / "bom.jsonl").write_bytes(("\n" + line + "\r\n\n").encode("utf-8-sig"))
-    report = ingest_calls([tmp_path / "in"], store)
+    report = ingest_calls([tmp_path / "in"], CallStore(store))
     assert (report.files, report.inserted, report.rejected) == (4, 7, {})
     expected = {f"{kind}{i}" for kind in ("bom", "crlf", "semicolon") for i in range(2)} | {"bomjson"}
     assert {mint for mint, caller in stored(store, "mint", "caller_name") if caller == "a,b;c"} == expected
@@ -114,17 +114,17 @@ def test_a_table_of_another_duckdb_file(tmp_path: Path, store: Path) -> None:
         con.execute("""CREATE TABLE "a""b" AS SELECT 'q' AS mint, 'c'::ENUM('c') AS caller, uuid() AS call_id,
                               TIMESTAMP '2024-01-01' AS created_at, [1] AS ignored""")
     with pytest.raises(InputError, match=r"x\.duckdb: no table 'alerts' \(tables: a\"b\); choose one with --table"):
-        ingest_calls([path], store)
-    assert ingest_calls([path], store, table='a"b').inserted == 1
+        ingest_calls([path], CallStore(store))
+    assert ingest_calls([path], CallStore(store), table='a"b').inserted == 1
     assert stored(store, "mint", "caller_name", "alert_ts_ms") == [("q", "c", JAN_1)]
 
 
 def test_the_callers_name_can_come_from_the_command_line(tmp_path: Path, store: Path) -> None:
     path = write_csv(tmp_path / "c.csv", [{"mint": "m", "alert_ts_ms": JAN_1}])
     with pytest.raises(InputError, match="missing column caller_name or caller"):
-        ingest_calls([path], store)
+        ingest_calls([path], CallStore(store))
     named = write_csv(tmp_path / "d.csv", [{"mint": "n", "alert_ts_ms": JAN_1, "caller": "own"}])
-    ingest_calls([path, named], store, caller="given")
+    ingest_calls([path, named], CallStore(store), caller="given")
     assert set(stored(store, "mint", "caller_name")) == {("m", "given"), ("n", "own")}
 
 
@@ -139,7 +139,7 @@ def test_units_are_inferred_per_column_by_magnitude(tmp_path: Path, store: Path)
     for unit, cells in {"s": seconds, "us": micros, "ms": millis}.items():
         rows = [{"mint": f"{unit}{i}", "caller": "a", "created_at": cell} for i, cell in enumerate(cells)]
         write_csv(tmp_path / "in" / f"{unit}.csv", rows)
-    report = ingest_calls([tmp_path / "in"], store)
+    report = ingest_calls([tmp_path / "in"], CallStore(store))
     assert report.rejected == {"alert_ts_ms": 7} and added_up(report)
     assert dict(stored(store, "mint", "alert_ts_ms")) == {
         "s0": JAN_1, "s1": JAN_1 + 123, "us0": JAN_1 + 123, "us1": JAN_1, "ms0": JAN_1 + 456, "ms1": JAN_1 + 456,
@@ -161,7 +161,7 @@ def test_times_of_unclear_unit_are_refused(
 ) -> None:
     path = write_csv(tmp_path / "mixed.csv", [{"mint": "m", "caller": "a", column: cell} for cell in cells])
     with pytest.raises(InputError, match=message) as caught:
-        ingest_calls([path], store)
+        ingest_calls([path], CallStore(store))
     assert str(caught.value).startswith(f"{path}: ")
     assert not store.exists()
 
@@ -249,7 +249,7 @@ def test_what_cannot_be_read_is_named_in_one_line(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
-        ingest_calls([tmp_path / name], store)
+        ingest_calls([tmp_path / name], CallStore(store))
     assert "\n" not in str(caught.value)
     assert not store.exists(), "nothing is written"
 
@@ -258,9 +258,9 @@ def test_what_does_not_exist_is_named(tmp_path: Path, store: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "folder.csv" / "_hidden.csv").touch()
     with pytest.raises(InputError, match=r"absent\.csv: no such file or folder"):
-        ingest_calls([tmp_path / "absent.csv"], store)
+        ingest_calls([tmp_path / "absent.csv"], CallStore(store))
     with pytest.raises(InputError, match=r"folder\.csv: no file ending in \.csv, .* in this folder"):
-        ingest_calls([tmp_path / "folder.csv"], store)
+        ingest_calls([tmp_path / "folder.csv"], CallStore(store))
 
 
 @pytest.mark.parametrize("kind", [pa.time32("s"), pa.duration("ms"), pa.binary(), pa.list_(pa.int64())], ids=str)
@@ -268,14 +268,14 @@ def test_columns_that_hold_no_scalar_are_refused(tmp_path: Path, store: Path, ki
     value = {"list": [1], "bina": b"1"}.get(str(kind)[:4], 1)
     table = pa.table({"mint": ["m"], "caller": ["a"], "alert_ts": pa.array([value], kind)})
     with pytest.raises(InputError, match=r"column 'alert_ts' has type .*; expected numbers, text or timestamps"):
-        ingest_calls([write_parquet(tmp_path / "c.parquet", table)], store)
+        ingest_calls([write_parquet(tmp_path / "c.parquet", table)], CallStore(store))
 
 
 def test_one_unreadable_file_stops_the_whole_ingest(tmp_path: Path, store: Path) -> None:
     write_csv(tmp_path / "in" / "a.csv", [call("m", JAN_1)])
     (tmp_path / "in" / "b.csv").write_bytes(b"mint\nm\n")
     with pytest.raises(InputError, match=r"b\.csv: missing column"):
-        ingest_calls([tmp_path / "in"], store)
+        ingest_calls([tmp_path / "in"], CallStore(store))
     assert not store.exists()
 
 
@@ -289,21 +289,21 @@ def test_invalid_calls_are_left_out_and_counted_once(tmp_path: Path, store: Path
         good | {"alert_ts_ms": None}, good | {"caller_name": "__all__"}, good | {"caller_name": "__all__", "mint": ""},
     ]  # fmt: skip
     rows = [good, *bad, good | {"caller_name": "__ALL__"}, good | {"caller_name": " "}]
-    report = ingest_calls([write_jsonl(tmp_path / "c.jsonl", rows)], store)
+    report = ingest_calls([write_jsonl(tmp_path / "c.jsonl", rows)], CallStore(store))
     counts = {"alert_ts_ms": 1, "caller_name": 2, "mint": 3, "reserved_caller": 1}
     assert (report.rejected, report.inserted) == (counts, 3) and added_up(report)
     # Again, as another file of another format: the same rows, so nothing is new.
     before = store.read_bytes()
-    again = ingest_calls([write_parquet(tmp_path / "d.parquet", rows)], store)
+    again = ingest_calls([write_parquet(tmp_path / "d.parquet", rows)], CallStore(store))
     assert (again.rejected, again.inserted, again.unchanged) == (counts, 0, 3)
     assert store.read_bytes() == before
-    month = read_calls(store, JAN_1, JAN_1 + 1)
+    month = read_calls(CallStore(store), JAN_1, JAN_1 + 1)
     assert month.rejected == {"caller_name": 2, "mint": 3, "reserved_caller": 1}, "a call without a time has no month"
-    assert read_calls(store, JAN_1 + 1, JAN_1 + 2).rejected == {}
+    assert read_calls(CallStore(store), JAN_1 + 1, JAN_1 + 2).rejected == {}
 
 
 def test_a_column_of_nulls_is_there(tmp_path: Path, store: Path) -> None:
-    report = ingest_calls([write_jsonl(tmp_path / "c.jsonl", [call("m", JAN_1) | {"mint": None}])], store)
+    report = ingest_calls([write_jsonl(tmp_path / "c.jsonl", [call("m", JAN_1) | {"mint": None}])], CallStore(store))
     assert report.rejected == {"mint": 1}
 
 
@@ -313,9 +313,9 @@ def test_hostile_text_is_only_text(tmp_path: Path, store: Path, write: Any) -> N
     rows = [call(text, JAN_1, text, call_id=text, chain=text) for text in texts]
     if write is write_feather:
         with pytest.raises(InputError):
-            ingest_calls([write(tmp_path / "c.feather", rows)], store)
+            ingest_calls([write(tmp_path / "c.feather", rows)], CallStore(store))
         return
-    ingest_calls([write(tmp_path / f"c.{write.__name__.removeprefix('write_')}", rows)], store)
+    ingest_calls([write(tmp_path / f"c.{write.__name__.removeprefix('write_')}", rows)], CallStore(store))
     found = stored(store, "call_id", "mint", "caller_name", "chain")
     assert sorted(found) == sorted((text,) * 4 for text in texts)
 
@@ -329,35 +329,35 @@ def test_derived_ids_are_stable_and_injective(tmp_path: Path, store: Path) -> No
         call(mint, JAN_1 + later, caller, chain=chain)
         for caller, mint, chain, later in itertools.product(texts, texts, ["", "a", "1:a"], [0, 10])
     ]
-    report = ingest_calls([write_jsonl(tmp_path / "c.jsonl", [call("mintA", JAN_1), *rows])], store)
+    report = ingest_calls([write_jsonl(tmp_path / "c.jsonl", [call("mintA", JAN_1), *rows])], CallStore(store))
     assert report.inserted == len(rows) + 1
     pinned = {mint: call_id for call_id, mint in stored(store, "call_id", "mint")}["mintA"]
     expected = hashlib.sha256(f"5:alice5:mintA6:solana{JAN_1}".encode()).hexdigest()[:16]
     assert pinned == expected, "ids derived by an older version stay valid"
     # An empty id counts as none, and other columns do not matter.
     other = write_csv(tmp_path / "d.csv", [call("mintA", JAN_1, call_id="") | {"source": "elsewhere"}])
-    assert ingest_calls([other], store).unchanged == 1
+    assert ingest_calls([other], CallStore(store)).unchanged == 1
 
 
 def test_the_first_row_of_an_id_stays(tmp_path: Path, store: Path) -> None:
     first = call("m", JAN_1, call_id="x")
     rows = [first, first | {"mint": "other"}, first, call("n", JAN_1 + 5, call_id="y")]
-    report = ingest_calls([write_csv(tmp_path / "c.csv", rows)], store)
+    report = ingest_calls([write_csv(tmp_path / "c.csv", rows)], CallStore(store))
     assert (report.inserted, report.unchanged, report.superseded) == (2, 1, 1) and added_up(report)
     later = [first | {"alert_ts_ms": JAN_1 + 86_400_000 * 40}, first, call("z", ms("2024-03-05"), call_id="z")]
-    report = ingest_calls([write_csv(tmp_path / "d.csv", later)], store)
+    report = ingest_calls([write_csv(tmp_path / "d.csv", later)], CallStore(store))
     assert (report.inserted, report.unchanged, report.superseded, report.months) == (1, 1, 1, ["2024-03"])
     assert stored(store, "call_id", "mint", "alert_ts_ms")[0] == ("x", "m", JAN_1)
     # An invalid row with the id does not take its place.
     invalid_first = [call("", JAN_1, call_id="w"), call("late", JAN_1, call_id="w")]
-    ingest_calls([write_csv(tmp_path / "e.csv", invalid_first)], store)
+    ingest_calls([write_csv(tmp_path / "e.csv", invalid_first)], CallStore(store))
     assert dict(stored(store, "call_id", "mint"))["w"] == "late"
 
 
 def test_files_are_read_in_byte_order_of_their_path(tmp_path: Path, store: Path) -> None:
     for name in ("é.csv", "a.csv", "B.csv", "Z/a.csv", "_ignored.csv", ".hidden.csv"):
         write_csv(tmp_path / "in" / name, [call(name, JAN_1, call_id="x")])
-    report = ingest_calls([tmp_path / "in" / "é.csv", tmp_path / "in", tmp_path / "in" / "a.csv"], store)
+    report = ingest_calls([tmp_path / "in" / "é.csv", tmp_path / "in", tmp_path / "in" / "a.csv"], CallStore(store))
     assert (report.files, report.superseded) == (4, 3)
     assert stored(store, "mint") == [("B.csv",)]
 
@@ -365,9 +365,9 @@ def test_files_are_read_in_byte_order_of_their_path(tmp_path: Path, store: Path)
 def test_the_same_file_again_changes_nothing(tmp_path: Path, store: Path) -> None:
     rows = [call(f"m{i}", JAN_1 + i * 10**9) for i in range(10)]
     path = write_csv(tmp_path / "c.csv", [*rows, call("", JAN_1)])
-    ingest_calls([path], store)
+    ingest_calls([path], CallStore(store))
     before, content = store.stat(), store.read_bytes()
-    report = ingest_calls([path], store)
+    report = ingest_calls([path], CallStore(store))
     assert (report.inserted, report.unchanged, report.months) == (0, 10, [])
     after = store.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -379,16 +379,16 @@ def test_the_same_file_again_changes_nothing(tmp_path: Path, store: Path) -> Non
 
 
 def test_reading_takes_a_half_open_range_in_order(tmp_path: Path, store: Path) -> None:
-    assert read_calls(store, *FOREVER).calls.num_rows == 0, "no store, no calls"
-    assert month_statistics(store) == {}
+    assert read_calls(CallStore(store), *FOREVER).calls.num_rows == 0, "no store, no calls"
+    assert month_statistics(CallStore(store)) == {}
     rows = [
         call("m", JAN_1, call_id="b"), call("m", JAN_1, "bob", call_id="a"), call("n", JAN_1 - 1, call_id="z"),
         call("o", ms("2024-02-01"), call_id="c"),
     ]  # fmt: skip
-    ingest_calls([write_csv(tmp_path / "c.csv", rows)], store)
-    assert read_calls(store, JAN_1, ms("2024-02-01")).calls["call_id"].to_pylist() == ["a", "b"]
-    assert read_calls(store, *FOREVER).calls["call_id"].to_pylist() == ["z", "a", "b", "c"]
-    assert month_statistics(store) == {
+    ingest_calls([write_csv(tmp_path / "c.csv", rows)], CallStore(store))
+    assert read_calls(CallStore(store), JAN_1, ms("2024-02-01")).calls["call_id"].to_pylist() == ["a", "b"]
+    assert read_calls(CallStore(store), *FOREVER).calls["call_id"].to_pylist() == ["z", "a", "b", "c"]
+    assert month_statistics(CallStore(store)) == {
         "2023-12": {"calls": 1, "callers": 1, "mints": 1},
         "2024-01": {"calls": 2, "callers": 2, "mints": 1},
         "2024-02": {"calls": 1, "callers": 1, "mints": 1},
@@ -398,15 +398,15 @@ def test_reading_takes_a_half_open_range_in_order(tmp_path: Path, store: Path) -
 def test_a_store_made_by_others_can_be_read(tmp_path: Path, store: Path) -> None:
     rows = [call("m", JAN_1, call_id="x") | {"created_at": "2024-01-01T00:00:00.000Z"}]
     foreign = write_duckdb(tmp_path / "foreign.duckdb", rows)
-    assert read_calls(foreign, *FOREVER).calls["mint"].to_pylist() == ["m"]
+    assert read_calls(CallStore(foreign), *FOREVER).calls["mint"].to_pylist() == ["m"]
     with pytest.raises(InputError, match=r"other\.duckdb: no table alerts"):
-        read_calls(write_duckdb(tmp_path / "other.duckdb", rows, "x"), *FOREVER)
+        read_calls(CallStore(write_duckdb(tmp_path / "other.duckdb", rows, "x")), *FOREVER)
     store.parent.mkdir()
     store.write_bytes(b"no database")
     with pytest.raises(InputError, match=r"alerts\.duckdb: not readable as the store of calls"):
-        read_calls(store, *FOREVER)
+        read_calls(CallStore(store), *FOREVER)
     with pytest.raises(IntegrityError, match=r"alerts\.duckdb: not readable as a DuckDB file"):
-        ingest_calls([write_csv(tmp_path / "c.csv", [call("m", JAN_1)])], store)
+        ingest_calls([write_csv(tmp_path / "c.csv", [call("m", JAN_1)])], CallStore(store))
     assert store.read_bytes() == b"no database"
 
 
@@ -416,14 +416,14 @@ def test_writers_wait_for_each_other(tmp_path: Path, store: Path) -> None:
         locked(store.with_name(".alerts.duckdb.lock"), 1),
         pytest.raises(StoreError, match=r"another process has held this lock for 0\.05 s"),
     ):
-        ingest_calls([path], store, lock_timeout_s=0.05)
-    assert ingest_calls([path], store, lock_timeout_s=0.05).inserted == 1
+        ingest_calls([path], CallStore(store, lock_timeout_s=0.05))
+    assert ingest_calls([path], CallStore(store, lock_timeout_s=0.05)).inserted == 1
 
 
 def test_readers_keep_their_snapshot_while_an_ingest_replaces_the_file(tmp_path: Path, store: Path) -> None:
-    ingest_calls([write_csv(tmp_path / "c.csv", [call("m", JAN_1)])], store)
+    ingest_calls([write_csv(tmp_path / "c.csv", [call("m", JAN_1)])], CallStore(store))
     with duckdb.connect(str(store), read_only=True) as reader:
-        ingest_calls([write_csv(tmp_path / "d.csv", [call("n", JAN_1)])], store)
+        ingest_calls([write_csv(tmp_path / "d.csv", [call("n", JAN_1)])], CallStore(store))
         assert reader.execute("SELECT mint FROM alerts").fetchall() == [("m",)]
     assert stored(store, "mint") != [("m",)]
 
@@ -437,10 +437,10 @@ os._exit(9)
 
 
 def test_what_a_killed_duckdb_left_in_its_log_is_not_lost(tmp_path: Path, store: Path) -> None:
-    ingest_calls([write_csv(tmp_path / "c.csv", [call("m", JAN_1, call_id="first")])], store)
+    ingest_calls([write_csv(tmp_path / "c.csv", [call("m", JAN_1, call_id="first")])], CallStore(store))
     subprocess.run([sys.executable, "-c", KILLED_WRITER, str(store)], check=False, timeout=60)
     assert store.with_name("alerts.duckdb.wal").exists()
-    ingest_calls([write_csv(tmp_path / "d.csv", [call("n", JAN_1, call_id="second")])], store)
+    ingest_calls([write_csv(tmp_path / "d.csv", [call("n", JAN_1, call_id="second")])], CallStore(store))
     assert stored(store, "call_id") == [("by hand",), ("first",), ("second",)]
     assert not store.with_name("alerts.duckdb.wal").exists()
 
@@ -456,19 +456,19 @@ def test_more_calls_than_fit_into_memory_spill_and_leave_nothing_behind(tmp_path
     path = write_parquet(tmp_path / "c.parquet", pa.table(rows))
     # Left by a DuckDB that was killed while it spilled.
     store.with_name(".alerts.duckdb.0.tmp.tmp").mkdir(parents=True)
-    report = ingest_calls([path], store, memory_limit="96MB")
+    report = ingest_calls([path], CallStore(store, memory_limit="96MB"))
     assert (report.rows, report.inserted) == (n, n)
     assert sorted(p.name for p in store.parent.iterdir()) == [".alerts.duckdb.lock", "alerts.duckdb"]
-    calls = read_calls(store, *FOREVER).calls
+    calls = read_calls(CallStore(store), *FOREVER).calls
     assert calls["alert_ts_ms"].to_pylist() == rows["alert_ts_ms"]
     assert calls["call_id"].to_pylist() == rows["call_id"]
 
 
 def test_who_adds_calls_need_not_wait_for_a_backtest_that_holds_features(tmp_path: Path) -> None:
     store = tmp_path / "alerts.duckdb"
-    ingest_calls([write_jsonl(tmp_path / "calls.jsonl", [call("m", JAN_1, call_id="i")])], store)
+    ingest_calls([write_jsonl(tmp_path / "calls.jsonl", [call("m", JAN_1, call_id="i")])], CallStore(store))
     add = "import duckdb, sys; duckdb.connect(sys.argv[1]).execute('DELETE FROM alerts')"
-    with call_features(store, *FOREVER) as read:
+    with call_features(CallStore(store), *FOREVER) as read:
         subprocess.run([sys.executable, "-c", add, str(store)], check=True)
         assert [piece["call_id"].to_pylist() for piece in read()] == [["i"]]
 
@@ -485,38 +485,42 @@ with call_features(Path(sys.argv[1]), 0, 1 << 60) as read:
 
 def test_what_a_killed_backtest_spilled_goes_when_the_calls_are_read_next(tmp_path: Path) -> None:
     store = tmp_path / "alerts.duckdb"
-    ingest_calls([write_jsonl(tmp_path / "calls.jsonl", [call("m", JAN_1, call_id="i")])], store)
+    ingest_calls([write_jsonl(tmp_path / "calls.jsonl", [call("m", JAN_1, call_id="i")])], CallStore(store))
     whole = sorted(p.name for p in tmp_path.iterdir())
     with subprocess.Popen([sys.executable, "-c", READER, str(store)], stdout=subprocess.PIPE, text=True) as reader:
         assert reader.stdout is not None and reader.stdout.readline() == "reading\n"
-        assert read_calls(store, *FOREVER).calls["call_id"].to_pylist() == ["i"]
+        assert read_calls(CallStore(store), *FOREVER).calls["call_id"].to_pylist() == ["i"]
         assert len(list(tmp_path.glob(".alerts.duckdb.spill-*"))) == 2, (
             "a living one is left alone: a folder and its lock"
         )
         reader.kill()
-    assert read_calls(store, *FOREVER).calls["call_id"].to_pylist() == ["i"]
+    assert read_calls(CallStore(store), *FOREVER).calls["call_id"].to_pylist() == ["i"]
     assert sorted(p.name for p in tmp_path.iterdir()) == whole
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs a folder in which not even root can make a file")
 def test_calls_are_read_where_nothing_can_be_written(tmp_path: Path) -> None:
     store = tmp_path / "alerts.duckdb"
-    ingest_calls([write_jsonl(tmp_path / "calls.jsonl", [call("m", JAN_1, call_id="i")])], store)
+    ingest_calls([write_jsonl(tmp_path / "calls.jsonl", [call("m", JAN_1, call_id="i")])], CallStore(store))
     with store.open("rb") as file:
-        assert read_calls(Path(f"/proc/self/fd/{file.fileno()}"), *FOREVER).calls["call_id"].to_pylist() == ["i"]
+        assert read_calls(CallStore(Path(f"/proc/self/fd/{file.fileno()}")), *FOREVER).calls["call_id"].to_pylist() == [
+            "i"
+        ]
 
 
 def test_features_are_read_as_often_as_wanted_and_within_a_limit(tmp_path: Path) -> None:
     store = tmp_path / "alerts.duckdb"
     calls = [call(f"m{i % 50}", JAN_1 + i, f"c{i % 20}", call_id=f"{i:020}") for i in range(20_000)]
-    ingest_calls([write_jsonl(tmp_path / "calls.jsonl", calls)], store)
-    with call_features(store, JAN_1, JAN_1 + 20_000, memory_limit="30MB") as read:
+    ingest_calls([write_jsonl(tmp_path / "calls.jsonl", calls)], CallStore(store))
+    with call_features(CallStore(store, memory_limit="30MB"), JAN_1, JAN_1 + 20_000) as read:
         once, again = pa.concat_tables(read()), pa.concat_tables(read())
-        assert read_calls(store, JAN_1, JAN_1 + 20_000).calls["call_id"].equals(once["call_id"]), "side by side"
+        assert read_calls(CallStore(store), JAN_1, JAN_1 + 20_000).calls["call_id"].equals(once["call_id"]), (
+            "side by side"
+        )
     assert once.equals(again) and once["call_id"].to_pylist() == [row["call_id"] for row in calls]
     assert once["caller_prior_calls"].to_pylist() == [i // 20 for i in range(20_000)]
-    for reading in (lambda: read_calls(store, *FOREVER, memory_limit="1MB"),
-                    lambda: call_features(store, *FOREVER, memory_limit="1MB").__enter__()):  # fmt: skip
+    for reading in (lambda: read_calls(CallStore(store, memory_limit="1MB"), *FOREVER),
+                    lambda: call_features(CallStore(store, memory_limit="1MB"), *FOREVER).__enter__()):  # fmt: skip
         with pytest.raises(
             StoreError, match=r"alerts\.duckdb: reading the calls stopped: Out of Memory .*QUANTBOT_MEMORY_LIMIT"
         ):

@@ -15,7 +15,7 @@ from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.ingest.report import IngestReport
 from quantbot_pipeline.market import candle_files
-from quantbot_pipeline.market.candle_files import month_file, rejected_file
+from quantbot_pipeline.market.candle_files import CandleStore, month_file, rejected_file
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 from quantbot_pipeline_tests.support.builders import (
     CANDLE_COLUMNS,
@@ -50,7 +50,7 @@ def ingest(store: Path, *batches: list[Row], interval: str = "5m") -> IngestRepo
     schema = pa.schema([("mint", pa.string()), ("ts_ms", pa.int64()), *((c, pa.float64()) for c in CANDLE_COLUMNS[2:])])
     for i, rows in enumerate(batches):
         write_parquet(folder / f"{i:03}.parquet", pa.Table.from_pylist(rows, schema=schema))
-    return ingest_candles([folder], store, interval, memory_limit="256MB")
+    return ingest_candles([folder], CandleStore(store, memory_limit="256MB"), interval)
 
 
 def stored(store: Path, month: str = "2024-01", interval: str = "5m") -> list[Row]:
@@ -98,7 +98,7 @@ def test_every_format_gives_the_same_files(tmp_path: Path) -> None:
     ]
     contents = []
     for i, source in enumerate(sources):
-        report = ingest_candles([source], tmp_path / f"store{i}", "5m")
+        report = ingest_candles([source], CandleStore(tmp_path / f"store{i}"), "5m")
         assert (report.inserted, report.rejected, report.months) == (45, {}, ["2024-01"]), source
         assert stored(tmp_path / f"store{i}") == expected, source
         contents.append(month_file(tmp_path / f"store{i}", "5m", "2024-01").read_bytes())
@@ -112,7 +112,7 @@ def test_the_folder_names_the_token_exactly(tmp_path: Path, store: Path) -> None
         write_csv(folder / "c.csv", [candle("", JAN_1 + i * STEP)], CANDLE_COLUMNS[1:])
     # A column of the file counts more than the folder.
     write_csv(tmp_path / "in" / "mint=folder" / "c.csv", [candle("column", JAN_1)])
-    ingest_candles([tmp_path / "in"], store, "5m")
+    ingest_candles([tmp_path / "in"], CandleStore(store), "5m")
     assert {row["mint"] for row in stored(store)} == {*mints, "column"}
 
 
@@ -130,7 +130,7 @@ def test_times_come_in_every_unit(tmp_path: Path, store: Path) -> None:
     for mint, (name, times) in columns.items():
         prices = {c: pa.array(["1.5"]) if mint == "text" else pa.array([1.5]) for c in CANDLE_COLUMNS[2:]}
         write_parquet(tmp_path / "in" / f"{mint}.parquet", pa.table({"mint": [mint], name: times, **prices}))
-    report = ingest_candles([tmp_path / "in"], store, "5m")
+    report = ingest_candles([tmp_path / "in"], CandleStore(store), "5m")
     assert report.rejected == {}
     assert {row["mint"]: (row["ts_ms"], row["open"]) for row in stored(store)} == dict.fromkeys(columns, (JAN_1, 1.5))
 
@@ -142,13 +142,13 @@ def test_units_are_not_guessed(tmp_path: Path, store: Path) -> None:
         InputError,
         match=r"mixed\.csv: column ts_ms mixes time units: ms \(1 row, first in row 1\), s \(1 row, first in row 2\)",
     ):
-        ingest_candles([path], store, "5m")
+        ingest_candles([path], CandleStore(store), "5m")
     write_csv(path, [candle("m", JAN_1 // 1000)])
     with pytest.raises(InputError, match=r"mixed\.csv: column ts_ms holds s by magnitude, not milliseconds"):
-        ingest_candles([path], store, "5m")
+        ingest_candles([path], CandleStore(store), "5m")
     write_csv(path, [{"date": 20240101} | candle("m", 0)], ["mint", "date", *CANDLE_COLUMNS[2:]])
     with pytest.raises(InputError, match=r"mixed\.csv: column date holds 20240101, which is no time"):
-        ingest_candles([path], store, "5m")
+        ingest_candles([path], CandleStore(store), "5m")
     assert list(store.rglob("*.parquet")) == []
 
 
@@ -163,7 +163,7 @@ def test_volume_is_unknown_a_number_or_bad(tmp_path: Path, store: Path) -> None:
         6, "volume", pa.array([None], pa.string())
     )
     write_parquet(tmp_path / "in" / "d.parquet", texts)
-    report = ingest_candles([tmp_path / "in"], store, "5m")
+    report = ingest_candles([tmp_path / "in"], CandleStore(store), "5m")
     assert report.rejected == {"volume": 3}
     volumes: dict[str, list[float | None]] = {}
     for row in stored(store):
@@ -196,7 +196,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, store: Path, name: str, 
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
-        ingest_candles([path], store, "5m")
+        ingest_candles([path], CandleStore(store), "5m")
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -285,7 +285,7 @@ def test_files_are_merged_in_byte_order_of_their_path(tmp_path: Path, store: Pat
     names = {"Z.csv": "m", "a.csv": "m", "f.csv": "n", "é.csv": "n"}
     for price, (name, mint) in enumerate(names.items(), start=1):
         write_csv(tmp_path / "in" / name, [candle(mint, JAN_1, *[float(price)] * 4)])
-    ingest_candles([tmp_path / "in" / "é.csv", tmp_path / "in"], store, "5m")
+    ingest_candles([tmp_path / "in" / "é.csv", tmp_path / "in"], CandleStore(store), "5m")
     assert [(row["mint"], row["open"]) for row in stored(store)] == [("m", 2.0), ("n", 4.0)]
 
 
@@ -337,9 +337,9 @@ def test_a_wrong_interval_is_refused_both_ways(tmp_path: Path, store: Path) -> N
         ingest(store, candles("m", JAN_1, 30, interval="15m"), interval="1m")
     hive = write_parquet(tmp_path / "interval=5m" / "c.parquet", candles("m", JAN_1, 3))
     with pytest.raises(InputError, match=r"c\.parquet: the folder says interval=5m, not 15m; pass --interval 5m"):
-        ingest_candles([hive], store, "15m")
+        ingest_candles([hive], CandleStore(store), "15m")
     with pytest.raises(InputError, match="interval '7m' is unknown; choose one of 1m, 5m, 15m, 1h"):
-        ingest_candles([hive], store, "7m")
+        ingest_candles([hive], CandleStore(store), "7m")
     assert list(store.rglob("*.parquet")) == []
     # Few times prove nothing, and some rows off the grid are bad rows, not another interval.
     noon = [candle(f"m{i}", JAN_1 + h * 3_600_000) for i in range(30) for h in (0, 12)]
@@ -434,12 +434,12 @@ def test_an_ingest_larger_than_its_memory_spills(tmp_path: Path, store: Path, mo
         lambda **config: workspace(**config | {"threads": "1", "temp_directory": ""}),
     )
     with pytest.raises(StoreError, match=r"^the ingest stopped: Out of Memory Error.*QUANTBOT_MEMORY_LIMIT"):
-        ingest_candles([path], tmp_path / "small", "5m", memory_limit="50MB")
+        ingest_candles([path], CandleStore(tmp_path / "small", memory_limit="50MB"), "5m")
     assert [p.name for p in (tmp_path / "small").rglob("*") if p.is_file() and p.name != ".ingest.lock"] == []
     monkeypatch.setattr(
         "quantbot_pipeline.ingest.candles.workspace", lambda **config: workspace(**config | {"threads": "1"})
     )
-    report = ingest_candles([path], store, "5m", memory_limit="50MB")
+    report = ingest_candles([path], CandleStore(store, memory_limit="50MB"), "5m")
     assert report.inserted == n * tokens and added_up(report)
     assert sum(pq.read_metadata(p).num_rows for p in store.rglob("candles.parquet")) == n * tokens
     assert sorted(p.name for p in store.iterdir()) == [".ingest.lock", "interval=5m"]

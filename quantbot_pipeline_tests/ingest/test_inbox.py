@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.inbox import candle_interval, scan, settled, take_in
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.builders import call, candles, write_csv, write_jsonl, write_parquet
@@ -49,8 +50,8 @@ def test_candles_of_unclear_interval_are_refused(tmp_path: Path) -> None:
 
 
 def test_good_files_are_ingested_and_bad_ones_set_aside_with_their_reason(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
-    inbox = settings.inbox_dir
+    settings = Home(Settings(home=tmp_path))
+    inbox = settings.settings.inbox_dir
     write_csv(inbox / "calls.csv", [call("m", "2024-01-31T23:00:00")])
     write_parquet(inbox / "interval=5m" / "c.parquet", candles("m", "2024-01-31T20:00:00", 100))
     (inbox / "broken.parquet").write_bytes(b"PAR1 not really")
@@ -64,17 +65,17 @@ def test_good_files_are_ingested_and_bad_ones_set_aside_with_their_reason(tmp_pa
 
 
 def test_the_same_name_again_overwrites_nothing(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
+    settings = Home(Settings(home=tmp_path))
     for day in ("2024-01-01", "2024-01-02"):
-        write_csv(settings.inbox_dir / "calls.csv", [call("m", day)])
+        write_csv(settings.settings.inbox_dir / "calls.csv", [call("m", day)])
         take_in(settings, ["calls.csv"])
-    assert sorted(p.name for p in (settings.inbox_dir / "done").iterdir()) == ["calls.1.csv", "calls.csv"]
+    assert sorted(p.name for p in (settings.settings.inbox_dir / "done").iterdir()) == ["calls.1.csv", "calls.csv"]
 
 
 def test_a_file_that_is_gone_or_a_link_is_left_alone(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
+    settings = Home(Settings(home=tmp_path))
     outside = write_csv(tmp_path / "outside.csv", [call("m", "2024-01-01")])
-    settings.inbox_dir.mkdir(parents=True)
-    (settings.inbox_dir / "link.csv").symlink_to(outside)
+    settings.settings.inbox_dir.mkdir(parents=True)
+    (settings.settings.inbox_dir / "link.csv").symlink_to(outside)
     assert take_in(settings, ["gone.csv", "link.csv"]) == ({}, {}, [], [])
     assert outside.exists()

@@ -17,7 +17,7 @@ from quantbot_pipeline.durable import sha256_file
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market import candle_files
-from quantbot_pipeline.market.candle_files import month_file, month_rows, read_rejected, rejected_file
+from quantbot_pipeline.market.candle_files import CandleStore, month_file, month_rows, read_rejected, rejected_file
 from quantbot_pipeline.market.candle_footer import FOOTER_KEY, describe, to_footer
 from quantbot_pipeline.market.candle_reader import CandlePlan, known_mints, plan_slices
 from quantbot_pipeline.months import month_of, month_range, month_start_ms, next_month
@@ -55,7 +55,7 @@ def make_store(folder: Path, row_group: int = 16) -> Path:
             candle("m1", ms("2024-02-05"), volume=-1.0),
             candle("m2", ms("2024-01-05"), low=-1.0),
         ]
-        ingest_candles([write_parquet(folder / "c.parquet", [*ROWS, *bad])], folder / "store", "5m")
+        ingest_candles([write_parquet(folder / "c.parquet", [*ROWS, *bad])], CandleStore(folder / "store"), "5m")
     return folder / "store"
 
 

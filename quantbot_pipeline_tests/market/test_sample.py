@@ -13,7 +13,8 @@ import pytest
 
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
-from quantbot_pipeline.market.calls import read_calls
+from quantbot_pipeline.market.calls import CallStore, read_calls
+from quantbot_pipeline.market.candle_files import CandleStore
 from quantbot_pipeline.market.sample import CALLERS, INVALID_ROWS, MINT_PREFIX, SOURCE, generate, write_sample
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 
@@ -172,17 +173,23 @@ def test_hit_rates_are_plausible_and_show_the_skill(sample: Sample) -> None:
 def test_ingest_takes_the_sample_and_a_second_time_changes_nothing(sample: Sample, tmp_path: Path) -> None:
     calls_path, candles_path = write_sample(tmp_path / "in")
     store, folder = tmp_path / "alerts.duckdb", tmp_path / "candles"
-    calls, candles = ingest_calls([calls_path], store), ingest_candles([candles_path], folder, "5m")
+    calls, candles = (
+        ingest_calls([calls_path], CallStore(store)),
+        ingest_candles([candles_path], CandleStore(folder), "5m"),
+    )
     invalid = int((~is_valid(sample[1])).sum())
     assert (calls.rows, calls.inserted, calls.rejected) == (600, 600, {})
     assert candles.inserted == candles.rows - invalid == sample[1].num_rows - invalid
     assert set(candles.rejected) == {"price", "ohlc_order", "off_grid"}
     assert sum(candles.rejected.values()) == invalid
     assert candles.months == calls.months == MONTHS
-    assert read_calls(store, 0, 1 << 60).calls.num_rows == 600
+    assert read_calls(CallStore(store), 0, 1 << 60).calls.num_rows == 600
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
-    calls, candles = ingest_calls([calls_path], store), ingest_candles([candles_path], folder, "5m")
+    calls, candles = (
+        ingest_calls([calls_path], CallStore(store)),
+        ingest_candles([candles_path], CandleStore(folder), "5m"),
+    )
     assert (calls.inserted, calls.unchanged, calls.months) == (0, 600, [])
     assert (candles.inserted, candles.updated, candles.months) == (0, 0, [])
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == before

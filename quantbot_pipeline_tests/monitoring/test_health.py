@@ -11,6 +11,7 @@ from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.monitoring.health import CatalogHealth, free_gb, inspect_catalog, quarantined, sample
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.builders import make_home, small_market
@@ -28,45 +29,42 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(template: Path, tmp_path: Path) -> Settings:
+def settings(template: Path, tmp_path: Path) -> Home:
     """Two cataloged runs of four files each."""
     shutil.copytree(template, tmp_path / "home")
-    settings = Settings(home=tmp_path / "home")
-    sync(settings.runs_dir, settings.catalog_db)
+    settings = Home(Settings(home=tmp_path / "home"))
+    sync(settings.catalog)
     return settings
 
 
-def inspect(settings: Settings, later_s: float = 0.0, sample_files: int = 20) -> CatalogHealth:
+def inspect(settings: Home, later_s: float = 0.0, sample_files: int = 20) -> CatalogHealth:
     return inspect_catalog(
-        settings.runs_dir,
-        settings.catalog_db,
-        now_s=time.time() + later_s,
-        max_lag_s=600,
-        sample_files=sample_files,
-        day="2024-03-01",
+        settings.catalog, now_s=time.time() + later_s, max_lag_s=600, sample_files=sample_files, day="2024-03-01"
     )
 
 
-def files(settings: Settings) -> list[Path]:
-    return sorted(settings.runs_dir.glob("2*/run_id=*/*/*.parquet"))
+def files(settings: Home) -> list[Path]:
+    return sorted(settings.runs.folder.glob("2*/run_id=*/*/*.parquet"))
 
 
-def test_a_sound_catalog_has_no_faults(settings: Settings) -> None:
+def test_a_sound_catalog_has_no_faults(settings: Home) -> None:
     size = sum(path.stat().st_size for path in files(settings))
     for name in (".trash", "notes"):
-        (settings.runs_dir / name / "run_id=x").mkdir(parents=True)
-    (settings.runs_dir / "2024-03").touch()  # not a month, whatever its name
+        (settings.runs.folder / name / "run_id=x").mkdir(parents=True)
+    (settings.runs.folder / "2024-03").touch()  # not a month, whatever its name
     assert inspect(settings, 10_000) == CatalogHealth(2, 8, size, 8, [])
 
 
-def test_missing_changed_and_flipped_files_are_named(settings: Settings) -> None:
+def test_missing_changed_and_flipped_files_are_named(settings: Home) -> None:
     missing, longer, flipped = files(settings)[:3]
     missing.unlink()
     longer.write_bytes(longer.read_bytes() + b"x")
     content = bytearray(flipped.read_bytes())
     content[50] ^= 1
     flipped.write_bytes(content)
-    faults = {str(settings.runs_dir / fault.split(": ")[0]): fault.split(": ")[1] for fault in inspect(settings).faults}
+    faults = {
+        str(settings.runs.folder / fault.split(": ")[0]): fault.split(": ")[1] for fault in inspect(settings).faults
+    }
     assert faults == {
         str(missing): "no such file or directory",
         str(longer): f"{longer.stat().st_size} bytes, the catalog says {longer.stat().st_size - 1}",
@@ -75,17 +73,17 @@ def test_missing_changed_and_flipped_files_are_named(settings: Settings) -> None
     assert len(inspect(settings, sample_files=0).faults) == 2
 
 
-def test_a_run_may_lack_in_the_catalog_for_a_while(settings: Settings) -> None:
+def test_a_run_may_lack_in_the_catalog_for_a_while(settings: Home) -> None:
     result = run_month(settings, "path-only", MONTHS[0], BacktestConfig())
     assert result is not None
     assert inspect(settings).faults == []
     (fault,) = inspect(settings, 601).faults
     assert fault == f"{MONTHS[0]}/{result.run_dir.name}: not in the catalog"
-    sync(settings.runs_dir, settings.catalog_db)
+    sync(settings.catalog)
     assert inspect(settings, 601).faults == []
 
 
-def test_quarantined_runs_are_known_and_an_unfinished_commit_gets_time(settings: Settings) -> None:
+def test_quarantined_runs_are_known_and_an_unfinished_commit_gets_time(settings: Home) -> None:
     first, second = (path.parents[1] for path in files(settings)[::4])
     strange = first.with_name("run_id=00000000-0000-4000-8000-000000000000")
     unfinished = second.with_name("run_id=00000000-0000-4000-8000-000000000001")
@@ -94,12 +92,12 @@ def test_quarantined_runs_are_known_and_an_unfinished_commit_gets_time(settings:
     content = (unfinished / "run.json").read_text().replace(second.name[7:], unfinished.name[7:])
     (unfinished / "run.json").write_text(content)
     (unfinished / "_SUCCESS").unlink()
-    sync(settings.runs_dir, settings.catalog_db)
+    sync(settings.catalog)
     assert inspect(settings, 10_000).faults == []
 
     def aside(later_s: float) -> set[str]:
         now = time.time() + later_s
-        return set(quarantined(settings.runs_dir, settings.catalog_db, now_s=now, max_lag_s=600))
+        return set(quarantined(settings.catalog, now_s=now, max_lag_s=600))
 
     os.utime(unfinished)
     names = {f"{path.parent.name}/{path.name}" for path in (strange, unfinished)}
@@ -108,8 +106,8 @@ def test_quarantined_runs_are_known_and_an_unfinished_commit_gets_time(settings:
 
 
 def test_without_a_catalog_nothing_is_in_quarantine_and_nothing_is_inspected(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
-    assert quarantined(settings.runs_dir, settings.catalog_db, now_s=0, max_lag_s=0) == {}
+    settings = Home(Settings(home=tmp_path))
+    assert quarantined(settings.catalog, now_s=0, max_lag_s=0) == {}
     with pytest.raises(InputError):
         inspect(settings)
 

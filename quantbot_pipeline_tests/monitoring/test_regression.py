@@ -13,6 +13,7 @@ from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.monitoring.regression import (
     BEST_OUT_OF_SAMPLE,
     Reading,
@@ -22,7 +23,6 @@ from quantbot_pipeline.monitoring.regression import (
     read_walk_forward,
     robust_z,
 )
-from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.builders import call, candles, make_home
 
 RATE = "hit_2x_rate"
@@ -153,7 +153,7 @@ def test_the_best_out_of_sample_median_needs_trades() -> None:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path) -> Home:
     """Ten calls in each of three months."""
     calls, rows = [], []
     for month in MONTHS[:3]:
@@ -162,25 +162,25 @@ def settings(tmp_path: Path) -> Settings:
     return make_home(tmp_path, calls, rows)
 
 
-def test_history_is_the_newest_cataloged_run_with_the_same_windows(settings: Settings) -> None:
+def test_history_is_the_newest_cataloged_run_with_the_same_windows(settings: Home) -> None:
     def run(month: str, **config: object) -> Path:
         result = run_month(settings, "path-only", month, BacktestConfig.model_validate(config))
         assert result is not None
         return result.run_dir
 
     def months(last: Path) -> set[str]:
-        return set(load_readings(settings.catalog_db, settings.runs_dir, "paths", {MONTHS[2]: last}))
+        return set(load_readings(settings.catalog, "paths", {MONTHS[2]: last}))
 
     last = run(MONTHS[2])
     assert months(last) == {MONTHS[2]}  # there is no catalog yet
     run(MONTHS[0], horizon_ms=3_600_000)
     kept = run(MONTHS[1], activity_move_pct=0.3)  # another configuration, the same windows
-    sync(settings.runs_dir, settings.catalog_db)
+    sync(settings.catalog)
     assert months(last) == {MONTHS[1], MONTHS[2]}
-    both = load_readings(settings.catalog_db, settings.runs_dir, "paths", {MONTHS[0]: run(MONTHS[0]), MONTHS[2]: last})
+    both = load_readings(settings.catalog, "paths", {MONTHS[0]: run(MONTHS[0]), MONTHS[2]: last})
     assert set(both) == set(MONTHS[:3])  # the run's own months are history without a catalog
     (kept / "truth" / "paths.parquet").write_bytes(b"")
     assert months(last) == {MONTHS[2]}
-    assert load_readings(settings.catalog_db, settings.runs_dir, "paths", {}) == {}
+    assert load_readings(settings.catalog, "paths", {}) == {}
     (last / "run.json").write_text(json.dumps({}))
     assert months(last) == set()

@@ -12,6 +12,7 @@ import pytest
 from quantbot_pipeline.config import CONTENTS
 from quantbot_pipeline.definitions import build_defs
 from quantbot_pipeline.ingest.candles import ingest_candles
+from quantbot_pipeline.market.candle_files import CandleStore
 from quantbot_pipeline.orchestration.assets import backtests
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
 from quantbot_pipeline.orchestration.jobs import RECIPE_JOBS
@@ -135,7 +136,7 @@ def test_taking_stock_twice_makes_nothing_look_out_of_date(home: Path, instance:
     assert materialize(home, instance, "2024-02", "2024-03").success
     assert versions() == first
     rows = candles("2024-01-token-0", "2024-01-20", 5)
-    ingest_candles([write_parquet(home / "more.parquet", rows)], home / "data" / "candles", "5m")
+    ingest_candles([write_parquet(home / "more.parquet", rows)], CandleStore(home / "data" / "candles"), "5m")
     assert materialize(home, instance, "2024-02", "2024-03").success
     assert versions()["alerts"] == first["alerts"]
     assert versions()["candles"] != first["candles"]

@@ -10,15 +10,18 @@ import pyarrow as pa
 import pytest
 
 from quantbot_pipeline.backtest.month import run_month
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.definitions import build_defs, defs
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import month_start_ms
 from quantbot_pipeline.orchestration.assets.backtests import OUTPUTS
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.replay import truth
 from quantbot_pipeline.runs.commit import StagedRun
 from quantbot_pipeline.runs.manifest import RunManifest
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.settings import Settings
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -227,8 +230,10 @@ def test_a_run_repeated_from_its_failed_check_looks_at_the_same_runs(
             break_paths(faulty, "2024-01")
             first = execute()
         assert not first.success
-        run_month(Settings(home=home), "path-only", "2024-01", BacktestConfig())  # newer and sound, of no Dagster run
-        sync(home / "runs", home / "data" / "backtest_catalog.duckdb")
+        run_month(
+            Home(Settings(home=home)), "path-only", "2024-01", BacktestConfig()
+        )  # newer and sound, of no Dagster run
+        sync(Catalog(home / "data" / "backtest_catalog.duckdb", LocalRuns(home / "runs")))
         again = execute(reexecution_options=dg.ReexecutionOptions.from_failure(first.run_id, instance))
         assert not again.success
         (contract,) = (

@@ -20,6 +20,7 @@ import duckdb
 import pytest
 
 from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.orchestration.assets.backtests import OUTPUTS
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
@@ -118,18 +119,18 @@ def one_round(server: Server, moments: random.Random) -> Counter[str]:
 
 def assert_complete_and_exclusive(home: Path) -> None:
     """Every month is shown as materialized; what Dagster reported and what is whole on the disk is cataloged, once, and nothing else."""
-    settings = Settings(home=home)
-    sync(settings.runs_dir, settings.catalog_db)
-    with duckdb.connect(str(settings.catalog_db), read_only=True) as con:
+    settings = Home(Settings(home=home))
+    sync(settings.catalog)
+    with duckdb.connect(str(settings.catalog.path), read_only=True) as con:
         rows = con.execute("SELECT run_id, run_dir FROM backtest_runs_catalog").fetchall()
         bad = {path for (path,) in con.execute("SELECT path FROM quarantine").fetchall()}
         (twice,) = con.execute("SELECT count(*) - count(DISTINCT (run_id, call_id)) FROM paths").fetchone() or (None,)
     assert twice == 0
     assert len(rows) == len({run_id for run_id, _ in rows})
-    cataloged = {settings.runs_dir / run_dir for _, run_dir in rows}
-    assert cataloged == run_dirs(home) - {settings.runs_dir / path for path in bad}
+    cataloged = {settings.runs.folder / run_dir for _, run_dir in rows}
+    assert cataloged == run_dirs(home) - {settings.runs.folder / path for path in bad}
     # Between the rename of its directory and `_SUCCESS` a killed run is visible and not believed; nothing else may be wrong.
-    assert all(not (settings.runs_dir / path / "_SUCCESS").exists() for path in bad)
+    assert all(not (settings.runs.folder / path / "_SUCCESS").exists() for path in bad)
     assert {check_run(folder).status for folder in cataloged} == {"completed"}
     with dg.DagsterInstance.get() as instance:
         for key in OUTPUTS:

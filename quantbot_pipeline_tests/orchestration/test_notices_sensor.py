@@ -11,11 +11,14 @@ import dagster as dg
 import pytest
 
 from quantbot_pipeline.backtest.month import run_month
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.definitions import build_defs
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.orchestration import notices_sensor
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.receivers import Receiver
 
@@ -224,11 +227,11 @@ def test_a_failed_catalog_sync_is_a_kind_of_its_own(sensor: Sensor, receiver: Re
 def test_quarantine_and_disk_are_seen_at_every_look(
     sensor: Sensor, receiver: Receiver, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = run_month(Settings(home=home), "path-only", "2024-01", BacktestConfig())
+    result = run_month(Home(Settings(home=home)), "path-only", "2024-01", BacktestConfig())
     assert result is not None
     copy = result.run_dir.with_name("run_id=00000000-0000-4000-8000-000000000000")
     shutil.copytree(result.run_dir, copy)
-    sync(home / "runs", home / CATALOG)
+    sync(Catalog(home / CATALOG, LocalRuns(home / "runs")))
     monkeypatch.setenv("QUANTBOT_MIN_FREE_GB", "1e9")
     assert sensor.tick() == "2 new, 2 open, 0 to be sent"
     quarantined, disk = receiver.take()
@@ -241,7 +244,7 @@ def test_quarantine_and_disk_are_seen_at_every_look(
     assert sensor.tick() == "0 new, 2 open, 0 to be sent"  # nothing is known of the quarantine: it is not over
     (home / "catalog.aside").replace(home / CATALOG)
     shutil.rmtree(copy)
-    sync(home / "runs", home / CATALOG)
+    sync(Catalog(home / CATALOG, LocalRuns(home / "runs")))
     monkeypatch.setenv("QUANTBOT_MIN_FREE_GB", "0")
     assert sensor.tick() == "2 new, 0 open, 0 to be sent"
     assert [title.split(",")[0] for title in receiver.titles()] == ["recovered: quarantined run", "recovered: low disk"]

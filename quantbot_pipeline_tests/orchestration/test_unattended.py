@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from quantbot_pipeline.catalog.catalog import query_runs
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.conftest import Quantbot
 from quantbot_pipeline_tests.support.builders import small_market, write_csv
@@ -26,11 +27,11 @@ def receiver() -> Iterator[Receiver]:
 def test_files_become_cataloged_months_and_a_bad_one_an_alert(
     home: Path, quantbot: Quantbot, receiver: Receiver
 ) -> None:
-    settings = Settings(home=home)
-    settings.alerts_db.unlink()  # nothing is known but what comes through the inbox
+    settings = Home(Settings(home=home))
+    settings.calls.path.unlink()  # nothing is known but what comes through the inbox
     make_instance(home)
     assert {row["now"] for row in quantbot("automation", "on", "--format", "json").json()} == {"on"}
-    inbox = settings.inbox_dir
+    inbox = settings.settings.inbox_dir
     inbox.mkdir(parents=True)
     started = daemon(home, QUANTBOT_ALERT_URLS=receiver.url)
     try:
@@ -41,9 +42,9 @@ def test_files_become_cataloged_months_and_a_bad_one_an_alert(
         write_csv(inbox / "pump_5m.csv", candles)
 
         def cataloged() -> list[dict[str, object]]:
-            if not settings.catalog_db.exists():
+            if not settings.catalog.path.exists():
                 return []
-            rows = query_runs(settings.catalog_db, limit=100).to_pylist()
+            rows = query_runs(settings.catalog, limit=100).to_pylist()
             return rows if len(rows) == 3 * len(MONTHS) else []
 
         started.wait("catalog of all runs", cataloged)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.home import Home
 from quantbot_pipeline_tests.support.markets import make_market
 from quantbot_pipeline_tests.support.windows import ARGUMENTS, Window
 
@@ -15,17 +15,17 @@ OpenWindow = Callable[..., Window]
 
 
 @pytest.fixture(scope="session")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def market(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home with runs (see `markets`); nobody changes it."""
     return make_market(tmp_path_factory.mktemp("market"))
 
 
 @pytest.fixture(scope="session")
-def page_file(market: Settings) -> Path:
+def page_file(market: Home) -> Path:
     """The dashboard of that home."""
     from quantbot_pipeline.reports.dashboard.page import write_dashboard
 
-    return write_dashboard(market.catalog_db, market.runs_dir, market.candles_dir, market.dashboard_html)
+    return write_dashboard(market)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 from quantbot_pipeline.catalog.catalog import reading
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError, IntegrityError
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.reports.dashboard import frontiers, page
 from quantbot_pipeline.reports.dashboard.data import collect
 from quantbot_pipeline.settings import Settings
@@ -28,8 +29,8 @@ NEWEST = """SELECT run_id FROM backtest_runs_catalog r JOIN backtest_artifacts_c
 GRID = "NOT LIKE '%strategy_id%'"
 
 
-def ask(settings: Settings, sql: str) -> Rows:
-    with reading(settings.catalog_db) as con:
+def ask(settings: Home, sql: str) -> Rows:
+    with reading(settings.catalog) as con:
         return con.sql(sql).to_arrow_table().to_pylist()
 
 
@@ -38,11 +39,11 @@ def rows_of(columns: dict[str, list[Any]]) -> Rows:
 
 
 @pytest.fixture(scope="module")
-def data(market: Settings) -> dict[str, Any]:
-    return collect(market.catalog_db, market.runs_dir, market.candles_dir)
+def data(market: Home) -> dict[str, Any]:
+    return collect(market)
 
 
-def test_leaderboard_equals_a_query_on_the_catalog(data: dict[str, Any], market: Settings) -> None:
+def test_leaderboard_equals_a_query_on_the_catalog(data: dict[str, Any], market: Home) -> None:
     expected = ask(
         market,
         f"""SELECT caller_name, count(*) AS calls, count(DISTINCT mint) AS mints, avg(hit_2x::INT) AS hit_2x_rate,
@@ -60,7 +61,7 @@ def test_leaderboard_equals_a_query_on_the_catalog(data: dict[str, Any], market:
         assert low <= row["hit_2x_rate"] <= high
 
 
-def test_distributions_count_every_call_once(data: dict[str, Any], market: Settings) -> None:
+def test_distributions_count_every_call_once(data: dict[str, Any], market: Home) -> None:
     found = data["callers"]["distributions"]
     for row in rows_of(data["callers"]["leaderboard"]):
         caller = row["caller"]
@@ -76,7 +77,7 @@ def test_distributions_count_every_call_once(data: dict[str, Any], market: Setti
     assert sum(counts[at] for counts in found["peaks"]) == over[0]["n"] > 0
 
 
-def test_best_policies_equal_a_query_on_the_catalog(data: dict[str, Any], market: Settings) -> None:
+def test_best_policies_equal_a_query_on_the_catalog(data: dict[str, Any], market: Home) -> None:
     expected = ask(
         market,
         f"""SELECT caller_name, month, policy_id, violations, meets_constraints, objective_score, avg_return_bps,
@@ -97,7 +98,7 @@ def test_best_policies_equal_a_query_on_the_catalog(data: dict[str, Any], market
     assert len(expected) == len(MONTHS) * 5  # four callers and all pooled
 
 
-def test_scatter_holds_every_policy_when_there_are_few(data: dict[str, Any], market: Settings) -> None:
+def test_scatter_holds_every_policy_when_there_are_few(data: dict[str, Any], market: Home) -> None:
     expected = ask(
         market,
         f"""SELECT caller_name, month, policy_id, rank, round(median_return_bps) AS median_return_bps,
@@ -125,7 +126,7 @@ def test_scatter_holds_every_policy_when_there_are_few(data: dict[str, Any], mar
     assert sorted(shown, key=key) == sorted(expected, key=key)
 
 
-def test_v1_accounts_equal_a_query_on_the_catalog(data: dict[str, Any], market: Settings) -> None:
+def test_v1_accounts_equal_a_query_on_the_catalog(data: dict[str, Any], market: Home) -> None:
     newest = NEWEST.format(artifact="frontier", strategy="LIKE '%v1-baseline%'")
     expected = ask(
         market,
@@ -159,7 +160,7 @@ def test_v1_accounts_equal_a_query_on_the_catalog(data: dict[str, Any], market: 
         )  # fmt: skip
 
 
-def test_walk_forward_equals_a_query_on_the_catalog(data: dict[str, Any], market: Settings) -> None:
+def test_walk_forward_equals_a_query_on_the_catalog(data: dict[str, Any], market: Home) -> None:
     newest = NEWEST.format(artifact="walk_forward", strategy="LIKE '%walk-forward%'")
     expected = ask(
         market,
@@ -197,13 +198,13 @@ def test_walk_forward_equals_a_query_on_the_catalog(data: dict[str, Any], market
             assert found["out_of_sample_avg_bps"] == pytest.approx(weighted / row["trades"])
 
 
-def test_replayed_policies_add_up_as_the_contract_says(market: Settings, tmp_path: Path) -> None:
+def test_replayed_policies_add_up_as_the_contract_says(market: Home, tmp_path: Path) -> None:
     """Over a single month the page must say what that month's summary says."""
-    home = Settings(home=tmp_path)
-    for run_dir in market.runs_dir.glob(f"{MONTHS[1]}/run_id=*"):
-        shutil.copytree(run_dir, home.runs_dir / MONTHS[1] / run_dir.name)
-    sync(home.runs_dir, home.catalog_db)
-    data = collect(home.catalog_db, home.runs_dir, home.candles_dir)
+    home = Home(Settings(home=tmp_path))
+    for run_dir in market.runs.folder.glob(f"{MONTHS[1]}/run_id=*"):
+        shutil.copytree(run_dir, home.runs.folder / MONTHS[1] / run_dir.name)
+    sync(home.catalog)
+    data = collect(home)
     expected = {row["policy_id"]: row for row in ask(home, "FROM summary")}
     shown = rows_of(data["policies"]["overall"])
     assert len(shown) == len(expected) == 4
@@ -214,9 +215,9 @@ def test_replayed_policies_add_up_as_the_contract_says(market: Settings, tmp_pat
     assert all(one["candles"] is None for one in data["calls"])  # this home has no candle store
 
 
-def test_a_policy_counts_once_a_month_however_often_it_was_replayed(market: Settings, tmp_path: Path) -> None:
-    home = Settings(home=tmp_path)
-    shutil.copytree(market.runs_dir, home.runs_dir)
+def test_a_policy_counts_once_a_month_however_often_it_was_replayed(market: Home, tmp_path: Path) -> None:
+    home = Home(Settings(home=tmp_path))
+    shutil.copytree(market.runs.folder, home.runs.folder)
     params = '{"kind":"time_stop","max_hold_ms":3600000}'
     again = {
         "alerts": artifact_rows("alerts", 3),
@@ -224,9 +225,9 @@ def test_a_policy_counts_once_a_month_however_often_it_was_replayed(market: Sett
         "trades": artifact_rows("trades", 3, policy_id=["time_1h"] * 3, realized_return_bps=[1.0, 2.0, 9.0]),
     }
     later = {"created_at": "2099-01-01T00:00:00.000Z", "run_type": "policy"}
-    commit_run(home.runs_dir, MONTHS[0], tables=again, **later)
-    sync(home.runs_dir, home.catalog_db)
-    data = collect(home.catalog_db, home.runs_dir, home.candles_dir)
+    commit_run(home.runs.folder, MONTHS[0], tables=again, **later)
+    sync(home.catalog)
+    data = collect(home)
     at = data["policy"]["policy_id"].index("time_1h")
     months = {row["month"]: row for row in rows_of(data["policies"]["months"]) if row["policy"] == at}
     assert months[MONTHS[0]]["trades_count"] == 3
@@ -238,7 +239,7 @@ def test_a_policy_counts_once_a_month_however_often_it_was_replayed(market: Sett
 
 
 def test_a_policy_of_a_later_version_goes_by_its_name(tmp_path: Path) -> None:
-    home = Settings(home=tmp_path)
+    home = Home(Settings(home=tmp_path))
     tables = {
         "alerts": artifact_rows("alerts", 1),
         "summary": artifact_rows("summary", 1, policy_id=["magic_1"], policy_params=['{"kind":"magic"}']),
@@ -246,15 +247,15 @@ def test_a_policy_of_a_later_version_goes_by_its_name(tmp_path: Path) -> None:
         "paths": artifact_rows("paths", 1, interval=["5m"]),
     }
     tables["trades"] = tables["trades"].set_column(1, "call_id", tables["paths"]["call_id"])
-    commit_run(home.runs_dir, tables=tables, run_type="full")
-    sync(home.runs_dir, home.catalog_db)
-    data = collect(home.catalog_db, home.runs_dir, home.candles_dir)
+    commit_run(home.runs.folder, tables=tables, run_type="full")
+    sync(home.catalog)
+    data = collect(home)
     assert rows_of(data["policy"]) == [{"policy_id": "magic_1", "params": None, "kind": "unknown", "words": "magic_1"}]
     assert data["calls"][0]["levels"] == {0: []}
     assert rows_of(data["policies"]["overall"])[0]["trades_count"] == 1
 
 
-def test_quality_and_errors_are_what_the_runs_reported(data: dict[str, Any], market: Settings) -> None:
+def test_quality_and_errors_are_what_the_runs_reported(data: dict[str, Any], market: Home) -> None:
     quality = data["overview"]["quality"]
     assert rows_of(quality["excluded"]) == [{"reason": "no_candles", "count": len(MONTHS)}]
     assert sum(quality["months"]["included"]) == len(MONTHS) * (CALLS_PER_MONTH - 1)
@@ -273,7 +274,7 @@ def test_quality_and_errors_are_what_the_runs_reported(data: dict[str, Any], mar
     )
 
 
-def test_calls_shown_are_the_extremes_with_their_trades(data: dict[str, Any], market: Settings) -> None:
+def test_calls_shown_are_the_extremes_with_their_trades(data: dict[str, Any], market: Home) -> None:
     newest = NEWEST.format(artifact="paths", strategy=GRID)
     best = ask(
         market, f"SELECT call_id FROM paths WHERE run_id IN ({newest}) ORDER BY peak_multiple DESC, call_id LIMIT 8"
@@ -290,7 +291,7 @@ def test_calls_shown_are_the_extremes_with_their_trades(data: dict[str, Any], ma
         assert (min(bars["low"][i] for i in inside) - 1) * 10_000 == pytest.approx(one["dd_bps"], abs=1)
 
 
-def test_each_run_says_what_its_artifacts_say(data: dict[str, Any], market: Settings) -> None:
+def test_each_run_says_what_its_artifacts_say(data: dict[str, Any], market: Home) -> None:
     runs = {run["run_id"]: run for run in data["runs"]["runs"]}
     assert set(runs) == {
         row["run_id"] for row in ask(market, "SELECT run_id FROM backtest_runs_catalog WHERE status = 'completed'")
@@ -327,26 +328,26 @@ def test_each_run_says_what_its_artifacts_say(data: dict[str, Any], market: Sett
 
 
 def test_calls_at_the_same_moment_are_shown_once(tmp_path: Path) -> None:
-    home = Settings(home=tmp_path)
+    home = Home(Settings(home=tmp_path))
     paths = artifact_rows("paths", 4, interval=["5m"] * 4, mint=["a", "a", "a", "b"], entry_ts_ms=[5, 5, 6, 5])
-    commit_run(home.runs_dir, tables={"alerts": artifact_rows("alerts", 4), "paths": paths})
-    sync(home.runs_dir, home.catalog_db)
-    shown = collect(home.catalog_db, home.runs_dir, home.candles_dir)["calls"]
+    commit_run(home.runs.folder, tables={"alerts": artifact_rows("alerts", 4), "paths": paths})
+    sync(home.catalog)
+    shown = collect(home)["calls"]
     assert sorted((one["mint"], one["entry_ts_ms"]) for one in shown) == [("a", 5), ("a", 6), ("b", 5)]
 
 
-def test_a_month_without_any_frontier_row_is_fine(market: Settings, tmp_path: Path) -> None:
+def test_a_month_without_any_frontier_row_is_fine(market: Home, tmp_path: Path) -> None:
     """Every call of the newest month was excluded: nobody has a frontier in it, the other months do."""
-    home = Settings(home=tmp_path)
-    shutil.copytree(market.runs_dir, home.runs_dir)
+    home = Home(Settings(home=tmp_path))
+    shutil.copytree(market.runs.folder, home.runs.folder)
     nothing = {
         "alerts": artifact_rows("alerts", 1),
         "frontier": artifact_rows("frontier", 0),
         "paths": artifact_rows("paths", 0),
     }
-    commit_run(home.runs_dir, "2024-04", tables=nothing, run_type="full")
-    sync(home.runs_dir, home.catalog_db)
-    data = collect(home.catalog_db, home.runs_dir, home.candles_dir)
+    commit_run(home.runs.folder, "2024-04", tables=nothing, run_type="full")
+    sync(home.catalog)
+    data = collect(home)
     assert {group["month"] for group in data["frontier"]["points"]} == set(MONTHS)
     assert page.json_block(data)
 
@@ -377,13 +378,11 @@ def test_json_block_holds_anything_and_ends_nowhere() -> None:
         page.json_block({"a": float("nan")})
 
 
-def test_page_is_replaced_whole_or_not_at_all(
-    market: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_is_replaced_whole_or_not_at_all(market: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "deep" / "page.html"
     monkeypatch.setattr(page, "collect", lambda *_: {})
     monkeypatch.setattr(page, "render", lambda _: "first")
-    places = (market.catalog_db, market.runs_dir, market.candles_dir, out)
+    places = (market.catalog.path, market.runs.folder, market.candles.folder, out)
     assert page.write_dashboard(*places).read_text() == "first"
     monkeypatch.setattr(page, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
@@ -391,30 +390,30 @@ def test_page_is_replaced_whole_or_not_at_all(
     assert [path.name for path in out.parent.iterdir()] == ["page.html"]
 
 
-def test_a_flipped_bit_is_an_error_and_never_a_number(market: Settings, tmp_path: Path) -> None:
-    home = Settings(home=tmp_path)
+def test_a_flipped_bit_is_an_error_and_never_a_number(market: Home, tmp_path: Path) -> None:
+    home = Home(Settings(home=tmp_path))
     shutil.copytree(market.home, home.home, dirs_exist_ok=True)
-    victim = next(path for path in home.runs_dir.glob("*/*/truth/paths.parquet"))
+    victim = next(path for path in home.runs.folder.glob("*/*/truth/paths.parquet"))
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1
     victim.write_bytes(content)
     with pytest.raises(IntegrityError, match="checksum"):
-        collect(home.catalog_db, home.runs_dir, home.candles_dir)
+        collect(home)
 
 
 @pytest.mark.parametrize("damage", ["gone", "changed"])
 def test_a_superseded_run_that_is_lost_is_named_and_the_others_are_shown(tmp_path: Path, damage: str) -> None:
-    home = Settings(home=tmp_path)
+    home = Home(Settings(home=tmp_path))
     tables = {"alerts": artifact_rows("alerts", 2), "paths": artifact_rows("paths", 2, interval=["5m"] * 2)}
-    older = commit_run(home.runs_dir, tables=tables, created_at="2024-02-01T00:00:00.000Z")
-    newer = commit_run(home.runs_dir, tables=tables, created_at="2024-02-02T00:00:00.000Z")
-    sync(home.runs_dir, home.catalog_db)
+    older = commit_run(home.runs.folder, tables=tables, created_at="2024-02-01T00:00:00.000Z")
+    newer = commit_run(home.runs.folder, tables=tables, created_at="2024-02-02T00:00:00.000Z")
+    sync(home.catalog)
     if damage == "gone":
         shutil.rmtree(older)
     else:
         with (older / "truth" / "paths.parquet").open("ab") as f:
             f.write(b"x")
-    shown = page.write_dashboard(home.catalog_db, home.runs_dir, home.candles_dir, home.dashboard_html).read_text()
+    shown = page.write_dashboard(home).read_text()
     lost = older.name.removeprefix("run_id=")
     block = re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', shown, re.DOTALL)
     assert block is not None
@@ -424,15 +423,15 @@ def test_a_superseded_run_that_is_lost_is_named_and_the_others_are_shown(tmp_pat
 
 
 def test_without_a_catalog_it_says_how_to_make_one(tmp_path: Path) -> None:
-    home = Settings(home=tmp_path)
+    home = Home(Settings(home=tmp_path))
     with pytest.raises(InputError, match="catalog-sync"):
-        page.write_dashboard(home.catalog_db, home.runs_dir, home.candles_dir, home.dashboard_html)
+        page.write_dashboard(home)
 
 
 def test_hundreds_of_callers_stay_small(tmp_path: Path) -> None:
     home = commit_crowd(tmp_path, Crowd(callers=500, calls=50_000, months=2))
     started = time.process_time()  # not the wall: other tests share the cores
-    data = collect(home.catalog_db, home.runs_dir, home.candles_dir)
+    data = collect(home)
     size = len(page.render(data).encode())
     assert time.process_time() - started < 30
     assert size < 10_000_000

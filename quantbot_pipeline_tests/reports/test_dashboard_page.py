@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.reports.dashboard.page import write_dashboard
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.reports.conftest import OpenWindow
@@ -97,9 +98,7 @@ def test_tables_sort_search_and_filter(open_window: OpenWindow, page_file: Path)
     assert [row["calls"] for row in window.rows("Callers")] == [18]
 
 
-def test_the_tables_shown_equal_queries_on_the_catalog(
-    open_window: OpenWindow, page_file: Path, market: Settings
-) -> None:
+def test_the_tables_shown_equal_queries_on_the_catalog(open_window: OpenWindow, page_file: Path, market: Home) -> None:
     window = open_window(page_file)
     window.go("callers")
     expected = ask(
@@ -150,7 +149,7 @@ def test_two_policies_side_by_side(open_window: OpenWindow, page_file: Path) -> 
     assert window.table("Over the same calls").locator("tbody tr").count() > 8
 
 
-def test_two_runs_side_by_side(open_window: OpenWindow, page_file: Path, market: Settings) -> None:
+def test_two_runs_side_by_side(open_window: OpenWindow, page_file: Path, market: Home) -> None:
     window = open_window(page_file)
     window.go("policies")
     page = window.page
@@ -197,24 +196,24 @@ def test_two_runs_side_by_side(open_window: OpenWindow, page_file: Path, market:
 
 
 def test_runs_that_are_lost_are_named(open_window: OpenWindow, tmp_path: Path) -> None:
-    home = Settings(home=tmp_path)
+    home = Home(Settings(home=tmp_path))
     tables = {"alerts": artifact_rows("alerts", 2), "paths": artifact_rows("paths", 2, interval=["5m"] * 2)}
-    lost = commit_run(home.runs_dir, tables=tables, created_at="2024-02-01T00:00:00.000Z")
-    commit_run(home.runs_dir, tables=tables, created_at="2024-02-02T00:00:00.000Z")
-    sync(home.runs_dir, home.catalog_db)
+    lost = commit_run(home.runs.folder, tables=tables, created_at="2024-02-01T00:00:00.000Z")
+    commit_run(home.runs.folder, tables=tables, created_at="2024-02-02T00:00:00.000Z")
+    sync(home.catalog)
     shutil.rmtree(lost)
-    window = open_window(write_dashboard(home.catalog_db, home.runs_dir, home.candles_dir, home.dashboard_html))
+    window = open_window(write_dashboard(home))
     window.go("policies")
     run_id = lost.name.removeprefix("run_id=")
     assert window.page.get_by_text(f"missing or damaged: 1 run: {run_id} (2024-01).").is_visible()
 
 
-def test_a_line_breaks_where_months_are_missing(open_window: OpenWindow, market: Settings, tmp_path: Path) -> None:
-    home = Settings(home=tmp_path)
-    shutil.copytree(market.runs_dir, home.runs_dir, ignore=shutil.ignore_patterns(f"{MONTHS[1]}", "*beef"))
-    (home.runs_dir / MONTHS[1]).mkdir()
-    sync(home.runs_dir, home.catalog_db)
-    window = open_window(write_dashboard(home.catalog_db, home.runs_dir, home.candles_dir, home.dashboard_html))
+def test_a_line_breaks_where_months_are_missing(open_window: OpenWindow, market: Home, tmp_path: Path) -> None:
+    home = Home(Settings(home=tmp_path))
+    shutil.copytree(market.runs.folder, home.runs.folder, ignore=shutil.ignore_patterns(f"{MONTHS[1]}", "*beef"))
+    (home.runs.folder / MONTHS[1]).mkdir()
+    sync(home.catalog)
+    window = open_window(write_dashboard(home))
     window.go("policies")
     lines = (
         window.page.locator(".chart")
@@ -292,9 +291,9 @@ def test_keyboard_reaches_everything(open_window: OpenWindow, page_file: Path) -
 
 
 def test_no_run_at_all_is_said_kindly(open_window: OpenWindow, tmp_path: Path) -> None:
-    home = Settings(home=tmp_path)
-    sync(home.runs_dir, home.catalog_db)
-    page_file = write_dashboard(home.catalog_db, home.runs_dir, home.candles_dir, home.dashboard_html)
+    home = Home(Settings(home=tmp_path))
+    sync(home.catalog)
+    page_file = write_dashboard(home)
     for width in (1280, 390):
         window = open_window(page_file, width=width)
         for section in SECTIONS:

@@ -14,9 +14,9 @@ import pytest
 
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
 from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS, frontier, walk_forward
-from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support import homes
 from quantbot_pipeline_tests.support.homes import DAY, FEBRUARY, HOUR, JANUARY, MARCH, MINUTE, Call, Market
 
@@ -32,7 +32,7 @@ UP, CHOP = (1.08, 1.02, 1.0, 0.97), (0.94, 1.06, 1.0)
 class Lab(NamedTuple):
     """A home with runs of every kind, some of them made again, and its catalog."""
 
-    settings: Settings
+    settings: Home
     runs: list[tuple[dict[str, Any], Path]]
 
 
@@ -67,8 +67,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         homes.run(settings, "full" if month == "2024-02" else "optimization", month, CONFIG)
         homes.run(settings, "path-only", month, {"horizon_ms": 3 * HOUR})
         homes.run(settings, "v1-baseline", month, {})
-    sync(settings.runs_dir, settings.catalog_db)
-    runs = [(json.loads(path.read_text()), path.parent) for path in settings.runs_dir.glob("*/run_id=*/run.json")]
+    sync(settings.catalog)
+    runs = [(json.loads(path.read_text()), path.parent) for path in settings.runs.folder.glob("*/run_id=*/run.json")]
     return Lab(settings, runs)
 
 
@@ -104,7 +104,7 @@ def by_caller(rows: list[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], l
 @pytest.mark.parametrize("month", ["2024-02", None])
 def test_frontier_is_the_top_of_the_newest_runs(lab: Lab, caller: str | None, month: str | None) -> None:
     """By month, caller in byte order and rank; a full run counts like a search."""
-    got = frontier(lab.settings.catalog_db, lab.settings.runs_dir, caller=caller, month=month, limit=3)
+    got = frontier(lab.settings.catalog, caller=caller, month=month, limit=3)
     want = [
         row
         for row in newest(lab, "frontier", "grid-search")
@@ -117,7 +117,7 @@ def test_frontier_is_the_top_of_the_newest_runs(lab: Lab, caller: str | None, mo
 
 
 def test_frontier_without_a_limit_that_cuts_is_complete(lab: Lab) -> None:
-    got = frontier(lab.settings.catalog_db, lab.settings.runs_dir, caller="b", limit=1_000)
+    got = frontier(lab.settings.catalog, caller="b", limit=1_000)
     assert (
         len(got) == len([row for row in newest(lab, "frontier", "grid-search") if row["caller_name"] == "b"]) == 8 * 3
     )
@@ -125,7 +125,7 @@ def test_frontier_without_a_limit_that_cuts_is_complete(lab: Lab) -> None:
 
 def test_frontier_of_the_baseline(lab: Lab) -> None:
     """Another strategy's rows are asked for by its name."""
-    got = frontier(lab.settings.catalog_db, lab.settings.runs_dir, caller="b", strategy_id="v1-baseline", limit=1)
+    got = frontier(lab.settings.catalog, caller="b", strategy_id="v1-baseline", limit=1)
     want = [row for row in newest(lab, "frontier", "v1-baseline") if row["caller_name"] == "b" and row["rank"] == 1]
     assert got == want
     assert all(row["policy_id"].startswith("v1_") for row in got)
@@ -133,9 +133,9 @@ def test_frontier_of_the_baseline(lab: Lab) -> None:
 
 def test_an_unknown_caller_is_told_who_there_is(lab: Lab) -> None:
     with pytest.raises(InputError, match="no frontier of caller 'zed' in 2024-03; callers there: __all__, b, ç"):
-        frontier(lab.settings.catalog_db, lab.settings.runs_dir, caller="zed", month="2024-03")
+        frontier(lab.settings.catalog, caller="zed", month="2024-03")
     with pytest.raises(InputError, match="backtest optimize"):
-        frontier(lab.settings.catalog_db, lab.settings.runs_dir, caller="b", month="2023-01")
+        frontier(lab.settings.catalog, caller="b", month="2023-01")
 
 
 # --- walk-forward -----------------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def weighted(rows: list[dict[str, Any]], value: str, weight: str) -> float | Non
 
 
 def test_reports_of_one_candle_interval(lab: Lab) -> None:
-    where = lab.settings.catalog_db, lab.settings.runs_dir
+    where = lab.settings.catalog.path, lab.settings.runs.folder
     assert frontier(*where, interval="5m") == frontier(*where) != []
     assert walk_forward(*where, "5m") == walk_forward(*where) != []
     assert frontier(*where, interval="1h") == walk_forward(*where, "1h") == []
@@ -161,7 +161,7 @@ def test_reports_of_one_candle_interval(lab: Lab) -> None:
 def test_walk_forward_weighs_months_by_trades(lab: Lab) -> None:
     """Pooled rows first, then callers in byte order, anchored before rolling."""
     groups = by_caller(newest(lab, "walk_forward"), "caller_name", "scheme")
-    got = walk_forward(lab.settings.catalog_db, lab.settings.runs_dir)
+    got = walk_forward(lab.settings.catalog)
     assert [(row["caller_name"], row["scheme"]) for row in got] == sorted(
         groups, key=lambda key: (key[0] != "__all__", key[0].encode(), key[1])
     )
@@ -194,7 +194,7 @@ def test_walk_forward_weighs_months_by_trades(lab: Lab) -> None:
 def test_leaderboard_counts_every_included_call_once(lab: Lab, interval: str | None) -> None:
     """Over the newest run with paths of every month, best 2x rate first."""
     groups = by_caller(newest(lab, "paths"), "caller_name")
-    got = leaderboard(lab.settings.catalog_db, lab.settings.runs_dir, interval)
+    got = leaderboard(lab.settings.catalog, interval)
     assert {row["caller_name"] for row in got} == {name for (name,) in groups}
     for row in got:
         assert tuple(row) == COLUMNS
@@ -216,4 +216,4 @@ def test_leaderboard_counts_every_included_call_once(lab: Lab, interval: str | N
 
 
 def test_leaderboard_of_an_interval_without_runs_is_empty(lab: Lab) -> None:
-    assert leaderboard(lab.settings.catalog_db, lab.settings.runs_dir, "1h") == []
+    assert leaderboard(lab.settings.catalog, "1h") == []

@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import StoreError
 from quantbot_pipeline.runs.commit import STAGING, StagedRun
 from quantbot_pipeline.runs.content import content_sha256
-from quantbot_pipeline.runs.store import sweep_staging
+from quantbot_pipeline.runs.store import LocalRuns, sweep_staging
 from quantbot_pipeline.runs.verify import check_run, read_artifact
 from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run, make_manifest
 
@@ -32,7 +33,7 @@ def test_a_run_is_invisible_until_it_is_whole(tmp_path: Path) -> None:
     runs, catalog = tmp_path / "runs", tmp_path / "c.duckdb"
     with StagedRun(runs, "2024-01") as staged:
         staged.write("alerts", artifact_rows("alerts", 2))
-        assert sync(runs, catalog).runs == 0 and list(runs.glob("2024-*")) == []
+        assert sync(Catalog(catalog, LocalRuns(runs))).runs == 0 and list(runs.glob("2024-*")) == []
         assert files(runs) == [f".staging/{staged.run_id}.lock", f".staging/{staged.run_id}/inputs/alerts.parquet"]
         staged.write("errors", artifact_rows("errors", 0))
         logs = staged.write_logs("out", "err")
@@ -42,7 +43,7 @@ def test_a_run_is_invisible_until_it_is_whole(tmp_path: Path) -> None:
         "_SUCCESS", "errors/errors.parquet", "inputs/alerts.parquet", "logs/stderr.txt", "logs/stdout.txt", "run.json",
     ]  # fmt: skip
     assert list((runs / STAGING).iterdir()) == []
-    assert sync(runs, catalog).runs == 1
+    assert sync(Catalog(catalog, LocalRuns(runs))).runs == 1
 
 
 def test_success_comes_last_and_vouches_for_the_manifest(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from quantbot_pipeline.backtest.month import MonthResult
 from quantbot_pipeline.config import Recipe, make_config
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.market import candle_files
 from quantbot_pipeline.replay import results
 from quantbot_pipeline.replay.policies import canonical_json, parse_policy, policy_id
@@ -29,7 +30,6 @@ from quantbot_pipeline.replay.results import Outcomes, Truth, outcome_bytes
 from quantbot_pipeline.search.frontier import Candidates, Group, Ranking, candidates, pareto, rank, statistics
 from quantbot_pipeline.search.grid import parse_grid
 from quantbot_pipeline.search.objective import Constraints, Objective
-from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support import homes, reference
 from quantbot_pipeline_tests.support.arrays import as_arrays
 from quantbot_pipeline_tests.support.homes import DAY, HOUR, JANUARY, MINUTE, Call, Market
@@ -96,7 +96,7 @@ def january() -> Market:
 class Lab(NamedTuple):
     """A home and the market in it."""
 
-    settings: Settings
+    settings: Home
     market: Market
 
 
@@ -478,7 +478,7 @@ def test_threads_and_the_order_of_rows_change_nothing(
     if row_group is not None:  # a month this small is one row group, and one row group is one thread's work
         monkeypatch.setattr("quantbot_pipeline.market.candle_files.ROW_GROUP", row_group)
     settings = homes.make_home(tmp_path / "home", lab.market, threads=threads, shuffle=shuffle)
-    groups = pq.ParquetFile(candle_files.month_file(settings.candles_dir, "5m", MONTH)).num_row_groups
+    groups = pq.ParquetFile(candle_files.month_file(settings.candles.folder, "5m", MONTH)).num_row_groups
     assert groups == 1 if row_group is None else groups >= 5
     again = homes.run(settings, "optimization", MONTH, SHORT)
     for name in ("frontier", "trades", "alerts"):

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantbot_pipeline.backtest.month import MonthResult
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.replay.capital import SKIPS, capital_path
 from quantbot_pipeline.search.v1 import Account, Optimized, Params, grouped_params
-from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support import homes, reference
 from quantbot_pipeline_tests.support.homes import DAY, HOUR, JANUARY, MINUTE, Call, Market
 from quantbot_pipeline_tests.support.naive import Candle
@@ -234,7 +234,7 @@ def january() -> Market:
 class Lab(NamedTuple):
     """A home, the market in it, and the baseline run of its month."""
 
-    settings: Settings
+    settings: Home
     market: Market
     made: MonthResult
 

@@ -15,8 +15,8 @@ import pytest
 
 from quantbot_pipeline.backtest.month import MonthResult
 from quantbot_pipeline.backtest.run import ReplayCache
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.replay.results import outcome_bytes
-from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support import homes, reference
 from quantbot_pipeline_tests.support.homes import APRIL, DAY, FEBRUARY, HOUR, JANUARY, MARCH, MAY, MINUTE, Call, Market
 from quantbot_pipeline_tests.support.naive import Candle
@@ -91,7 +91,7 @@ def four_months() -> Market:
 class Lab(NamedTuple):
     """A home, and the market in it."""
 
-    settings: Settings
+    settings: Home
     market: Market
 
 

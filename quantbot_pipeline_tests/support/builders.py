@@ -16,6 +16,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market.candle_files import HASH_KEY
@@ -144,14 +145,14 @@ def make_home(
     *,
     interval: str = "5m",
     **settings: Any,
-) -> Settings:
+) -> Home:
     """A home whose stores hold these rows, brought in by the real ingest; `settings` override the defaults."""
-    made = Settings(home=home, **{"threads": 1, "memory_limit": "256MB", "lock_timeout_s": 5.0} | settings)
+    made = Home(Settings(home=home, **{"threads": 1, "memory_limit": "256MB", "lock_timeout_s": 5.0} | settings))
     inbox = home / "inbox"
     if calls:
-        ingest_calls([write_jsonl(inbox / "calls.jsonl", calls)], made.alerts_db)
+        ingest_calls([write_jsonl(inbox / "calls.jsonl", calls)], made.calls)
     if candles:
-        ingest_candles([write_parquet(inbox / "candles.parquet", candles)], made.candles_dir, interval)
+        ingest_candles([write_parquet(inbox / "candles.parquet", candles)], made.candles, interval)
     return made
 
 

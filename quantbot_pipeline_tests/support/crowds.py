@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import month_start_ms, months_before
 from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, canonical_json, parse_policy, policy_id
 from quantbot_pipeline.runs.manifest import Dataset
@@ -31,9 +32,9 @@ class Crowd(NamedTuple):
     months: int = 3
 
 
-def commit_crowd(home: Path, crowd: Crowd) -> Settings:
+def commit_crowd(home: Path, crowd: Crowd) -> Home:
     """A cataloged home with full, V1 and walk-forward runs of every month."""
-    settings = Settings(home=home)
+    settings = Home(Settings(home=home))
     names = [f"caller {i:04}" for i in range(crowd.callers)]
     policies = [(policy_id(p), canonical_json(p)) for p in Grid().multiply()]
     replayed = [(policy_id(p), canonical_json(p)) for p in map(parse_policy, DEFAULT_POLICIES)]
@@ -57,7 +58,7 @@ def commit_crowd(home: Path, crowd: Crowd) -> Settings:
                 settings.runs_dir, month, tables={"alerts": calls, **found}, run_type="optimization",
                 parameters=parameters, **common,
             )  # fmt: skip
-    sync(settings.runs_dir, settings.catalog_db)
+    sync(settings.catalog)
     return settings
 
 

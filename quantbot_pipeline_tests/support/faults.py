@@ -53,14 +53,14 @@ from quantbot_pipeline.settings import Settings
 shim = ctypes.CDLL(None)
 
 def work(task, home):
-    settings = Settings(home=Path(home), threads=1, memory_limit="256MB")
+    settings = Home(Settings(home=Path(home), threads=1, memory_limit="256MB"))
     if task == "run":
         return str(run_month(settings, "path-only", "2024-01", make_config({})).run_dir)
     if task == "ingest":
-        ingest_calls([settings.home / "more/calls.jsonl"], settings.alerts_db)
-        ingest_candles([settings.home / "more/candles.parquet"], settings.candles_dir, "5m", memory_limit="256MB")
+        ingest_calls([settings.home / "more/calls.jsonl"], settings.calls.path)
+        ingest_candles([settings.home / "more/candles.parquet"], settings.candles.folder, "5m", memory_limit="256MB")
         return "ingested"
-    return sync(settings.runs_dir, settings.catalog_db, rebuild=task == "rebuild").model_dump_json()
+    return sync(settings.runs.folder, settings.catalog.path, rebuild=task == "rebuild").model_dump_json()
 
 def attempt(task, home, how, at):
     error = result = None

@@ -16,8 +16,8 @@ from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.backtest.month import MonthResult, run_month
 from quantbot_pipeline.backtest.run import ReplayCache
 from quantbot_pipeline.config import Recipe, make_config
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.replay.results import Rules
-from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 from quantbot_pipeline_tests.support import builders
 from quantbot_pipeline_tests.support.naive import Candle, Trade, Window, naive_trade, naive_truth, naive_window
@@ -84,7 +84,7 @@ def rug(begin: int, n: int, interval: str, left: float = 1e-6) -> list[Candle]:
     return [Candle(begin + i * step, *(gone if i else quiet)) for i in range(n)]
 
 
-def make_home(home: Path, market: Market, *, threads: int = 1, shuffle: int | None = None) -> Settings:
+def make_home(home: Path, market: Market, *, threads: int = 1, shuffle: int | None = None) -> Home:
     """Ingest a market into a fresh home; with `shuffle` the rows of its files are in another order."""
     calls = [builders.call(c.mint, c.alert_ts, c.caller, call_id=c.call_id) for c in market.calls]
     rows = [builders.candle(mint, *candle) for mint, candles in market.candles.items() for candle in candles]
@@ -103,7 +103,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def run(
-    settings: Settings, recipe: Recipe, month: str, config: Mapping[str, Any], cache: ReplayCache | None = None
+    settings: Home, recipe: Recipe, month: str, config: Mapping[str, Any], cache: ReplayCache | None = None
 ) -> MonthResult:
     """The committed run of a month that has calls."""
     made = run_month(settings, recipe, month, make_config(dict(config)), cache=cache)

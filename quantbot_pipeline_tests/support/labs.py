@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.home import Home
 from quantbot_pipeline_tests.support.builders import Row, call, candles, make_home
 
 # April has no call: a range over it is cut into two stretches. May's calls are in a month of their own.
@@ -43,7 +43,7 @@ class Done(NamedTuple):
         return self.err.removeprefix("quantbot: ").rstrip()
 
 
-def make_lab(home: Path) -> Settings:
+def make_lab(home: Path) -> Home:
     """A home with 6 calls of 3 callers in each of MONTHS, every call on a token of its own; one of May's has no candles."""
     calls: list[Row] = []
     rows: list[Row] = []

@@ -6,7 +6,7 @@ from typing import Any
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import Recipe, make_config
-from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.home import Home
 from quantbot_pipeline_tests.support.builders import Row, call, candles, commit_run, make_home
 
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -26,7 +26,7 @@ SEARCH: dict[str, Any] = {
 }  # fmt: skip
 
 
-def make_market(home: Path) -> Settings:
+def make_market(home: Path) -> Home:
     """Three months of full, V1 and walk-forward runs, a failed run, a quarantined directory; cataloged."""
     calls: list[Row] = []
     rows: list[Row] = []
@@ -41,11 +41,11 @@ def make_market(home: Path) -> Settings:
     for month in MONTHS:
         for recipe in ("full", "v1-baseline", "walk-forward"):
             _run(settings, recipe, month)
-    commit_run(settings.runs_dir, "2024-02", status="failed", error=f"ValueError: {MARKUP}")
-    (settings.runs_dir / "2024-01" / "run_id=00000000-0000-0000-0000-00000000beef").mkdir()
-    sync(settings.runs_dir, settings.catalog_db)
+    commit_run(settings.runs.folder, "2024-02", status="failed", error=f"ValueError: {MARKUP}")
+    (settings.runs.folder / "2024-01" / "run_id=00000000-0000-0000-0000-00000000beef").mkdir()
+    sync(settings.catalog)
     return settings
 
 
-def _run(settings: Settings, recipe: Recipe, month: str) -> None:
+def _run(settings: Home, recipe: Recipe, month: str) -> None:
     run_month(settings, recipe, month, make_config({} if recipe == "v1-baseline" else SEARCH))

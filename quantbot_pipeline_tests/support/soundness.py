@@ -4,11 +4,11 @@ from pathlib import Path
 
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import IntegrityError
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.runs.inspection import inspect_run
 from quantbot_pipeline.runs.manifest import RunManifest
 from quantbot_pipeline.runs.store import completed_runs
 from quantbot_pipeline.runs.verify import check_run
-from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.content import ask
 from quantbot_pipeline_tests.support.labs import run_dirs
 
@@ -20,7 +20,7 @@ def values(manifest: RunManifest) -> Values:
     return {name: entry.content_sha256 for name, entry in manifest.artifacts.items() if name != "errors"}
 
 
-def believed_runs(settings: Settings) -> dict[Path, RunManifest]:
+def believed_runs(settings: Home) -> dict[Path, RunManifest]:
     """The run directories that verification believes; every other one is refused with an IntegrityError."""
     believed = {}
     for folder in run_dirs(settings.home):
@@ -31,7 +31,7 @@ def believed_runs(settings: Settings) -> dict[Path, RunManifest]:
     return believed
 
 
-def assert_runs_are_whole(settings: Settings, expected: dict[str, Values]) -> dict[Path, RunManifest]:
+def assert_runs_are_whole(settings: Home, expected: dict[str, Values]) -> dict[Path, RunManifest]:
     """What is believed is whole and has the values expected of its month, for each reader alike; returns the believed runs."""
     believed = believed_runs(settings)
     completed = {folder for folder, manifest in believed.items() if manifest.status == "completed"}
@@ -47,18 +47,18 @@ def assert_runs_are_whole(settings: Settings, expected: dict[str, Values]) -> di
     return believed
 
 
-def assert_catalog_agrees(settings: Settings, believed: dict[Path, RunManifest]) -> None:
+def assert_catalog_agrees(settings: Home, believed: dict[Path, RunManifest]) -> None:
     """After a sync the believed runs are cataloged, all others quarantined, and the views answer with the completed ones."""
-    sync(settings.runs_dir, settings.catalog_db)
+    sync(settings.catalog)
     cataloged = {
-        settings.runs_dir / d for (d,) in ask(settings.catalog_db, "SELECT run_dir FROM backtest_runs_catalog")
+        settings.runs.folder / d for (d,) in ask(settings.catalog.path, "SELECT run_dir FROM backtest_runs_catalog")
     }
     assert cataloged == believed.keys()
-    aside = {settings.runs_dir / path for (path,) in ask(settings.catalog_db, "SELECT path FROM quarantine")}
+    aside = {settings.runs.folder / path for (path,) in ask(settings.catalog.path, "SELECT path FROM quarantine")}
     assert aside == run_dirs(settings.home) - cataloged
     completed = sorted(m.run_id for m in believed.values() if m.status == "completed")
     assert [
-        run_id for (run_id,) in ask(settings.catalog_db, "SELECT DISTINCT run_id FROM paths ORDER BY 1")
+        run_id for (run_id,) in ask(settings.catalog.path, "SELECT DISTINCT run_id FROM paths ORDER BY 1")
     ] == completed
 
 

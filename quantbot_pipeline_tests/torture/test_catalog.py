@@ -14,8 +14,10 @@ from typing import Any
 import duckdb
 import pytest
 
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import StoreError
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline_tests.support.builders import commit_run
 from quantbot_pipeline_tests.support.content import ask, content
 from quantbot_pipeline_tests.support.sizes import sizes
@@ -39,7 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def catalog(runs: Path, tmp_path: Path) -> Path:
     """A catalog of these runs."""
-    sync(runs, tmp_path / "data" / "c.duckdb")
+    sync(Catalog(tmp_path / "data" / "c.duckdb", LocalRuns(runs)))
     return tmp_path / "data" / "c.duckdb"
 
 
@@ -78,7 +80,7 @@ def test_a_damaged_catalog_is_read_right_or_made_again(
     for _ in range(times):
         catalog.write_bytes(harm(whole, chance))
         refused += _is_refused(catalog, rows)
-        report = sync(runs, catalog)
+        report = sync(Catalog(catalog, LocalRuns(runs)))
         assert content(catalog) == rows
         assert len(ask(catalog, "FROM paths")) == 2 * report.runs == 16
         aside += report.set_aside is not None
@@ -105,7 +107,7 @@ def _is_refused(catalog: Path, rows: dict[str, Any]) -> bool:
 
 def _sync_for_ever(runs: Path, catalog: Path) -> None:
     for i in range(1_000_000):
-        sync(runs, catalog, rebuild=i % 2 == 0)
+        sync(Catalog(catalog, LocalRuns(runs)), rebuild=i % 2 == 0)
 
 
 @pytest.mark.parametrize("kills", sizes(6, 120))
@@ -127,7 +129,7 @@ def test_a_killed_sync_leaves_the_old_rows_or_the_new(runs: Path, catalog: Path,
         process.join()
         caught += leftovers(catalog.parent) != set()
         assert content(catalog) == rows
-        assert sync(runs, catalog).set_aside is None
+        assert sync(Catalog(catalog, LocalRuns(runs))).set_aside is None
         assert content(catalog) == rows and leftovers(catalog.parent) == set()
     assert caught >= kills // 10  # otherwise nothing was tested
     tally("kill -9 of syncs: old rows or new", tried=kills, detected=caught)
@@ -153,7 +155,7 @@ def test_files_deleted_under_working_syncs(
             refusals = 0
             while not done.is_set():
                 try:
-                    sync(base, catalog, rebuild=rebuild, lock_timeout_s=30)
+                    sync(Catalog(catalog, LocalRuns(base), lock_timeout_s=30), rebuild=rebuild)
                 except StoreError:  # the lock was taken away: said, and nothing done
                     refusals += 1
             return refusals
@@ -167,10 +169,10 @@ def test_files_deleted_under_working_syncs(
             commit_run(base, f"2024-0{1 + turn % 3}")
             done.set()
             refused += sum(one.result() for one in working)
-        sync(base, catalog)
+        sync(Catalog(catalog, LocalRuns(base)))
         incremental = content(catalog)
         assert len(incremental["backtest_runs_catalog"]) == turn + 2
-        sync(base, tmp_path / "anew.duckdb", rebuild=True)
+        sync(Catalog(tmp_path / "anew.duckdb", LocalRuns(base)), rebuild=True)
         assert content(tmp_path / "anew.duckdb") == incremental
         assert leftovers(catalog.parent) == set() and list(catalog.parent.glob("*.broken-*")) == []
     tally("catalog, lock, memo deleted under syncs: no run forgotten", tried=deleted, detected=refused)

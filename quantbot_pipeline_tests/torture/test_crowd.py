@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.content import ask, content
@@ -31,12 +32,12 @@ class Size(NamedTuple):
 @pytest.mark.parametrize("size", sizes(Size(1, 6, 4, 2, 0.2), Size(20, 16, 8, 4, 4.0)))
 def test_a_crowd_loses_nothing(home: Path, size: Size, tally: Tally) -> None:
     rounds, runs, syncs, readers, reading_s = size
-    settings = Settings(home=home, threads=1)
+    settings = Home(Settings(home=home, threads=1))
     committed: set[Path] = set()
     looks = 0
     with crowd(home, MONTHS[0]) as server:
         committed |= run_dirs(home)
-        sync(settings.runs_dir, settings.catalog_db)
+        sync(settings.catalog)
         for turn in range(rounds):
             making = [(RECIPES[i % 2], MONTHS[(turn + i) % len(MONTHS)]) for i in range(runs)]
             working = [("rebuild" if i == 0 else "sync", "") for i in range(syncs)]
@@ -46,17 +47,17 @@ def test_a_crowd_loses_nothing(home: Path, size: Size, tally: Tally) -> None:
             assert len(made) == runs and not made & committed
             committed |= made
             looks += sum(one["result"] for one in said[runs + syncs :])
-            assert sync(settings.runs_dir, settings.catalog_db).quarantined == 0
-            cataloged = [d for (d,) in ask(settings.catalog_db, "SELECT run_dir FROM backtest_runs_catalog")]
-            assert sorted(cataloged) == sorted(str(d.relative_to(settings.runs_dir)) for d in committed)
-            assert ask(settings.catalog_db, "SELECT count(DISTINCT run_id) FROM paths") == [(len(committed),)]
+            assert sync(settings.catalog).quarantined == 0
+            cataloged = [d for (d,) in ask(settings.catalog.path, "SELECT run_dir FROM backtest_runs_catalog")]
+            assert sorted(cataloged) == sorted(str(d.relative_to(settings.runs.folder)) for d in committed)
+            assert ask(settings.catalog.path, "SELECT count(DISTINCT run_id) FROM paths") == [(len(committed),)]
     assert run_dirs(home) == committed
     for folder in committed:
         assert check_run(folder).status == "completed"
-    incremental = content(settings.catalog_db)
-    sync(settings.runs_dir, settings.catalog_db, rebuild=True)
-    assert content(settings.catalog_db) == incremental
-    assert leftovers(home) == set() and list((settings.runs_dir / ".staging").iterdir()) == []
+    incremental = content(settings.catalog.path)
+    sync(settings.catalog, rebuild=True)
+    assert content(settings.catalog.path) == incremental
+    assert leftovers(home) == set() and list((settings.runs.folder / ".staging").iterdir()) == []
     tally("concurrent runs: none lost, none twice", tried=rounds * runs, detected=0)
     tally("concurrent syncs: none failed", tried=rounds * syncs, detected=0)
     tally("looks of concurrent readers: no error", tried=looks, detected=0)

@@ -9,9 +9,10 @@ import pytest
 
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
-from quantbot_pipeline.market.candle_files import month_file
+from quantbot_pipeline.market.candle_files import CandleStore, month_file
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.builders import Row, call, candles, ms, write_jsonl, write_parquet
 from quantbot_pipeline_tests.support.sizes import sizes
@@ -81,13 +82,13 @@ def damaged(chance: random.Random) -> tuple[list[Row], Counter[str]]:
 
 def truth(home: Path, calls: list[Row], parts: list[list[Row]]) -> tuple[list[bytes], dict[str, str | None]]:
     """The bytes of the store and the hashes of the truth, of candles that came in these parts, overlapping or not."""
-    settings = Settings(home=home, threads=1)
-    ingest_calls([write_jsonl(home / "calls.jsonl", calls)], settings.alerts_db)
+    settings = Home(Settings(home=home, threads=1))
+    ingest_calls([write_jsonl(home / "calls.jsonl", calls)], settings.calls)
     for i, part in enumerate(parts):
-        ingest_candles([write_parquet(home / f"{i}.parquet", part)], settings.candles_dir, "5m")
+        ingest_candles([write_parquet(home / f"{i}.parquet", part)], settings.candles, "5m")
     made = run_month(settings, "path-only", "2024-01", BacktestConfig())
     assert made is not None
-    stored = [month_file(settings.candles_dir, "5m", month).read_bytes() for month in ("2024-01", "2024-02")]
+    stored = [month_file(settings.candles.folder, "5m", month).read_bytes() for month in ("2024-01", "2024-02")]
     hashes = {name: made.manifest.artifacts[name].content_sha256 for name in ("alerts", "paths", "features")}
     return stored, hashes | {"inputs": made.manifest.dataset.fingerprint}
 
@@ -97,7 +98,9 @@ def test_every_defect_is_counted_with_its_reason(tmp_path: Path, rounds: int, ta
     tried = lost = 0
     for i in range(rounds):
         rows, expected = damaged(random.Random(i))
-        report = ingest_candles([write_parquet(tmp_path / f"{i}.parquet", rows)], tmp_path / f"{i}.store", "5m")
+        report = ingest_candles(
+            [write_parquet(tmp_path / f"{i}.parquet", rows)], CandleStore(tmp_path / f"{i}.store"), "5m"
+        )
         assert report.rows == len(rows) == report.inserted + report.superseded + sum(report.rejected.values())
         tried += sum(expected.values())
         lost += sum((expected - Counter(report.rejected)).values())

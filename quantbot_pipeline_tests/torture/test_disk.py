@@ -14,6 +14,7 @@ import pytest
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.orchestration import launch
 from quantbot_pipeline.runs.manifest import SUCCESS_NAME
 from quantbot_pipeline.runs.verify import check_run
@@ -55,9 +56,9 @@ def small(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     try:
         folder = disk / "home"
         shutil.copytree(home, folder)
-        settings = Settings(home=folder, threads=1)
+        settings = Home(Settings(home=folder, threads=1))
         run_month(settings, "path-only", MONTH, make_config({}))
-        sync(settings.runs_dir, settings.catalog_db)
+        sync(settings.catalog)
         token = f"{MONTH}-token-0"
         write_jsonl(folder / "more/calls.jsonl", [call(token, f"{MONTH}-20T00:03", "zed")])
         write_parquet(folder / "more/candles.parquet", candles(token, f"{MONTH}-20", 600))
@@ -112,12 +113,12 @@ def test_a_full_disk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(launch, "MIN_FREE_BYTES", 0)  # as if the disk filled up once the backtest had begun
-    settings = Settings(home=small, threads=1)
+    settings = Home(Settings(home=small, threads=1))
     (known,) = (small / "runs" / MONTH).iterdir()
     truth = values(check_run(known))
     refused = 0
     for free_kb in steps_kb:
-        catalog, before = content(settings.catalog_db), successes(small)
+        catalog, before = content(settings.catalog.path), successes(small)
         ballast = fill(small, free_kb)
         done = quantbot(*STAGES[stage])
         if done.status != 0:
@@ -125,7 +126,7 @@ def test_a_full_disk(
             assert_told(done, small)
             # A backtest can fail with its run committed: when it is Dagster that cannot write down what happened.
             assert successes(small) >= before if stage == "backtest" else successes(small) == before
-            assert content(settings.catalog_db) == catalog
+            assert content(settings.catalog.path) == catalog
         ballast.unlink()
         for folder in successes(small):
             assert values(check_run(folder.parent)).items() >= truth.items()
@@ -152,7 +153,7 @@ READ_ONLY = ("", "data", "data/candles", "runs", "runs/.staging", "storage", "hi
 def test_folders_that_cannot_be_written(
     small: Path, quantbot: Quantbot, folders: dict[str, tuple[str, ...]], tally: Tally
 ) -> None:
-    settings = Settings(home=small, threads=1)
+    settings = Home(Settings(home=small, threads=1))
     tried = refused = 0
     for folder, stages in folders.items():
         target = small / folder
@@ -167,7 +168,7 @@ def test_folders_that_cannot_be_written(
                     refused += 1
                     assert_told(done, small)
                     assert successes(small) == before
-                assert content(settings.catalog_db)["backtest_runs_catalog"]
+                assert content(settings.catalog.path)["backtest_runs_catalog"]
         finally:
             subprocess.run(["umount", "--lazy", target], check=True)
     assert refused >= len(folders)

@@ -13,10 +13,14 @@ from pathlib import Path
 import pytest
 
 from quantbot_pipeline.backtest.month import run_month
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
+from quantbot_pipeline.market.candle_files import CandleStore
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.builders import call, candles, make_home, write_jsonl, write_parquet
@@ -44,7 +48,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     calls = [call(mint, f"{MONTH}-10T00:03", caller) for mint, caller in (("a", "alice"), ("b", "bob"), ("c", "alice"))]
     settings = make_home(home, calls, [row for mint in "abc" for row in candles(mint, f"{MONTH}-10", 600)])
     run_month(settings, "path-only", MONTH, make_config({}))
-    sync(settings.runs_dir, settings.catalog_db)
+    sync(settings.catalog)
     more = [call("b", f"{MONTH}-11T00:03", "carol"), call("d", "2024-02-10T00:03", "bob"), call("", 1, "x")]
     write_jsonl(home / "more/calls.jsonl", more)
     rows = [*candles("b", f"{MONTH}-10", 600, seed=1), *candles("d", "2024-02-10", 600)]
@@ -73,12 +77,12 @@ class Campaign:
         self.server, self.template, self.home = server, template, folder / "home"
         self.tried = self.detected = 0
 
-    def fresh(self) -> Settings:
+    def fresh(self) -> Home:
         shutil.rmtree(self.home, ignore_errors=True)
         shutil.copytree(self.template, self.home)
-        return Settings(home=self.home, threads=1, memory_limit="256MB", staging_max_age_s=0)
+        return Home(Settings(home=self.home, threads=1, memory_limit="256MB", staging_max_age_s=0))
 
-    def attempts(self, task: str, points: int) -> Iterator[tuple[Settings, Attempt]]:
+    def attempts(self, task: str, points: int) -> Iterator[tuple[Home, Attempt]]:
         """Every call of a task (or `points` of them) with every kind of fault, each on a fresh home."""
         self.fresh()
         whole = self.server.attempt(task, self.home, Fault.COUNT, 0)
@@ -113,7 +117,7 @@ def test_a_run_is_whole_or_not_there(
     for settings, attempt in campaign.attempts("run", points):
         before = campaign.template / "runs"
         believed = assert_runs_are_whole(settings, expected)
-        made = {f for f in believed if not (before / f.relative_to(settings.runs_dir)).exists()}
+        made = {f for f in believed if not (before / f.relative_to(settings.runs.folder)).exists()}
         completed = {f for f in made if believed[f].status == "completed"}
         assert len(made) <= 1
         # Without a result the run may be whole all the same: its last flush failed, or its process died after it.
@@ -121,7 +125,7 @@ def test_a_run_is_whole_or_not_there(
         assert_catalog_agrees(settings, believed)
         again = run_month(settings, "path-only", MONTH, make_config({}))
         assert again is not None and values(check_run(again.run_dir)) == expected[MONTH]
-        assert list((settings.runs_dir / ".staging").iterdir()) == []
+        assert list((settings.runs.folder / ".staging").iterdir()) == []
     tally("a run is whole or not there", tried=campaign.tried, detected=campaign.detected)
 
 
@@ -132,18 +136,18 @@ def test_the_catalog_is_the_old_one_or_the_new_one(
 ) -> None:
     campaign.template = tmp_path / "pending"
     shutil.copytree(template, campaign.template)
-    pending = Settings(home=campaign.template, threads=1)
+    pending = Home(Settings(home=campaign.template, threads=1))
     assert run_month(pending, "path-only", MONTH, make_config({})) is not None
-    sync(pending.runs_dir, tmp_path / "new.duckdb")
-    old, new = content(pending.catalog_db), content(tmp_path / "new.duckdb")
+    sync(Catalog(tmp_path / "new.duckdb", LocalRuns(pending.runs.folder)))
+    old, new = content(pending.catalog.path), content(tmp_path / "new.duckdb")
     assert [len(old["backtest_runs_catalog"]), len(new["backtest_runs_catalog"])] == [1, 2]
     for settings, attempt in campaign.attempts(task, points):
-        assert content(settings.catalog_db) in ([new] if attempt.result else [old, new]), attempt
-        ask(settings.catalog_db, "FROM paths")
-        report = sync(settings.runs_dir, settings.catalog_db)
-        assert content(settings.catalog_db) == new and report.set_aside is None
-        assert len(ask(settings.catalog_db, "FROM paths")) == 6
-        assert leftovers(settings.home) == set() and list(settings.data_dir.glob("*.broken-*")) == []
+        assert content(settings.catalog.path) in ([new] if attempt.result else [old, new]), attempt
+        ask(settings.catalog.path, "FROM paths")
+        report = sync(settings.catalog)
+        assert content(settings.catalog.path) == new and report.set_aside is None
+        assert len(ask(settings.catalog.path, "FROM paths")) == 6
+        assert leftovers(settings.home) == set() and list(settings.settings.data_dir.glob("*.broken-*")) == []
     tally(f"the catalog is the old or the new one ({task})", tried=campaign.tried, detected=campaign.detected)
 
 
@@ -151,7 +155,7 @@ def test_the_catalog_is_the_old_one_or_the_new_one(
 def test_a_store_is_the_old_one_or_the_new_one(campaign: Campaign, points: int, tally: Tally, tmp_path: Path) -> None:
     old = _stores(campaign.fresh())
     _ingest(campaign.fresh())
-    new = _stores(Settings(home=campaign.home))
+    new = _stores(Home(Settings(home=campaign.home)))
     assert old.keys() <= new.keys() and all(old[name] != new[name] for name in old)
     for settings, attempt in campaign.attempts("ingest", points):
         found = _stores(settings)
@@ -162,22 +166,24 @@ def test_a_store_is_the_old_one_or_the_new_one(campaign: Campaign, points: int, 
     tally("calls and candles are the old or the new ones", tried=campaign.tried, detected=campaign.detected)
 
 
-def _ingest(settings: Settings) -> None:
-    ingest_calls([settings.home / "more/calls.jsonl"], settings.alerts_db)
-    ingest_candles([settings.home / "more/candles.parquet"], settings.candles_dir, "5m", memory_limit="256MB")
+def _ingest(settings: Home) -> None:
+    ingest_calls([settings.home / "more/calls.jsonl"], settings.calls)
+    ingest_candles(
+        [settings.home / "more/candles.parquet"], CandleStore(settings.candles.folder, memory_limit="256MB"), "5m"
+    )
 
 
-def _stores(settings: Settings) -> dict[str, object]:
+def _stores(settings: Home) -> dict[str, object]:
     """What each file of the input stores holds."""
     files = {
         str(f.relative_to(settings.home)): hashlib.sha256(f.read_bytes()).hexdigest() for f in _candle_files(settings)
     }
     tables = {"alerts": "* EXCLUDE (ingested_at)", "rejected_alerts": "*"}
     calls = [
-        ask(settings.alerts_db, f"SELECT {columns} FROM {table} ORDER BY ALL") for table, columns in tables.items()
+        ask(settings.calls.path, f"SELECT {columns} FROM {table} ORDER BY ALL") for table, columns in tables.items()
     ]
     return {**files, "calls": calls}
 
 
-def _candle_files(settings: Settings) -> list[Path]:
-    return [path for path in settings.candles_dir.rglob("*.parquet") if not path.name.startswith(".")]
+def _candle_files(settings: Home) -> list[Path]:
+    return [path for path in settings.candles.folder.rglob("*.parquet") if not path.name.startswith(".")]

@@ -20,6 +20,7 @@ from quantbot_pipeline.catalog.catalog import query_runs
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.errors import IntegrityError
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.conftest import Quantbot
@@ -45,9 +46,9 @@ def work(settings, months):
     for month in itertools.cycle(months):
         for recipe in ("path-only", "full"):
             run_month(settings, recipe, month, make_config({}))
-        sync(settings.runs_dir, settings.catalog_db)
+        sync(settings.runs.folder, settings.catalog.path)
 
-settings = Settings(home=Path(sys.argv[1]))
+settings = Home(Settings(home=Path(sys.argv[1])))
 run_month(settings, "full", sys.argv[2], make_config({}))
 print("ready", flush=True)
 for _ in sys.stdin:
@@ -70,14 +71,14 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def assert_catalog_is_sound(settings: Settings, checked: set[str]) -> None:
+def assert_catalog_is_sound(settings: Home, checked: set[str]) -> None:
     """After a sync the catalog holds every whole run and no other; `checked` spares a second look at runs."""
-    sync(settings.runs_dir, settings.catalog_db)
-    with duckdb.connect(str(settings.catalog_db), read_only=True) as con:
+    sync(settings.catalog)
+    with duckdb.connect(str(settings.catalog.path), read_only=True) as con:
         cataloged = dict(con.execute("SELECT run_id, run_dir FROM backtest_runs_catalog").fetchall())
         assert con.execute("SELECT count(*) FROM paths WHERE run_id IS NULL OR p0 IS NULL").fetchall() == [(0,)]
     for run_id in cataloged.keys() - checked:
-        assert check_run(settings.runs_dir / cataloged[run_id]).status == "completed"
+        assert check_run(settings.runs.folder / cataloged[run_id]).status == "completed"
         checked.add(run_id)
     for folder in run_dirs(settings.home):
         if folder.name.removeprefix("run_id=") not in cataloged:
@@ -87,8 +88,8 @@ def assert_catalog_is_sound(settings: Settings, checked: set[str]) -> None:
 
 @pytest.mark.parametrize("moments", sizes(30, 250))
 def test_no_moment_leaves_half_a_run(home: Path, moments: int, tally: Tally) -> None:
-    settings = Settings(home=home, staging_max_age_s=0, threads=1)
-    staging = settings.runs_dir / ".staging"
+    settings = Home(Settings(home=home, staging_max_age_s=0, threads=1))
+    staging = settings.runs.folder / ".staging"
     chance = random.Random(SEED)
     checked: set[str] = set()
     interrupted = 0
@@ -110,7 +111,7 @@ def test_no_moment_leaves_half_a_run(home: Path, moments: int, tally: Tally) -> 
             assert list(staging.iterdir()) == []
     assert interrupted >= moments // 10  # otherwise nothing was tested
     assert_catalog_is_sound(settings, checked)
-    assert query_runs(settings.catalog_db, limit=100_000).num_rows == len(checked)
+    assert query_runs(settings.catalog, limit=100_000).num_rows == len(checked)
     leftovers = {path.name for path in home.rglob("*.tmp*")} | {path.name for path in home.rglob("*.wal")}
     assert leftovers == set()
     tally("kill -9 of committing runs: each whole or not there", tried=moments, detected=interrupted)
@@ -121,10 +122,10 @@ def test_the_whole_command_may_die_too(
     home: Path, quantbot: Quantbot, monkeypatch: pytest.MonkeyPatch, moment_s: float
 ) -> None:
     """Some time after its first write; Dagster's own state dies with it."""
-    settings = Settings(home=home)
+    settings = Home(Settings(home=home))
     arguments = ("backtest", "full", "--from", "2024-01", "--to", "2024-03", "--format", "json")
     process = start(home, *arguments)
-    wait_for(settings.runs_dir.exists)
+    wait_for(settings.runs.folder.exists)
     time.sleep(moment_s)
     os.killpg(process.pid, signal.SIGKILL)
     assert finish(process).status == -signal.SIGKILL
@@ -132,7 +133,7 @@ def test_the_whole_command_may_die_too(
     assert_catalog_is_sound(settings, checked)
     monkeypatch.setenv("QUANTBOT_STAGING_MAX_AGE_S", "0")
     assert [r["month"] for r in quantbot(*arguments).json()] == ["2024-01", "2024-02", "2024-03"]
-    assert list((settings.runs_dir / ".staging").iterdir()) == []
+    assert list((settings.runs.folder / ".staging").iterdir()) == []
     assert_catalog_is_sound(settings, checked)
     with dg.DagsterInstance.get() as instance:
         assert instance.get_materialized_partitions(dg.AssetKey(["truth", "paths"])) == set(MONTHS[:3])

@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import IntegrityError
-from quantbot_pipeline.runs.store import completed_runs
+from quantbot_pipeline.home import Home
+from quantbot_pipeline.runs.store import LocalRuns, completed_runs
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.conftest import Quantbot
@@ -170,9 +172,9 @@ def test_every_attack_is_refused_and_named(attacked: Path, tmp_path: Path, tally
         with pytest.raises(IntegrityError) as refused:
             check_run(run_dir)
         assert run_dir.name in str(refused.value) and len(str(refused.value)) < 2_000, name
-    believed = {folder for folder, _ in completed_runs(Settings(home=attacked), "2024-01")}
+    believed = {folder for folder, _ in completed_runs(Home(Settings(home=attacked)), "2024-01")}
     assert len(believed) == 2
-    sync(runs, catalog)
+    sync(Catalog(catalog, LocalRuns(runs)))
     assert {runs / d for (d,) in ask(catalog, "SELECT run_dir FROM backtest_runs_catalog")} == believed
     aside = {runs / path for (path,) in ask(catalog, "SELECT path FROM quarantine")}
     assert aside == {run_dir for run_dir, _ in harmed(attacked)}
@@ -253,7 +255,7 @@ def test_every_key_of_every_wrong_type(tmp_path: Path, every: int, tally: Tally)
         except IntegrityError:
             refused += 1
     good = commit_run(runs)
-    report = sync(runs, catalog)
+    report = sync(Catalog(catalog, LocalRuns(runs)))
     assert (report.quarantined, report.runs) == (refused, len(cases) - refused + 1)
     assert ask(catalog, f"SELECT count(*) FROM backtest_runs_catalog WHERE run_dir = '2024-01/{good.name}'") == [(1,)]
     assert refused > len(cases) / 2

@@ -86,20 +86,20 @@ def broken_by(home: Path, chosen: list[str]) -> list[str]:
     lab = make_home(home, calls, [candle(text, T + 300_000 * i) for text in chosen for i in range(3)])
     made = run_month(lab, "full", "2024-01", make_config({"grid": {}}))
     assert made is not None
-    sync(lab.runs_dir, lab.catalog_db)
+    sync(lab.catalog)
     wrong = []
     table = {row["call_id"]: row for row in read_artifact(made.run_dir, made.manifest, "paths").to_pylist()}
-    with duckdb.connect(str(lab.catalog_db), read_only=True) as con:
+    with duckdb.connect(str(lab.catalog.path), read_only=True) as con:
         viewed = dict(con.execute("SELECT call_id, [mint, caller_name, chain] FROM paths").fetchall())
         ranked = {caller for (caller,) in con.execute("SELECT DISTINCT caller_name FROM frontier").fetchall()}
-    board = leaderboard(lab.catalog_db, lab.runs_dir)
+    board = leaderboard(lab.catalog)
     for text in chosen:
         row = table.get(f"id {text}", {})
         stored = [row.get(column) for column in ("mint", "caller_name", "chain")]
         if not (stored == viewed.get(f"id {text}") == [text] * 3 and text in ranked):
             wrong.append(text)
     assert sorted(row["caller_name"] for row in board) == sorted(chosen)
-    assert [row["caller_name"] for row in frontier(lab.catalog_db, lab.runs_dir, caller=chosen[0])][:1] == chosen[:1]
+    assert [row["caller_name"] for row in frontier(lab.catalog, caller=chosen[0])][:1] == chosen[:1]
     harmless(home, board, chosen)
     return wrong
 
@@ -141,7 +141,7 @@ def test_names_in_a_csv(tmp_path: Path, whole: bool) -> None:
     chosen = [text for text in (dict.fromkeys(WORDS) if whole else QUICK) if "\x00" not in text]
     lab = make_home(tmp_path)
     rows = [call(text, T, text, call_id=str(i), chain=text) for i, text in enumerate(chosen)]
-    ingest_calls([write_csv(tmp_path / "calls.csv", rows)], lab.alerts_db)
-    stored = read_calls(lab.alerts_db, 0, 10**14).calls
+    ingest_calls([write_csv(tmp_path / "calls.csv", rows)], lab.calls)
+    stored = read_calls(lab.calls, 0, 10**14).calls
     for column in ("mint", "caller_name", "chain"):
         assert sorted(stored[column].to_pylist()) == sorted(chosen)

@@ -12,6 +12,7 @@ from quantbot_pipeline.backtest.month import find_unchanged, run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.errors import IntegrityError
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.reports.remarks import load_newest
 from quantbot_pipeline.runs.manifest import read_manifest
 from quantbot_pipeline.runs.verify import check_run, read_artifact
@@ -176,7 +177,7 @@ def test_no_file_in_the_wrong_place_is_believed(
 
 
 def test_a_damaged_run_is_not_kept_as_unchanged(home: Path) -> None:
-    settings = Settings(home=home, threads=1)
+    settings = Home(Settings(home=home, threads=1))
     config = make_config({})
     first = run_month(settings, "path-only", "2024-01", config, only_changed=True)
     assert first is not None and not first.reused

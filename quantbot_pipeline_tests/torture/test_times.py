@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from quantbot_pipeline.catalog.catalog import query_runs
+from quantbot_pipeline.catalog.catalog import Catalog, query_runs
 from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline_tests.support.builders import Row, artifact_rows, call, candle, commit_run, ms, write_csv
 from quantbot_pipeline_tests.support.sizes import sizes
 from quantbot_pipeline_tests.torture.conftest import Tally
@@ -34,17 +35,17 @@ from quantbot_pipeline.market.calls import month_statistics, read_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.settings import Settings
 home, inputs = Path(sys.argv[1]), Path(sys.argv[2])
-lab = Settings(home=home, threads=1)
-ingest_calls([inputs / "calls.csv"], lab.alerts_db)
-ingest_candles([inputs / "candles.csv"], lab.candles_dir, "5m")
-found = {"months": month_statistics(lab.alerts_db)}
-found["stored"] = sorted(p.parent.name for p in lab.candles_dir.rglob("candles.parquet"))
+lab = Home(Settings(home=home, threads=1))
+ingest_calls([inputs / "calls.csv"], lab.calls.path)
+ingest_candles([inputs / "candles.csv"], lab.candles.folder, "5m")
+found = {"months": month_statistics(lab.calls.path)}
+found["stored"] = sorted(p.parent.name for p in lab.candles.folder.rglob("candles.parquet"))
 for month in found["months"]:
     made = run_month(lab, "path-only", month, BacktestConfig())
     entries = made.manifest.artifacts
     found[month] = [entries[name].content_sha256 for name in ("alerts", "paths", "features")]
     found[month] += [made.manifest.dataset.from_, made.manifest.dataset.to, made.run_dir.parent.name]
-found["registered"] = sync(lab.runs_dir, lab.catalog_db).registered
+found["registered"] = sync(lab.runs.folder, lab.catalog.path).registered
 print(json.dumps([found, datetime.now(UTC).isoformat()]))
 """
 # A clock that is wrong by CLOCK_ERROR seconds.
@@ -130,9 +131,9 @@ def test_file_times_that_lie_hide_no_run_and_order_nothing(tmp_path: Path, round
         for path in [*run_dir.rglob("*"), run_dir, run_dir.parent, runs]:
             lie = chance.choice((0, 1, 10**9, 4 * 10**9))
             os.utime(path, (lie, lie), follow_symlinks=False)
-        sync(runs, catalog)
-        known = query_runs(catalog, limit=1_000)["run_id"].to_pylist()
+        sync(Catalog(catalog, LocalRuns(runs)))
+        known = query_runs(Catalog(catalog, LocalRuns(base)), limit=1_000)["run_id"].to_pylist()
         lost += known != sorted(made, key=lambda run_id: (made[run_id], run_id), reverse=True)
-    assert sync(runs, catalog).published is False
+    assert sync(Catalog(catalog, LocalRuns(runs))).published is False
     tally("file times that lie", tried=rounds, detected=0, lost=lost)
     assert not lost

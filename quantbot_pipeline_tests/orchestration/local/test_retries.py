@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, PARENT_RUN_ID_TAG, WILL_RETRY_TAG
 
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.orchestration.launch import open_instance
 from quantbot_pipeline.orchestration.local.retries import AT_MOST, PATIENCE, SINCE, say_again
 from quantbot_pipeline.settings import Settings
@@ -24,7 +25,7 @@ def job() -> None:
 
 @pytest.fixture
 def instance(home: Path) -> Iterator[dg.DagsterInstance]:
-    with open_instance(Settings(home=home)) as found:
+    with open_instance(Home(Settings(home=home))) as found:
         yield found
 
 

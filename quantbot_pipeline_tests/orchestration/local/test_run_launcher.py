@@ -13,6 +13,7 @@ import pytest
 from dagster._core.events import EngineEventData
 from dagster._core.launcher.base import WorkerStatus
 
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.orchestration.launch import open_instance
 from quantbot_pipeline.orchestration.local import run_launcher
 from quantbot_pipeline.orchestration.local.run_launcher import LocalRunLauncher, is_alive
@@ -63,7 +64,7 @@ def test_a_process_of_another_time_is_not_the_one_that_was_launched(sleeper: "su
 
 def test_the_command_line_says_when_it_launched_a_run(home: Path, quantbot: Quantbot) -> None:
     assert quantbot("backtest", "path-only", "--from", "2024-01", "--to", "2024-01").status == 0
-    with open_instance(Settings(home=home)) as instance:
+    with open_instance(Home(Settings(home=home))) as instance:
         (run,) = instance.get_runs()
         assert set(run_launcher.launched_tag()) <= set(run.tags)
         assert isinstance(instance.run_launcher, LocalRunLauncher)
@@ -71,7 +72,7 @@ def test_the_command_line_says_when_it_launched_a_run(home: Path, quantbot: Quan
 
 
 def test_the_instance_of_a_home_knows_whether_a_run_lives(home: Path, sleeper: "subprocess.Popen[bytes]") -> None:
-    with open_instance(Settings(home=home)) as instance:
+    with open_instance(Home(Settings(home=home))) as instance:
         found = instance.run_launcher
         assert isinstance(found, LocalRunLauncher)
         run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
