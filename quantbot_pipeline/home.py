@@ -4,7 +4,6 @@ Belongs here: which store lies where, and how much memory and patience it has. D
 `api.Home`, which adds what one can ask of a home.
 """
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,17 @@ from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.settings import Settings
 
 
-@dataclass(frozen=True)
 class Home:
-    """One home directory and its settings."""
+    """One home directory and its settings; the stores, runs and catalog are made when they are first asked for."""
 
-    settings: Settings
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
 
     def changed(self, **settings: Any) -> "Home":
         """Return the same home with some settings changed."""
-        return type(self)(self.settings.model_copy(update=settings))
+        other = object.__new__(type(self))
+        other.settings = self.settings.model_copy(update=settings)
+        return other
 
     @property
     def path(self) -> Path:

@@ -21,8 +21,6 @@ from quantbot_pipeline.cli.options import (
 from quantbot_pipeline.cli.output import note, print_runs
 from quantbot_pipeline.config import BacktestConfig, make_config
 from quantbot_pipeline.errors import InputError, QuantbotError, counted
-from quantbot_pipeline.home import Home
-from quantbot_pipeline.months import month_of, month_range
 from quantbot_pipeline.specs import EVERYTHING, KINDS, RunKind
 from quantbot_pipeline.vocabulary import Interval
 
@@ -80,6 +78,8 @@ def _read_policies(text: str) -> list[dict[str, Any]]:
 
 def _backtest(kind: RunKind, given: dict[str, Any]) -> None:
     from_, to, fmt = given["from_"], given["to"], given["fmt"]
+    from quantbot_pipeline.orchestration.materialize import materialize
+
     lab = open_home(given["home"], given["calls_from_duckdb"])
     config = make_config(_config_values(given) | days_of(from_, to))
     runs, failure = materialize(kind.name, config, lab, only_changed=given["only_changed"])
@@ -88,53 +88,6 @@ def _backtest(kind: RunKind, given: dict[str, Any]) -> None:
     print_runs(runs, fmt, f"Runs: {kind.name}")
     if failure is not None:
         raise QuantbotError(failure)
-
-
-def materialize(
-    kind: str, config: BacktestConfig, lab: Home, *, only_changed: bool
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Make runs of a kind (or of every one, `everything`) over the months that have calls.
-
-    Return the committed runs and the failure, if any. Raises InputError when no month can be run.
-    """
-    from quantbot_pipeline.market.calls import month_statistics
-
-    if config.from_ms is None or config.to_ms is None:
-        raise InputError("a backtest needs a range of days")
-    wanted = set(month_range(month_of(config.from_ms), month_of(config.to_ms - 1)))
-    with_calls = [month for month in month_statistics(lab.calls) if month in wanted]
-    if not with_calls:
-        return [], None
-    from quantbot_pipeline.definitions import build_defs
-    from quantbot_pipeline.orchestration.jobs import everything_ops
-    from quantbot_pipeline.orchestration.launch import launch
-    from quantbot_pipeline.orchestration.local.run_launcher import launched_tag
-    from quantbot_pipeline.orchestration.resources import Lab
-
-    months = _inside_partitions(lab, with_calls)
-    job, steps = (EVERYTHING, everything_ops()) if kind == EVERYTHING else (KINDS[kind].job, (KINDS[kind].op.name,))
-    settings = lab.settings
-    resource = Lab(home=str(settings.home), calls_db=str(settings.calls_db) if settings.calls_db else None)
-    return launch(
-        build_defs({"lab": resource}), job, steps, config, lab, months, only_changed=only_changed, tags=launched_tag()
-    )
-
-
-def _inside_partitions(lab: Home, with_calls: list[str]) -> list[str]:
-    """Return the months that Dagster can be asked for; say which are left out."""
-    from quantbot_pipeline.orchestration.partitions import month_partitions
-
-    known = month_partitions(lab.settings.partitions_start).get_partition_keys()
-    inside = [month for month in with_calls if month in known]
-    if outside := [month for month in with_calls if month not in known]:
-        text = (
-            f"calls of {', '.join(outside)} are outside the month partitions {known[0]} … {known[-1]} "
-            "(QUANTBOT_PARTITIONS_START sets the first)"
-        )
-        if not inside:
-            raise InputError(text)
-        note(f"{text}: left out")
-    return inside
 
 
 @app.command("backfill")
@@ -148,6 +101,7 @@ def backfill(
 ) -> None:
     """Everything for a range of months: truth, policies, frontier, baseline, walk-forward, and the catalog."""
     from quantbot_pipeline.catalog.sync import sync
+    from quantbot_pipeline.orchestration.materialize import materialize
 
     lab = open_home(home)
     config = make_config({"interval": interval, **days_of(from_, to)})

@@ -3,7 +3,6 @@
 import shutil
 
 from quantbot_pipeline.cli.app import app
-from quantbot_pipeline.cli.backtest import materialize
 from quantbot_pipeline.cli.options import Format, HomeFolder, open_home
 from quantbot_pipeline.cli.output import note, print_rows
 from quantbot_pipeline.config import make_config
@@ -20,6 +19,7 @@ def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
     from quantbot_pipeline.cli import tables
     from quantbot_pipeline.market.calls import month_statistics
     from quantbot_pipeline.months import month_start_ms, next_month
+    from quantbot_pipeline.orchestration.materialize import materialize
     from quantbot_pipeline.reports.dashboard.page import write_dashboard
     from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
     from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS, frontier, walk_forward

@@ -9,7 +9,8 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ from quantbot_pipeline.months import contiguous
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
 from quantbot_pipeline.orchestration.partitions import range_tags
 
+LAUNCHED_TAG = "quantbot/launched"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MIN_FREE_BYTES = 10_000_000  # a month and Dagster's account of it take about 0.5 MB
 
 
@@ -43,7 +46,6 @@ def launch(
     months: Sequence[str],
     *,
     only_changed: bool,
-    tags: Mapping[str, str],
 ) -> Launched:
     """Run a recipe's job over ascending `months`; raises InputError when the input is at fault and nothing was made.
 
@@ -62,7 +64,7 @@ def launch(
             result = job.execute_in_process(
                 run_config=run_config,
                 instance=instance,
-                tags={**range_tags(stretch), **tags},
+                tags=range_tags(stretch) | launched_tag(),
                 raise_on_error=False,
             )
             runs += _committed(instance, result.run_id)
@@ -71,6 +73,14 @@ def launch(
     if failures and not runs and all(isinstance(failure, InputError) for failure in failures):
         raise InputError(text)
     return Launched(runs, text or None)
+
+
+def launched_tag() -> dict[str, str]:
+    """The tag of a run that is launched now: this boot of the machine, and the seconds since; none where that is unknown."""
+    try:
+        return {LAUNCHED_TAG: f"{BOOT_ID.read_text().strip()} {time.clock_gettime(time.CLOCK_BOOTTIME):.2f}"}
+    except (OSError, AttributeError):
+        return {}
 
 
 def _require_space(folder: Path) -> None:

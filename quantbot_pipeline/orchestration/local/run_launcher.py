@@ -8,7 +8,6 @@ processes, so a run is tagged with the moment of its launch, by the machine's ow
 
 import os
 import re
-import time
 from pathlib import Path
 
 import dagster as dg
@@ -18,10 +17,10 @@ from dagster._core.launcher.base import (  # where Dagster's own launchers have 
     WorkerStatus,
 )
 
-LAUNCHED_TAG = "quantbot/launched"
+from quantbot_pipeline.orchestration.launch import BOOT_ID, LAUNCHED_TAG, launched_tag
+
 START_S = 180.0  # within which a launched process has started: run monitoring gives up a run that is not there by then
 EARLY_S = 60.0  # without the tag: the wall clock may have been set between a process's start and its first event
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class LocalRunLauncher(dg.DefaultRunLauncher):
@@ -47,14 +46,6 @@ class LocalRunLauncher(dg.DefaultRunLauncher):
         if not said or any(is_alive(pid, at, launched) for pid, at in said.items()):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.FAILED, f"process {', '.join(map(str, said))} is gone")
-
-
-def launched_tag() -> dict[str, str]:
-    """The tag of a run that is launched now: this boot of the machine, and the seconds since; none where that is unknown."""
-    try:
-        return {LAUNCHED_TAG: f"{BOOT_ID.read_text().strip()} {time.clock_gettime(time.CLOCK_BOOTTIME):.2f}"}
-    except (OSError, AttributeError):
-        return {}
 
 
 def is_alive(pid: int, seen_at: float, launched: str = "") -> bool:

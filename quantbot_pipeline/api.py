@@ -1,0 +1,243 @@
+"""The public Python API: a home, and what one can ask of it, as pandas frames.
+
+Belongs here: the words of a question and the frame of its answer. Does not: any number; reports, stores and runs make those.
+Every read takes one run per month, as the reports do; `frame.attrs` says which, and what must be known of them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantbot_pipeline import home as base
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.months import parse_day
+from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
+from quantbot_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from quantbot_pipeline.catalog.sync import SyncReport
+    from quantbot_pipeline.ingest.report import IngestReport
+
+    Source = pd.DataFrame | str | Path | Sequence[str | Path]
+
+
+class CommittedRun:
+    """One committed run: `manifest` is its run.json, `path` its directory, `frame(artifact)` its rows."""
+
+    def __init__(self, path: Path, manifest: RunManifest | None = None) -> None:
+        self.path = path
+        self.manifest = manifest or read_manifest(path)
+
+    def __repr__(self) -> str:
+        m = self.manifest
+        return f"CommittedRun({m.run_type} {m.month}, {m.status}, {m.run_id})"
+
+    def frame(self, artifact: str, columns: Sequence[str] | None = None) -> "pd.DataFrame":
+        """Return the rows of one artifact (`paths`, `trades`, …), every byte verified first.
+
+        Raises IntegrityError when the file is not what was committed or the run has no such artifact.
+        """
+        from quantbot_pipeline.frames import frame_of
+        from quantbot_pipeline.runs.verify import read_artifact
+
+        return frame_of(read_artifact(self.path, self.manifest, artifact, columns), run_id=self.manifest.run_id)
+
+
+class Home(base.Home):
+    """A home directory: its stores, runs and catalog, and the reports over them.
+
+    `Home("~/lab")`; without a path QUANTBOT_HOME or the current directory. `settings` are those of docs/operations.md, e.g.
+    `Home("~/lab", memory_limit="8GB")`. Raises InputError for a path that is a file.
+    """
+
+    def __init__(self, path: str | Path | None = None, **settings: Any) -> None:
+        given = settings if path is None else {"home": path, **settings}
+        super().__init__(Settings.model_validate(given))
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path}: not a directory; choose another home")
+
+    # --- inputs ---
+
+    def ingest_calls(self, source: "Source", *, caller: str | None = None, fmt: str = "auto") -> "IngestReport":
+        """Merge calls from a frame, a file, a folder or several into the store; return the counts of the ingest.
+
+        A frame is an input like a file: the same columns, validation and report. `caller` names the caller of sources without
+        `caller_name`. Raises InputError before anything is written.
+        """
+        from quantbot_pipeline.ingest.calls import ingest_calls
+        from quantbot_pipeline.ingest.frames import as_files
+
+        with as_files(source, self.settings.data_dir, "calls") as paths:
+            return ingest_calls(paths, self.calls, caller=caller, fmt=fmt)
+
+    def ingest_candles(self, source: "Source", *, interval: str, fmt: str = "auto") -> "IngestReport":
+        """Merge candles from a frame, a file, a folder or several into the store; return the counts of the ingest.
+
+        Raises InputError before anything is written.
+        """
+        from quantbot_pipeline.ingest.candles import ingest_candles
+        from quantbot_pipeline.ingest.frames import as_files
+
+        with as_files(source, self.settings.data_dir, "candles") as paths:
+            return ingest_candles(paths, self.candles, interval, fmt=fmt)
+
+    # --- runs ---
+
+    def backtest(
+        self, kind: str, months: str | None = None, *, only_changed: bool = False, **config: Any
+    ) -> list[CommittedRun]:
+        """Make runs of a kind (a name of `specs.KINDS`, or `everything`) over months; return the committed ones, by month.
+
+        months: `2024-01`, `2024-01/2024-06`, or days `2024-01-05/2024-02-10`; None: every month with calls. `config` are fields
+        of `BacktestConfig`. The runs are materializations of the same Dagster assets that the web UI shows. Raises InputError
+        for wrong arguments, QuantbotError when a month failed (the rest is committed).
+        """
+        from quantbot_pipeline.config import make_config
+        from quantbot_pipeline.errors import QuantbotError
+        from quantbot_pipeline.market.calls import month_statistics
+        from quantbot_pipeline.orchestration.materialize import materialize
+
+        if months is None:
+            known = list(month_statistics(self.calls))
+            if not known:
+                return []
+            months = f"{known[0]}/{known[-1]}"
+        settings = make_config(config | _bounds(months))
+        runs, failure = materialize(kind, settings, self, only_changed=only_changed)
+        if failure is not None:
+            raise QuantbotError(failure)
+        return [CommittedRun(Path(run["run_dir"])) for run in runs]
+
+    def run(self, run_id: str) -> CommittedRun:
+        """Return a committed run by its id. Raises InputError when there is none."""
+        return CommittedRun(self.runs.find(run_id))
+
+    def sync(self, *, rebuild: bool = False) -> "SyncReport":
+        """Register committed runs in the catalog, from which the reports read; return what changed."""
+        from quantbot_pipeline.catalog.sync import sync
+
+        return sync(self.catalog, rebuild=rebuild)
+
+    # --- reports ---
+
+    def leaderboard(self, *, interval: str | None = None) -> "pd.DataFrame":
+        """Return a row per caller, as `quantbot leaderboard` prints them."""
+        from quantbot_pipeline.frames import frame_of_rows
+        from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
+
+        return frame_of_rows(leaderboard(self.catalog, interval), COLUMNS, **self._attrs("paths", interval=interval))
+
+    def paths(
+        self, *, caller: str | None = None, month: str | None = None, interval: str | None = None
+    ) -> "pd.DataFrame":
+        """Return what the price did after each call: the columns of the artifact `paths`, and `month`."""
+        return self._rows("paths", caller, interval=interval, month=month)
+
+    def trades(
+        self, *, policy_id: str | None = None, caller: str | None = None, month: str | None = None
+    ) -> "pd.DataFrame":
+        """Return the trades of replayed policies: the columns of the artifact `trades`, and `month`.
+
+        Of several runs that replayed a policy in a month the newest counts, as in the dashboard.
+        """
+        from quantbot_pipeline.frames import frame_of
+        from quantbot_pipeline.reports.trades import replayed_trades
+
+        table, runs = replayed_trades(self.catalog, policy_id=policy_id, caller=caller, month=month)
+        return frame_of(table, **_told(runs))
+
+    def frontier(
+        self,
+        *,
+        caller: str | None = None,
+        month: str | None = None,
+        limit: int = 20,
+        strategy: str = "grid-search",
+        interval: str | None = None,
+    ) -> "pd.DataFrame":
+        """Return the best policies of each caller and month, in sample, as `quantbot frontier` prints them.
+
+        Raises InputError when the caller has no frontier.
+        """
+        from quantbot_pipeline.frames import frame_of_rows
+        from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, frontier
+
+        rows = frontier(self.catalog, caller=caller, month=month, interval=interval, strategy_id=strategy, limit=limit)
+        attrs = self._attrs("frontier", interval=interval, month=month, strategy_id=strategy)
+        return frame_of_rows(rows, FRONTIER_COLUMNS, **attrs)
+
+    def walk_forward(self, *, interval: str | None = None) -> "pd.DataFrame":
+        """Return per caller and scheme what earlier choices earned later, as `quantbot walk-forward` prints it."""
+        from quantbot_pipeline.frames import frame_of_rows
+        from quantbot_pipeline.reports.searches import WALK_FORWARD_COLUMNS, walk_forward
+
+        rows = walk_forward(self.catalog, interval)
+        return frame_of_rows(rows, WALK_FORWARD_COLUMNS, **self._attrs("walk_forward", interval=interval))
+
+    def catalog_query(self, **filters: Any) -> "pd.DataFrame":
+        """Return cataloged runs, newest first, as `quantbot backtest catalog-query` prints them.
+
+        filters: run_type, status, git_branch, from_ms, to_ms, limit.
+        """
+        from quantbot_pipeline.catalog.catalog import query_runs
+        from quantbot_pipeline.frames import frame_of
+
+        return frame_of(query_runs(self.catalog, **filters), times=False)
+
+    def sql(self, query: str, *, timeout_s: float = 300.0) -> "pd.DataFrame":
+        """Return the rows of one SELECT over the catalog's tables and views; it can reach nothing else.
+
+        Raises InputError for what is not one SELECT, QuantbotError when it needs more memory or time than it may have.
+        """
+        import pyarrow as pa
+
+        from quantbot_pipeline.catalog.room import answering
+        from quantbot_pipeline.frames import frame_of
+
+        with answering(self.catalog, query, timeout_s=timeout_s) as answer:
+            table = pa.Table.from_batches(list(answer.batches), answer.schema)
+        return frame_of(table, times=False)
+
+    def dashboard(self, out: str | Path | None = None) -> Path:
+        """Write the dashboard file and return its path."""
+        from quantbot_pipeline.reports.dashboard.page import write_dashboard
+
+        return write_dashboard(self, None if out is None else Path(out))
+
+    def _rows(self, artifact: str, caller: str | None, **which: str | None) -> "pd.DataFrame":
+        import pyarrow.compute as pc
+
+        from quantbot_pipeline.frames import frame_of
+        from quantbot_pipeline.reports.remarks import load_newest
+
+        rows = load_newest(self.catalog, artifact, **which)
+        if caller is not None:
+            rows = rows.filter(pc.equal(rows["caller_name"], caller))
+        return frame_of(rows, **self._attrs(artifact, **which))
+
+    def _attrs(self, artifact: str, **which: str | None) -> dict[str, Any]:
+        from quantbot_pipeline.catalog.catalog import newest_runs_with
+        from quantbot_pipeline.reports.remarks import remarks
+
+        found = newest_runs_with(self.catalog, artifact, **which)
+        runs = [read_manifest(self.runs.folder / run_dir) for run_dir in found]
+        return _told(runs) | {"remarks": remarks(self.catalog, artifact, **which)}
+
+
+def _told(runs: Sequence[RunManifest]) -> dict[str, Any]:
+    """Return what `frame.attrs` says of the runs behind a frame: {run id: month} and {run id: configuration}."""
+    return {
+        "runs": {m.run_id: m.month for m in runs},
+        "config_hashes": {m.run_id: m.parameters.get("config_hash") for m in runs},
+    }
+
+
+def _bounds(months: str) -> dict[str, int]:
+    """Return a range of months or days as the bounds of a configuration."""
+    first, _, last = months.partition("/")
+    bounds = {"from_ms": parse_day(first, end=False), "to_ms": parse_day(last or first, end=True)}
+    if bounds["from_ms"] >= bounds["to_ms"]:
+        raise InputError(f"months {months!r}: the first is after the last; swap them")
+    return bounds
