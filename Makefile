@@ -27,6 +27,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The documentation as a site, from the pages of docs/ and the docstrings; a warning is an error.
+docs: $(STAMP)
+	$(BIN)/python -m tools.docs_site site
+
 # Before every commit: the checks of `lint`, as .pre-commit-config.yaml lists them.
 hooks: $(STAMP)
 	$(BIN)/pre-commit install
@@ -50,5 +54,5 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist site *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
