@@ -31,6 +31,10 @@ lint: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m tools.docs_site site
 
+# Write the tables of docs/ anew: columns, settings, commands, options.
+docs-tables: $(STAMP)
+	$(BIN)/python -m tools.docs_tables
+
 # Before every commit: the checks of `lint`, as .pre-commit-config.yaml lists them.
 hooks: $(STAMP)
 	$(BIN)/pre-commit install
