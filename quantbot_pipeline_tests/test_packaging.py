@@ -6,8 +6,6 @@ import re
 import tomllib
 from pathlib import Path
 
-import yaml
-
 import quantbot_pipeline
 from quantbot_pipeline import __version__
 
@@ -44,11 +42,10 @@ def test_the_installed_package_names_its_license_and_its_types() -> None:
 
 
 def test_a_commit_is_checked_as_make_lint_checks() -> None:
-    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
-    assert [repository["repo"] for repository in config["repos"]] == ["local"], "nothing is downloaded"
-    hooks = config["repos"][0]["hooks"]
-    assert [hook["entry"] for hook in hooks] == recipe("lint")
-    assert {(hook["language"], hook["pass_filenames"]) for hook in hooks} == {("system", False)}
+    config = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"- repo: (.*)", config) == ["local"], "nothing is downloaded"
+    assert re.findall(r"entry: (.*)", config) == recipe("lint")
+    assert config.count("pass_filenames: false") == config.count("language: system") == len(recipe("lint"))
 
 
 def test_every_direct_dependency_has_one_exact_version() -> None:
