@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from quantbot_pipeline.definitions import defs
-from quantbot_pipeline_tests.snapshot import described
+from quantbot_pipeline_tests.support.snapshot import described
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "definitions.txt"
 MEND = "read what changed, then run `pytest --snapshot-update quantbot_pipeline_tests/test_snapshot.py`"
