@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test torture ui bench examples lint clean
+.PHONY: demo test torture ui bench examples lint hooks docs docs-tables clean
 
 demo: $(STAMP)
 	$(BIN)/quantbot demo --home .
@@ -27,6 +27,18 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The documentation as a site, from the pages of docs/ and the docstrings; a warning is an error.
+docs: $(STAMP)
+	$(BIN)/python -m tools.docs_site site
+
+# Write the tables of docs/ anew: columns, settings, commands, options.
+docs-tables: $(STAMP)
+	$(BIN)/python -m tools.docs_tables
+
+# Before every commit: the checks of `lint`, as .pre-commit-config.yaml lists them.
+hooks: $(STAMP)
+	$(BIN)/pre-commit install
+
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(SECTIONS)
 
@@ -36,15 +48,15 @@ examples: $(STAMP)
 
 # vectorbt, which the engine is compared with, is installed for the benchmarks only.
 $(VENV)/.bench: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs,bench]'
 	touch $@
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "quantbot needs Python 3.11 or newer: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist site *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

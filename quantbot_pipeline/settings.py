@@ -22,34 +22,57 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="QUANTBOT_", extra="ignore", frozen=True)
 
-    home: Path = Field(default_factory=Path.cwd, description="directory under which data/ and runs/ lie")
-    calls_db: Path | None = Field(None, description="another DuckDB file with a table alerts, instead of the store")
+    home: Path = Field(default_factory=Path.cwd, description="directory under which `data/` and `runs/` lie")
+    calls_db: Path | None = Field(None, description="another DuckDB file with a table `alerts`, instead of the store")
     partitions_start: str = Field(
-        "2017-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$", description="first month partition, YYYY-MM"
+        "2017-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$", description="first month partition, `YYYY-MM`"
     )
     threads: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, description="threads that decode and replay candles"
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        description="threads that decode and replay candles; the results do not depend on it",
     )
     memory_limit: str = Field(
         "2GB",
         pattern=r"^\d+(\.\d+)?\s*(MB|GB)$",
-        description="of DuckDB, and about the most that the outcomes of policies take",
+        description="DuckDB's limit while calls and candles are ingested (what does not fit spills to a folder in `data/` that is "
+        "gone afterwards) and of a `quantbot query` (which spills nothing and stops); about the most that the outcomes of policies "
+        "or of a search take: more policies are replayed in parts, with the same result; and DuckDB's limit while a backtest reads "
+        "its calls and their features, at least 128 MB (what does not fit spills to a hidden folder beside the store of calls)",
     )
     lock_timeout_s: float = Field(60.0, ge=0, description="how long a writer waits for another writer")
     staging_max_age_s: float = Field(
         3600.0, ge=0, description="age after which an unlocked staging directory is swept away"
     )
-    max_excluded_share: float = Field(0.25, ge=0, le=1, description="share of a month's calls that may have no window")
-    min_mean_coverage: float = Field(0.5, ge=0, le=1, description="least mean coverage of a month's windows")
-    max_rejected_share: float = Field(0.01, ge=0, le=1, description="share of rejected candles in a month's windows")
-    quality_blocks: bool = Field(False, description="whether inputs past these limits stop what is downstream")
-    regression_min_z: float = Field(
-        -3.0, le=0, description="robust z of a month against the six before it, below which it counts as a regression"
+    max_excluded_share: float = Field(
+        0.25, ge=0, le=1, description="check of a month: share of its calls that may have no window"
     )
-    catalog_sample_files: int = Field(20, ge=0, description="cataloged files whose checksum a catalog check verifies")
-    catalog_max_lag_s: float = Field(600.0, ge=0, description="age at which a committed run must be in the catalog")
-    min_free_gb: float = Field(2.0, ge=0, description="free disk space at the home below which an alert is raised")
-    sensor_interval_s: int = Field(15, ge=1, description="how often sensors look; alerts_sensor half as often")
+    min_mean_coverage: float = Field(
+        0.5, ge=0, le=1, description="check of a month: least mean coverage of its windows"
+    )
+    max_rejected_share: float = Field(
+        0.01, ge=0, le=1, description="check of a month: share of rejected candles in its windows"
+    )
+    quality_blocks: bool = Field(
+        False, description="whether a month past these three limits stops what is downstream; else it is a warning"
+    )
+    regression_min_z: float = Field(
+        -3.0,
+        le=0,
+        description="check: robust z of a month against the six before it, below which it counts as a regression",
+    )
+    catalog_sample_files: int = Field(
+        20, ge=0, description="check of the catalog: so many files are verified by checksum"
+    )
+    catalog_max_lag_s: float = Field(
+        600.0, ge=0, description="check of the catalog: age at which a committed run must be in it"
+    )
+    min_free_gb: float = Field(2.0, ge=0, description="check: free disk space at the home, in GB")
+    sensor_interval_s: int = Field(
+        15,
+        ge=1,
+        description="how often sensors look, in seconds (the daemon does so every 5 s at most); `alerts_sensor` half as often",
+    )
     alert_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         (), repr=False, description="where alerts go: apprise URLs, separated by blanks; none: only to the log"
     )

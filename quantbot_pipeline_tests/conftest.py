@@ -12,6 +12,13 @@ from quantbot_pipeline_tests.support.labs import Done, make_lab
 Quantbot = Callable[..., Done]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that writes the snapshots anew."""
+    parser.addoption(
+        "--snapshot-update", action="store_true", help="write the snapshot of the Dagster definitions anew"
+    )
+
+
 @pytest.fixture(scope="session")
 def lab_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with inputs and nothing else; copied, never used itself."""

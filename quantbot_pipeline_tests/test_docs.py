@@ -1,21 +1,20 @@
-"""The documentation against the code: no column, table, command or setting is missing, links resolve, examples are true."""
+"""The documentation against the code: no view, key or reason is missing, links resolve, examples are true.
+
+Tables of columns, settings and commands are generated: see test_docs_tables.
+"""
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
 import pytest
-import typer
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.catalog import Catalog
-from quantbot_pipeline.catalog.schema import TABLES
 from quantbot_pipeline.catalog.sync import sync
-from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.calls import ingest_calls
@@ -69,30 +68,6 @@ def names(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
-@pytest.mark.parametrize("artifact_type", ARTIFACTS)
-def test_every_column_of_an_artifact_is_told_with_type_and_null(artifact_type: str) -> None:
-    told = [(*names(row[0]), row[1], row[2]) for row in rows(section(read("artifacts.md"), artifact_type))]
-    schema = ARTIFACTS[artifact_type][1]
-    assert told == [(field.name, str(field.type), "yes" if field.nullable else "no") for field in schema]
-    assert ARTIFACTS[artifact_type][0].split("/")[-1] in read("artifacts.md")
-
-
-def test_every_column_of_the_catalog_is_told_with_its_type() -> None:
-    with duckdb.connect() as con:
-        con.execute(TABLES)
-        found = con.execute(
-            "SELECT table_name, column_name, data_type FROM duckdb_columns() "
-            "WHERE NOT internal AND table_name IN (SELECT table_name FROM duckdb_tables()) ORDER BY ALL"
-        ).fetchall()
-    told = [
-        (table, column, row[1])
-        for table in sorted({table for table, _, _ in found})
-        for row in rows(section(read("artifacts.md"), table))
-        for column in names(row[0])
-    ]
-    assert sorted(told) == found
-
-
 def test_every_view_of_the_catalog_is_told() -> None:
     assert {"latest_runs", *ARTIFACTS} <= set(names(section(read("artifacts.md"), "Views")))
 
@@ -100,29 +75,6 @@ def test_every_view_of_the_catalog_is_told() -> None:
 def test_every_key_of_run_json_is_told() -> None:
     told = {key for row in rows(section(read("artifacts.md"), "run.json")) for key in names(row[0])}
     assert told == set(RunManifest.model_fields)
-
-
-def commands(group: object, path: str = "quantbot") -> Iterator[str]:
-    for name, command in sorted(getattr(group, "commands", {}).items()):
-        if hasattr(command, "commands"):
-            yield from commands(command, f"{path} {name}")
-        else:
-            yield f"{path} {name}"
-
-
-def test_every_command_is_told() -> None:
-    told = {name for row in rows(section(read("operations.md"), "Commands")) for name in names(row[0])}
-    assert told == set(commands(typer.main.get_command(app)))
-
-
-def test_every_setting_is_told_with_its_default() -> None:
-    told = {name: row[1] for row in rows(section(read("operations.md"), "Settings")) for name in names(row[0])}
-    fields = Settings.model_fields
-    assert told.keys() - {"DAGSTER_HOME"} == {f"QUANTBOT_{name.upper()}" for name in fields}
-    for name, field in fields.items():
-        if isinstance(field.default, str | float):
-            shown = field.default if isinstance(field.default, str) else f"{field.default:g}"
-            assert names(told[f"QUANTBOT_{name.upper()}"]) == [shown]
 
 
 def test_every_option_of_the_search_is_told() -> None:

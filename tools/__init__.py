@@ -1,0 +1,1 @@
+"""Tools of the project's own making; the package does not need them."""
