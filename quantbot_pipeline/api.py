@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from quantbot_pipeline.catalog.sync import SyncReport
+    from quantbot_pipeline.ingest.frames import Source
     from quantbot_pipeline.ingest.report import IngestReport
-
-    Source = pd.DataFrame | str | Path | Sequence[str | Path]
 
 
 class CommittedRun:
@@ -97,7 +96,7 @@ class Home(base.Home):
         from quantbot_pipeline.config import make_config
         from quantbot_pipeline.errors import QuantbotError
         from quantbot_pipeline.market.calls import month_statistics
-        from quantbot_pipeline.orchestration.materialize import materialize
+        from quantbot_pipeline.materialize import materialize
 
         if months is None:
             known = list(month_statistics(self.calls))

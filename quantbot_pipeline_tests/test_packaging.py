@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import quantbot_pipeline
-from quantbot_pipeline import __version__
+from quantbot_pipeline.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

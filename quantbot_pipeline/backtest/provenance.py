@@ -9,12 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from quantbot_pipeline import __version__
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.months import month_start_ms, next_month
 from quantbot_pipeline.replay.policies import canonical_json
 from quantbot_pipeline.sources import source_digest
 from quantbot_pipeline.specs import RunKind
+from quantbot_pipeline.version import __version__
 
 
 def parameters_of(kind: RunKind, config: BacktestConfig, bounds: tuple[int, int], month: str) -> dict[str, Any]:

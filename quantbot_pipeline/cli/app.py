@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from quantbot_pipeline import __version__
+from quantbot_pipeline.version import __version__
 
 app = typer.Typer(
     help="The research lab for calls.", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,

@@ -78,7 +78,7 @@ def _read_policies(text: str) -> list[dict[str, Any]]:
 
 def _backtest(kind: RunKind, given: dict[str, Any]) -> None:
     from_, to, fmt = given["from_"], given["to"], given["fmt"]
-    from quantbot_pipeline.orchestration.materialize import materialize
+    from quantbot_pipeline.materialize import materialize
 
     lab = open_home(given["home"], given["calls_from_duckdb"])
     config = make_config(_config_values(given) | days_of(from_, to))
@@ -101,7 +101,7 @@ def backfill(
 ) -> None:
     """Everything for a range of months: truth, policies, frontier, baseline, walk-forward, and the catalog."""
     from quantbot_pipeline.catalog.sync import sync
-    from quantbot_pipeline.orchestration.materialize import materialize
+    from quantbot_pipeline.materialize import materialize
 
     lab = open_home(home)
     config = make_config({"interval": interval, **days_of(from_, to)})

@@ -18,8 +18,8 @@ def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
     from quantbot_pipeline.catalog.sync import sync
     from quantbot_pipeline.cli import tables
     from quantbot_pipeline.market.calls import month_statistics
+    from quantbot_pipeline.materialize import materialize
     from quantbot_pipeline.months import month_start_ms, next_month
-    from quantbot_pipeline.orchestration.materialize import materialize
     from quantbot_pipeline.reports.dashboard.page import write_dashboard
     from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
     from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS, frontier, walk_forward

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, Union, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,11 +15,12 @@ from quantbot_pipeline.frames import table_of
 if TYPE_CHECKING:
     import pandas as pd
 
+# What the Python API takes as input: a frame, a file or folder, or several of these.
+Source: TypeAlias = Union["pd.DataFrame", str, Path, Sequence[str | Path]]
+
 
 @contextlib.contextmanager
-def as_files(
-    source: "pd.DataFrame | str | Path | Sequence[str | Path]", data_dir: Path, what: str
-) -> Iterator[list[Path]]:
+def as_files(source: Source, data_dir: Path, what: str) -> Iterator[list[Path]]:
     """Yield the paths of a source; a frame becomes the file `frame_of_<what>.parquet` for as long as the block lasts.
 
     Raises InputError for a frame that no table can hold.
@@ -31,7 +32,7 @@ def as_files(
         yield [Path(path).expanduser() for path in source]
         return
     try:
-        table = table_of(source)
+        table = table_of(cast("pd.DataFrame", source))
     except (pa.ArrowException, TypeError) as e:
         raise InputError(f"the frame of {what}: {str(e).splitlines()[0][:200]}; give every column one type") from None
     data_dir.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from quantbot_pipeline import __version__
+from quantbot_pipeline.version import __version__
 
 project = "quantbot"
 version = release = __version__

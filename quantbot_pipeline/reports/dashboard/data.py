@@ -8,7 +8,6 @@ from typing import Any
 
 import duckdb
 
-from quantbot_pipeline import __version__
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import iso_now
 from quantbot_pipeline.reports.dashboard.callers import callers_section
@@ -19,6 +18,7 @@ from quantbot_pipeline.reports.dashboard.overview import errors, overview
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey, load_replayed, policy_columns, replayed_section
 from quantbot_pipeline.reports.dashboard.runs import runs_section
 from quantbot_pipeline.reports.remarks import load_newest
+from quantbot_pipeline.version import __version__
 from quantbot_pipeline.vocabulary import ALL_CALLERS
 
 MIN_CALLS = 10  # below that a caller is marked: the same number that the search asks for
