@@ -28,8 +28,6 @@ _DISK_ERRORS = (
     errno.EFBIG,
     errno.EMFILE,
 )
-
-
 _DISK_WORDS = (*map(os.strerror, _DISK_ERRORS), "fsync failed")
 MEND_DISK = "free space there (`quantbot prune` removes superseded runs) or check its rights, then run again"
 

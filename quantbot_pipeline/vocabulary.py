@@ -11,7 +11,6 @@ ALL_CALLERS = "__all__"  # the name under which all callers pooled have their ro
 Interval = Literal["1m", "5m", "15m", "1h"]
 INTERVALS_MS: dict[str, int] = {"1m": 60_000, "5m": 300_000, "15m": 900_000, "1h": 3_600_000}
 
-RunType = Literal["path-only", "policy", "optimization", "full"]
 RunStatus = Literal["pending", "running", "completed", "failed"]
 
 # Whether a call has a window; the engine writes the position.

@@ -52,16 +52,7 @@ def replay_month(
     _ready_engine()
     calls, plan = inputs.calls, inputs.plan
     compiled = compile_policies(policies, config.activity_move_pct)
-    rules = results.Rules(
-        interval_ms=INTERVALS_MS[config.interval],
-        latency_ms=config.latency_ms,
-        entry_close=config.entry == "close",
-        horizon_ms=config.horizon_ms,
-        max_entry_delay_ms=config.max_entry_delay_ms,
-        min_coverage=config.min_coverage,
-        optimistic=config.intrabar == "optimistic",
-        stop_slippage_bps=config.stop_slippage_bps,
-    )
+    rules = _rules(config)
     truth = results.empty_truth(calls.num_rows)
     orders = [(rules, results.empty_outcomes(calls.num_rows, len(policies)))]
     if both_orders:
@@ -100,6 +91,21 @@ def replay_month(
     _tell_no_entry_from_no_candles(home, calls, truth, config.interval)
     record.say(f"{inputs.month}: {len(policies)} policies over {len(plan.loads)} row groups in {wall:.3f} s")
     return Replayed(inputs, rules, truth, outcomes[0], outcomes[1] if both_orders else None)
+
+
+def _rules(config: BacktestConfig) -> "results.Rules":
+    from quantbot_pipeline.replay.results import Rules
+
+    return Rules(
+        interval_ms=INTERVALS_MS[config.interval],
+        latency_ms=config.latency_ms,
+        entry_close=config.entry == "close",
+        horizon_ms=config.horizon_ms,
+        max_entry_delay_ms=config.max_entry_delay_ms,
+        min_coverage=config.min_coverage,
+        optimistic=config.intrabar == "optimistic",
+        stop_slippage_bps=config.stop_slippage_bps,
+    )
 
 
 @functools.cache

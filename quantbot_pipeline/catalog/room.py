@@ -24,8 +24,6 @@ TABLE_FUNCTIONS = frozenset(
     ("range", "generate_series", "unnest", "repeat", "json_each", "json_tree", "histogram", "histogram_values",
      "pragma_table_info", "duckdb_columns", "duckdb_functions", "duckdb_tables", "duckdb_types", "duckdb_views")
 )  # fmt: skip
-
-
 TEXT_TYPES = ("INTERVAL", "BIT", "BIGNUM", "UHUGEINT", "TIME WITH TIME ZONE", "TIME_NS")
 OUT_OF_REACH = "a query reads the catalog's tables and views, no file and no address"
 WRITES = re.compile(r"(INSERT|UPDATE|DELETE|MERGE|COPY|CREATE)\w*_QUERY_NODE")  # DuckDB 2 has them inside WITH

@@ -19,7 +19,6 @@ from quantbot_pipeline.cli.options import (
     read_json,
 )
 from quantbot_pipeline.cli.output import note, print_runs
-from quantbot_pipeline.config import BacktestConfig, make_config
 from quantbot_pipeline.errors import InputError, QuantbotError, counted
 from quantbot_pipeline.specs import EVERYTHING, KINDS, RunKind
 from quantbot_pipeline.vocabulary import Interval
@@ -47,6 +46,8 @@ for _kind in KINDS.values():
 
 def _config_values(given: dict[str, Any]) -> dict[str, Any]:
     """The configuration that the options of a backtest command spell."""
+    from quantbot_pipeline.config import BacktestConfig
+
     values = {key: value for key, value in given.items() if key in BacktestConfig.model_fields and value is not None}
     hours = given["horizon_hours"]
     if not math.isfinite(hours):
@@ -78,6 +79,7 @@ def _read_policies(text: str) -> list[dict[str, Any]]:
 
 def _backtest(kind: RunKind, given: dict[str, Any]) -> None:
     from_, to, fmt = given["from_"], given["to"], given["fmt"]
+    from quantbot_pipeline.config import make_config
     from quantbot_pipeline.materialize import materialize
 
     lab = open_home(given["home"], given["calls_from_duckdb"])
@@ -101,6 +103,7 @@ def backfill(
 ) -> None:
     """Everything for a range of months: truth, policies, frontier, baseline, walk-forward, and the catalog."""
     from quantbot_pipeline.catalog.sync import sync
+    from quantbot_pipeline.config import make_config
     from quantbot_pipeline.materialize import materialize
 
     lab = open_home(home)

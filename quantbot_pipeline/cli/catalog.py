@@ -1,19 +1,27 @@
 """`quantbot backtest catalog-…`, `verify`, and `quantbot prune`: the runs that there are."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.cli.app import app, backtest_app
 from quantbot_pipeline.cli.options import Format, HomeFolder, open_home
 from quantbot_pipeline.cli.output import note, print_rows
 from quantbot_pipeline.errors import InputError, QuantbotError, counted
-from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import parse_day
-from quantbot_pipeline.runs.store import LocalRuns
-from quantbot_pipeline.vocabulary import RunStatus, RunType
+from quantbot_pipeline.specs import run_types
+from quantbot_pipeline.vocabulary import RunStatus
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.catalog.catalog import Catalog
+    from quantbot_pipeline.home import Home
+
+
+if TYPE_CHECKING:
+    OfRunType = str
+else:
+    OfRunType = Literal[run_types()]
 
 
 @backtest_app.command("catalog-sync")
@@ -52,8 +60,11 @@ def catalog_sync(
         print_rows([report.model_dump()], fmt, "Sync")
 
 
-def _catalog_of(lab: Home, file: Path | None, base_dir: Path | None) -> Catalog:
+def _catalog_of(lab: "Home", file: Path | None, base_dir: Path | None) -> "Catalog":
     """Return the catalog of a home, or the one that the options name."""
+    from quantbot_pipeline.catalog.catalog import Catalog
+    from quantbot_pipeline.runs.store import LocalRuns
+
     runs = lab.runs if base_dir is None else LocalRuns(base_dir.absolute())
     own = lab.catalog
     return Catalog((file or own.path).absolute(), runs, own.memory_limit, own.lock_timeout_s)
@@ -61,7 +72,7 @@ def _catalog_of(lab: Home, file: Path | None, base_dir: Path | None) -> Catalog:
 
 @backtest_app.command("catalog-query")
 def catalog_query(
-    run_type: Annotated[RunType | None, typer.Option(help="Runs of this kind.")] = None,
+    run_type: Annotated[OfRunType | None, typer.Option(help="Runs of this kind.")] = None,
     status: Annotated[RunStatus | None, typer.Option(help="Runs that ended like this.")] = None,
     git_branch: Annotated[str | None, typer.Option(help="Branch of the code that made the run.")] = None,
     from_date: Annotated[str | None, typer.Option(help="Runs created on or after this UTC day.")] = None,

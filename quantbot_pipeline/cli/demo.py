@@ -1,13 +1,15 @@
 """`quantbot demo`: everything once, on a generated market."""
 
 import shutil
+from typing import TYPE_CHECKING
 
 from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.cli.options import Format, HomeFolder, open_home
 from quantbot_pipeline.cli.output import note, print_rows
-from quantbot_pipeline.config import make_config
 from quantbot_pipeline.errors import InputError, QuantbotError, counted
-from quantbot_pipeline.home import Home
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.home import Home
 
 DEMO_KINDS = ("full", "v1-baseline", "walk-forward")
 
@@ -17,6 +19,7 @@ def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
     """Everything once: generated sample market (unless inputs exist), backfill, catalog, leaderboard, dashboard."""
     from quantbot_pipeline.catalog.sync import sync
     from quantbot_pipeline.cli import tables
+    from quantbot_pipeline.config import make_config
     from quantbot_pipeline.market.calls import month_statistics
     from quantbot_pipeline.materialize import materialize
     from quantbot_pipeline.months import month_start_ms, next_month
@@ -67,7 +70,7 @@ def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
     )
 
 
-def _write_sample(lab: Home) -> None:
+def _write_sample(lab: "Home") -> None:
     from quantbot_pipeline.ingest.calls import ingest_calls
     from quantbot_pipeline.ingest.candles import ingest_candles
     from quantbot_pipeline.market.sample import write_sample

@@ -3,18 +3,17 @@
 import inspect
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from pydantic import ValidationError
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import parse_day
-from quantbot_pipeline.replay.policies import unique_keys
-from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.specs import RunKind
 from quantbot_pipeline.vocabulary import Interval
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.home import Home
 
 Output = Literal["table", "json", "csv"]
 HomeFolder = Annotated[Path | None, typer.Option(help="Directory of data/ and runs/ (QUANTBOT_HOME; default: here).")]
@@ -29,8 +28,13 @@ OfInterval = Annotated[Interval | None, typer.Option("--interval", help="Only ru
 PrintAs = Annotated[Output, typer.Option("--output", help="How to print the result.")]
 
 
-def open_home(home: Path | None, calls_db: Path | None = None, *, may_begin: bool = False) -> Home:
+def open_home(home: Path | None, calls_db: Path | None = None, *, may_begin: bool = False) -> "Home":
     """Return a home that exists; with `may_begin` it may be made: by commands that bring or take inputs."""
+    from pydantic import ValidationError
+
+    from quantbot_pipeline.home import Home
+    from quantbot_pipeline.settings import Settings
+
     given = {"home": home, "calls_db": calls_db}
     try:
         settings = Settings.model_validate({key: value for key, value in given.items() if value is not None})
@@ -91,6 +95,8 @@ OUTPUT: Options = {"only_changed": (OnlyChanged, False), "fmt": (Format, "table"
 
 def read_json(where: str, text: str) -> Any:
     """The JSON value of an option, or of the file that `@file` names."""
+    from quantbot_pipeline.replay.policies import unique_keys
+
     if text.startswith("@"):
         where = text[1:]
         text = read_text(where)

@@ -4,12 +4,14 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from quantbot_pipeline.cli.options import Output
 from quantbot_pipeline.durable import replacing
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.home import Home
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.home import Home
 
 
 def complain(text: str, status: int) -> int:
@@ -63,7 +65,7 @@ def print_runs(runs: list[dict[str, Any]], fmt: Output, title: str) -> None:
         )
 
 
-def check_target(fmt: str, out: Path | None, lab: Home) -> None:
+def check_target(fmt: str, out: Path | None, lab: "Home") -> None:
     if out is None:
         if fmt == "parquet" and sys.stdout.isatty():
             raise InputError("a Parquet file is nothing to read on a terminal; give --out FILE, or a pipe")
@@ -99,7 +101,7 @@ def text_target(out: Path | None) -> Iterator[IO[str]]:
         yield file
 
 
-def note_runs(lab: Home, artifact_type: str, **which: str | None) -> None:
+def note_runs(lab: "Home", artifact_type: str, **which: str | None) -> None:
     from quantbot_pipeline.reports.remarks import remarks
 
     for remark in remarks(lab.catalog, artifact_type, **which):

@@ -6,6 +6,7 @@ name). Of several valid rows with one call_id the first ever ingested stays. Tex
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 
@@ -29,20 +30,14 @@ COLUMNS = (
     Column("alert_ts", ("created_at",), required=False),
     Column("source", required=False),
 )
-
-
 # The first test that fails names the reason.
 REASON = """CASE WHEN caller_name IS NULL OR caller_name = '' THEN 'caller_name'
                  WHEN mint IS NULL OR mint = '' THEN 'mint'
                  WHEN alert_ts_ms IS NULL OR alert_ts_ms <= 0 OR alert_ts_ms >= 100000000000000 THEN 'alert_ts_ms'
                  WHEN caller_name = '__all__' THEN 'reserved_caller' END"""
-
-
 # Length prefixes make the concatenation injective, whatever the values contain.
 DERIVED_ID = """substr(sha256(concat(strlen(caller_name), ':', caller_name, strlen(mint), ':', mint,
                                      strlen(chain), ':', chain, alert_ts_ms)), 1, 16)"""
-
-
 ISO_MS = "strftime(make_timestamp_ms(alert_ts_ms), '%Y-%m-%dT%H:%M:%S.%gZ')"
 
 
@@ -130,62 +125,84 @@ def _merge(incoming: duckdb.DuckDBPyConnection, store: CallStore, files: int, ro
         con.execute("SET memory_limit = ?", [store.memory_limit])
         con.execute("SET temp_directory = ?", [spill])
         con.execute(TABLES)
-        valid = incoming.sql(
-            f"""SELECT coalesce(nullif(call_id, ''), {DERIVED_ID}) AS call_id, mint, caller_name, chain, alert_ts_ms,
-                       {ISO_MS} AS created_at, source, file_no, row_no FROM judged WHERE reason IS NULL"""
-        ).to_arrow_reader(BATCH)
-        con.register("valid_calls", valid)
-        con.execute(
-            """CREATE TEMP TABLE ranked AS
-               SELECT *, row_number() OVER (PARTITION BY call_id ORDER BY file_no, row_no) AS nth FROM valid_calls"""
-        )
-        rejected = incoming.sql(
-            """SELECT call_id, mint, caller_name, chain, alert_ts_ms, reason, source, row_number() OVER (
-                      PARTITION BY call_id, mint, caller_name, chain, alert_ts_ms, reason ORDER BY file_no, row_no) AS nth
-               FROM judged WHERE reason IS NOT NULL"""
-        ).to_arrow_reader(BATCH)
-        con.register("rejected_rows", rejected)
-        con.execute("CREATE TEMP TABLE rejected_calls AS FROM rejected_rows")
-        # What a row meets: the stored call, or the first of this ingest; the first ever stays.
-        same, other, months = _one(
-            con,
-            """WITH kept AS (SELECT r.*, coalesce(a.mint, f.mint) AS k_mint, coalesce(a.caller_name, f.caller_name) AS k_caller,
-                                    coalesce(a.chain, f.chain) AS k_chain, coalesce(a.alert_ts_ms, f.alert_ts_ms) AS k_ts,
-                                    a.call_id IS NULL AND r.nth = 1 AS is_new
-                             FROM ranked r LEFT JOIN alerts a USING (call_id)
-                             LEFT JOIN ranked f ON f.call_id = r.call_id AND f.nth = 1)
-               SELECT count(*) FILTER (NOT is_new AND same), count(*) FILTER (NOT is_new AND NOT same),
-                      list_sort(list(DISTINCT strftime(make_timestamp_ms(alert_ts_ms), '%Y-%m')) FILTER (is_new))
-               FROM (SELECT *, mint = k_mint AND caller_name = k_caller AND chain = k_chain AND alert_ts_ms = k_ts AS same
-                     FROM kept)""",
-        )
-        inserted = _one(
-            con,
-            """INSERT INTO alerts SELECT call_id, mint, caller_name, chain, alert_ts_ms, created_at, source, now()::TIMESTAMP
-               FROM ranked WHERE nth = 1 ON CONFLICT DO NOTHING""",
-        )[0]
-        newly_rejected = _one(
-            con,
-            """INSERT INTO rejected_alerts SELECT call_id, mint, caller_name, chain, alert_ts_ms, reason, nth, source
-               FROM rejected_calls r WHERE NOT EXISTS (
-                   SELECT 1 FROM rejected_alerts o WHERE o.nth = r.nth AND o.reason = r.reason
-                   AND o.call_id IS NOT DISTINCT FROM r.call_id AND o.mint IS NOT DISTINCT FROM r.mint
-                   AND o.caller_name IS NOT DISTINCT FROM r.caller_name AND o.chain IS NOT DISTINCT FROM r.chain
-                   AND o.alert_ts_ms IS NOT DISTINCT FROM r.alert_ts_ms)""",
-        )[0]
-        reasons = con.execute("SELECT reason, count(*) FROM rejected_calls GROUP BY 1 ORDER BY 1").fetchall()
-        publication.changed = bool(inserted or newly_rejected) or not store.path.exists()
+        _bring(incoming, con)
+        counts = _insert(con)
+        publication.changed = bool(counts.inserted or counts.newly_rejected) or not store.path.exists()
     return IngestReport(
         kind="calls",
         files=files,
         rows=rows,
-        inserted=inserted,
+        inserted=counts.inserted,
         updated=0,
-        unchanged=same,
-        superseded=other,
-        rejected=dict(reasons),
-        months=months or [],
+        unchanged=counts.same,
+        superseded=counts.other,
+        rejected=counts.reasons,
+        months=counts.months,
     )
+
+
+class _Counts(NamedTuple):
+    """What became of the rows: new, equal to a stored call, of an id that another call has, rejected."""
+
+    inserted: int
+    same: int
+    other: int
+    newly_rejected: int
+    reasons: dict[str, int]
+    months: list[str]
+
+
+def _bring(incoming: duckdb.DuckDBPyConnection, con: duckdb.DuckDBPyConnection) -> None:
+    """Bring the judged rows over, in batches, as the tables `ranked` (valid) and `rejected_calls`."""
+    valid = incoming.sql(
+        f"""SELECT coalesce(nullif(call_id, ''), {DERIVED_ID}) AS call_id, mint, caller_name, chain, alert_ts_ms,
+                   {ISO_MS} AS created_at, source, file_no, row_no FROM judged WHERE reason IS NULL"""
+    ).to_arrow_reader(BATCH)
+    con.register("valid_calls", valid)
+    con.execute(
+        """CREATE TEMP TABLE ranked AS
+           SELECT *, row_number() OVER (PARTITION BY call_id ORDER BY file_no, row_no) AS nth FROM valid_calls"""
+    )
+    rejected = incoming.sql(
+        """SELECT call_id, mint, caller_name, chain, alert_ts_ms, reason, source, row_number() OVER (
+                  PARTITION BY call_id, mint, caller_name, chain, alert_ts_ms, reason ORDER BY file_no, row_no) AS nth
+           FROM judged WHERE reason IS NOT NULL"""
+    ).to_arrow_reader(BATCH)
+    con.register("rejected_rows", rejected)
+    con.execute("CREATE TEMP TABLE rejected_calls AS FROM rejected_rows")
+
+
+def _insert(con: duckdb.DuckDBPyConnection) -> _Counts:
+    """Insert what is new; count what became of every row."""
+    # What a row meets: the stored call, or the first of this ingest; the first ever stays.
+    same, other, months = _one(
+        con,
+        """WITH kept AS (SELECT r.*, coalesce(a.mint, f.mint) AS k_mint, coalesce(a.caller_name, f.caller_name) AS k_caller,
+                                coalesce(a.chain, f.chain) AS k_chain, coalesce(a.alert_ts_ms, f.alert_ts_ms) AS k_ts,
+                                a.call_id IS NULL AND r.nth = 1 AS is_new
+                         FROM ranked r LEFT JOIN alerts a USING (call_id)
+                         LEFT JOIN ranked f ON f.call_id = r.call_id AND f.nth = 1)
+           SELECT count(*) FILTER (NOT is_new AND same), count(*) FILTER (NOT is_new AND NOT same),
+                  list_sort(list(DISTINCT strftime(make_timestamp_ms(alert_ts_ms), '%Y-%m')) FILTER (is_new))
+           FROM (SELECT *, mint = k_mint AND caller_name = k_caller AND chain = k_chain AND alert_ts_ms = k_ts AS same
+                 FROM kept)""",
+    )
+    inserted = _one(
+        con,
+        """INSERT INTO alerts SELECT call_id, mint, caller_name, chain, alert_ts_ms, created_at, source, now()::TIMESTAMP
+           FROM ranked WHERE nth = 1 ON CONFLICT DO NOTHING""",
+    )[0]
+    newly_rejected = _one(
+        con,
+        """INSERT INTO rejected_alerts SELECT call_id, mint, caller_name, chain, alert_ts_ms, reason, nth, source
+           FROM rejected_calls r WHERE NOT EXISTS (
+               SELECT 1 FROM rejected_alerts o WHERE o.nth = r.nth AND o.reason = r.reason
+               AND o.call_id IS NOT DISTINCT FROM r.call_id AND o.mint IS NOT DISTINCT FROM r.mint
+               AND o.caller_name IS NOT DISTINCT FROM r.caller_name AND o.chain IS NOT DISTINCT FROM r.chain
+               AND o.alert_ts_ms IS NOT DISTINCT FROM r.alert_ts_ms)""",
+    )[0]
+    reasons = con.execute("SELECT reason, count(*) FROM rejected_calls GROUP BY 1 ORDER BY 1").fetchall()
+    return _Counts(inserted, same, other, newly_rejected, dict(reasons), months or [])
 
 
 def _one(con: duckdb.DuckDBPyConnection, sql: str) -> tuple:

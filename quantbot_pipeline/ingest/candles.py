@@ -38,8 +38,6 @@ COLUMNS = (
     Column("close"),
     Column("volume"),
 )
-
-
 # A row fails once, under the first test that it does not pass. A price is null, not finite or <= 0 in one comparison:
 # DuckDB orders NaN above infinity.
 FINITE_POSITIVE = "coalesce({c} > 0 AND {c} < 'infinity'::DOUBLE, false)"

@@ -26,8 +26,6 @@ SCHEMA = pa.schema(
         pa.field("volume", pa.float64()),
     ]
 )
-
-
 REJECTED_SCHEMA = pa.schema(
     [
         pa.field("mint", pa.string()),
@@ -37,8 +35,6 @@ REJECTED_SCHEMA = pa.schema(
         pa.field("nth", pa.int64(), nullable=False),
     ]
 )
-
-
 ROW_GROUP = 131_072  # rows; a group ends at the first token boundary at or past it
 HASH_KEY = b"quantbot.content_sha256"
 NO_MONTH = "none"  # the folder of rejected rows whose time is unknown

@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from quantbot_pipeline.replay.policies import Combo, FixedStop, Ladder, Policy, TimeStop, TrailingStop
+from quantbot_pipeline.replay.policies import Policy
 from quantbot_pipeline.vocabulary import HARD_STOP, STOP_LOSS
 
 ZERO_REMAINDER = 1e-12
-
-
 MAX_HOLD_MS = 1 << 60  # longer than any window, and entry + hold still fits an int64
 
 
@@ -121,33 +119,20 @@ def _u32(values: Iterable[int]) -> npt.NDArray[np.uint32]:
 
 
 def _terms(policy: Policy) -> _Terms:
-    rules = policy.policies if isinstance(policy, Combo) else (policy,)
-    stops: dict[float, int] = {}
-    takes: list[float] = []
-    holds: list[int] = []
-    trails: set[tuple[float, float]] = set()
-    rungs: tuple[tuple[float, float], ...] = ()
-    for rule in rules:
-        if isinstance(rule, FixedStop | Ladder) and rule.stop_pct is not None:
-            stops[1 - rule.stop_pct] = STOP_LOSS
-        if isinstance(rule, TrailingStop):
-            trails.add((1 + rule.activation_pct, 1 - rule.trail_pct))
-            if rule.hard_stop_pct is not None:
-                stops.setdefault(1 - rule.hard_stop_pct, HARD_STOP)  # a tie goes to stop_loss
-        if isinstance(rule, FixedStop | TimeStop) and rule.take_profit_pct is not None:
-            takes.append(1 + rule.take_profit_pct)
-        if isinstance(rule, TimeStop):
-            holds.append(min(rule.max_hold_ms, MAX_HOLD_MS))
-        if isinstance(rule, Ladder):
-            rungs = tuple((level.multiple, level.fraction) for level in rule.levels)
+    """Reduce a policy to one stop, one take profit, one hold: the highest, the lowest and the smallest of them."""
+    terms = policy.terms()
+    stops = dict.fromkeys(terms.hard_stops, HARD_STOP) | dict.fromkeys(
+        terms.stops, STOP_LOSS
+    )  # a tie goes to stop_loss
     stop = max(stops, default=None)
+    hold = min(terms.holds, default=None)
     return _Terms(
         stop,
-        stops[stop] if stop is not None else STOP_LOSS,
-        min(takes, default=None),
-        min(holds, default=None),
-        tuple(sorted(trails)),
-        rungs,
+        STOP_LOSS if stop is None else stops[stop],
+        min(terms.takes, default=None),
+        None if hold is None else min(hold, MAX_HOLD_MS),
+        tuple(sorted(set(terms.trails))),
+        terms.rungs,
     )
 
 

@@ -41,8 +41,6 @@ from quantbot_pipeline.vocabulary import (
 )
 
 BLOCK = 32
-
-
 NEVER = np.int32(2_147_483_647)
 
 

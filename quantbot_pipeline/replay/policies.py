@@ -1,13 +1,14 @@
-"""Exit policies as data: validated models, canonical JSON, a stable id, and their compilation for the engine.
+"""Exit policies as data: validated models, canonical JSON, a stable id, words, price levels.
 
-Belongs here: what a policy is and which numbers the engine needs from it. A new kind of policy is a new model here, a
-line in `_rules`, and, if it needs a new kind of level, a step in `engine`. Source of every rule: docs/semantics.md.
+Belongs here: what a policy is. A new kind is a new class here, joined to `Rule` and `Policy`; if it needs a new kind of level,
+a field of `Terms`, an array in `compile` and a step in `kernel`. Source of every rule: docs/semantics.md, "Policies".
 """
 
 import functools
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     BaseModel,
@@ -29,50 +30,120 @@ def _integral(value: object) -> object:
 
 # Numbers as JSON has them: neither booleans nor text; 3600000.0 is a whole number.
 Number = Annotated[float, Field(strict=True)]
-
-
 Whole = Annotated[int, BeforeValidator(_integral), Field(strict=True)]
-
-
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
-
-
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-
-
 NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
-
-
 FRACTION_SLACK = 1e-9
+
+
+class Terms(NamedTuple):
+    """What a policy asks of the engine: levels as factors of the entry price, `1-s` for a stop, `1+t` for a take profit.
+
+    stops, hard_stops: below the entry price. takes: above it. holds: ms. trails: (activation, what is kept of the maximum).
+    rungs: (multiple, fraction of the original position), ascending.
+    """
+
+    stops: tuple[float, ...] = ()
+    hard_stops: tuple[float, ...] = ()
+    takes: tuple[float, ...] = ()
+    holds: tuple[int, ...] = ()
+    trails: tuple[tuple[float, float], ...] = ()
+    rungs: tuple[tuple[float, float], ...] = ()
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FixedStop(_Model):
+class PolicyKind(_Model, ABC):
+    """A kind of policy: one class says what it is as JSON, in an id, in words, as price levels and as terms of the engine."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return the canonical mapping: nulls omitted, integral numbers as integers."""
+        return {k: _number(v) for k, v in self.model_dump(exclude_none=True).items()}
+
+    @abstractmethod
+    def slug(self) -> str:
+        """Return the readable part of an id; injective."""
+
+    @abstractmethod
+    def words(self) -> str:
+        """Return what a trader would say, e.g. `stop -20%, take profit +100%`."""
+
+    @abstractmethod
+    def levels_at_entry(self) -> list[tuple[str, float]]:
+        """Return (what happens, multiple of the entry price) of every level that is known at the entry."""
+
+    @abstractmethod
+    def terms(self) -> Terms:
+        """Return what the engine needs of it."""
+
+
+class FixedStop(PolicyKind):
     """Leave at `p0*(1-stop_pct)`, or at `p0*(1+take_profit_pct)`."""
 
     kind: Literal["fixed_stop"]
     stop_pct: Fraction
     take_profit_pct: Positive | None = None
 
+    def slug(self) -> str:
+        return f"fixed_sl{_spelled(self.stop_pct)}" + _suffix("_tp", self.take_profit_pct)
 
-class TimeStop(_Model):
+    def words(self) -> str:
+        return f"stop {_change(-self.stop_pct)}" + _said(", take profit ", self.take_profit_pct)
+
+    def levels_at_entry(self) -> list[tuple[str, float]]:
+        return [*_take(self.take_profit_pct), ("stop", 1 - self.stop_pct)]
+
+    def terms(self) -> Terms:
+        return Terms(stops=(1 - self.stop_pct,), takes=_factors(self.take_profit_pct))
+
+
+class TimeStop(PolicyKind):
     """Leave once `max_hold_ms` have passed since the entry, or at `p0*(1+take_profit_pct)`."""
 
     kind: Literal["time_stop"]
     max_hold_ms: Annotated[Whole, Field(gt=0)]
     take_profit_pct: Positive | None = None
 
+    def slug(self) -> str:
+        return f"time_{_duration_slug(self.max_hold_ms)}" + _suffix("_tp", self.take_profit_pct)
 
-class TrailingStop(_Model):
+    def words(self) -> str:
+        return f"leave after {_duration_words(self.max_hold_ms)}" + _said(", take profit ", self.take_profit_pct)
+
+    def levels_at_entry(self) -> list[tuple[str, float]]:
+        return _take(self.take_profit_pct)
+
+    def terms(self) -> Terms:
+        return Terms(holds=(self.max_hold_ms,), takes=_factors(self.take_profit_pct))
+
+
+class TrailingStop(PolicyKind):
     """Once the price has risen by `activation_pct`, leave `trail_pct` below the running maximum."""
 
     kind: Literal["trailing_stop"]
     activation_pct: NonNegative
     trail_pct: Fraction
     hard_stop_pct: Fraction | None = None
+
+    def slug(self) -> str:
+        own = f"trail_a{_spelled(self.activation_pct)}_t{_spelled(self.trail_pct)}"
+        return own + _suffix("_hs", self.hard_stop_pct)
+
+    def words(self) -> str:
+        start = f"once up {_percent(self.activation_pct)}, " if self.activation_pct else ""
+        hard = None if self.hard_stop_pct is None else -self.hard_stop_pct
+        return f"{start}trail {_percent(self.trail_pct)} below the high" + _said(", hard stop ", hard)
+
+    def levels_at_entry(self) -> list[tuple[str, float]]:
+        hard = [] if self.hard_stop_pct is None else [("hard stop", 1 - self.hard_stop_pct)]
+        return [("trail starts", 1 + self.activation_pct), *hard]
+
+    def terms(self) -> Terms:
+        hard = () if self.hard_stop_pct is None else (1 - self.hard_stop_pct,)
+        return Terms(trails=((1 + self.activation_pct, 1 - self.trail_pct),), hard_stops=hard)
 
 
 class Level(_Model):
@@ -82,7 +153,7 @@ class Level(_Model):
     fraction: Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 
 
-class Ladder(_Model):
+class Ladder(PolicyKind):
     """Sell in parts on the way up; the rest leaves at the stop or with the window."""
 
     kind: Literal["ladder"]
@@ -98,11 +169,32 @@ class Ladder(_Model):
             raise ValueError("two levels have the same multiple")
         return tuple(sorted(levels, key=lambda level: level.multiple))
 
+    def plain(self) -> dict[str, Any]:
+        rungs = [{"fraction": _number(rung.fraction), "multiple": _number(rung.multiple)} for rung in self.levels]
+        return super().plain() | {"levels": rungs}
+
+    def slug(self) -> str:
+        rungs = "+".join(f"{_spelled(rung.multiple)}x{_spelled(rung.fraction)}" for rung in self.levels)
+        return f"ladder_{rungs}" + _suffix("_sl", self.stop_pct)
+
+    def words(self) -> str:
+        rungs = ", ".join(f"{_percent(rung.fraction)} at {rung.multiple:g}x" for rung in self.levels)
+        stop = None if self.stop_pct is None else -self.stop_pct
+        return f"sell {rungs}" + _said(", stop ", stop)
+
+    def levels_at_entry(self) -> list[tuple[str, float]]:
+        stop = [] if self.stop_pct is None else [("stop", 1 - self.stop_pct)]
+        return [*stop, *((f"sell {_percent(rung.fraction)}", rung.multiple) for rung in self.levels)]
+
+    def terms(self) -> Terms:
+        stops = () if self.stop_pct is None else (1 - self.stop_pct,)
+        return Terms(stops=stops, rungs=tuple((rung.multiple, rung.fraction) for rung in self.levels))
+
 
 Rule = Annotated[FixedStop | TimeStop | TrailingStop | Ladder, Field(discriminator="kind")]
 
 
-class Combo(_Model):
+class Combo(PolicyKind):
     """All rules hold on the one position; the first that fires decides."""
 
     kind: Literal["combo"]
@@ -114,16 +206,28 @@ class Combo(_Model):
             raise ValueError("policies: at most one ladder in a combo")
         return self
 
+    def plain(self) -> dict[str, Any]:
+        rules = sorted((rule.plain() for rule in self.policies), key=lambda rule: _dump(rule).encode())
+        return super().plain() | {"policies": rules}
+
+    def slug(self) -> str:
+        rules = sorted(self.policies, key=lambda rule: _dump(rule.plain()).encode())
+        return "combo(" + "&".join(rule.slug() for rule in rules) + ")"
+
+    def words(self) -> str:
+        return "; ".join(rule.words() for rule in self.policies)
+
+    def levels_at_entry(self) -> list[tuple[str, float]]:
+        return [level for rule in self.policies for level in rule.levels_at_entry()]
+
+    def terms(self) -> Terms:
+        joined = zip(*(rule.terms() for rule in self.policies), strict=True)
+        return Terms(*(tuple(value for part in parts for value in part) for parts in joined))
+
 
 Policy = FixedStop | TimeStop | TrailingStop | Ladder | Combo
-
-
 KINDS = ("fixed_stop", "time_stop", "trailing_stop", "ladder", "combo")
-
-
 _ADAPTER: TypeAdapter[Policy] = TypeAdapter(Annotated[Policy, Field(discriminator="kind")])
-
-
 DEFAULT_POLICIES: tuple[dict[str, Any], ...] = (
     {"kind": "fixed_stop", "stop_pct": 0.2, "take_profit_pct": 1.0},
     {"kind": "time_stop", "max_hold_ms": 3_600_000},
@@ -203,22 +307,11 @@ def complaint(location: Sequence[str | int], error: Mapping[str, Any]) -> str:
 @functools.lru_cache(maxsize=8192)  # a search asks for the text, the id, and again for every month
 def canonical_json(policy: Policy) -> str:
     """The one JSON text of a policy: sorted keys, no blanks, nulls omitted, integral numbers as integers."""
-    return _dump(_plain(policy))
+    return _dump(policy.plain())
 
 
 def _dump(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def _plain(policy: BaseModel) -> dict[str, Any]:
-    plain = {k: _number(v) for k, v in policy.model_dump(exclude_none=True).items()}
-    if isinstance(policy, Ladder):
-        plain["levels"] = [
-            {"fraction": _number(level.fraction), "multiple": _number(level.multiple)} for level in policy.levels
-        ]
-    if isinstance(policy, Combo):
-        plain["policies"] = sorted((_plain(rule) for rule in policy.policies), key=lambda rule: _dump(rule).encode())
-    return plain
 
 
 def _number(value: Any) -> Any:
@@ -226,31 +319,47 @@ def _number(value: Any) -> Any:
 
 
 def policy_id(policy: Policy) -> str:
-    """A readable slug of the canonical JSON, injective: `fixed_sl0.2_tp1`, `time_1h`, `trail_a0.2_t0.1_hs0.2`."""
-    return _slug(json.loads(canonical_json(policy)))
+    """Return a readable slug of the canonical JSON, injective: `fixed_sl0.2_tp1`, `time_1h`, `trail_a0.2_t0.1_hs0.2`."""
+    return policy.slug()
 
 
-def _slug(p: dict[str, Any]) -> str:
-    match p["kind"]:
-        case "fixed_stop":
-            return f"fixed_sl{p['stop_pct']!r}" + _optional("_tp", p.get("take_profit_pct"))
-        case "time_stop":
-            return f"time_{_duration(p['max_hold_ms'])}" + _optional("_tp", p.get("take_profit_pct"))
-        case "trailing_stop":
-            return f"trail_a{p['activation_pct']!r}_t{p['trail_pct']!r}" + _optional("_hs", p.get("hard_stop_pct"))
-        case "ladder":
-            rungs = "+".join(f"{level['multiple']!r}x{level['fraction']!r}" for level in p["levels"])
-            return f"ladder_{rungs}" + _optional("_sl", p.get("stop_pct"))
-        case _:
-            return "combo(" + "&".join(_slug(rule) for rule in p["policies"]) + ")"
+def _spelled(value: float) -> str:
+    return repr(_number(value))
 
 
-def _optional(prefix: str, value: float | None) -> str:
-    return "" if value is None else f"{prefix}{value!r}"
+def _suffix(prefix: str, value: float | None) -> str:
+    return "" if value is None else f"{prefix}{_spelled(value)}"
 
 
-def _duration(ms: int) -> str:
+def _said(prefix: str, change: float | None) -> str:
+    return "" if change is None else prefix + _change(change)
+
+
+def _take(pct: float | None) -> list[tuple[str, float]]:
+    return [] if pct is None else [("take profit", 1 + pct)]
+
+
+def _factors(pct: float | None) -> tuple[float, ...]:
+    return () if pct is None else (1 + pct,)
+
+
+def _percent(fraction: float) -> str:
+    return f"{fraction * 100:.4g}%"
+
+
+def _change(fraction: float) -> str:
+    return f"{fraction * 100:+.4g}%"
+
+
+def _duration_slug(ms: int) -> str:
     for unit, size in (("h", 3_600_000), ("min", 60_000), ("s", 1_000)):
         if ms % size == 0:
             return f"{ms // size}{unit}"
     return f"{ms}ms"
+
+
+def _duration_words(ms: int) -> str:
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)):
+        if ms % size == 0 and (unit != "d" or ms // size > 2):  # people say 48 h, not 2 d
+            return f"{ms // size} {unit}"
+    return f"{ms} ms"

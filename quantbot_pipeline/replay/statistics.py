@@ -13,8 +13,6 @@ from quantbot_pipeline.replay.results import Outcomes, Truth
 from quantbot_pipeline.vocabulary import DATA_END, HARD_STOP, STOP_LOSS, TRAILING
 
 MIN_TAIL_PEAK = 1.25
-
-
 STAKE = 0.04  # the share of an account that one call is given in the growth score
 
 
@@ -67,9 +65,27 @@ STATS = (
     "median_time_exposed_ms",
     "median_tail_capture",
 )
-
-
-RANKING_STATS = 10  # the first so many are what the search needs; every further one costs more selections
+# Their positions, by which the kernels write them and the search reads them.
+(
+    AVG_RETURN,
+    MEDIAN_RETURN,
+    STOP_OUT_RATE,
+    LOSS_RATE,
+    ES95,
+    P95_DRAWDOWN,
+    STRESSED_AVG_RETURN,
+    AVG_TIME_EXPOSED,
+    AVG_TAIL_CAPTURE,
+    GROWTH_SCORE,
+    MEDIAN_EXCURSION,
+    P25_RETURN,
+    P75_RETURN,
+    P90_RETURN,
+    AVG_EXCURSION,
+    MEDIAN_TIME_EXPOSED,
+    MEDIAN_TAIL_CAPTURE,
+) = range(len(STATS))
+RANKING_STATS = MEDIAN_EXCURSION  # the first so many are what the search needs; every further one costs more selections
 
 
 def aggregate(
@@ -165,19 +181,11 @@ def _check_leaders(which, groups, ends, leader):
 
 
 TILE_OUTCOMES = 1 << 17  # at once, 0.5 MB: they stay in cache
-
-
 TILE_POLICIES = 8  # at least, however many calls: to read so many of each call costs little more than to read one
-
-
 # What the aggregation needs to know of an exit lies side by side: these facts, and flags (a stop-out; the data ended; the
 # peak is high enough for a tail capture).
 FACTS = 5
-
-
 REALIZED, DRAWDOWN, HELD, SHARE, FLAGS = range(FACTS)
-
-
 STOPPED, ENDED, PEAKED = 1, 2, 4
 
 
@@ -256,31 +264,31 @@ def _statistics(derived, where, returns, excursions, exposed, captured, out):
     growth += np.log(product)
     worst, middle, low = max(1, n // 20), _below(0.5, n), _below(0.05, n)
     sorted_to = _select(returns, middle, 0, n)
-    out[1] = _quantile(returns, 0.5, n, sorted_to)
+    out[MEDIAN_RETURN] = _quantile(returns, 0.5, n, sorted_to)
     _select(returns, worst - 1, 0, middle)
     sorted_to = _select(excursions, low, 0, n)
-    out[5] = _quantile(excursions, 0.05, n, sorted_to)
+    out[P95_DRAWDOWN] = _quantile(excursions, 0.05, n, sorted_to)
     tail = 0.0
     for i in range(worst):
         tail += returns[i]
-    out[0] = total / n
-    out[2], out[3] = stops / n, losses / n
-    out[4] = tail / worst
-    out[6] = stressed / n
-    out[7] = total_ms / n
+    out[AVG_RETURN] = total / n
+    out[STOP_OUT_RATE], out[LOSS_RATE] = stops / n, losses / n
+    out[ES95] = tail / worst
+    out[STRESSED_AVG_RETURN] = stressed / n
+    out[AVG_TIME_EXPOSED] = total_ms / n
     if captures:
-        out[8] = total_capture / captures
-    out[9] = 10_000 / STAKE * (growth / n)
+        out[AVG_TAIL_CAPTURE] = total_capture / captures
+    out[GROWTH_SCORE] = 10_000 / STAKE * (growth / n)
     if len(out) <= RANKING_STATS:
         return
-    out[10] = _quantile(excursions, 0.5, n, _select(excursions, middle, low + 1, n))
+    out[MEDIAN_EXCURSION] = _quantile(excursions, 0.5, n, _select(excursions, middle, low + 1, n))
     if len(out) == RANKING_STATS + 1:
         return
     lower, upper, highest = _below(0.25, n), _below(0.75, n), _below(0.9, n)
-    out[11] = _quantile(returns, 0.25, n, _select(returns, lower, 0, middle))
-    out[12] = _quantile(returns, 0.75, n, _select(returns, upper, middle + 1, n))
-    out[13] = _quantile(returns, 0.9, n, _select(returns, highest, upper + 1, n))
-    out[14] = total_mae / n
+    out[P25_RETURN] = _quantile(returns, 0.25, n, _select(returns, lower, 0, middle))
+    out[P75_RETURN] = _quantile(returns, 0.75, n, _select(returns, upper, middle + 1, n))
+    out[P90_RETURN] = _quantile(returns, 0.9, n, _select(returns, highest, upper + 1, n))
+    out[AVG_EXCURSION] = total_mae / n
     captures = 0
     for i in range(n):
         fact = derived[where[i]]
@@ -288,10 +296,10 @@ def _statistics(derived, where, returns, excursions, exposed, captured, out):
         if int(fact[FLAGS]) & PEAKED:
             captured[captures] = fact[SHARE]
             captures += 1
-    out[15] = _quantile(exposed, 0.5, n, _select(exposed, middle, 0, n))
+    out[MEDIAN_TIME_EXPOSED] = _quantile(exposed, 0.5, n, _select(exposed, middle, 0, n))
     if captures:
         half = _select(captured, _below(0.5, captures), 0, captures)
-        out[16] = _quantile(captured, 0.5, captures, half)
+        out[MEDIAN_TAIL_CAPTURE] = _quantile(captured, 0.5, captures, half)
 
 
 @_kernel

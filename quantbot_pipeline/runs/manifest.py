@@ -144,49 +144,13 @@ class RunManifest(_Strict):
 
 def parse_manifest(content: bytes, where: Path | str) -> RunManifest:
     """Validate the bytes of a manifest. Raises IntegrityError saying what is wrong with which key."""
-    manifest = _plain(content) or _judged(content, where)
+    manifest = _judged(content, where)
     if not isinstance(manifest.parameters.get("config_hash", ""), str):
         raise IntegrityError(f"{where}: parameters.config_hash must be a string")
     for artifact_type, entry in manifest.artifacts.items():
         if artifact_type in ARTIFACTS and entry.path != ARTIFACTS[artifact_type][0]:
             raise IntegrityError(f"{where}: artifacts.{artifact_type}.path is not {ARTIFACTS[artifact_type][0]}")
     return manifest
-
-
-def _plain(content: bytes) -> RunManifest | None:
-    """What `_judged` returns, in half the time; None for whatever it might refuse, or read in another way.
-
-    Pydantic's JSON parser keeps the last of two equal keys. None are equal if the manifest has as many keys as the text could
-    spell: each of them ends with `":`, once white space is taken away.
-    """
-    if len(content) > MAX_MANIFEST_BYTES or content.count(b"{") + content.count(b"[") >= MAX_DEPTH:
-        return None
-    try:
-        manifest = RunManifest.model_validate_json(content)
-    except ValidationError:
-        return None
-    spelled = content.translate(None, b" \t\r\n").count(b'":')
-    ours = manifest.schema_version.manifest == MANIFEST_VERSION
-    return manifest if ours and spelled == _count_keys(manifest) else None
-
-
-def _count_keys(manifest: RunManifest) -> int:
-    """How many keys a manifest was given, as far as its version knows them."""
-    m = manifest
-    models = (m, m.dataset, m.schema_version, m.timing, m.dagster, *m.artifacts.values())
-    named = sum(0 if model.__pydantic_extra__ else len(model.__pydantic_fields_set__) for model in models)
-    return named + len(m.artifacts) + len(m.logs) + len(m.logs_sha256) + len(m.versions) + _count_inside(m.parameters)
-
-
-def _count_inside(data: dict | list) -> int:
-    """The keys at all levels, less one for each NaN or infinity: no text spells so few."""
-    keys, values = (len(data), data.values()) if isinstance(data, dict) else (0, data)
-    for value in values:
-        if isinstance(value, dict | list):
-            keys += _count_inside(value)
-        elif isinstance(value, float) and not math.isfinite(value):
-            keys -= 1
-    return keys
 
 
 def _judged(content: bytes, where: Path | str) -> RunManifest:

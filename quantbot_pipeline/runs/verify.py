@@ -146,8 +146,6 @@ class _Files:
 
 READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW
 NO_ACCESS_TIME = getattr(os, "O_NOATIME", 0)  # to note when it was read costs more than the reading
-
-
 SMALL = 1 << 16
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from quantbot_pipeline.compiled import compiled
 from quantbot_pipeline.replay.policies import Policy, canonical_json, policy_id
 from quantbot_pipeline.replay.results import Outcomes, Truth
-from quantbot_pipeline.replay.statistics import RANKING_STATS, STATS, aggregate
+from quantbot_pipeline.replay.statistics import MEDIAN_RETURN, P95_DRAWDOWN, RANKING_STATS, STATS, aggregate
 from quantbot_pipeline.replay.truth import included_rows
 from quantbot_pipeline.search.objective import VIOLATIONS, Constraints, Objective, score, violated
 from quantbot_pipeline.vocabulary import ALL_CALLERS
@@ -94,7 +94,7 @@ def rank(
     for group, table in zip(groups, stats, strict=True):
         own = constraints.for_peaks(truth.peak[group.rows] / truth.p0[group.rows])
         points, broken = score(table, objective), violated(table, len(group.rows), own)
-        keys = [points, table[:, STATS.index("median_return_bps")], table[:, STATS.index("p95_drawdown_bps")]]
+        keys = [points, table[:, MEDIAN_RETURN], table[:, P95_DRAWDOWN]]
         order = np.lexsort([found.text_order, *(-np.round(k, 6) for k in reversed(keys)), broken.any(axis=1)])
         rankings.append(Ranking(table, points, broken, order))
     return rankings

@@ -12,12 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.replay.policies import Whole, complaint
-from quantbot_pipeline.replay.statistics import RANKING_STATS, STATS
+from quantbot_pipeline.replay.statistics import (
+    AVG_TAIL_CAPTURE,
+    GROWTH_SCORE,
+    MEDIAN_EXCURSION,
+    MEDIAN_RETURN,
+    RANKING_STATS,
+    STATS,
+)
 
 # In this order they are named in `violations`.
 VIOLATIONS = ("trades", "avg_return_bps", "stop_out_rate", "p95_drawdown_bps", "avg_time_exposed_ms")
-
-
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -76,10 +81,10 @@ def parse_model(model: type[M], name: str, values: Any) -> M:
 def score(stats: npt.NDArray[np.float64], objective: Objective) -> npt.NDArray[np.float64]:
     """The objective's score, shape of `stats` (…, S) without its last axis; always finite."""
     if objective.kind == "growth":
-        return stats[..., STATS.index("growth_score")]
-    capture = np.nan_to_num(stats[..., STATS.index("avg_tail_capture")], nan=0.0)
-    excursion = stats[..., STATS.index("median_max_adverse_excursion_bps")]
-    return stats[..., STATS.index("median_return_bps")] + 200 * capture - np.abs(excursion) / 100
+        return stats[..., GROWTH_SCORE]
+    capture = np.nan_to_num(stats[..., AVG_TAIL_CAPTURE], nan=0.0)
+    excursion = stats[..., MEDIAN_EXCURSION]
+    return stats[..., MEDIAN_RETURN] + 200 * capture - np.abs(excursion) / 100
 
 
 def violated(stats: npt.NDArray[np.float64], trades: int, constraints: Constraints) -> npt.NDArray[np.bool_]:
