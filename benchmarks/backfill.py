@@ -44,15 +44,15 @@ def run(options: argparse.Namespace) -> None:
     assets = ["inputs/alerts", "inputs/candles", *("/".join(key) for key in OUTPUTS)]
     with tempfile.TemporaryDirectory(prefix="quantbot-bench-") as folder:
         settings = Home(Settings(home=Path(folder) / "home"))
-        settings.home.mkdir()
+        settings.path.mkdir()
         months = _write_market(settings, copies)
-        threads = str(settings.threads)
-        server = quantbot_ui(settings.home, QUANTBOT_THREADS=threads, QUANTBOT_SENSOR_INTERVAL_S="15")
+        threads = str(settings.settings.threads)
+        server = quantbot_ui(settings.path, QUANTBOT_THREADS=threads, QUANTBOT_SENSOR_INTERVAL_S="15")
         try:
             server.wait("code location", server.locations)
             rows = []
             for _ in range(rounds):
-                plain = _without_dagster(settings.home)
+                plain = _without_dagster(settings.path)
                 began = time.time()
                 backfill = server.launch_backfill(assets, months)
                 patience_s = 30.0 * len(months)
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _write_market(settings: Home, copies: int) -> list[str]:
     """The stores with so many sample markets one after the other; their months."""
-    files = settings.home / "generated"
+    files = settings.path / "generated"
     files.mkdir()
     for copy in range(copies):
         calls, candles = generate(seed=7 + copy)
@@ -85,7 +85,9 @@ def _write_market(settings: Home, copies: int) -> list[str]:
         pq.write_table(_shifted(candles, "ts_ms", shift), files / f"candles_{copy}.parquet")
     ingest_calls(sorted(files.glob("calls_*")), settings.calls)
     ingest_candles(
-        sorted(files.glob("candles_*")), CandleStore(settings.candles.folder, memory_limit=settings.memory_limit), "5m"
+        sorted(files.glob("candles_*")),
+        CandleStore(settings.candles.folder, memory_limit=settings.settings.memory_limit),
+        "5m",
     )
     months = list(month_statistics(settings.calls))
     assert len(months) == copies * COPY_MONTHS, months
@@ -108,7 +110,7 @@ def _without_dagster(home: Path) -> float:
 def _work(settings: Home) -> float:
     from quantbot_pipeline.backtest.month import run_month
     from quantbot_pipeline.backtest.run import ReplayCache
-    from quantbot_pipeline.config import Recipe, make_config
+    from quantbot_pipeline.config import make_config
     from quantbot_pipeline.replay.kernel import warm_up
 
     warm_up()
@@ -117,7 +119,7 @@ def _work(settings: Home) -> float:
     for month in months:
         for interval in INTERVALS_MS:
             month_rows(settings.candles.folder, interval, month)
-    recipes: tuple[Recipe, ...] = ("full", "v1-baseline", "walk-forward")
+    recipes: tuple[str, ...] = ("full", "v1-baseline", "walk-forward")
     for recipe in recipes:
         cache: ReplayCache = {}
         for month in months:

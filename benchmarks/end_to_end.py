@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from benchmarks import measuring
 from benchmarks.market import MINUTE_MS, MONTH, START_MS, random_market
 from quantbot_pipeline.backtest.month import run_month
-from quantbot_pipeline.config import Recipe, make_config
+from quantbot_pipeline.config import make_config
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.market import candle_files
@@ -30,7 +30,7 @@ from quantbot_pipeline.settings import Settings
 INTERVAL = "1m"
 CALLERS = 100
 CHUNK = 100  # tokens generated at once
-WHAT: dict[str, Recipe] = {"policy backtest, 4 policies": "policy", "policy search, the default grid": "optimization"}
+WHAT: dict[str, str] = {"policy backtest, 4 policies": "policy", "policy search, the default grid": "optimization"}
 
 
 def run(options: argparse.Namespace) -> None:
@@ -49,13 +49,13 @@ def _measure(settings: Home, store: Path, repeats: int) -> None:
     """Runs against decoding on as many threads: they share caches, so that two cost more CPU than one, decoding alone too."""
     config = make_config({"interval": INTERVAL})
     works = {
-        "decoding alone": lambda: _decode(store, settings.threads, verified=True),
-        "decoding alone, nothing verified": lambda: _decode(store, settings.threads, verified=False),
+        "decoding alone": lambda: _decode(store, settings.settings.threads, verified=True),
+        "decoding alone, nothing verified": lambda: _decode(store, settings.settings.threads, verified=False),
     }
     works |= {name: (lambda recipe=recipe: run_month(settings, recipe, MONTH, config)) for name, recipe in WHAT.items()}
     spent = {name: measuring.median(seconds) for name, seconds in measuring.interleaved(works, repeats).items()}
     measuring.table(
-        (f"threads: {settings.threads}", "CPU s", "of decoding alone"),
+        (f"threads: {settings.settings.threads}", "CPU s", "of decoding alone"),
         [(name, f"{seconds:.2f}", f"{seconds / spent['decoding alone']:.2f} x") for name, seconds in spent.items()],
     )
 
@@ -78,7 +78,7 @@ def _decode(store: Path, threads: int, *, verified: bool) -> None:
 
 def _make_inputs(settings: Home, calls: int, n: int) -> None:
     rng = np.random.default_rng(3)
-    source = Path(settings.home) / "calls.parquet"
+    source = Path(settings.path) / "calls.parquet"
     names = [f"token{i:06d}" for i in range(calls)]
     callers = [f"caller{i:03d}" for i in rng.integers(0, CALLERS, calls)]
     pq.write_table(

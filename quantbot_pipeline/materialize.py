@@ -4,19 +4,21 @@ Belongs here: which months have calls and are partitions, which job makes a kind
 """
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import month_of, month_range
 from quantbot_pipeline.specs import EVERYTHING, KINDS
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.home import Home
 
 log = logging.getLogger(__name__)
 
 
 def materialize(
-    kind: str, config: BacktestConfig, home: Home, *, only_changed: bool
+    kind: str, config: BacktestConfig, home: "Home", *, only_changed: bool
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Make runs of a kind (or of every one, `everything`) over the months of the configuration that have calls.
 
@@ -44,7 +46,7 @@ def materialize(
     return launch(build_defs({"lab": resource}), job, steps, config, home, months, only_changed=only_changed)
 
 
-def _inside_partitions(home: Home, with_calls: list[str]) -> list[str]:
+def _inside_partitions(home: "Home", with_calls: list[str]) -> list[str]:
     """Return the months that Dagster can be asked for; log which are left out."""
     from quantbot_pipeline.orchestration.partitions import month_partitions
 

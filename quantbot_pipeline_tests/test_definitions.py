@@ -11,15 +11,16 @@ import dagster as dg
 import pytest
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.config import CONTENTS, BacktestConfig, Recipe
+from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.definitions import build_defs, defs
-from quantbot_pipeline.orchestration.assets.backtests import OUTPUTS, LaunchConfig, recipe_of
-from quantbot_pipeline.orchestration.jobs import RECIPE_JOBS
-from quantbot_pipeline.orchestration.partitions import months
+from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
+from quantbot_pipeline.orchestration.partitions import month_partitions
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.specs import BACKTEST, KINDS, kind_for, outputs
 from quantbot_pipeline_tests.support.labs import environment
 
 REPOSITORY = Path(__file__).parents[1]
+MONTHS = month_partitions("2017-01")
 HEAVY = {"numba", "llvmlite", "pyarrow", "duckdb", "pandas", "scipy", "altair", "matplotlib"}
 
 
@@ -42,7 +43,7 @@ def test_every_asset_is_described_and_its_key_begins_with_its_group() -> None:
         assert len(spec.description or "") > 20, spec.key
 
 
-@pytest.mark.parametrize(("key", "artifact"), [(key, artifact) for key, (artifact, _) in OUTPUTS.items()])
+@pytest.mark.parametrize(("key", "artifact"), [(key, output.artifact) for key, output in outputs().items()])
 def test_keys_of_backtests_mirror_the_run_directory(key: tuple[str, str], artifact: str) -> None:
     path = PurePosixPath(ARTIFACTS[artifact][0])
     assert key[1].removeprefix("v1_") == path.stem == artifact
@@ -54,15 +55,15 @@ def test_everything_about_a_month_is_partitioned_by_month_and_backfilled_in_one_
     graph = defs.resolve_asset_graph()
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
-        if key.path[0] in ("catalog", "reports") or key.path == ["inputs", "inbox"]:
+        if key.path[0] == "reports" or key.path == ["inputs", "inbox"]:
             assert node.partitions_def is None
         else:
-            assert node.partitions_def == months
+            assert node.partitions_def == MONTHS
             assert node.backfill_policy == dg.BackfillPolicy.single_run(), key
 
 
 def test_month_partitions_are_calendar_months_and_hold_the_open_one() -> None:
-    keys = months.get_partition_keys()
+    keys = MONTHS.get_partition_keys()
     assert keys[0] == "2017-01"
     assert keys == sorted(set(keys))
     assert len(keys) == (int(keys[-1][:4]) - 2017) * 12 + int(keys[-1][5:])
@@ -75,14 +76,12 @@ def test_the_catalog_is_written_by_one_at_a_time() -> None:
 
 
 def test_there_is_a_job_for_every_recipe_and_it_takes_its_inputs_along() -> None:
-    assert set(RECIPE_JOBS) == set(CONTENTS)
-    for recipe, (name, op, keys, _) in RECIPE_JOBS.items():
-        job = defs.resolve_job_def(name)
+    for kind in KINDS.values():
+        job = defs.resolve_job_def(kind.job)
         assert job.description
-        assert op in {node.name for node in job.nodes}
+        assert kind.op.name in {node.name for node in job.nodes}
         selected = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
-        assert selected == {"inputs/alerts", "inputs/candles", *("/".join(key) for key in keys)}
-        assert {OUTPUTS[key][0] for key in keys} <= set(CONTENTS[recipe])
+        assert selected == {"inputs/alerts", "inputs/candles", *("/".join(key) for key in kind.keys)}
 
 
 @pytest.mark.parametrize(
@@ -99,9 +98,11 @@ def test_there_is_a_job_for_every_recipe_and_it_takes_its_inputs_along() -> None
         ({"paths", "features", "trades", "summary", "frontier"}, "full"),
     ],
 )
-def test_the_chosen_assets_decide_the_recipe(artifacts: set[str], recipe: Recipe) -> None:
-    assert recipe_of(artifacts) == recipe
-    assert artifacts <= set(CONTENTS[recipe])
+def test_the_chosen_assets_decide_the_recipe(artifacts: set[str], recipe: str) -> None:
+    keys = {key for key, output in outputs().items() if output.artifact in artifacts and not key[1].startswith("v1_")}
+    kind = kind_for(BACKTEST, keys)
+    assert kind.name == recipe
+    assert artifacts <= set(kind.artifacts)
 
 
 def test_the_launchpad_offers_every_key_of_the_configuration_with_its_default() -> None:
@@ -117,7 +118,7 @@ def test_other_resources_can_be_injected() -> None:
     lab = Lab(home="/somewhere/else", calls_db="/calls.duckdb")
     assert build_defs({"lab": lab}).resources == {"lab": lab}
     settings = lab.settings()
-    assert (settings.runs.folder, settings.calls.path) == (Path("/somewhere/else/runs"), Path("/calls.duckdb"))
+    assert (settings.runs_dir, settings.alerts_db) == (Path("/somewhere/else/runs"), Path("/calls.duckdb"))
 
 
 def test_the_code_location_loads_without_the_heavy_libraries(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_the_code_location_loads_without_the_heavy_libraries(tmp_path: Path) -> 
 
 
 def test_the_command_line_answers_without_dagster_and_the_heavy_libraries(tmp_path: Path) -> None:
-    code = "import json, sys, quantbot_pipeline.cli; print(json.dumps(sorted(sys.modules)))"
+    code = "import json, sys, quantbot_pipeline.cli.main; print(json.dumps(sorted(sys.modules)))"
     loaded = {name.split(".")[0] for name in json.loads(python(code, tmp_path))}
     assert loaded & (HEAVY | {"dagster"}) == set()
 

@@ -10,7 +10,7 @@ from quantbot_pipeline.runs.verify import read_artifact
 
 home = Path(os.environ.get("QUANTBOT_HOME", "."))
 runs = query_runs(
-    Catalog(home / "data/backtest_catalog.duckdb", LocalRuns(base)), run_type="policy", limit=100
+    Catalog(home / "data/backtest_catalog.duckdb", LocalRuns(home / "runs")), run_type="policy", limit=100
 ).to_pylist()
 newest = [run for run in runs if run["month"] == "2026-03"][:2]
 if len(newest) < 2:

@@ -12,13 +12,13 @@ from quantbot_pipeline.cli.export import write_parquet, write_text
 from quantbot_pipeline.runs.store import LocalRuns
 
 home = Path(os.environ.get("QUANTBOT_HOME", "."))
-places = home / "data/backtest_catalog.duckdb", home / "runs"
+catalog = Catalog(home / "data/backtest_catalog.duckdb", LocalRuns(home / "runs"))
 folder = Path(tempfile.mkdtemp())
 
 sql = "SELECT caller_name, call_id, peak_multiple, dd_bps FROM paths JOIN latest_runs USING (run_id) WHERE run_type = 'full' ORDER BY call_id"
-with answering(Catalog(*places, LocalRuns(sql))) as answer, (folder / "paths.csv").open("w") as file:
+with answering(catalog, sql) as answer, (folder / "paths.csv").open("w") as file:
     write_text(answer.batches, answer.schema.names, "csv", file)
-with answering(Catalog(*places, LocalRuns("FROM trades"))) as answer, (folder / "trades.parquet").open("wb") as file:
+with answering(catalog, "FROM trades") as answer, (folder / "trades.parquet").open("wb") as file:
     write_parquet(answer.batches, answer.schema, file)
 
 print(*(folder / "paths.csv").read_text().splitlines()[:3], sep="\n")

@@ -8,11 +8,13 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from quantbot_pipeline.durable import scratch_folder
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.home import Home
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.home import Home
 
 DONE, REJECTED = "done", "rejected"
 UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".swp")
@@ -48,7 +50,7 @@ def settled(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return sorted((path for path, signature in now.items() if before.get(path) == signature), key=os.fsencode)
 
 
-def take_in(home: Home, paths: Sequence[str]) -> Intake:
+def take_in(home: "Home", paths: Sequence[str]) -> Intake:
     """Ingest files of the inbox and move each to `done/` or `rejected/`. Raises StoreError when a store stays locked."""
     from quantbot_pipeline.ingest.calls import ingest_calls
     from quantbot_pipeline.ingest.candles import ingest_candles

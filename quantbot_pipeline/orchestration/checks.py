@@ -9,11 +9,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from quantbot_pipeline.home import Home
 from quantbot_pipeline.orchestration.assets.catalog import CATALOG
 from quantbot_pipeline.orchestration.judging import (
     PATHS,
@@ -29,6 +28,9 @@ from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.specs import PATHS as PATHS_OUTPUT
 from quantbot_pipeline.specs import WALK_FORWARD as WALK_OUTPUT
 from quantbot_pipeline.specs import Op, Output, ops, outputs_of, strategy_of
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.home import Home
 
 
 def build_checks() -> list[Any]:
@@ -163,7 +165,7 @@ def free_disk(lab: Lab) -> dg.AssetCheckResult:
 
 def _run_dirs(
     context: dg.AssetCheckExecutionContext,
-    home: Home,
+    home: "Home",
     materialized: Mapping[dg.AssetKey, dict[str, Path]],
     output: Output,
 ) -> dict[str, Path]:
@@ -196,7 +198,7 @@ def _materialized(context: dg.AssetCheckExecutionContext) -> dict[dg.AssetKey, d
     return found
 
 
-def _newest(home: Home, artifact: str, strategy_id: str | None, months: list[str]) -> dict[str, Path]:
+def _newest(home: "Home", artifact: str, strategy_id: str | None, months: list[str]) -> dict[str, Path]:
     """The newest cataloged run of each month, or of these months; none without a catalog."""
     from quantbot_pipeline.catalog.catalog import newest_runs_with
 

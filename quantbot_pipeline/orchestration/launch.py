@@ -13,17 +13,19 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.durable import MEND_DISK, locked
 from quantbot_pipeline.errors import InputError, QuantbotError, StoreError
-from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import contiguous
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
 from quantbot_pipeline.orchestration.partitions import range_tags
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.home import Home
 
 LAUNCHED_TAG = "quantbot/launched"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -42,7 +44,7 @@ def launch(
     job_name: str,
     ops: Sequence[str],
     config: BacktestConfig,
-    home: Home,
+    home: "Home",
     months: Sequence[str],
     *,
     only_changed: bool,
@@ -102,7 +104,7 @@ def _state_errors() -> Iterator[None]:
         raise StoreError(f"{os.environ['DAGSTER_HOME']}: Dagster's state: {e.orig}; {MEND_DISK}") from None
 
 
-def open_instance(home: Home) -> dg.DagsterInstance:
+def open_instance(home: "Home") -> dg.DagsterInstance:
     """The Dagster instance of the home directory: the same one that `quantbot ui` shows."""
     prepare_instance(home)
     # Two first uses at once would both create the instance's tables.
@@ -110,7 +112,7 @@ def open_instance(home: Home) -> dg.DagsterInstance:
         return dg.DagsterInstance.get()
 
 
-def prepare_instance(home: Home) -> None:
+def prepare_instance(home: "Home") -> None:
     """Point DAGSTER_HOME to the home (unless it is set) and give it a dagster.yaml if it has none."""
     home.settings.data_dir.mkdir(parents=True, exist_ok=True)
     folder = Path(os.environ.setdefault("DAGSTER_HOME", str(home.path)))

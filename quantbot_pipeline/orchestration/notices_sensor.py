@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import BaseModel, ValidationError
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.inbox import REJECTED
 from quantbot_pipeline.monitoring.notices import Finding, Message, State, decide, deliver
 from quantbot_pipeline.monitoring.send import send
@@ -23,6 +22,9 @@ from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.orchestration.sensors import INBOX_KEY
 from quantbot_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.home import Home
 
 LOOK_BACK_S = 3600.0  # at the first look, failures of the last hour are news
 OVERLAP_S = 60.0  # a run's row is stamped before it is written: look a little further back than the last one seen
@@ -235,7 +237,7 @@ def _rejected_files(event: Any, link: str) -> Iterator[Change]:
 # --- conditions that last -----------------------------------------------------------------------------------------------
 
 
-def _standing_changes(home: Home, state: State, now: float) -> Iterator[Change]:
+def _standing_changes(home: "Home", state: State, now: float) -> Iterator[Change]:
     """Conditions seen at this look, and open ones that are not seen any more."""
     surveys: dict[str, Callable[[], list[Finding]]] = {
         "quarantined_run": lambda: _quarantine(home, now),
@@ -254,7 +256,7 @@ def _standing_changes(home: Home, state: State, now: float) -> Iterator[Change]:
             yield cause, None
 
 
-def _quarantine(home: Home, now: float) -> list[Finding]:
+def _quarantine(home: "Home", now: float) -> list[Finding]:
     from quantbot_pipeline.monitoring.health import quarantined
 
     found = quarantined(home.catalog, now_s=now, max_lag_s=home.settings.catalog_max_lag_s)

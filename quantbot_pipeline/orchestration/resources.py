@@ -1,9 +1,13 @@
 """Resources: what assets need from outside. There is one, the lab: which home directory, and its settings."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
-from quantbot_pipeline.home import Home
 from quantbot_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.home import Home
 
 
 class Lab(dg.ConfigurableResource):
@@ -17,6 +21,8 @@ class Lab(dg.ConfigurableResource):
         given = {"home": self.home, "calls_db": self.calls_db}
         return Settings.model_validate({key: value for key, value in given.items() if value})
 
-    def open(self) -> Home:
+    def open(self) -> "Home":
         """Return the home with its stores, runs and catalog."""
+        from quantbot_pipeline.home import Home
+
         return Home(self.settings())

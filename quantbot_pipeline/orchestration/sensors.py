@@ -7,16 +7,19 @@ have tests of their own. All are stopped until `quantbot automation on`.
 import json
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.inbox import scan, settled
 from quantbot_pipeline.months import contiguous, months_before
 from quantbot_pipeline.orchestration.jobs import everything_config
 from quantbot_pipeline.orchestration.partitions import month_partitions, range_tags
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.specs import EVERYTHING
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.home import Home
 
 INBOX_KEY = dg.AssetKey(["inputs", "inbox"])
 STOPPED = dg.DefaultSensorStatus.STOPPED
@@ -123,7 +126,7 @@ def uncataloged_runs(context: dg.SensorEvaluationContext, lab: Lab) -> list[dg.R
     return sync_requests(due)
 
 
-def months_to_sync(home: Home) -> list[str]:
+def months_to_sync(home: "Home") -> list[str]:
     """Return the months to ask a sync for: those whose directory differs from what the last sync saw; no run is read.
 
     A month before the first partition cannot be asked for. Any sync takes such months along, so the first partition stands in.

@@ -24,6 +24,8 @@ from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run, 
 
 IDS = [f"00000000-0000-4000-8000-00000000000{i}" for i in range(6)]
 
+NOWHERE = LocalRuns(Path("nowhere"))  # of a catalog whose files nobody opens
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -77,7 +79,7 @@ def catalog(base: Path) -> Path:
     ],
 )
 def test_runs_by_filter_newest_first(catalog: Path, filters: dict[str, Any], expected: list[int]) -> None:
-    assert query_runs(catalog, **filters)["run_id"].to_pylist() == [IDS[i] for i in expected]
+    assert query_runs(Catalog(catalog, NOWHERE), **filters)["run_id"].to_pylist() == [IDS[i] for i in expected]
 
 
 def test_the_path_of_an_artifact_opens(base: Path, catalog: Path) -> None:
@@ -95,7 +97,7 @@ def test_the_path_of_an_artifact_opens(base: Path, catalog: Path) -> None:
 
 def test_the_newest_run_of_each_month_that_holds_an_artifact(catalog: Path) -> None:
     def found(artifact: str, **filters: Any) -> list[str]:
-        return [path.split("run_id=")[1] for path in newest_runs_with(catalog, artifact, **filters)]
+        return [path.split("run_id=")[1] for path in newest_runs_with(Catalog(catalog, NOWHERE), artifact, **filters)]
 
     assert found("paths") == [IDS[0], IDS[1]]
     assert found("alerts") == [IDS[3], IDS[5]]
@@ -127,16 +129,16 @@ def test_a_run_that_measured_nothing_hides_no_older_one(tmp_path: Path) -> None:
         created = f"2024-06-{i + 1:02}T12:00:00Z"
         commit_run(runs, month, run_id=IDS[i], created_at=created, dataset=dataset(excluded, interval))
     sync(Catalog(catalog, LocalRuns(runs)))
-    newest = [path[-36:] for path in newest_runs_with(Catalog(catalog, LocalRuns(base)), "paths")]
+    newest = [path[-36:] for path in newest_runs_with(Catalog(catalog, NOWHERE), "paths")]
     assert newest == [IDS[1], IDS[4]]
-    assert [path[-36:] for path in newest_runs_with(Catalog(catalog, LocalRuns(base)), "paths", interval="1m")] == [
+    assert [path[-36:] for path in newest_runs_with(Catalog(catalog, NOWHERE), "paths", interval="1m")] == [
         IDS[2],
         IDS[4],
     ]
 
 
 def test_statistics_add_up(catalog: Path) -> None:
-    rows = {(r["run_type"], r["status"]): r for r in run_counts(Catalog(catalog, LocalRuns(base))).to_pylist()}
+    rows = {(r["run_type"], r["status"]): r for r in run_counts(Catalog(catalog, NOWHERE)).to_pylist()}
     assert {key: (r["runs"], r["months"], r["calls"], r["artifact_rows"]) for key, r in rows.items()} == {
         ("path-only", "completed"): (2, 2, 6, 8),
         ("path-only", "failed"): (1, 1, 3, 4),
@@ -144,42 +146,42 @@ def test_statistics_add_up(catalog: Path) -> None:
         ("full", "completed"): (1, 1, 3, 5),
     }
     assert rows[("path-only", "completed")]["first_month"] == "2024-01"
-    (bad,) = quarantined(Catalog(catalog, LocalRuns(base))).to_pylist()
+    (bad,) = quarantined(Catalog(catalog, NOWHERE)).to_pylist()
     assert bad["path"].startswith("2024-03/run_id=") and bad["reason"].endswith("run.json: No such file or directory")
 
 
 def test_no_catalog_and_a_broken_one_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no catalog yet; make it with `quantbot backtest catalog-sync`"):
-        query_runs(Catalog(tmp_path / "c.duckdb", LocalRuns(base)))
+        query_runs(Catalog(tmp_path / "c.duckdb", NOWHERE))
     (tmp_path / "c.duckdb").write_bytes(b"text")
     with pytest.raises(InputError, match=r"c\.duckdb: not readable .*catalog-sync --rebuild"):
-        query_runs(Catalog(tmp_path / "c.duckdb", LocalRuns(base)))
+        query_runs(Catalog(tmp_path / "c.duckdb", NOWHERE))
 
 
 def test_a_reader_sees_the_published_catalog_whoever_has_an_older_one_open(tmp_path: Path) -> None:
     runs, catalog = tmp_path / "runs", tmp_path / "c.duckdb"
     commit_run(runs)
     sync(Catalog(catalog, LocalRuns(runs)))
-    assert query_runs(Catalog(catalog, LocalRuns(base))).num_rows == 1
+    assert query_runs(Catalog(catalog, NOWHERE)).num_rows == 1
     with duckdb.connect(str(catalog), read_only=True) as older:
         commit_run(runs)
         sync(Catalog(catalog, LocalRuns(runs)))
-        assert query_runs(Catalog(catalog, LocalRuns(base))).num_rows == 2
+        assert query_runs(Catalog(catalog, NOWHERE)).num_rows == 2
         assert older.execute("SELECT count(*) FROM backtest_runs_catalog").fetchall() == [(1,)]
 
 
 def test_readers_do_not_disturb_each_other(catalog: Path, tmp_path: Path) -> None:
-    with reading(Catalog(catalog, LocalRuns(base))) as one, reading(Catalog(catalog, LocalRuns(base))) as other:
+    with reading(Catalog(catalog, NOWHERE)) as one, reading(Catalog(catalog, NOWHERE)) as other:
         assert one.execute("FROM latest_runs").fetchone() is not None  # left unfinished
         assert len(other.execute("FROM backtest_runs_catalog").fetchall()) == len(IDS)
-    with pytest.raises(duckdb.Error), reading(Catalog(catalog, LocalRuns(base))) as con:
+    with pytest.raises(duckdb.Error), reading(Catalog(catalog, NOWHERE)) as con:
         con.execute("FROM nothing")
-    with pytest.raises(duckdb.Error, match="read-only"), reading(Catalog(catalog, LocalRuns(base))) as con:
+    with pytest.raises(duckdb.Error, match="read-only"), reading(Catalog(catalog, NOWHERE)) as con:
         con.execute("DELETE FROM backtest_runs_catalog")
     sync(Catalog(tmp_path / "empty.duckdb", LocalRuns(tmp_path / "runs")))
     with ThreadPoolExecutor(4) as pool:
         rows = pool.map(
-            lambda i: query_runs(Catalog((catalog, tmp_path / "empty.duckdb")[i % 2], LocalRuns(base))).num_rows,
+            lambda i: query_runs(Catalog((catalog, tmp_path / "empty.duckdb")[i % 2], NOWHERE)).num_rows,
             range(24),
         )
     assert list(rows) == [len(IDS), 0] * 12
@@ -191,7 +193,7 @@ def test_a_catalog_in_use_is_not_taken_for_a_broken_one(tmp_path: Path) -> None:
     sync(Catalog(catalog, LocalRuns(runs)))
     commit_run(runs)
     log = catalog.with_name("c.duckdb.wal")  # as plain DuckDB leaves it when it is killed: it must be read in first
-    with reading(Catalog(catalog, LocalRuns(base))):
+    with reading(Catalog(catalog, NOWHERE)):
         log.touch()
         with pytest.raises(StoreError, match=r"c\.duckdb: another program has it open"):
             sync(Catalog(catalog, LocalRuns(runs)))

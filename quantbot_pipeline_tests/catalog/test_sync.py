@@ -16,12 +16,18 @@ import pytest
 
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog import sync as module
-from quantbot_pipeline.catalog.last_sync import catalog_signature, is_due, month_signatures, write_memo
+from quantbot_pipeline.catalog.catalog import Catalog
+from quantbot_pipeline.catalog.last_sync import (
+    catalog_signature,
+    due_months,
+    month_signatures,
+)
 from quantbot_pipeline.catalog.sync import SyncReport, sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.durable import locked
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.home import Home
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
 from quantbot_pipeline_tests.support.content import TABLES, ask, content
@@ -34,7 +40,10 @@ class Lab(NamedTuple):
     catalog: Path
 
     def sync(self, **options: Any) -> SyncReport:
-        return sync(self.runs, self.catalog, lock_timeout_s=5, **options)
+        return sync(self.index(), **options)
+
+    def index(self, lock_timeout_s: float = 5) -> Catalog:
+        return Catalog(self.catalog, LocalRuns(self.runs), lock_timeout_s=lock_timeout_s)
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         return ask(self.catalog, sql)
@@ -111,7 +120,7 @@ def test_a_sync_with_nothing_new_leaves_the_file_alone(lab: Lab, monkeypatch: py
     lab.sync()
     report = lab.sync()
     assert (report.registered, report.runs, report.published, report.months_read) == (0, 2, False, 0)
-    assert not is_due(lab.runs, lab.catalog)
+    assert due_months(lab.index()) == []
     assert (identity(lab.catalog), lab.catalog.read_bytes()) == (before, content)
     assert sorted(p.name for p in lab.catalog.parent.iterdir()) == [
         ".catalog.duckdb.lock", ".catalog.duckdb.memo.json", "catalog.duckdb",
@@ -123,7 +132,7 @@ def test_only_months_that_changed_are_read(lab: Lab) -> None:
     first = [commit_run(lab.runs, month) for month in ("2024-01", "2024-02", "2024-03")]
     assert lab.sync().months_read == 3
     added = commit_run(lab.runs, "2024-02")
-    assert is_due(lab.runs, lab.catalog)
+    assert due_months(lab.index()) == ["2024-01"]
     report = lab.sync()
     assert (report.registered, report.runs, report.months_read) == (1, 4, 1)
     shutil.rmtree(first[1])
@@ -375,7 +384,7 @@ def test_writers_wait_for_each_other(lab: Lab) -> None:
     with locked(lab.catalog.with_name(".catalog.duckdb.lock"), 1):
         started = time.monotonic()
         with pytest.raises(StoreError, match=r"has held this lock for 0\.1 s"):
-            sync(lab.runs, lab.catalog, lock_timeout_s=0.1)
+            sync(lab.index(lock_timeout_s=0.1))
         assert time.monotonic() - started < 5
     with ThreadPoolExecutor(4) as pool:
         reports = list(pool.map(lambda _: lab.sync(), range(4)))
@@ -409,13 +418,13 @@ def test_a_settled_catalog_of_another_version_is_made_anew(
     for where in ("quantbot_pipeline.catalog.sync", "quantbot_pipeline.catalog.last_sync"):
         monkeypatch.setattr(f"{where}.CATALOG_VERSION", "1")
     lab.sync()
-    assert not is_due(lab.runs, lab.catalog)
+    assert due_months(lab.index()) == []
     for where in ("quantbot_pipeline.catalog.sync", "quantbot_pipeline.catalog.last_sync"):
         monkeypatch.setattr(f"{where}.CATALOG_VERSION", "2")
-    assert is_due(lab.runs, lab.catalog)
+    assert due_months(lab.index()) == ["2024-01"]
     assert lab.sync().published
     assert lab.ask("SELECT value FROM catalog_meta WHERE key = 'version'") == [("2",)]
-    assert not is_due(lab.runs, lab.catalog)
+    assert due_months(lab.index()) == []
 
 
 def test_a_file_that_came_back_leaves_the_quarantine(lab: Lab) -> None:

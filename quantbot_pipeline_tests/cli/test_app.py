@@ -9,8 +9,8 @@ import pytest
 import typer
 
 import quantbot_pipeline.cli.main  # noqa: F401  (the commands add themselves to the app)
-from quantbot_pipeline.version import __version__
 from quantbot_pipeline.cli.app import app
+from quantbot_pipeline.version import __version__
 from quantbot_pipeline_tests.conftest import Quantbot
 from quantbot_pipeline_tests.support.labs import QUANTBOT, environment
 

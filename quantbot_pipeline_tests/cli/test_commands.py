@@ -26,7 +26,7 @@ import pytest
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.sync import sync
-from quantbot_pipeline.config import Recipe, make_config
+from quantbot_pipeline.config import make_config
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.runs.verify import check_run
@@ -520,7 +520,7 @@ def test_an_ingest_reports_what_it_did(quantbot: Quantbot, home: Path) -> None:
 def cataloged(home: Path) -> list[dict[str, Any]]:
     """Runs of two types and their catalog, as the command line prints them; newest run last."""
     settings = Home(Settings(home=home))
-    wanted: list[tuple[Recipe, str]] = [("path-only", month) for month in MONTHS]
+    wanted: list[tuple[str, str]] = [("path-only", month) for month in MONTHS]
     wanted += [("policy", "2024-01"), ("policy", "2024-02")]
     found = []
     for recipe, month in wanted:

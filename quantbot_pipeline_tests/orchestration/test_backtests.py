@@ -9,7 +9,6 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
-from quantbot_pipeline.config import CONTENTS
 from quantbot_pipeline.definitions import build_defs
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market.candle_files import CandleStore

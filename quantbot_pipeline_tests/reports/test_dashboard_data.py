@@ -382,17 +382,16 @@ def test_page_is_replaced_whole_or_not_at_all(market: Home, tmp_path: Path, monk
     out = tmp_path / "deep" / "page.html"
     monkeypatch.setattr(page, "collect", lambda *_: {})
     monkeypatch.setattr(page, "render", lambda _: "first")
-    places = (market.catalog.path, market.runs.folder, market.candles.folder, out)
-    assert page.write_dashboard(*places).read_text() == "first"
+    assert page.write_dashboard(market, out).read_text() == "first"
     monkeypatch.setattr(page, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        page.write_dashboard(*places)
+        page.write_dashboard(market, out)
     assert [path.name for path in out.parent.iterdir()] == ["page.html"]
 
 
 def test_a_flipped_bit_is_an_error_and_never_a_number(market: Home, tmp_path: Path) -> None:
     home = Home(Settings(home=tmp_path))
-    shutil.copytree(market.home, home.home, dirs_exist_ok=True)
+    shutil.copytree(market.path, home.path, dirs_exist_ok=True)
     victim = next(path for path in home.runs.folder.glob("*/*/truth/paths.parquet"))
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1

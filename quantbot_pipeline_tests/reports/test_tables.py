@@ -149,13 +149,13 @@ def weighted(rows: list[dict[str, Any]], value: str, weight: str) -> float | Non
 
 
 def test_reports_of_one_candle_interval(lab: Lab) -> None:
-    where = lab.settings.catalog.path, lab.settings.runs.folder
-    assert frontier(*where, interval="5m") == frontier(*where) != []
-    assert walk_forward(*where, "5m") == walk_forward(*where) != []
-    assert frontier(*where, interval="1h") == walk_forward(*where, "1h") == []
-    caller = frontier(*where, limit=1)[0]["caller_name"]
+    catalog = lab.settings.catalog
+    assert frontier(catalog, interval="5m") == frontier(catalog) != []
+    assert walk_forward(catalog, "5m") == walk_forward(catalog) != []
+    assert frontier(catalog, interval="1h") == walk_forward(catalog, "1h") == []
+    caller = frontier(catalog, limit=1)[0]["caller_name"]
     with pytest.raises(InputError, match="in any month on 1h candles"):
-        frontier(*where, caller=caller, interval="1h")
+        frontier(catalog, caller=caller, interval="1h")
 
 
 def test_walk_forward_weighs_months_by_trades(lab: Lab) -> None:

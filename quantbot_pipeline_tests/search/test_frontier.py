@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quantbot_pipeline.backtest.month import MonthResult
-from quantbot_pipeline.config import Recipe, make_config
+from quantbot_pipeline.config import make_config
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.market import candle_files
@@ -506,7 +506,7 @@ def test_a_search_that_does_not_fit_into_memory_is_done_in_parts(
 
 @pytest.mark.parametrize("recipe", ["full", "walk-forward"])
 def test_a_grid_larger_than_one_replay_holds_is_done_in_parts(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, recipe: str
 ) -> None:
     """What is replayed beside the last part (the run's own policies, holding to the horizon) counts, too."""
     config = SHORT | {"grid": SMALL_GRID}

@@ -147,7 +147,8 @@ def make_home(
     **settings: Any,
 ) -> Home:
     """A home whose stores hold these rows, brought in by the real ingest; `settings` override the defaults."""
-    made = Home(Settings(home=home, **{"threads": 1, "memory_limit": "256MB", "lock_timeout_s": 5.0} | settings))
+    defaults: dict[str, Any] = {"threads": 1, "memory_limit": "256MB", "lock_timeout_s": 5.0}
+    made = Home(Settings(home=home, **defaults | settings))
     inbox = home / "inbox"
     if calls:
         ingest_calls([write_jsonl(inbox / "calls.jsonl", calls)], made.calls)

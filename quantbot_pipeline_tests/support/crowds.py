@@ -48,14 +48,14 @@ def commit_crowd(home: Path, crowd: Crowd) -> Home:
             from_=month, to=month, interval="5m", calls_count=len(calls), calls_excluded=0, fingerprint=month
         )
         common: dict[str, Any] = {"dataset": dataset}
-        commit_run(settings.runs_dir, month, tables={"alerts": calls, **tables}, run_type="full", **common)
+        commit_run(settings.runs.folder, month, tables={"alerts": calls, **tables}, run_type="full", **common)
         for strategy, found in (
             ("v1-baseline", {"frontier": _v1(rng, names), "equity": _equity(rng, calls)}),
             ("walk-forward", {"walk_forward": _walk_forward(rng, names, policies)}),
         ):
             parameters = {"config_hash": strategy, "strategy_id": strategy}
             commit_run(
-                settings.runs_dir, month, tables={"alerts": calls, **found}, run_type="optimization",
+                settings.runs.folder, month, tables={"alerts": calls, **found}, run_type="optimization",
                 parameters=parameters, **common,
             )  # fmt: skip
     sync(settings.catalog)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.backtest.month import MonthResult, run_month
 from quantbot_pipeline.backtest.run import ReplayCache
-from quantbot_pipeline.config import Recipe, make_config
+from quantbot_pipeline.config import make_config
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.replay.results import Rules
 from quantbot_pipeline.vocabulary import INTERVALS_MS
@@ -103,7 +103,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def run(
-    settings: Home, recipe: Recipe, month: str, config: Mapping[str, Any], cache: ReplayCache | None = None
+    settings: Home, recipe: str, month: str, config: Mapping[str, Any], cache: ReplayCache | None = None
 ) -> MonthResult:
     """The committed run of a month that has calls."""
     made = run_month(settings, recipe, month, make_config(dict(config)), cache=cache)

@@ -5,7 +5,7 @@ from typing import Any
 
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
-from quantbot_pipeline.config import Recipe, make_config
+from quantbot_pipeline.config import make_config
 from quantbot_pipeline.home import Home
 from quantbot_pipeline_tests.support.builders import Row, call, candles, commit_run, make_home
 
@@ -47,5 +47,5 @@ def make_market(home: Path) -> Home:
     return settings
 
 
-def _run(settings: Home, recipe: Recipe, month: str) -> None:
+def _run(settings: Home, recipe: str, month: str) -> None:
     run_month(settings, recipe, month, make_config({} if recipe == "v1-baseline" else SEARCH))

@@ -7,7 +7,6 @@ from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.runs.inspection import inspect_run
 from quantbot_pipeline.runs.manifest import RunManifest
-from quantbot_pipeline.runs.store import completed_runs
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline_tests.support.content import ask
 from quantbot_pipeline_tests.support.labs import run_dirs
@@ -23,7 +22,7 @@ def values(manifest: RunManifest) -> Values:
 def believed_runs(settings: Home) -> dict[Path, RunManifest]:
     """The run directories that verification believes; every other one is refused with an IntegrityError."""
     believed = {}
-    for folder in run_dirs(settings.home):
+    for folder in run_dirs(settings.path):
         try:
             believed[folder] = check_run(folder)
         except IntegrityError:
@@ -41,7 +40,7 @@ def assert_runs_are_whole(settings: Home, expected: dict[str, Values]) -> dict[P
         faults = inspect_run(folder, list(manifest.artifacts)).faults
         assert not any(faults.values()), faults
     for month in expected:
-        assert {folder for folder, _ in completed_runs(settings, month)} == {
+        assert {folder for folder, _ in settings.runs.completed(month)} == {
             f for f in completed if f.parent.name == month
         }
     return believed
@@ -55,7 +54,7 @@ def assert_catalog_agrees(settings: Home, believed: dict[Path, RunManifest]) -> 
     }
     assert cataloged == believed.keys()
     aside = {settings.runs.folder / path for (path,) in ask(settings.catalog.path, "SELECT path FROM quarantine")}
-    assert aside == run_dirs(settings.home) - cataloged
+    assert aside == run_dirs(settings.path) - cataloged
     completed = sorted(m.run_id for m in believed.values() if m.status == "completed")
     assert [
         run_id for (run_id,) in ask(settings.catalog.path, "SELECT DISTINCT run_id FROM paths ORDER BY 1")

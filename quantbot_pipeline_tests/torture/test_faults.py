@@ -147,7 +147,7 @@ def test_the_catalog_is_the_old_one_or_the_new_one(
         report = sync(settings.catalog)
         assert content(settings.catalog.path) == new and report.set_aside is None
         assert len(ask(settings.catalog.path, "FROM paths")) == 6
-        assert leftovers(settings.home) == set() and list(settings.settings.data_dir.glob("*.broken-*")) == []
+        assert leftovers(settings.path) == set() and list(settings.settings.data_dir.glob("*.broken-*")) == []
     tally(f"the catalog is the old or the new one ({task})", tried=campaign.tried, detected=campaign.detected)
 
 
@@ -167,16 +167,16 @@ def test_a_store_is_the_old_one_or_the_new_one(campaign: Campaign, points: int, 
 
 
 def _ingest(settings: Home) -> None:
-    ingest_calls([settings.home / "more/calls.jsonl"], settings.calls)
+    ingest_calls([settings.path / "more/calls.jsonl"], settings.calls)
     ingest_candles(
-        [settings.home / "more/candles.parquet"], CandleStore(settings.candles.folder, memory_limit="256MB"), "5m"
+        [settings.path / "more/candles.parquet"], CandleStore(settings.candles.folder, memory_limit="256MB"), "5m"
     )
 
 
 def _stores(settings: Home) -> dict[str, object]:
     """What each file of the input stores holds."""
     files = {
-        str(f.relative_to(settings.home)): hashlib.sha256(f.read_bytes()).hexdigest() for f in _candle_files(settings)
+        str(f.relative_to(settings.path)): hashlib.sha256(f.read_bytes()).hexdigest() for f in _candle_files(settings)
     }
     tables = {"alerts": "* EXCLUDE (ingested_at)", "rejected_alerts": "*"}
     calls = [

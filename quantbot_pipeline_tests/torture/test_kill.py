@@ -80,7 +80,7 @@ def assert_catalog_is_sound(settings: Home, checked: set[str]) -> None:
     for run_id in cataloged.keys() - checked:
         assert check_run(settings.runs.folder / cataloged[run_id]).status == "completed"
         checked.add(run_id)
-    for folder in run_dirs(settings.home):
+    for folder in run_dirs(settings.path):
         if folder.name.removeprefix("run_id=") not in cataloged:
             with pytest.raises(IntegrityError):
                 check_run(folder)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from quantbot_pipeline.backtest.month import run_month
-from quantbot_pipeline.config import Recipe, make_config
+from quantbot_pipeline.config import make_config
 from quantbot_pipeline.months import month_of, month_start_ms, next_month
 from quantbot_pipeline_tests.search.test_walk_forward import CHOICE, CONFIG, MAY, MONTHS, four_months, rows_of
 from quantbot_pipeline_tests.support import homes
@@ -57,7 +57,7 @@ class Numbers:
             if (made := self._run("walk-forward", month, CONFIG)) is not None:
                 self.choices |= {(month, *key): row for key, row in rows_of(made).items()}
 
-    def _run(self, recipe: Recipe, month: str, config: Mapping[str, Any]) -> Any:
+    def _run(self, recipe: str, month: str, config: Mapping[str, Any]) -> Any:
         return run_month(self.settings, recipe, month, make_config(dict(config)))
 
 

@@ -8,13 +8,15 @@ from typing import NamedTuple
 
 import pytest
 
-from quantbot_pipeline.backtest.month import find_unchanged, run_month
+from quantbot_pipeline.backtest.month import run_month
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.reports.remarks import load_newest
 from quantbot_pipeline.runs.manifest import read_manifest
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.runs.verify import check_run, read_artifact
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
@@ -65,7 +67,7 @@ def test_no_damaged_byte_is_believed(
 ) -> None:
     chance = random.Random(SEED)
     known = tmp_path / "known.duckdb"
-    sync(base.runs, known)
+    sync(Catalog(known, LocalRuns(base.runs)))
     verified = synced = refused = 0
     for _ in range(rounds[how]):
         kept: dict[Path, tuple[str, Path, bytes]] = {}
@@ -81,7 +83,7 @@ def test_no_damaged_byte_is_believed(
             with pytest.raises(IntegrityError, match=path.name):
                 read_artifact(run_dir, read_manifest(run_dir), artifact)
             with pytest.raises(IntegrityError, match=path.name):  # a report whose catalog does not know of the damage
-                load_newest(known, base.runs, artifact, month=run_dir.parent.name)
+                load_newest(Catalog(known, LocalRuns(base.runs)), artifact, month=run_dir.parent.name)
             refused += 2
         synced += _quarantined(base, tmp_path / "new.duckdb", {run_dir: path for run_dir, (_, path, _) in kept.items()})
         for _, path, whole in kept.values():
@@ -97,7 +99,7 @@ def test_no_damaged_byte_is_believed(
 
 def _quarantined(base: Base, catalog: Path, harmed: dict[Path, Path]) -> int:
     """How many harmed files a rebuild quarantines by their name; everything else must be cataloged."""
-    sync(base.runs, catalog, rebuild=True)
+    sync(Catalog(catalog, LocalRuns(base.runs)), rebuild=True)
     cataloged = {base.runs / d for (d,) in ask(catalog, "SELECT run_dir FROM backtest_runs_catalog")}
     assert cataloged == {*base.victims, *base.sound} - harmed.keys()
     reasons = {base.runs / path: reason for path, reason in ask(catalog, "SELECT path, reason FROM quarantine")}
@@ -185,16 +187,6 @@ def test_a_damaged_run_is_not_kept_as_unchanged(home: Path) -> None:
     assert again is not None and again.reused and again.run_dir == first.run_dir
     path = first.run_dir / "truth/paths.parquet"
     path.write_bytes(harmed(path.read_bytes(), "flipped", random.Random(SEED)))
-    assert (
-        find_unchanged(
-            settings,
-            "path-only",
-            "2024-01",
-            first.manifest.parameters["config_hash"],
-            first.manifest.dataset.fingerprint,
-        )
-        is None
-    )
     made = run_month(settings, "path-only", "2024-01", config, only_changed=True)
     assert made is not None and not made.reused
     assert made.manifest.artifacts["paths"].content_sha256 == first.manifest.artifacts["paths"].content_sha256

@@ -132,7 +132,7 @@ def test_file_times_that_lie_hide_no_run_and_order_nothing(tmp_path: Path, round
             lie = chance.choice((0, 1, 10**9, 4 * 10**9))
             os.utime(path, (lie, lie), follow_symlinks=False)
         sync(Catalog(catalog, LocalRuns(runs)))
-        known = query_runs(Catalog(catalog, LocalRuns(base)), limit=1_000)["run_id"].to_pylist()
+        known = query_runs(Catalog(catalog, LocalRuns(runs)), limit=1_000)["run_id"].to_pylist()
         lost += known != sorted(made, key=lambda run_id: (made[run_id], run_id), reverse=True)
     assert sync(Catalog(catalog, LocalRuns(runs))).published is False
     tally("file times that lie", tried=rounds, detected=0, lost=lost)

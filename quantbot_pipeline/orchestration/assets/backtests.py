@@ -12,13 +12,13 @@ import dagster as dg
 from pydantic import Field, create_model
 
 from quantbot_pipeline.config import BacktestConfig
-from quantbot_pipeline.home import Home
 from quantbot_pipeline.orchestration.judging import evaluations
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.specs import Key, Op, Output, RunKind, kind_for, ops, outputs, outputs_of
 
 if TYPE_CHECKING:
     from quantbot_pipeline.backtest.month import MonthResult
+    from quantbot_pipeline.home import Home
 
 RETRY_NUMBER = "dagster/retry_number"
 
@@ -70,7 +70,7 @@ def _spec(output: Output) -> dg.AssetSpec:
 
 
 def _run_months(
-    context: dg.AssetExecutionContext, config: LaunchConfig, home: Home, kind: RunKind, keys: Sequence[Key]
+    context: dg.AssetExecutionContext, config: LaunchConfig, home: "Home", kind: RunKind, keys: Sequence[Key]
 ) -> Iterator[dg.MaterializeResult]:
     from quantbot_pipeline.config import make_config
     from quantbot_pipeline.errors import InputError
@@ -101,7 +101,7 @@ def _run_months(
 
 def _make_months(
     context: dg.AssetExecutionContext,
-    home: Home,
+    home: "Home",
     kind: RunKind,
     config: BacktestConfig,
     keys: Sequence[Key],
@@ -138,7 +138,7 @@ def _metadata_of(
 
 
 def _check_committed(
-    context: dg.AssetExecutionContext, home: Home, keys: Sequence[Key], committed: "dict[str, MonthResult | None]"
+    context: dg.AssetExecutionContext, home: "Home", keys: Sequence[Key], committed: "dict[str, MonthResult | None]"
 ) -> None:
     """Log what the checks say of the months that were made: Dagster skips the checks of a step that failed."""
     run_dirs = {month: result.run_dir for month, result in committed.items() if result is not None}

@@ -1,13 +1,15 @@
 """The catalog: the published DuckDB index over all committed runs, month by month."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.specs import outputs
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.catalog.catalog import Catalog
 
 CATALOG = dg.AssetKey(["catalog", "runs"])
 
@@ -39,7 +41,7 @@ def catalog_assets(months: dg.PartitionsDefinition, backfill_policy: dg.Backfill
     return [runs]
 
 
-def catalog_metadata(catalog: Catalog, months: Sequence[str]) -> dict[str, dict[str, Any]]:
+def catalog_metadata(catalog: "Catalog", months: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return what the UI shows of each month: runs by kind and status, rows, bytes, quarantined, the newest run."""
     from quantbot_pipeline.catalog.catalog import month_numbers
 

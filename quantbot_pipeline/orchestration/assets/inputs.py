@@ -4,13 +4,16 @@ Materializing `inputs/alerts` and `inputs/candles` takes stock and changes nothi
 """
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
 
-from quantbot_pipeline.home import Home
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.vocabulary import INTERVALS_MS
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.home import Home
 
 
 def input_assets(months: dg.PartitionsDefinition, backfill_policy: dg.BackfillPolicy) -> list[dg.AssetsDefinition]:
@@ -41,7 +44,7 @@ def input_assets(months: dg.PartitionsDefinition, backfill_policy: dg.BackfillPo
     return [inbox, alerts, candles]
 
 
-def _take_stock_of_calls(context: dg.AssetExecutionContext, home: Home) -> dg.MaterializeResult:
+def _take_stock_of_calls(context: dg.AssetExecutionContext, home: "Home") -> dg.MaterializeResult:
     from quantbot_pipeline.market.calls import month_statistics
 
     statistics = month_statistics(home.calls)
@@ -51,7 +54,7 @@ def _take_stock_of_calls(context: dg.AssetExecutionContext, home: Home) -> dg.Ma
     return dg.MaterializeResult(data_version=_version(statistics))
 
 
-def _take_stock_of_candles(context: dg.AssetExecutionContext, home: Home) -> dg.MaterializeResult:
+def _take_stock_of_candles(context: dg.AssetExecutionContext, home: "Home") -> dg.MaterializeResult:
     from quantbot_pipeline.errors import InputError
     from quantbot_pipeline.market.candle_files import month_rows, store_signature
 

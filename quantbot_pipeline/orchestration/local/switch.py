@@ -5,18 +5,20 @@ It uses Dagster's own commands on the same instance as the UI, so a switch made 
 
 import subprocess
 import sys
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 
 from quantbot_pipeline.errors import StoreError
-from quantbot_pipeline.home import Home
 from quantbot_pipeline.orchestration.launch import open_instance
 from quantbot_pipeline.orchestration.local.services import LOCATION
 
+if TYPE_CHECKING:
+    from quantbot_pipeline.home import Home
+
 
 def switch(
-    defs: dg.Definitions, home: Home, action: Literal["on", "off", "status"], *, dry_run: bool = False
+    defs: dg.Definitions, home: "Home", action: Literal["on", "off", "status"], *, dry_run: bool = False
 ) -> list[dict[str, str]]:
     """Turn everything on or off; returns one row per schedule and sensor: name, kind, what it does, before, now.
 
@@ -36,7 +38,7 @@ def switch(
     ]
 
 
-def _statuses(defs: dg.Definitions, home: Home) -> dict[tuple[str, str], str]:
+def _statuses(defs: dg.Definitions, home: "Home") -> dict[tuple[str, str], str]:
     with open_instance(home) as instance:
         running = {
             (state.instigator_type.value.lower(), state.instigator_name)
@@ -61,7 +63,7 @@ def _start_all() -> None:
             raise StoreError(f"dagster {kind} start: {lines[-1][:300]}")
 
 
-def _stop_all(home: Home) -> None:
+def _stop_all(home: "Home") -> None:
     with open_instance(home) as instance:
         for state in instance.all_instigator_state():
             if state.is_running:
