@@ -5,6 +5,7 @@ from the click to the end that the UI shows. The other process calls the recipes
 """
 
 import argparse
+import functools
 import subprocess
 import sys
 import tempfile
@@ -34,29 +35,31 @@ RUN_TIMES = """query ($id: String!) { runsOrError(filter: { tags: [{ key: "dagst
 
 def run(options: argparse.Namespace) -> None:
     """Measure both in turns and print wall seconds."""
-    from quantbot_pipeline.orchestration.assets.backtests import OUTPUTS
+    from quantbot_pipeline.specs import outputs
     from quantbot_pipeline_tests.support.servers import quantbot_ui
 
     rounds, copies = min(options.repeats, ROUNDS), -(-options.months // COPY_MONTHS)
     measuring.title(
         f"Backfill of {copies * COPY_MONTHS} months: one Dagster run launched in the UI, and one process without Dagster"
     )
-    assets = ["inputs/alerts", "inputs/candles", *("/".join(key) for key in OUTPUTS)]
+    assets = ["inputs/alerts", "inputs/candles", *("/".join(key) for key in outputs())]
     with tempfile.TemporaryDirectory(prefix="quantbot-bench-") as folder:
-        settings = Home(Settings(home=Path(folder) / "home"))
-        settings.path.mkdir()
-        months = _write_market(settings, copies)
-        threads = str(settings.settings.threads)
-        server = quantbot_ui(settings.path, QUANTBOT_THREADS=threads, QUANTBOT_SENSOR_INTERVAL_S="15")
+        lab = Home(Settings(home=Path(folder) / "home"))
+        lab.path.mkdir()
+        months = _write_market(lab, copies)
+        threads = str(lab.settings.threads)
+        server = quantbot_ui(lab.path, QUANTBOT_THREADS=threads, QUANTBOT_SENSOR_INTERVAL_S="15")
         try:
             server.wait("code location", server.locations)
             rows = []
             for _ in range(rounds):
-                plain = _without_dagster(settings.path)
+                plain = _without_dagster(lab.path)
                 began = time.time()
                 backfill = server.launch_backfill(assets, months)
                 patience_s = 30.0 * len(months)
-                answer = server.wait("end of the backfill", lambda b=backfill: server.finished_backfill(b), patience_s)
+                answer = server.wait(
+                    "end of the backfill", functools.partial(server.finished_backfill, backfill), patience_s
+                )
                 whole = time.time() - began
                 assert answer["partitionBackfillOrError"]["status"] == "COMPLETED_SUCCESS", answer
                 (one,) = server.ask(RUN_TIMES, id=backfill)["runsOrError"]["results"]
@@ -73,9 +76,9 @@ def run(options: argparse.Namespace) -> None:
     print("target: at most 2.00")
 
 
-def _write_market(settings: Home, copies: int) -> list[str]:
+def _write_market(lab: Home, copies: int) -> list[str]:
     """The stores with so many sample markets one after the other; their months."""
-    files = settings.path / "generated"
+    files = lab.path / "generated"
     files.mkdir()
     for copy in range(copies):
         calls, candles = generate(seed=7 + copy)
@@ -83,13 +86,13 @@ def _write_market(settings: Home, copies: int) -> list[str]:
         moved = _shifted(calls.select(["caller_name", "mint", "chain", "alert_ts_ms"]), "alert_ts_ms", shift)
         pq.write_table(moved, files / f"calls_{copy}.parquet")
         pq.write_table(_shifted(candles, "ts_ms", shift), files / f"candles_{copy}.parquet")
-    ingest_calls(sorted(files.glob("calls_*")), settings.calls)
+    ingest_calls(sorted(files.glob("calls_*")), lab.calls)
     ingest_candles(
         sorted(files.glob("candles_*")),
-        CandleStore(settings.candles.folder, memory_limit=settings.settings.memory_limit),
+        CandleStore(lab.candles.folder, memory_limit=lab.settings.memory_limit),
         "5m",
     )
-    months = list(month_statistics(settings.calls))
+    months = list(month_statistics(lab.calls))
     assert len(months) == copies * COPY_MONTHS, months
     return months
 
@@ -107,7 +110,7 @@ def _without_dagster(home: Path) -> float:
     return float(done.stdout)
 
 
-def _work(settings: Home) -> float:
+def _work(lab: Home) -> float:
     from quantbot_pipeline.backtest.month import run_month
     from quantbot_pipeline.backtest.run import ReplayCache
     from quantbot_pipeline.config import make_config
@@ -115,15 +118,15 @@ def _work(settings: Home) -> float:
 
     warm_up()
     began = time.perf_counter()
-    months, config = list(month_statistics(settings.calls)), make_config({})
+    months, config = list(month_statistics(lab.calls)), make_config({})
     for month in months:
         for interval in INTERVALS_MS:
-            month_rows(settings.candles.folder, interval, month)
+            month_rows(lab.candles.folder, interval, month)
     recipes: tuple[str, ...] = ("full", "v1-baseline", "walk-forward")
     for recipe in recipes:
         cache: ReplayCache = {}
         for month in months:
-            run_month(settings, recipe, month, config, cache=cache)
+            run_month(lab, recipe, month, config, cache=cache)
     return time.perf_counter() - began
 
 

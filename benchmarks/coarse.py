@@ -115,10 +115,10 @@ def _aggregated(inputs: _Inputs) -> tuple[results.Candles, npt.NDArray[np.int64]
     return five, np.searchsorted(token[starts], np.arange(len(inputs.bounds)))
 
 
-def _stored(settings: Home) -> _Inputs:
-    files = sorted((settings.candles.folder / "interval=1m").glob("month=*/candles.parquet"))
+def _stored(lab: Home) -> _Inputs:
+    files = sorted((lab.candles.folder / "interval=1m").glob("month=*/candles.parquet"))
     if not files:
-        raise SystemExit(f"{settings.candles.folder}: no 1m candles")
+        raise SystemExit(f"{lab.candles.folder}: no 1m candles")
     table = pq.read_table(files, partitioning=None).sort_by([("mint", "ascending"), ("ts_ms", "ascending")])
     mints = table["mint"].combine_chunks().dictionary_encode()
     bounds = np.r_[0, np.cumsum(np.bincount(mints.indices.to_numpy()))].astype(np.int64)

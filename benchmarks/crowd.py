@@ -76,16 +76,15 @@ def _measured(step: str, folder: str) -> tuple[str, str]:
 
 
 def _do(step: str, folder: Path) -> None:
-    settings = Home(Settings(home=folder / "home", threads=1))
+    lab = Home(Settings(home=folder / "home", threads=1))
     if step.startswith(INPUTS):
         _write_inputs(folder, int(step.removeprefix(INPUTS)))
     elif step == "ingest calls":
-        ingest_calls([folder / "calls.parquet"], CallStore(settings.calls.path, memory_limit="512MB"))
+        ingest_calls([folder / "calls.parquet"], CallStore(lab.calls.path, memory_limit="512MB"))
     elif step == "ingest candles":
-        ingest_candles([folder / "candles.parquet"], CandleStore(settings.candles.folder, memory_limit="512MB"), "5m")
+        ingest_candles([folder / "candles.parquet"], CandleStore(lab.candles.folder, memory_limit="512MB"), "5m")
     else:
-        recipe: str = step  # type: ignore[assignment]
-        run_month(settings, recipe, MONTH, make_config({}))
+        run_month(lab, step, MONTH, make_config({}))
 
 
 if __name__ == "__main__":

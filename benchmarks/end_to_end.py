@@ -6,10 +6,11 @@ aggregation, writing with checksums and fsync.
 """
 
 import argparse
+import functools
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,25 +38,25 @@ def run(options: argparse.Namespace) -> None:
     """Measure both kinds of run and decoding alone."""
     measuring.title(f"End to end: {options.calls} calls x {options.candles} one-minute candles, {CALLERS} callers")
     with tempfile.TemporaryDirectory(prefix="quantbot-bench-") as folder:
-        settings = Home(Settings(home=Path(folder)))
-        _make_inputs(settings, options.calls, options.candles)
-        store = candle_files.month_file(settings.candles.folder, INTERVAL, MONTH)
+        lab = Home(Settings(home=Path(folder)))
+        _make_inputs(lab, options.calls, options.candles)
+        store = candle_files.month_file(lab.candles.folder, INTERVAL, MONTH)
         for threads in sorted({1, os.cpu_count() or 1}):
-            _measure(settings.changed(threads=threads), store, options.repeats)
+            _measure(lab.changed(threads=threads), store, options.repeats)
         print(f"{store.stat().st_size / 1e6:,.0f} MB of candles; peak memory {measuring.peak_memory_mb():.0f} MB")
 
 
-def _measure(settings: Home, store: Path, repeats: int) -> None:
+def _measure(lab: Home, store: Path, repeats: int) -> None:
     """Runs against decoding on as many threads: they share caches, so that two cost more CPU than one, decoding alone too."""
     config = make_config({"interval": INTERVAL})
-    works = {
-        "decoding alone": lambda: _decode(store, settings.settings.threads, verified=True),
-        "decoding alone, nothing verified": lambda: _decode(store, settings.settings.threads, verified=False),
+    works: dict[str, Callable[[], object]] = {
+        "decoding alone": lambda: _decode(store, lab.settings.threads, verified=True),
+        "decoding alone, nothing verified": lambda: _decode(store, lab.settings.threads, verified=False),
     }
-    works |= {name: (lambda recipe=recipe: run_month(settings, recipe, MONTH, config)) for name, recipe in WHAT.items()}
+    works |= {name: functools.partial(run_month, lab, recipe, MONTH, config) for name, recipe in WHAT.items()}
     spent = {name: measuring.median(seconds) for name, seconds in measuring.interleaved(works, repeats).items()}
     measuring.table(
-        (f"threads: {settings.settings.threads}", "CPU s", "of decoding alone"),
+        (f"threads: {lab.settings.threads}", "CPU s", "of decoding alone"),
         [(name, f"{seconds:.2f}", f"{seconds / spent['decoding alone']:.2f} x") for name, seconds in spent.items()],
     )
 
@@ -76,18 +77,18 @@ def _decode(store: Path, threads: int, *, verified: bool) -> None:
         list(pool.map(decode, range(metadata.num_row_groups)))
 
 
-def _make_inputs(settings: Home, calls: int, n: int) -> None:
+def _make_inputs(lab: Home, calls: int, n: int) -> None:
     rng = np.random.default_rng(3)
-    source = Path(settings.path) / "calls.parquet"
+    source = Path(lab.path) / "calls.parquet"
     names = [f"token{i:06d}" for i in range(calls)]
     callers = [f"caller{i:03d}" for i in rng.integers(0, CALLERS, calls)]
     pq.write_table(
         pa.table({"mint": names, "caller_name": callers, "alert_ts_ms": np.full(calls, START_MS - MINUTE_MS)}), source
     )
-    ingest_calls([source], settings.calls)
+    ingest_calls([source], lab.calls)
     # As an ingest writes it, without its sorting and checking: that would take longer than everything measured here.
     candle_files.write_sorted(
-        candle_files.month_file(settings.candles.folder, INTERVAL, MONTH),
+        candle_files.month_file(lab.candles.folder, INTERVAL, MONTH),
         pa.RecordBatchReader.from_batches(candle_files.SCHEMA, _batches(rng, names, n)),
     )
 

@@ -140,9 +140,17 @@ def _python(market: Market, stops: npt.NDArray[np.float64], takes: npt.NDArray[n
     plain = [([column.tolist() for column in window], p0) for window, p0 in windows]
 
     def work() -> None:
-        for columns, p0 in plain:
+        for (open_, high, low, close), p0 in plain:
             loops.python_loop(
-                *columns, p0, stops.tolist(), takes.tolist(), _censored(market), loops.no_exits(len(stops))
+                open_,
+                high,
+                low,
+                close,
+                p0,
+                stops.tolist(),
+                takes.tolist(),
+                _censored(market),
+                loops.no_exits(len(stops)),
             )
 
     return work

@@ -22,21 +22,21 @@ RECIPES: tuple[str, ...] = ("full", "v1-baseline", "walk-forward")
 
 def make_lab(home: Path, months: Sequence[str] = MONTHS) -> Home:
     """Inputs, runs of two branches, the catalog. What comes out is the same everywhere, but for ids and times of runs."""
-    settings = Home(Settings(home=home, threads=1))
+    lab = Home(Settings(home=home, threads=1))
     calls, candles = write_sample(home / "generated")
-    ingest_calls([calls], settings.calls)
-    ingest_candles([candles], settings.candles, "5m")
+    ingest_calls([calls], lab.calls)
+    ingest_candles([candles], lab.candles, "5m")
     for recipe in RECIPES:
-        _run(settings, recipe, months, "main")
+        _run(lab, recipe, months, "main")
     # A change that somebody tries on a branch: five minutes until the entry instead of one.
-    _run(settings, "policy", months, "main")
-    _run(settings, "policy", months, "slow-entry", latency_ms=300_000)
-    sync(settings.catalog)
-    return settings
+    _run(lab, "policy", months, "main")
+    _run(lab, "policy", months, "slow-entry", latency_ms=300_000)
+    sync(lab.catalog)
+    return lab
 
 
-def _run(settings: Home, recipe: str, months: Sequence[str], branch: str, **options: int) -> None:
+def _run(lab: Home, recipe: str, months: Sequence[str], branch: str, **options: int) -> None:
     # The branch is that of the checkout; here it is given, so that the cookbook reads the same in every checkout.
     with patch("quantbot_pipeline.backtest.month.git_provenance", return_value=("0" * 40, branch, False)):
         for month in months:
-            run_month(settings, recipe, month, make_config(options))
+            run_month(lab, recipe, month, make_config(options))

@@ -14,6 +14,8 @@ from quantbot_pipeline.market.candle_files import CandleStore
 from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.settings import Settings
 
+DUCKDB_LEAST = 128_000_000  # bytes; with less DuckDB could not sort the calls of a large month
+
 
 class Home:
     """One home directory and its settings; the stores, runs and catalog are made when they are first asked for."""
@@ -35,7 +37,8 @@ class Home:
     @cached_property
     def calls(self) -> CallStore:
         """The store of calls, data/alerts.duckdb."""
-        return CallStore(self.settings.alerts_db, self.settings.memory_limit, self.settings.lock_timeout_s)
+        memory = f"{max(self.settings.memory_bytes, DUCKDB_LEAST)}B"
+        return CallStore(self.settings.alerts_db, memory, self.settings.lock_timeout_s)
 
     @cached_property
     def candles(self) -> CandleStore:

@@ -33,6 +33,10 @@ def python(code: str, home: Path) -> str:
     return done.stdout
 
 
+# Dagster looks up an instance while it puts definitions together: done now, before a test has made one and closed it.
+defs.get_repository_def()
+
+
 def test_every_asset_is_described_and_its_key_begins_with_its_group() -> None:
     specs = list(defs.resolve_all_asset_specs())
     assert {"inputs/alerts", "inputs/candles", "truth/paths", "policy/trades", "catalog/runs"} <= {
@@ -163,7 +167,7 @@ statuses = [quantbot("backtest", command, "--from", "2024-01", "--to", last) for
             (("full", "2024-03"), ("baseline", "2024-01"), ("walk-forward", "2024-01"))]
 from quantbot_pipeline.definitions import defs
 with dg.DagsterInstance.get() as instance:
-    result = defs.resolve_job_def("catalog_sync").execute_in_process(instance=instance)
+    result = defs.resolve_job_def("catalog_sync").execute_in_process(instance=instance, partition_key="2024-01")
 print("statuses", *statuses, result.success)
 """
     assert python(code, home).splitlines()[-1] == "statuses 1 0 0 True"

@@ -119,17 +119,17 @@ def test_sql_examples_run(tmp_path: Path) -> None:
 
 
 def test_the_query_of_each_month_once_reads_what_the_reports_read(tmp_path: Path) -> None:
-    settings = Home(Settings(home=tmp_path))
-    ingest_calls([write_csv(tmp_path / "calls.csv", [call("m", "2024-01-01T00:00:00")])], settings.calls)
-    ingest_candles([write_csv(tmp_path / "c.csv", candles("m", "2024-01-01T00:05:00", 30))], settings.candles, "5m")
+    lab = Home(Settings(home=tmp_path))
+    ingest_calls([write_csv(tmp_path / "calls.csv", [call("m", "2024-01-01T00:00:00")])], lab.calls)
+    ingest_candles([write_csv(tmp_path / "c.csv", candles("m", "2024-01-01T00:05:00", 30))], lab.candles, "5m")
     # Two configurations on candles that exist; the newest run of all has none, and so no row.
     for values in ({"interval": "5m"}, {"interval": "5m", "horizon_ms": 3_600_000}, {"interval": "1h"}):
-        assert run_month(settings, "path-only", "2024-01", make_config(values)) is not None
-    sync(settings.catalog)
+        assert run_month(lab, "path-only", "2024-01", make_config(values)) is not None
+    sync(lab.catalog)
     (query,) = [query for query in blocks(read("artifacts.md"), "sql") if "reported AS" in query]
-    with duckdb.connect(str(settings.catalog.path), read_only=True) as con:
+    with duckdb.connect(str(lab.catalog.path), read_only=True) as con:
         told = con.execute(query).fetchall()
-    board = leaderboard(settings.catalog)
+    board = leaderboard(lab.catalog)
     assert told == [(row["caller_name"], row["calls"], row["median_peak_multiple"]) for row in board]
     assert [calls for _, calls, _ in told] == [1]
 
@@ -140,11 +140,11 @@ def test_the_worked_example_is_what_the_engine_makes(tmp_path: Path) -> None:
     (calls, candles), (policies,) = blocks(page, "csv"), blocks(page, "json")
     (tmp_path / "calls.csv").write_text(calls)
     (tmp_path / "candles.csv").write_text(candles)
-    settings = Home(Settings(home=tmp_path, calls_db=None))
-    ingest_calls([tmp_path / "calls.csv"], settings.calls)
-    ingest_candles([tmp_path / "candles.csv"], settings.candles, "5m")
+    lab = Home(Settings(home=tmp_path, calls_db=None))
+    ingest_calls([tmp_path / "calls.csv"], lab.calls)
+    ingest_candles([tmp_path / "candles.csv"], lab.candles, "5m")
     config = make_config({"policies": json.loads(policies), "horizon_ms": 1_800_000, "both_orders": True})
-    result = run_month(settings, "policy", "2024-01", config)
+    result = run_month(lab, "policy", "2024-01", config)
     assert result is not None
     trades = pq.read_table(result.run_dir / "policy/trades.parquet").to_pylist()
     told = section(page, "A worked example")

@@ -18,8 +18,8 @@ def test_from_the_input_to_the_views_and_nowhere_else(tmp_path: Path) -> None:
     calls = [call(text, T - 60_000, text, call_id=text, chain=text) for text in HOSTILE_WITH_NUL]
     calls += [call(f"{text}*", T - 60_000, text, call_id=f"{text}*", chain=text) for text in HOSTILE_WITH_NUL]
     market = [candle(text, T) for text in HOSTILE_WITH_NUL] + [candle(HOSTILE_WITH_NUL[0], T, low=-1.0)]
-    settings = make_home(tmp_path, calls, market)
-    result = run_month(settings, "path-only", "2024-01", BacktestConfig())
+    lab = make_home(tmp_path, calls, market)
+    result = run_month(lab, "path-only", "2024-01", BacktestConfig())
     assert result is not None
     names = ("call_id", "mint", "caller_name", "chain")
     expected = sorted((text,) * 4 for text in HOSTILE_WITH_NUL)
@@ -31,8 +31,8 @@ def test_from_the_input_to_the_views_and_nowhere_else(tmp_path: Path) -> None:
     errors = read_artifact(result.run_dir, result.manifest, "errors").to_pylist()
     left_out = {row["call_id"]: json.loads(row["details"])["mint"] for row in errors if row["call_id"] is not None}
     assert left_out == {f"{text}*": f"{text}*" for text in HOSTILE_WITH_NUL}
-    sync(settings.catalog)
-    with duckdb.connect(str(settings.catalog.path), read_only=True) as con:
+    sync(lab.catalog)
+    with duckdb.connect(str(lab.catalog.path), read_only=True) as con:
         assert sorted(con.execute(f"SELECT {', '.join(names)} FROM paths").fetchall()) == expected
         joined = "SELECT count(*) FROM paths JOIN alerts USING (run_id, call_id, mint, caller_name, chain)"
         assert con.execute(joined).fetchall() == [(len(HOSTILE_WITH_NUL),)]

@@ -20,7 +20,7 @@ INTERRUPTED = 130  # as shells report Ctrl-C
 def main() -> None:
     """Entry point: every foreseen mistake ends in one line and an exit status, never in a traceback."""
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="quantbot", standalone_mode=False)
         if status == INTERRUPTED:
             complain("interrupted; what is committed stays", INTERRUPTED)
     except typer.TyperException as e:

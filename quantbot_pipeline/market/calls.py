@@ -12,7 +12,6 @@ import pyarrow as pa
 from quantbot_pipeline.duck import UNTRUSTED, open_untrusted, untrusted_tables
 from quantbot_pipeline.durable import MEND_DISK, disk_fault
 from quantbot_pipeline.errors import InputError, StoreError
-from quantbot_pipeline.settings import memory_bytes
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS alerts (
@@ -22,7 +21,6 @@ CREATE TABLE IF NOT EXISTS rejected_alerts (
     call_id VARCHAR, mint VARCHAR, caller_name VARCHAR, chain VARCHAR, alert_ts_ms BIGINT, reason VARCHAR NOT NULL,
     nth BIGINT NOT NULL, source VARCHAR);
 """
-DUCKDB_LEAST = 128_000_000  # bytes; with less DuckDB could not sort the calls of a large month
 BATCH = 131_072  # rows that go from one DuckDB to the other at a time
 
 
@@ -102,7 +100,7 @@ def reading_calls(store: CallStore) -> Iterator[duckdb.DuckDBPyConnection]:
     path = store.path
     try:
         with open_untrusted(path) if path.exists() else duckdb.connect() as con:
-            con.execute("SET memory_limit = ?", [f"{max(memory_bytes(store.memory_limit), DUCKDB_LEAST)}B"])
+            con.execute("SET memory_limit = ?", [store.memory_limit])
             tables = untrusted_tables(con)
             if path.exists() and "alerts" not in tables:
                 raise InputError(f"{path}: no table alerts; make the store with `quantbot ingest calls`")

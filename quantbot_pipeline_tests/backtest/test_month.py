@@ -212,11 +212,11 @@ def test_a_month_made_in_parts_is_the_same(
     small = settings.changed(memory_limit=limit, threads=threads)
     for recipe, both in itertools.product(("path-only", "policy", "full"), (False, True)):
         config = BacktestConfig(both_orders=both, grid=FEW if recipe == "full" else {})
-        whole = run_month(settings, recipe, JAN, config)  # type: ignore[arg-type]
+        whole = run_month(settings, recipe, JAN, config)
         with monkeypatch.context() as patch:
             patch.setattr("quantbot_pipeline.backtest.writing.PIECE", piece)
             patch.setattr("quantbot_pipeline.backtest.exclusions.PIECE", piece)
-            parts = run_month(small, recipe, JAN, config)  # type: ignore[arg-type]
+            parts = run_month(small, recipe, JAN, config)
         assert whole is not None and parts is not None
         assert contents(parts) == contents(whole) and len(contents(whole)) > 2
         for name, entry in whole.manifest.artifacts.items():
@@ -264,12 +264,13 @@ def test_only_what_changed_is_made_again(tmp_path: Path) -> None:
     assert again().reused, "candles of a month that no window reaches"
     make_home(tmp_path, [call("early", "2024-02-03", call_id="other month")])
     assert again().reused, "a call of another month"
-    for change in (
+    changes: tuple[tuple[list[Row], list[Row]], ...] = (
         ([call("early", "2024-01-12", call_id="new")], []),
         ([], [market[5] | {"close": market[5]["close"] * (1 + 1e-15), "volume": 0.5}]),
         ([], [candle("early", ms("2024-02-01"))]),
         ([], [candle("early", ms("2024-01-12"), low=-1.0)]),  # counted among the rejected
-    ):
+    )
+    for change in changes:
         make_home(tmp_path, *change)
         made = again()
         assert not made.reused and again().run_dir == made.run_dir
@@ -330,7 +331,7 @@ found["clean"] = ask()
 os.environ["GIT_TEST_ASSUME_DIFFERENT_OWNER"] = "1"
 found["of another user"] = ask()
 del os.environ["GIT_TEST_ASSUME_DIFFERENT_OWNER"]
-with open(backtest.__file__, "a") as f:
+with open(provenance.__file__, "a") as f:
     f.write("# changed")
 found["dirty"] = ask()
 git("checkout", "--force", "--detach")

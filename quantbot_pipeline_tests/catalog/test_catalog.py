@@ -85,7 +85,8 @@ def test_runs_by_filter_newest_first(catalog: Path, filters: dict[str, Any], exp
 def test_the_path_of_an_artifact_opens(base: Path, catalog: Path) -> None:
     path = artifact_path(Catalog(catalog, LocalRuns(base)), IDS[3], "frontier")
     assert path.is_absolute() and path.name == "frontier.parquet"
-    assert duckdb.sql(f"SELECT count(*) FROM '{path}'").fetchall() == [(4,)]
+    with duckdb.connect() as con:
+        assert con.execute(f"SELECT count(*) FROM '{path}'").fetchall() == [(4,)]
     with pytest.raises(InputError, match=rf"run {IDS[0]} has no artifact 'frontier'; it has alerts, errors, paths"):
         artifact_path(Catalog(catalog, LocalRuns(base)), IDS[0], "frontier")
     for stranger in ("", "x", "' OR 1=1 --", IDS[0].upper() + "f"):

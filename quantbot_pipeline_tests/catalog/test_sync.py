@@ -21,6 +21,7 @@ from quantbot_pipeline.catalog.last_sync import (
     catalog_signature,
     due_months,
     month_signatures,
+    write_last_sync,
 )
 from quantbot_pipeline.catalog.sync import SyncReport, sync
 from quantbot_pipeline.config import make_config
@@ -40,9 +41,9 @@ class Lab(NamedTuple):
     catalog: Path
 
     def sync(self, **options: Any) -> SyncReport:
-        return sync(self.index(), **options)
+        return sync(self.published(), **options)
 
-    def index(self, lock_timeout_s: float = 5) -> Catalog:
+    def published(self, lock_timeout_s: float = 5) -> Catalog:
         return Catalog(self.catalog, LocalRuns(self.runs), lock_timeout_s=lock_timeout_s)
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
@@ -120,7 +121,7 @@ def test_a_sync_with_nothing_new_leaves_the_file_alone(lab: Lab, monkeypatch: py
     lab.sync()
     report = lab.sync()
     assert (report.registered, report.runs, report.published, report.months_read) == (0, 2, False, 0)
-    assert due_months(lab.index()) == []
+    assert due_months(lab.published()) == []
     assert (identity(lab.catalog), lab.catalog.read_bytes()) == (before, content)
     assert sorted(p.name for p in lab.catalog.parent.iterdir()) == [
         ".catalog.duckdb.lock", ".catalog.duckdb.memo.json", "catalog.duckdb",
@@ -132,7 +133,7 @@ def test_only_months_that_changed_are_read(lab: Lab) -> None:
     first = [commit_run(lab.runs, month) for month in ("2024-01", "2024-02", "2024-03")]
     assert lab.sync().months_read == 3
     added = commit_run(lab.runs, "2024-02")
-    assert due_months(lab.index()) == ["2024-01"]
+    assert due_months(lab.published()) == ["2024-02"]
     report = lab.sync()
     assert (report.registered, report.runs, report.months_read) == (1, 4, 1)
     shutil.rmtree(first[1])
@@ -334,12 +335,12 @@ def test_a_broken_catalog_is_set_aside_and_made_again(lab: Lab) -> None:
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_memo_of_a_broken_catalog_does_not_hide_runs(lab: Lab) -> None:
+def test_what_the_last_sync_saw_of_a_broken_catalog_does_not_hide_runs(lab: Lab) -> None:
     commit_run(lab.runs, "2024-01")
     commit_run(lab.runs, "2024-02")
     lab.sync()
     lab.catalog.write_bytes(b"bits rot, and no time stamp tells")
-    write_memo(lab.runs, lab.catalog, catalog_signature(lab.catalog), month_signatures(lab.runs), 2)
+    write_last_sync(lab.published(), catalog_signature(lab.catalog), month_signatures(lab.runs), 2)
     commit_run(lab.runs, "2024-02")
     assert lab.sync().runs == 3
     assert len(lab.cataloged()) == 3
@@ -384,7 +385,7 @@ def test_writers_wait_for_each_other(lab: Lab) -> None:
     with locked(lab.catalog.with_name(".catalog.duckdb.lock"), 1):
         started = time.monotonic()
         with pytest.raises(StoreError, match=r"has held this lock for 0\.1 s"):
-            sync(lab.index(lock_timeout_s=0.1))
+            sync(lab.published(lock_timeout_s=0.1))
         assert time.monotonic() - started < 5
     with ThreadPoolExecutor(4) as pool:
         reports = list(pool.map(lambda _: lab.sync(), range(4)))
@@ -413,18 +414,18 @@ def test_a_missing_file_of_a_cataloged_run_costs_only_its_own_view(home: Path) -
 def test_a_settled_catalog_of_another_version_is_made_anew(
     lab: Lab, settled: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After an upgrade the memo of the old catalog says that there is nothing new; it must not be believed."""
+    """After an upgrade what the last sync saw of the old catalog says that there is nothing new; it must not be believed."""
     commit_run(lab.runs)
     for where in ("quantbot_pipeline.catalog.sync", "quantbot_pipeline.catalog.last_sync"):
         monkeypatch.setattr(f"{where}.CATALOG_VERSION", "1")
     lab.sync()
-    assert due_months(lab.index()) == []
+    assert due_months(lab.published()) == []
     for where in ("quantbot_pipeline.catalog.sync", "quantbot_pipeline.catalog.last_sync"):
         monkeypatch.setattr(f"{where}.CATALOG_VERSION", "2")
-    assert due_months(lab.index()) == ["2024-01"]
+    assert due_months(lab.published()) == ["2024-01"]
     assert lab.sync().published
     assert lab.ask("SELECT value FROM catalog_meta WHERE key = 'version'") == [("2",)]
-    assert due_months(lab.index()) == []
+    assert due_months(lab.published()) == []
 
 
 def test_a_file_that_came_back_leaves_the_quarantine(lab: Lab) -> None:

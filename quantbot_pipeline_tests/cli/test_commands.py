@@ -519,12 +519,12 @@ def test_an_ingest_reports_what_it_did(quantbot: Quantbot, home: Path) -> None:
 @pytest.fixture
 def cataloged(home: Path) -> list[dict[str, Any]]:
     """Runs of two types and their catalog, as the command line prints them; newest run last."""
-    settings = Home(Settings(home=home))
+    lab = Home(Settings(home=home))
     wanted: list[tuple[str, str]] = [("path-only", month) for month in MONTHS]
     wanted += [("policy", "2024-01"), ("policy", "2024-02")]
     found = []
     for recipe, month in wanted:
-        made = run_month(settings, recipe, month, make_config({}))
+        made = run_month(lab, recipe, month, make_config({}))
         assert made is not None
         rows = {name: entry.rows for name, entry in made.manifest.artifacts.items()}
         found.append(
@@ -536,7 +536,7 @@ def cataloged(home: Path) -> list[dict[str, Any]]:
                 "artifacts": rows,
             }
         )
-    sync(settings.catalog)
+    sync(lab.catalog)
     return found
 
 

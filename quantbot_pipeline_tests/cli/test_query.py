@@ -76,7 +76,7 @@ def test_parquet_keeps_values_and_types(asked: Quantbot, tmp_path: Path) -> None
 
 
 def test_parquet_goes_through_a_pipe(asked: Quantbot, home: Path) -> None:
-    command = [QUANTBOT, "query", "FROM paths", "--format", "parquet"]
+    command = [str(QUANTBOT), "query", "FROM paths", "--format", "parquet"]
     done = subprocess.run(command, env=environment(home), capture_output=True, timeout=60, check=True)
     assert pq.read_table(io.BytesIO(done.stdout)).num_rows == 2
 

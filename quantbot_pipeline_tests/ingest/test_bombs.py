@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -28,7 +29,12 @@ HEAD = b"call_id,mint,caller_name,alert_ts_ms\n"
 LONG = b"x" * (9 << 20)
 
 
-def parquet(path: Path, rows: int = 1, **columns: object) -> None:
+def numbered(name: str, count: int) -> dict[str, Any]:
+    """So many columns of one row."""
+    return {f"{name}{i}": [1] for i in range(count)}
+
+
+def parquet(path: Path, rows: int = 1, **columns: Any) -> None:
     """Calls in as few bytes as there can be: every row is the same, unless `columns` says otherwise."""
     same = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), ["x"])
     table = pa.table({"mint": same, "caller_name": same, "alert_ts_ms": np.full(rows, T)} | columns)
@@ -71,7 +77,7 @@ BOMBS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "wide Parquet": (
         "x.parquet",
-        lambda p: parquet(p, **{f"c{i}": [1] for i in range(10_001)}),
+        lambda p: parquet(p, 1, **numbered("c", 10_001)),
         "more than 10,000 columns",
     ),
     "UTF-16": ("x.csv", lambda p: write_csv(p, [call("m", T)], encoding="utf-16"), "x.csv: "),
@@ -249,7 +255,7 @@ def nothing(rows: int) -> pa.Table:
 
 
 def spoil(path: Path, old: bytes, new: bytes, **how: str) -> None:
-    content = feather(path, 2_000, **how)  # type: ignore[arg-type]
+    content = feather(path, 2_000, **how)
     assert old in content
     path.write_bytes(content.replace(old, new))
 
@@ -271,9 +277,9 @@ FEATHER_BOMBS: dict[str, tuple[Callable[[Path], object], str]] = {
         "claims 11,000,000 rows in .* bytes",
     ),
     "long metadata": (
-        lambda p: feather(p, 1, **{"c" * 1_000 + str(i): [1] for i in range(5_000)}), "metadata of .* MiB",
+        lambda p: feather(p, 1, **numbered("c" * 1_000, 5_000)), "metadata of .* MiB",
     ),
-    "wide": (lambda p: feather(p, 1, **{f"c{i}": [1] for i in range(10_001)}), "more than 10,000 columns"),
+    "wide": (lambda p: feather(p, 1, **numbered("c", 10_001)), "more than 10,000 columns"),
     "cut": (lambda p: p.write_bytes(feather(p, 9)[:-1]), "not readable as feather: it is cut off"),
     "texts outside": (
         lambda p: spoil(p, struct.pack("<2i", 7, 8), struct.pack("<2i", 7, 1 << 30), compression="uncompressed"),

@@ -170,12 +170,14 @@ IN_NEW_YORK = """
 import json, sys
 from pathlib import Path
 from quantbot_pipeline.ingest.calls import ingest_calls
-from quantbot_pipeline.market.calls import read_calls
+from quantbot_pipeline.market.calls import CallStore, read_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
+from quantbot_pipeline.market.candle_files import CandleStore
 here = Path(sys.argv[1])
-ingest_calls([here / "calls"], here / "alerts.duckdb")
-calls, _ = read_calls(here / "alerts.duckdb", 0, 10**14)
-report = ingest_candles([here / "candles"], here / "store", "5m")
+store = CallStore(here / "alerts.duckdb")
+ingest_calls([here / "calls"], store)
+calls, _ = read_calls(store, 0, 10**14)
+report = ingest_candles([here / "candles"], CandleStore(here / "store"), "5m")
 import pyarrow.parquet as pq
 rows = [r for p in sorted((here / "store").rglob("candles.parquet")) for r in pq.read_table(p).to_pylist()]
 print(json.dumps([{r["mint"]: [r["alert_ts_ms"], r["created_at"]] for r in calls.to_pylist()},
@@ -476,8 +478,9 @@ def test_who_adds_calls_need_not_wait_for_a_backtest_that_holds_features(tmp_pat
 READER = """
 import sys, time
 from pathlib import Path
+from quantbot_pipeline.market.calls import CallStore
 from quantbot_pipeline.market.features import call_features
-with call_features(Path(sys.argv[1]), 0, 1 << 60) as read:
+with call_features(CallStore(Path(sys.argv[1])), 0, 1 << 60) as read:
     print("reading", flush=True)
     time.sleep(60)
 """

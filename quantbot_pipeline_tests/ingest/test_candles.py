@@ -236,7 +236,9 @@ CASES: list[tuple[dict[str, Any], str | None]] = [
 
 
 def test_a_row_is_rejected_once_for_the_first_test_it_fails(store: Path) -> None:
-    rows, expected, valid = [], [], []
+    rows: list[Row] = []
+    expected: list[Any] = []
+    valid: list[Row] = []
     for i, (change, reason) in enumerate(CASES):
         row = candle(f"m{i:02}", JAN_1) | {k: v for k, v in change.items() if k != "ts_ms"}
         if "ts_ms" in change:  # a shift of the time, or none at all

@@ -34,7 +34,7 @@ def write_export(path: Path, messages: Any, **more: Any) -> Path:
 
 
 def test_one_call_per_message_and_address(tmp_path: Path) -> None:
-    messages = [
+    messages: list[Any] = [
         message(1, f"gm {SOL}, {EVM}! again {SOL}"),
         message(2, ["new: ", {"type": "code", "text": PUMP}, {"type": "bold"}, f" https://x.io/{SOL}?ref=1", 5, None]),
         message(3, f"glued{SOL} and a signature {SOL + PUMP}"),  # too long or part of a word: no address

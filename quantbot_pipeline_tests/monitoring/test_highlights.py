@@ -1,6 +1,7 @@
 """Numbers and best rows that a month shows in the Dagster UI: against the artifact, and what Dagster can hold."""
 
 import math
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -72,7 +73,7 @@ def test_a_table_of_best_rows_fits_the_page() -> None:
     long = "x" * 40 + "end"
     for artifact in ("paths", "trades", "summary", "frontier", "walk_forward"):
         columns = {c: [long] for c in ("mint", "policy_id") if c in ARTIFACTS[artifact][1].names}
-        more = {"rank": [1]} if artifact == "frontier" else {}
+        more: dict[str, list[Any]] = {"rank": [1]} if artifact == "frontier" else {}
         more |= {"scheme": ["anchored"], "out_of_sample_trades": [3]} if artifact == "walk_forward" else {}
         _, (row,) = highlights(
             artifact, artifact_rows(artifact, 1, caller_name=["sample:fast_follower"], **columns, **more)

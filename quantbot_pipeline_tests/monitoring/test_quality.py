@@ -43,13 +43,10 @@ def test_the_quality_of_a_real_run(tmp_path: Path) -> None:
     result = run_month(settings, "path-only", "2024-01", BacktestConfig(horizon_ms=DAY))
     assert result is not None
     quality = read_quality(result.run_dir)
-    assert quality == Quality(
-        calls=3,
-        excluded_share=pytest.approx(1 / 3),
-        mean_coverage=pytest.approx((285 / 288 + 0.5) / 2),
-        rejected_candles=3,
-        rejected_share=pytest.approx(3 / (285 + 144 + 3)),
-    )
+    assert (quality.calls, quality.rejected_candles) == (3, 3)
+    assert quality.excluded_share == pytest.approx(1 / 3)
+    assert quality.mean_coverage == pytest.approx((285 / 288 + 0.5) / 2)
+    assert quality.rejected_share == pytest.approx(3 / (285 + 144 + 3))
 
 
 def test_only_what_is_past_a_limit_is_a_shortcoming(tmp_path: Path) -> None:

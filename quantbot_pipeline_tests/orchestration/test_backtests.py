@@ -12,12 +12,14 @@ import pytest
 from quantbot_pipeline.definitions import build_defs
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market.candle_files import CandleStore
+from quantbot_pipeline.orchestration import partitions
 from quantbot_pipeline.orchestration.assets import backtests
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
-from quantbot_pipeline.orchestration.jobs import RECIPE_JOBS
+from quantbot_pipeline.orchestration.partitions import month_partitions
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
 from quantbot_pipeline.runs.verify import check_run, read_artifact
+from quantbot_pipeline.specs import KINDS
 from quantbot_pipeline_tests.support.builders import candles, write_parquet
 from quantbot_pipeline_tests.support.labs import CALLS_PER_MONTH, run_dirs
 
@@ -35,7 +37,7 @@ def materialize(
     home: Path, instance: dg.DagsterInstance, first: str, last: str, recipe: Any = "path-only", **config: Any
 ) -> dg.ExecuteInProcessResult:
     """One run of a recipe's job over a range of months, as a backfill launches it; failures are returned, not raised."""
-    name, op, _, _ = RECIPE_JOBS[recipe]
+    name, op = KINDS[recipe].job, KINDS[recipe].op.name
     return (
         build_defs({"lab": Lab(home=str(home))})
         .resolve_job_def(name)
@@ -148,12 +150,12 @@ def test_a_month_without_calls_is_done_and_makes_no_run(home: Path, instance: dg
     assert manifests(home)["2024-05"].dataset.calls_excluded == 1  # its token has no candle
 
 
-@pytest.mark.parametrize("recipe", CONTENTS)
+@pytest.mark.parametrize("recipe", KINDS)
 def test_every_recipe_commits_what_it_promises(home: Path, instance: dg.DagsterInstance, recipe: Any) -> None:
     assert materialize(home, instance, "2024-02", "2024-02", recipe).success
     (manifest,) = manifests(home).values()
-    assert set(manifest.artifacts) == {"alerts", "errors", *CONTENTS[recipe]}
-    for key in RECIPE_JOBS[recipe][2]:
+    assert set(manifest.artifacts) == {"alerts", "errors", *KINDS[recipe].artifacts}
+    for key in KINDS[recipe].keys:
         ((values,),) = reported(instance, dg.AssetKey(list(key))).values()
         assert Path(values["run_dir"]).name == f"run_id={manifest.run_id}"
 
@@ -161,7 +163,7 @@ def test_every_recipe_commits_what_it_promises(home: Path, instance: dg.DagsterI
 def test_only_the_chosen_assets_are_made(home: Path, instance: dg.DagsterInstance) -> None:
     # As when a user picks one asset of the graph and a month.
     result = dg.materialize(
-        [backtests.backtest],
+        backtests.backtest_assets(month_partitions("2017-01"), dg.BackfillPolicy.single_run())[:1],
         selection=[dg.AssetKey(["policy", "summary"])],
         partition_key="2024-01",
         resources={"lab": Lab(home=str(home))},
@@ -277,10 +279,14 @@ def test_the_catalog_asset_registers_committed_runs(home: Path, instance: dg.Dag
     job = build_defs({"lab": Lab(home=str(home))}).resolve_job_def("catalog_sync")
     counts = []
     for _ in range(2):
-        result = job.execute_in_process(instance=instance, run_config={"loggers": QUIET})
-        (event,) = result.asset_materializations_for_node("catalog__runs")
-        counts.append(event.metadata["registered"].value)
-    assert counts == [2, 0]
+        result = job.execute_in_process(
+            instance=instance,
+            run_config={"loggers": QUIET},
+            tags={partitions.RANGE_START: "2024-01", partitions.RANGE_END: "2024-02"},
+        )
+        made = result.asset_materializations_for_node("catalog__runs")
+        counts.append({event.partition: event.metadata["runs"].value for event in made})
+    assert counts == 2 * [{"2024-01": 1, "2024-02": 1}]
     with duckdb.connect(str(home / "data" / "backtest_catalog.duckdb"), read_only=True) as con:
         rows = con.execute("SELECT count(*), count(DISTINCT run_id) FROM paths").fetchall()
     assert rows == [(2 * CALLS_PER_MONTH, 2)]

@@ -16,13 +16,13 @@ from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.definitions import build_defs, defs
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import month_start_ms
-from quantbot_pipeline.orchestration.assets.backtests import OUTPUTS
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.replay import truth
 from quantbot_pipeline.runs.commit import StagedRun
 from quantbot_pipeline.runs.manifest import RunManifest
 from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.specs import outputs
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 # Catalog included: it is downstream of every output, so a blocking check must keep it from being made.
@@ -114,7 +114,7 @@ def flip_a_bit(monkeypatch: pytest.MonkeyPatch, artifact: str) -> None:
 def test_every_output_has_a_blocking_contract_and_every_check_is_described() -> None:
     graph = defs.resolve_asset_graph()
     checks = {node.key.to_user_string(): node for node in graph.asset_check_nodes}
-    for key in OUTPUTS:
+    for key in outputs():
         assert checks[f"{'/'.join(key)}:contract"].blocking
     assert checks["truth/paths:input_quality"].blocking
     assert {name.split(":")[1] for name in checks if name.startswith("catalog/")} == {
@@ -129,13 +129,13 @@ def test_every_output_has_a_blocking_contract_and_every_check_is_described() -> 
 def test_a_sound_range_passes_with_its_numbers_by_month(run: Run) -> None:
     done = run("everything", "2024-01", "2024-03")
     assert done.result.success
-    assert {f"{'/'.join(key)}:contract" for key in OUTPUTS} <= done.checks.keys()
+    assert {f"{'/'.join(key)}:contract" for key in outputs()} <= done.checks.keys()
     assert all(check.passed for check in done.checks.values())
-    for key, (artifact, _) in OUTPUTS.items():
+    for key, output in outputs().items():
         rows = done.table(f"{'/'.join(key)}:contract")
         assert [row["month"] for row in rows] == ["2024-01", "2024-02", "2024-03"]
         assert {row["faults"] for row in rows} == {0}
-        assert artifact != "paths" or {row["rows"] for row in rows} == {6}
+        assert output.artifact != "paths" or {row["rows"] for row in rows} == {6}
     assert done.values("truth/paths:contract")["months"] == ["2024-01", "2024-02", "2024-03"]
     assert done.checks["truth/paths:regression"].description == "too few calls or trades to judge"
 
@@ -167,7 +167,7 @@ def test_the_good_months_of_a_failed_run_are_checked_all_the_same(
     logged = instance.all_logs(done.result.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     events = [entry.dagster_event.event_specific_data for entry in logged if entry.dagster_event is not None]
     found = {e.asset_check_key.to_user_string(): e for e in events if isinstance(e, dg.AssetCheckEvaluation)}
-    assert len(events) == len(found) == len(OUTPUTS) + 3  # input_quality and two regressions
+    assert len(events) == len(found) == len(outputs()) + 3  # input_quality and two regressions
     paths = found["truth/paths:contract"]
     assert (paths.passed, paths.blocking, paths.severity) == (False, True, dg.AssetCheckSeverity.ERROR)
     assert paths.metadata["months"].value == ["2024-01", "2024-02"]
@@ -203,7 +203,7 @@ def test_a_month_without_calls_has_nothing_to_check(run: Run) -> None:
 def test_checks_alone_look_at_the_newest_cataloged_run(run: Run, home: Path) -> None:
     assert run("checks_alone").result.success  # nothing there at all
     run("path_only", "2024-01", "2024-02")
-    run("catalog_sync")
+    run("catalog_sync", "2024-01", "2024-02")
     assert run("checks_alone").values("truth/paths:contract")["months"] == ["2024-01", "2024-02"]
     (run_dir,) = (home / "runs" / "2024-02").iterdir()
     (run_dir / "features" / "features.parquet").unlink()
@@ -284,7 +284,7 @@ def test_a_regression_is_a_warning_about_the_newest_month(run: Run, monkeypatch:
 
 def test_catalog_health_quarantine_and_disk(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run("path_only", "2024-01", "2024-02")
-    done = run("catalog_sync")
+    done = run("catalog_sync", "2024-01", "2024-02")
     assert {name: check.passed for name, check in done.checks.items()} == {
         "catalog/runs:catalog_health": True,
         "catalog/runs:quarantine_empty": True,
@@ -299,7 +299,7 @@ def test_catalog_health_quarantine_and_disk(run: Run, home: Path, monkeypatch: p
     content[50] ^= 1
     paths.write_bytes(content)
     monkeypatch.setenv("QUANTBOT_MIN_FREE_GB", "1e9")
-    done = run("catalog_sync")
+    done = run("catalog_sync", "2024-01", "2024-02")
     assert done.result.success  # none of these stops anything
     assert "paths.parquet: checksum differs" in str(done.checks["catalog/runs:catalog_health"].description)
     assert done.checks["catalog/runs:catalog_health"].severity == dg.AssetCheckSeverity.ERROR

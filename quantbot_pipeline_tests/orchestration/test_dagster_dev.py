@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from quantbot_pipeline.definitions import defs
-from quantbot_pipeline.orchestration.local.run_launcher import launched_tag
+from quantbot_pipeline.orchestration.launch import launched_tag
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline_tests.conftest import Quantbot
 from quantbot_pipeline_tests.support.labs import CALLS_PER_MONTH, run_dirs

@@ -5,6 +5,7 @@ through GraphQL and kills each of the three at a moment of its own. The campaign
 """
 
 import contextlib
+import functools
 import os
 import random
 import signal
@@ -21,9 +22,9 @@ import pytest
 
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.home import Home
-from quantbot_pipeline.orchestration.assets.backtests import OUTPUTS
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.specs import outputs
 from quantbot_pipeline_tests.support.labs import MONTHS, run_dirs
 from quantbot_pipeline_tests.support.servers import PATIENCE_S, Server, make_instance, quantbot_ui
 
@@ -35,7 +36,7 @@ LONGEST_S = (
     3.0  # from the start of what is to be killed; a run of these months takes about one second once its worker is up
 )
 RANGE = list(MONTHS[:3])
-ASSETS = ["inputs/alerts", "inputs/candles", *("/".join(key) for key in OUTPUTS)]
+ASSETS = ["inputs/alerts", "inputs/candles", *("/".join(key) for key in outputs())]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
@@ -119,21 +120,21 @@ def one_round(server: Server, moments: random.Random) -> Counter[str]:
 
 def assert_complete_and_exclusive(home: Path) -> None:
     """Every month is shown as materialized; what Dagster reported and what is whole on the disk is cataloged, once, and nothing else."""
-    settings = Home(Settings(home=home))
-    sync(settings.catalog)
-    with duckdb.connect(str(settings.catalog.path), read_only=True) as con:
+    lab = Home(Settings(home=home))
+    sync(lab.catalog)
+    with duckdb.connect(str(lab.catalog.path), read_only=True) as con:
         rows = con.execute("SELECT run_id, run_dir FROM backtest_runs_catalog").fetchall()
         bad = {path for (path,) in con.execute("SELECT path FROM quarantine").fetchall()}
         (twice,) = con.execute("SELECT count(*) - count(DISTINCT (run_id, call_id)) FROM paths").fetchone() or (None,)
     assert twice == 0
     assert len(rows) == len({run_id for run_id, _ in rows})
-    cataloged = {settings.runs.folder / run_dir for _, run_dir in rows}
-    assert cataloged == run_dirs(home) - {settings.runs.folder / path for path in bad}
+    cataloged = {lab.runs.folder / run_dir for _, run_dir in rows}
+    assert cataloged == run_dirs(home) - {lab.runs.folder / path for path in bad}
     # Between the rename of its directory and `_SUCCESS` a killed run is visible and not believed; nothing else may be wrong.
-    assert all(not (settings.runs.folder / path / "_SUCCESS").exists() for path in bad)
+    assert all(not (lab.runs.folder / path / "_SUCCESS").exists() for path in bad)
     assert {check_run(folder).status for folder in cataloged} == {"completed"}
     with dg.DagsterInstance.get() as instance:
-        for key in OUTPUTS:
+        for key in outputs():
             assert instance.get_materialized_partitions(dg.AssetKey(list(key))) == set(RANGE)
             records = instance.fetch_materializations(dg.AssetKey(list(key)), limit=10_000).records
             reported = [r.asset_materialization for r in records]
@@ -173,12 +174,12 @@ def test_a_backfill_survives_a_power_cut(home: Path) -> None:
             server.wait("code location", server.locations)
             backfill = server.launch_backfill(ASSETS, RANGE)
             with dg.DagsterInstance.get() as instance:
-                server.wait("run worker", lambda b=backfill, i=instance: worker_of(i, b))
+                server.wait("run worker", functools.partial(worker_of, instance, backfill))
             time.sleep(moments.uniform(0, LONGEST_S / 2))
             os.killpg(server.process.pid, signal.SIGKILL)
             server.process.wait()
             server = quantbot_ui(home)
-            answer = server.wait("end of the backfill", lambda s=server, b=backfill: s.finished_backfill(b), LONG_S)
+            answer = server.wait("end of the backfill", functools.partial(server.finished_backfill, backfill), LONG_S)
             assert answer["partitionBackfillOrError"] == {"status": "COMPLETED_SUCCESS", "error": None}
         finally:
             server.stop()

@@ -50,7 +50,7 @@ class Sensor:
     def tick(self) -> str:
         """One look; returns its summary."""
         context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor)
-        result = notices_sensor.alerts(context, lab=Lab(home=str(self.home)))
+        result = notices_sensor.notices(context, lab=Lab(home=str(self.home)))
         assert isinstance(result, dg.SensorResult)
         self.cursor = result.cursor
         return str(result.skip_reason.skip_message if result.skip_reason else "")
@@ -215,13 +215,13 @@ def test_a_regression_names_its_caller(sensor: Sensor, receiver: Receiver, home:
 
 def test_a_failed_catalog_sync_is_a_kind_of_its_own(sensor: Sensor, receiver: Receiver, home: Path) -> None:
     (home / "runs").touch()
-    assert not launch(home, sensor.instance, "catalog_sync")
+    assert not launch(home, sensor.instance, "catalog_sync", "2024-01")
     sensor.tick()
-    assert receiver.titles() == ["failed catalog sync, catalog__runs in catalog_sync"]
+    assert receiver.titles() == ["failed catalog sync, catalog__runs in catalog_sync, 2024-01"]
     (home / "runs").unlink()
-    assert launch(home, sensor.instance, "catalog_sync")
+    assert launch(home, sensor.instance, "catalog_sync", "2024-01")
     sensor.tick()
-    assert receiver.titles() == ["recovered: failed catalog sync, catalog__runs in catalog_sync"]
+    assert receiver.titles() == ["recovered: failed catalog sync, catalog__runs in catalog_sync, 2024-01"]
 
 
 def test_quarantine_and_disk_are_seen_at_every_look(
@@ -266,8 +266,9 @@ def test_a_rejected_file_is_an_alert_until_it_is_gone(sensor: Sensor, receiver: 
 
 
 def test_the_sensor_is_stopped_until_asked_and_loads_nothing_heavy(tmp_path: Path) -> None:
-    assert notices_sensor.alerts.default_status == dg.DefaultSensorStatus.STOPPED
-    assert notices_sensor.alerts.minimum_interval_seconds == 30
+    made = notices_sensor.build_notices_sensor(30)
+    assert (made.name, made.default_status) == ("alerts_sensor", dg.DefaultSensorStatus.STOPPED)
+    assert made.minimum_interval_seconds == 30
     code = "import sys, quantbot_pipeline.orchestration.notices_sensor, quantbot_pipeline.orchestration.checks; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     loaded = {name.split(".")[0] for name in done.stdout.split()}

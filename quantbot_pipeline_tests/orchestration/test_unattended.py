@@ -27,11 +27,11 @@ def receiver() -> Iterator[Receiver]:
 def test_files_become_cataloged_months_and_a_bad_one_an_alert(
     home: Path, quantbot: Quantbot, receiver: Receiver
 ) -> None:
-    settings = Home(Settings(home=home))
-    settings.calls.path.unlink()  # nothing is known but what comes through the inbox
+    lab = Home(Settings(home=home))
+    lab.calls.path.unlink()  # nothing is known but what comes through the inbox
     make_instance(home)
     assert {row["now"] for row in quantbot("automation", "on", "--format", "json").json()} == {"on"}
-    inbox = settings.settings.inbox_dir
+    inbox = lab.settings.inbox_dir
     inbox.mkdir(parents=True)
     started = daemon(home, QUANTBOT_ALERT_URLS=receiver.url)
     try:
@@ -42,9 +42,9 @@ def test_files_become_cataloged_months_and_a_bad_one_an_alert(
         write_csv(inbox / "pump_5m.csv", candles)
 
         def cataloged() -> list[dict[str, object]]:
-            if not settings.catalog.path.exists():
+            if not lab.catalog.path.exists():
                 return []
-            rows = query_runs(settings.catalog, limit=100).to_pylist()
+            rows = query_runs(lab.catalog, limit=100).to_pylist()
             return rows if len(rows) == 3 * len(MONTHS) else []
 
         started.wait("catalog of all runs", cataloged)
@@ -74,7 +74,7 @@ def test_files_become_cataloged_months_and_a_bad_one_an_alert(
             (evaluation.asset_check_key.to_user_string(), evaluation.passed)
             for run in instance.get_runs()
             for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
-            if (evaluation := entry.dagster_event.asset_check_evaluation_data)
+            if entry.dagster_event is not None and (evaluation := entry.dagster_event.asset_check_evaluation_data)
         }
     assert {
         ("truth/paths:contract", True),

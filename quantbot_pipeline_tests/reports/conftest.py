@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -49,7 +50,7 @@ def open_window(browser: Browser) -> Iterator[OpenWindow]:
     opened: list[Window] = []
 
     def open_file(path: Path, *, width: int = 1280, dark: bool = False) -> Window:
-        scheme = "dark" if dark else "light"
+        scheme: Literal["dark", "light"] = "dark" if dark else "light"
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
         page: Page = context.new_page()
         opened.append(Window(page, path))

@@ -72,7 +72,7 @@ WRONG: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (drop("artifacts"), "artifacts: Field required"),
     (put("run_id", value="../../x"), "run_id: String should match"),
     (put("run_id", value="ABCDEF00-0000-4000-8000-000000000000"), "run_id: String should match"),
-    (put("run_type", value="party"), "run_type: Input should be"),
+    (put("run_type", value="party"), "run_type: Value error, must be one of"),
     (put("status", value="done"), "status: Input should be"),
     (put("month", value="2024-13"), "month: String should match"),
     (put("month", value="2024-01\n"), "month: String should match"),

@@ -399,7 +399,10 @@ def test_wrong_configuration_is_refused_by_name(values: dict[str, Any], named: s
 
 def test_whole_numbers_may_be_written_as_floats() -> None:
     """3600000.0 is the same policy as 3600000, in the grid as elsewhere."""
-    floats = {"constraints": {"min_trades": 5.0, "max_avg_time_exposed_ms": 1}, "grid": {"holds_ms": [3_600_000.0]}}
+    floats: dict[str, Any] = {
+        "constraints": {"min_trades": 5.0, "max_avg_time_exposed_ms": 1},
+        "grid": {"holds_ms": [3_600_000.0]},
+    }
     make_config(floats)
     assert parse_grid(floats["grid"]).multiply() == parse_grid({"holds_ms": [3_600_000]}).multiply()
 
@@ -432,7 +435,7 @@ def test_rank_is_a_total_order_and_pareto_is_brute_force(calls: list[list[Exit]]
     texts = [{"kind": "time_stop", "max_hold_ms": ms} for ms in (9, 10, 11, 100, 1_000_000, 99, 2, 20)]
     found = candidates([parse_policy(texts[i]) for i in order])
     truth, outcomes, rows = as_arrays([[exits[i] for i in order] for exits in calls])
-    limits = {"min_trades": 2, "min_avg_return_bps": -500.0}
+    limits: dict[str, Any] = {"min_trades": 2, "min_avg_return_bps": -500.0}
     groups = [Group("all", rows), Group("one", rows[:1])]
     rankings = ranked(groups, truth, outcomes, found, Constraints(**limits), Objective(kind=kind))
     for group, ranking in zip(groups, rankings, strict=True):
@@ -492,7 +495,7 @@ def test_a_search_that_does_not_fit_into_memory_is_done_in_parts(
     """The memory limit holds the outcomes of so many policies only: the same bytes, and a full run's too."""
     calls = default_run.manifest.dataset.calls_count
     limit = f"{outcome_bytes(calls, policies_at_once) / 1e6:.9f}MB"
-    small = lab.settings.model_copy(update={"memory_limit": limit})
+    small = lab.settings.changed(memory_limit=limit)
     if policies_at_once > 1:
         again = homes.run(small, "optimization", MONTH, SHORT)
         for name in ("frontier", "trades"):
@@ -622,7 +625,7 @@ def test_a_month_without_included_calls_has_an_empty_frontier(tmp_path: Path) ->
         ("optimization", ("frontier", "trades")),
         ("full", ("frontier", "trades", "paths", "features")),
     ):
-        made = homes.run(settings, recipe, MONTH, {"grid": SMALL_GRID})  # type: ignore[arg-type]
+        made = homes.run(settings, recipe, MONTH, {"grid": SMALL_GRID})
         assert made.manifest.dataset.calls_excluded == 2
         for name in names:
             assert (

@@ -377,7 +377,7 @@ def test_a_history_that_does_not_fit_into_memory_is_learned_from_in_parts(
     """A part of the grid at a time, on all months: the same bytes, and nothing is kept for the next month."""
     cache: ReplayCache = {}
     bytes_at_once = outcome_bytes(len(lab.market.calls), policies_at_once)
-    small = lab.settings.model_copy(update={"memory_limit": f"{bytes_at_once / 1e6:.9f}MB"})
+    small = lab.settings.changed(memory_limit=f"{bytes_at_once / 1e6:.9f}MB")
     made = homes.run(small, "walk-forward", "2024-04", CONFIG, cache)
     assert homes.content(made, "walk_forward") == homes.content(single["2024-04"], "walk_forward")
     assert cache == {}

@@ -17,31 +17,32 @@ from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.catalog import query_runs
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.reports.remarks import load_newest
 from quantbot_pipeline.settings import Settings
 
-settings = Home(Settings(home=Path(sys.argv[1]), threads=1))
+lab = Home(Settings(home=Path(sys.argv[1]), threads=1))
 
 def work(task, name):
     if task == "sync":
-        return sync(settings.runs.folder, settings.catalog.path).runs
+        return sync(lab.catalog).runs
     if task == "rebuild":
-        return sync(settings.runs.folder, settings.catalog.path, rebuild=True).runs
+        return sync(lab.catalog, rebuild=True).runs
     if task == "read":
         return read(float(name))
-    return str(run_month(settings, task, name, make_config({})).run_dir)
+    return str(run_month(lab, task, name, make_config({})).run_dir)
 
 def read(seconds):
     # Until the time is up: what a report, a query and an analyst's SQL ask. Runs are never fewer than before.
     seen, looks, until = 0, 0, time.monotonic() + seconds
     while time.monotonic() < until or not looks:
-        runs = query_runs(settings.catalog.path, limit=1_000_000).num_rows
-        with duckdb.connect(str(settings.catalog.path), read_only=True) as con:
+        runs = query_runs(lab.catalog, limit=1_000_000).num_rows
+        with duckdb.connect(str(lab.catalog.path), read_only=True) as con:
             (of_views, twice), = con.execute(
                 "SELECT count(DISTINCT run_id), count(*) - count(DISTINCT (run_id, call_id)) FROM paths").fetchall()
             (distinct, rows), = con.execute(
                 "SELECT count(DISTINCT run_id), count(*) FROM backtest_runs_catalog").fetchall()
-        newest = load_newest(settings.catalog.path, settings.runs.folder, "paths").num_rows
+        newest = load_newest(lab.catalog, "paths").num_rows
         assert seen <= runs and runs <= rows == distinct and of_views == rows and twice == 0 and newest > 0, (
             seen, runs, of_views, twice, rows, distinct, newest)
         seen, looks = rows, looks + 1
@@ -56,7 +57,7 @@ def child(task, name, gate, out):
     os.write(out, json.dumps(said).encode())
     os._exit(0)
 
-run_month(settings, "path-only", sys.argv[2], make_config({}))
+run_month(lab, "path-only", sys.argv[2], make_config({}))
 print("ready", flush=True)
 for line in sys.stdin:
     gate, opened = os.pipe()

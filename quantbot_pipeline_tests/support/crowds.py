@@ -34,7 +34,7 @@ class Crowd(NamedTuple):
 
 def commit_crowd(home: Path, crowd: Crowd) -> Home:
     """A cataloged home with full, V1 and walk-forward runs of every month."""
-    settings = Home(Settings(home=home))
+    lab = Home(Settings(home=home))
     names = [f"caller {i:04}" for i in range(crowd.callers)]
     policies = [(policy_id(p), canonical_json(p)) for p in Grid().multiply()]
     replayed = [(policy_id(p), canonical_json(p)) for p in map(parse_policy, DEFAULT_POLICIES)]
@@ -48,18 +48,18 @@ def commit_crowd(home: Path, crowd: Crowd) -> Home:
             from_=month, to=month, interval="5m", calls_count=len(calls), calls_excluded=0, fingerprint=month
         )
         common: dict[str, Any] = {"dataset": dataset}
-        commit_run(settings.runs.folder, month, tables={"alerts": calls, **tables}, run_type="full", **common)
+        commit_run(lab.runs.folder, month, tables={"alerts": calls, **tables}, run_type="full", **common)
         for strategy, found in (
             ("v1-baseline", {"frontier": _v1(rng, names), "equity": _equity(rng, calls)}),
             ("walk-forward", {"walk_forward": _walk_forward(rng, names, policies)}),
         ):
             parameters = {"config_hash": strategy, "strategy_id": strategy}
             commit_run(
-                settings.runs.folder, month, tables={"alerts": calls, **found}, run_type="optimization",
+                lab.runs.folder, month, tables={"alerts": calls, **found}, run_type="optimization",
                 parameters=parameters, **common,
             )  # fmt: skip
-    sync(settings.catalog)
-    return settings
+    sync(lab.catalog)
+    return lab
 
 
 def _calls(rng: np.random.Generator, names: list[str], n: int, month: str) -> pa.Table:

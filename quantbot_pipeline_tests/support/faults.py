@@ -46,6 +46,7 @@ from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.errors import QuantbotError
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.settings import Settings
@@ -53,14 +54,14 @@ from quantbot_pipeline.settings import Settings
 shim = ctypes.CDLL(None)
 
 def work(task, home):
-    settings = Home(Settings(home=Path(home), threads=1, memory_limit="256MB"))
+    lab = Home(Settings(home=Path(home), threads=1, memory_limit="256MB"))
     if task == "run":
-        return str(run_month(settings, "path-only", "2024-01", make_config({})).run_dir)
+        return str(run_month(lab, "path-only", "2024-01", make_config({})).run_dir)
     if task == "ingest":
-        ingest_calls([settings.home / "more/calls.jsonl"], settings.calls.path)
-        ingest_candles([settings.home / "more/candles.parquet"], settings.candles.folder, "5m", memory_limit="256MB")
+        ingest_calls([lab.path / "more/calls.jsonl"], lab.calls)
+        ingest_candles([lab.path / "more/candles.parquet"], lab.candles, "5m")
         return "ingested"
-    return sync(settings.runs.folder, settings.catalog.path, rebuild=task == "rebuild").model_dump_json()
+    return sync(lab.catalog, rebuild=task == "rebuild").model_dump_json()
 
 def attempt(task, home, how, at):
     error = result = None

@@ -102,11 +102,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 # --- runs and their artifacts -----------------------------------------------------------------------------------------
 
 
-def run(
-    settings: Home, recipe: str, month: str, config: Mapping[str, Any], cache: ReplayCache | None = None
-) -> MonthResult:
+def run(lab: Home, recipe: str, month: str, config: Mapping[str, Any], cache: ReplayCache | None = None) -> MonthResult:
     """The committed run of a month that has calls."""
-    made = run_month(settings, recipe, month, make_config(dict(config)), cache=cache)
+    made = run_month(lab, recipe, month, make_config(dict(config)), cache=cache)
     assert made is not None
     return made
 

@@ -37,15 +37,15 @@ def make_market(home: Path) -> Home:
             calls.append(call(mint, f"{month}-{3 + 2 * i:02}T02:02", caller, call_id=f"{month}-{i:02}"))
             if i:  # the first call of a month is excluded: no_candles
                 rows += candles(mint, f"{month}-{3 + 2 * i:02}", 620)
-    settings = make_home(home, calls, rows)
+    lab = make_home(home, calls, rows)
     for month in MONTHS:
         for recipe in ("full", "v1-baseline", "walk-forward"):
-            _run(settings, recipe, month)
-    commit_run(settings.runs.folder, "2024-02", status="failed", error=f"ValueError: {MARKUP}")
-    (settings.runs.folder / "2024-01" / "run_id=00000000-0000-0000-0000-00000000beef").mkdir()
-    sync(settings.catalog)
-    return settings
+            _run(lab, recipe, month)
+    commit_run(lab.runs.folder, "2024-02", status="failed", error=f"ValueError: {MARKUP}")
+    (lab.runs.folder / "2024-01" / "run_id=00000000-0000-0000-0000-00000000beef").mkdir()
+    sync(lab.catalog)
+    return lab
 
 
-def _run(settings: Home, recipe: str, month: str) -> None:
-    run_month(settings, recipe, month, make_config({} if recipe == "v1-baseline" else SEARCH))
+def _run(lab: Home, recipe: str, month: str) -> None:
+    run_month(lab, recipe, month, make_config({} if recipe == "v1-baseline" else SEARCH))

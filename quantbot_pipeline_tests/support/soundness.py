@@ -19,10 +19,10 @@ def values(manifest: RunManifest) -> Values:
     return {name: entry.content_sha256 for name, entry in manifest.artifacts.items() if name != "errors"}
 
 
-def believed_runs(settings: Home) -> dict[Path, RunManifest]:
+def believed_runs(lab: Home) -> dict[Path, RunManifest]:
     """The run directories that verification believes; every other one is refused with an IntegrityError."""
     believed = {}
-    for folder in run_dirs(settings.path):
+    for folder in run_dirs(lab.path):
         try:
             believed[folder] = check_run(folder)
         except IntegrityError:
@@ -30,9 +30,9 @@ def believed_runs(settings: Home) -> dict[Path, RunManifest]:
     return believed
 
 
-def assert_runs_are_whole(settings: Home, expected: dict[str, Values]) -> dict[Path, RunManifest]:
+def assert_runs_are_whole(lab: Home, expected: dict[str, Values]) -> dict[Path, RunManifest]:
     """What is believed is whole and has the values expected of its month, for each reader alike; returns the believed runs."""
-    believed = believed_runs(settings)
+    believed = believed_runs(lab)
     completed = {folder for folder, manifest in believed.items() if manifest.status == "completed"}
     for folder in completed:
         manifest = believed[folder]
@@ -40,25 +40,19 @@ def assert_runs_are_whole(settings: Home, expected: dict[str, Values]) -> dict[P
         faults = inspect_run(folder, list(manifest.artifacts)).faults
         assert not any(faults.values()), faults
     for month in expected:
-        assert {folder for folder, _ in settings.runs.completed(month)} == {
-            f for f in completed if f.parent.name == month
-        }
+        assert {folder for folder, _ in lab.runs.completed(month)} == {f for f in completed if f.parent.name == month}
     return believed
 
 
-def assert_catalog_agrees(settings: Home, believed: dict[Path, RunManifest]) -> None:
+def assert_catalog_agrees(lab: Home, believed: dict[Path, RunManifest]) -> None:
     """After a sync the believed runs are cataloged, all others quarantined, and the views answer with the completed ones."""
-    sync(settings.catalog)
-    cataloged = {
-        settings.runs.folder / d for (d,) in ask(settings.catalog.path, "SELECT run_dir FROM backtest_runs_catalog")
-    }
+    sync(lab.catalog)
+    cataloged = {lab.runs.folder / d for (d,) in ask(lab.catalog.path, "SELECT run_dir FROM backtest_runs_catalog")}
     assert cataloged == believed.keys()
-    aside = {settings.runs.folder / path for (path,) in ask(settings.catalog.path, "SELECT path FROM quarantine")}
-    assert aside == run_dirs(settings.path) - cataloged
+    aside = {lab.runs.folder / path for (path,) in ask(lab.catalog.path, "SELECT path FROM quarantine")}
+    assert aside == run_dirs(lab.path) - cataloged
     completed = sorted(m.run_id for m in believed.values() if m.status == "completed")
-    assert [
-        run_id for (run_id,) in ask(settings.catalog.path, "SELECT DISTINCT run_id FROM paths ORDER BY 1")
-    ] == completed
+    assert [run_id for (run_id,) in ask(lab.catalog.path, "SELECT DISTINCT run_id FROM paths ORDER BY 1")] == completed
 
 
 def leftovers(home: Path) -> set[str]:

@@ -32,12 +32,12 @@ class Size(NamedTuple):
 @pytest.mark.parametrize("size", sizes(Size(1, 6, 4, 2, 0.2), Size(20, 16, 8, 4, 4.0)))
 def test_a_crowd_loses_nothing(home: Path, size: Size, tally: Tally) -> None:
     rounds, runs, syncs, readers, reading_s = size
-    settings = Home(Settings(home=home, threads=1))
+    lab = Home(Settings(home=home, threads=1))
     committed: set[Path] = set()
     looks = 0
     with crowd(home, MONTHS[0]) as server:
         committed |= run_dirs(home)
-        sync(settings.catalog)
+        sync(lab.catalog)
         for turn in range(rounds):
             making = [(RECIPES[i % 2], MONTHS[(turn + i) % len(MONTHS)]) for i in range(runs)]
             working = [("rebuild" if i == 0 else "sync", "") for i in range(syncs)]
@@ -47,17 +47,17 @@ def test_a_crowd_loses_nothing(home: Path, size: Size, tally: Tally) -> None:
             assert len(made) == runs and not made & committed
             committed |= made
             looks += sum(one["result"] for one in said[runs + syncs :])
-            assert sync(settings.catalog).quarantined == 0
-            cataloged = [d for (d,) in ask(settings.catalog.path, "SELECT run_dir FROM backtest_runs_catalog")]
-            assert sorted(cataloged) == sorted(str(d.relative_to(settings.runs.folder)) for d in committed)
-            assert ask(settings.catalog.path, "SELECT count(DISTINCT run_id) FROM paths") == [(len(committed),)]
+            assert sync(lab.catalog).quarantined == 0
+            cataloged = [d for (d,) in ask(lab.catalog.path, "SELECT run_dir FROM backtest_runs_catalog")]
+            assert sorted(cataloged) == sorted(str(d.relative_to(lab.runs.folder)) for d in committed)
+            assert ask(lab.catalog.path, "SELECT count(DISTINCT run_id) FROM paths") == [(len(committed),)]
     assert run_dirs(home) == committed
     for folder in committed:
         assert check_run(folder).status == "completed"
-    incremental = content(settings.catalog.path)
-    sync(settings.catalog, rebuild=True)
-    assert content(settings.catalog.path) == incremental
-    assert leftovers(home) == set() and list((settings.runs.folder / ".staging").iterdir()) == []
+    incremental = content(lab.catalog.path)
+    sync(lab.catalog, rebuild=True)
+    assert content(lab.catalog.path) == incremental
+    assert leftovers(home) == set() and list((lab.runs.folder / ".staging").iterdir()) == []
     tally("concurrent runs: none lost, none twice", tried=rounds * runs, detected=0)
     tally("concurrent syncs: none failed", tried=rounds * syncs, detected=0)
     tally("looks of concurrent readers: no error", tried=looks, detected=0)

@@ -82,13 +82,13 @@ def damaged(chance: random.Random) -> tuple[list[Row], Counter[str]]:
 
 def truth(home: Path, calls: list[Row], parts: list[list[Row]]) -> tuple[list[bytes], dict[str, str | None]]:
     """The bytes of the store and the hashes of the truth, of candles that came in these parts, overlapping or not."""
-    settings = Home(Settings(home=home, threads=1))
-    ingest_calls([write_jsonl(home / "calls.jsonl", calls)], settings.calls)
+    lab = Home(Settings(home=home, threads=1))
+    ingest_calls([write_jsonl(home / "calls.jsonl", calls)], lab.calls)
     for i, part in enumerate(parts):
-        ingest_candles([write_parquet(home / f"{i}.parquet", part)], settings.candles, "5m")
-    made = run_month(settings, "path-only", "2024-01", BacktestConfig())
+        ingest_candles([write_parquet(home / f"{i}.parquet", part)], lab.candles, "5m")
+    made = run_month(lab, "path-only", "2024-01", BacktestConfig())
     assert made is not None
-    stored = [month_file(settings.candles.folder, "5m", month).read_bytes() for month in ("2024-01", "2024-02")]
+    stored = [month_file(lab.candles.folder, "5m", month).read_bytes() for month in ("2024-01", "2024-02")]
     hashes = {name: made.manifest.artifacts[name].content_sha256 for name in ("alerts", "paths", "features")}
     return stored, hashes | {"inputs": made.manifest.dataset.fingerprint}
 

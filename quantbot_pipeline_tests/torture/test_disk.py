@@ -56,9 +56,9 @@ def small(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     try:
         folder = disk / "home"
         shutil.copytree(home, folder)
-        settings = Home(Settings(home=folder, threads=1))
-        run_month(settings, "path-only", MONTH, make_config({}))
-        sync(settings.catalog)
+        lab = Home(Settings(home=folder, threads=1))
+        run_month(lab, "path-only", MONTH, make_config({}))
+        sync(lab.catalog)
         token = f"{MONTH}-token-0"
         write_jsonl(folder / "more/calls.jsonl", [call(token, f"{MONTH}-20T00:03", "zed")])
         write_parquet(folder / "more/candles.parquet", candles(token, f"{MONTH}-20", 600))
@@ -66,7 +66,7 @@ def small(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
             monkeypatch.setenv(name, str(folder))
         monkeypatch.setenv("QUANTBOT_STAGING_MAX_AGE_S", "0")
         monkeypatch.chdir(folder)
-        with launch.open_instance(settings):
+        with launch.open_instance(lab):
             pass
         yield folder
     finally:
@@ -113,12 +113,12 @@ def test_a_full_disk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(launch, "MIN_FREE_BYTES", 0)  # as if the disk filled up once the backtest had begun
-    settings = Home(Settings(home=small, threads=1))
+    lab = Home(Settings(home=small, threads=1))
     (known,) = (small / "runs" / MONTH).iterdir()
     truth = values(check_run(known))
     refused = 0
     for free_kb in steps_kb:
-        catalog, before = content(settings.catalog.path), successes(small)
+        catalog, before = content(lab.catalog.path), successes(small)
         ballast = fill(small, free_kb)
         done = quantbot(*STAGES[stage])
         if done.status != 0:
@@ -126,7 +126,7 @@ def test_a_full_disk(
             assert_told(done, small)
             # A backtest can fail with its run committed: when it is Dagster that cannot write down what happened.
             assert successes(small) >= before if stage == "backtest" else successes(small) == before
-            assert content(settings.catalog.path) == catalog
+            assert content(lab.catalog.path) == catalog
         ballast.unlink()
         for folder in successes(small):
             assert values(check_run(folder.parent)).items() >= truth.items()
@@ -153,7 +153,7 @@ READ_ONLY = ("", "data", "data/candles", "runs", "runs/.staging", "storage", "hi
 def test_folders_that_cannot_be_written(
     small: Path, quantbot: Quantbot, folders: dict[str, tuple[str, ...]], tally: Tally
 ) -> None:
-    settings = Home(Settings(home=small, threads=1))
+    lab = Home(Settings(home=small, threads=1))
     tried = refused = 0
     for folder, stages in folders.items():
         target = small / folder
@@ -168,11 +168,11 @@ def test_folders_that_cannot_be_written(
                     refused += 1
                     assert_told(done, small)
                     assert successes(small) == before
-                assert content(settings.catalog.path)["backtest_runs_catalog"]
+                assert content(lab.catalog.path)["backtest_runs_catalog"]
         finally:
             subprocess.run(["umount", "--lazy", target], check=True)
     assert refused >= len(folders)
     for stage in stages:
         assert quantbot(*STAGES[stage]).status == 0
-    assert_catalog_agrees(settings, believed_runs(settings))
+    assert_catalog_agrees(lab, believed_runs(lab))
     tally("folders that cannot be written: told, nothing half", tried=tried, detected=refused)

@@ -46,9 +46,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with a run that is cataloged and files that are not ingested yet."""
     home = tmp_path_factory.mktemp("faults") / "template"
     calls = [call(mint, f"{MONTH}-10T00:03", caller) for mint, caller in (("a", "alice"), ("b", "bob"), ("c", "alice"))]
-    settings = make_home(home, calls, [row for mint in "abc" for row in candles(mint, f"{MONTH}-10", 600)])
-    run_month(settings, "path-only", MONTH, make_config({}))
-    sync(settings.catalog)
+    lab = make_home(home, calls, [row for mint in "abc" for row in candles(mint, f"{MONTH}-10", 600)])
+    run_month(lab, "path-only", MONTH, make_config({}))
+    sync(lab.catalog)
     more = [call("b", f"{MONTH}-11T00:03", "carol"), call("d", "2024-02-10T00:03", "bob"), call("", 1, "x")]
     write_jsonl(home / "more/calls.jsonl", more)
     rows = [*candles("b", f"{MONTH}-10", 600, seed=1), *candles("d", "2024-02-10", 600)]
@@ -89,12 +89,12 @@ class Campaign:
         assert whole.error is None and whole.seen > 10
         for how in HOW:
             for at in _chosen(whole.seen, points):
-                settings = self.fresh()
+                lab = self.fresh()
                 attempt = self.server.attempt(task, self.home, how, at)
                 assert attempt.error is None or not attempt.error.startswith("unforeseen"), (how, at, attempt)
                 self.tried += 1
                 self.detected += attempt.error is not None or attempt.killed != 0
-                yield settings, attempt
+                yield lab, attempt
 
 
 def _chosen(calls: int, points: int) -> list[int]:
@@ -114,18 +114,18 @@ def campaign(server: Server, template: Path, tmp_path: Path) -> Campaign:
 def test_a_run_is_whole_or_not_there(
     campaign: Campaign, points: int, tally: Tally, expected: dict[str, Values]
 ) -> None:
-    for settings, attempt in campaign.attempts("run", points):
+    for lab, attempt in campaign.attempts("run", points):
         before = campaign.template / "runs"
-        believed = assert_runs_are_whole(settings, expected)
-        made = {f for f in believed if not (before / f.relative_to(settings.runs.folder)).exists()}
+        believed = assert_runs_are_whole(lab, expected)
+        made = {f for f in believed if not (before / f.relative_to(lab.runs.folder)).exists()}
         completed = {f for f in made if believed[f].status == "completed"}
         assert len(made) <= 1
         # Without a result the run may be whole all the same: its last flush failed, or its process died after it.
         assert attempt.result is None or completed == {Path(attempt.result)}
-        assert_catalog_agrees(settings, believed)
-        again = run_month(settings, "path-only", MONTH, make_config({}))
+        assert_catalog_agrees(lab, believed)
+        again = run_month(lab, "path-only", MONTH, make_config({}))
         assert again is not None and values(check_run(again.run_dir)) == expected[MONTH]
-        assert list((settings.runs.folder / ".staging").iterdir()) == []
+        assert list((lab.runs.folder / ".staging").iterdir()) == []
     tally("a run is whole or not there", tried=campaign.tried, detected=campaign.detected)
 
 
@@ -141,13 +141,13 @@ def test_the_catalog_is_the_old_one_or_the_new_one(
     sync(Catalog(tmp_path / "new.duckdb", LocalRuns(pending.runs.folder)))
     old, new = content(pending.catalog.path), content(tmp_path / "new.duckdb")
     assert [len(old["backtest_runs_catalog"]), len(new["backtest_runs_catalog"])] == [1, 2]
-    for settings, attempt in campaign.attempts(task, points):
-        assert content(settings.catalog.path) in ([new] if attempt.result else [old, new]), attempt
-        ask(settings.catalog.path, "FROM paths")
-        report = sync(settings.catalog)
-        assert content(settings.catalog.path) == new and report.set_aside is None
-        assert len(ask(settings.catalog.path, "FROM paths")) == 6
-        assert leftovers(settings.path) == set() and list(settings.settings.data_dir.glob("*.broken-*")) == []
+    for lab, attempt in campaign.attempts(task, points):
+        assert content(lab.catalog.path) in ([new] if attempt.result else [old, new]), attempt
+        ask(lab.catalog.path, "FROM paths")
+        report = sync(lab.catalog)
+        assert content(lab.catalog.path) == new and report.set_aside is None
+        assert len(ask(lab.catalog.path, "FROM paths")) == 6
+        assert leftovers(lab.path) == set() and list(lab.settings.data_dir.glob("*.broken-*")) == []
     tally(f"the catalog is the old or the new one ({task})", tried=campaign.tried, detected=campaign.detected)
 
 
@@ -157,33 +157,27 @@ def test_a_store_is_the_old_one_or_the_new_one(campaign: Campaign, points: int, 
     _ingest(campaign.fresh())
     new = _stores(Home(Settings(home=campaign.home)))
     assert old.keys() <= new.keys() and all(old[name] != new[name] for name in old)
-    for settings, attempt in campaign.attempts("ingest", points):
-        found = _stores(settings)
+    for lab, attempt in campaign.attempts("ingest", points):
+        found = _stores(lab)
         for name in new:
             assert found.get(name) in ([new[name]] if attempt.result else [old.get(name), new[name]]), (name, attempt)
-        _ingest(settings)
-        assert _stores(settings) == new
+        _ingest(lab)
+        assert _stores(lab) == new
     tally("calls and candles are the old or the new ones", tried=campaign.tried, detected=campaign.detected)
 
 
-def _ingest(settings: Home) -> None:
-    ingest_calls([settings.path / "more/calls.jsonl"], settings.calls)
-    ingest_candles(
-        [settings.path / "more/candles.parquet"], CandleStore(settings.candles.folder, memory_limit="256MB"), "5m"
-    )
+def _ingest(lab: Home) -> None:
+    ingest_calls([lab.path / "more/calls.jsonl"], lab.calls)
+    ingest_candles([lab.path / "more/candles.parquet"], CandleStore(lab.candles.folder, memory_limit="256MB"), "5m")
 
 
-def _stores(settings: Home) -> dict[str, object]:
+def _stores(lab: Home) -> dict[str, object]:
     """What each file of the input stores holds."""
-    files = {
-        str(f.relative_to(settings.path)): hashlib.sha256(f.read_bytes()).hexdigest() for f in _candle_files(settings)
-    }
+    files = {str(f.relative_to(lab.path)): hashlib.sha256(f.read_bytes()).hexdigest() for f in _candle_files(lab)}
     tables = {"alerts": "* EXCLUDE (ingested_at)", "rejected_alerts": "*"}
-    calls = [
-        ask(settings.calls.path, f"SELECT {columns} FROM {table} ORDER BY ALL") for table, columns in tables.items()
-    ]
+    calls = [ask(lab.calls.path, f"SELECT {columns} FROM {table} ORDER BY ALL") for table, columns in tables.items()]
     return {**files, "calls": calls}
 
 
-def _candle_files(settings: Home) -> list[Path]:
-    return [path for path in settings.candles.folder.rglob("*.parquet") if not path.name.startswith(".")]
+def _candle_files(lab: Home) -> list[Path]:
+    return [path for path in lab.candles.folder.rglob("*.parquet") if not path.name.startswith(".")]

@@ -40,22 +40,23 @@ from pathlib import Path
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.settings import Settings
 
-def work(settings, months):
+def work(lab, months):
     for month in itertools.cycle(months):
         for recipe in ("path-only", "full"):
-            run_month(settings, recipe, month, make_config({}))
-        sync(settings.runs.folder, settings.catalog.path)
+            run_month(lab, recipe, month, make_config({}))
+        sync(lab.catalog)
 
-settings = Home(Settings(home=Path(sys.argv[1])))
-run_month(settings, "full", sys.argv[2], make_config({}))
+lab = Home(Settings(home=Path(sys.argv[1])))
+run_month(lab, "full", sys.argv[2], make_config({}))
 print("ready", flush=True)
 for _ in sys.stdin:
     pid = os.fork()
     if pid == 0:
         try:
-            work(settings, sys.argv[2:])
+            work(lab, sys.argv[2:])
         finally:
             os._exit(1)
     print(pid, flush=True)
@@ -71,16 +72,16 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def assert_catalog_is_sound(settings: Home, checked: set[str]) -> None:
+def assert_catalog_is_sound(lab: Home, checked: set[str]) -> None:
     """After a sync the catalog holds every whole run and no other; `checked` spares a second look at runs."""
-    sync(settings.catalog)
-    with duckdb.connect(str(settings.catalog.path), read_only=True) as con:
+    sync(lab.catalog)
+    with duckdb.connect(str(lab.catalog.path), read_only=True) as con:
         cataloged = dict(con.execute("SELECT run_id, run_dir FROM backtest_runs_catalog").fetchall())
         assert con.execute("SELECT count(*) FROM paths WHERE run_id IS NULL OR p0 IS NULL").fetchall() == [(0,)]
     for run_id in cataloged.keys() - checked:
-        assert check_run(settings.runs.folder / cataloged[run_id]).status == "completed"
+        assert check_run(lab.runs.folder / cataloged[run_id]).status == "completed"
         checked.add(run_id)
-    for folder in run_dirs(settings.path):
+    for folder in run_dirs(lab.path):
         if folder.name.removeprefix("run_id=") not in cataloged:
             with pytest.raises(IntegrityError):
                 check_run(folder)
@@ -88,8 +89,8 @@ def assert_catalog_is_sound(settings: Home, checked: set[str]) -> None:
 
 @pytest.mark.parametrize("moments", sizes(30, 250))
 def test_no_moment_leaves_half_a_run(home: Path, moments: int, tally: Tally) -> None:
-    settings = Home(Settings(home=home, staging_max_age_s=0, threads=1))
-    staging = settings.runs.folder / ".staging"
+    lab = Home(Settings(home=home, staging_max_age_s=0, threads=1))
+    staging = lab.runs.folder / ".staging"
     chance = random.Random(SEED)
     checked: set[str] = set()
     interrupted = 0
@@ -104,14 +105,14 @@ def test_no_moment_leaves_half_a_run(home: Path, moments: int, tally: Tally) -> 
             os.kill(pid, signal.SIGKILL)
             assert os.WTERMSIG(int(said(process))) == signal.SIGKILL
             interrupted += any(path.is_dir() for path in staging.iterdir())
-            assert_catalog_is_sound(settings, checked)
-            made = run_month(settings, "path-only", chance.choice(MONTHS), make_config({}))
+            assert_catalog_is_sound(lab, checked)
+            made = run_month(lab, "path-only", chance.choice(MONTHS), make_config({}))
             assert made is not None
             assert check_run(made.run_dir).status == "completed"
             assert list(staging.iterdir()) == []
     assert interrupted >= moments // 10  # otherwise nothing was tested
-    assert_catalog_is_sound(settings, checked)
-    assert query_runs(settings.catalog, limit=100_000).num_rows == len(checked)
+    assert_catalog_is_sound(lab, checked)
+    assert query_runs(lab.catalog, limit=100_000).num_rows == len(checked)
     leftovers = {path.name for path in home.rglob("*.tmp*")} | {path.name for path in home.rglob("*.wal")}
     assert leftovers == set()
     tally("kill -9 of committing runs: each whole or not there", tried=moments, detected=interrupted)
@@ -122,18 +123,18 @@ def test_the_whole_command_may_die_too(
     home: Path, quantbot: Quantbot, monkeypatch: pytest.MonkeyPatch, moment_s: float
 ) -> None:
     """Some time after its first write; Dagster's own state dies with it."""
-    settings = Home(Settings(home=home))
+    lab = Home(Settings(home=home))
     arguments = ("backtest", "full", "--from", "2024-01", "--to", "2024-03", "--format", "json")
     process = start(home, *arguments)
-    wait_for(settings.runs.folder.exists)
+    wait_for(lab.runs.folder.exists)
     time.sleep(moment_s)
     os.killpg(process.pid, signal.SIGKILL)
     assert finish(process).status == -signal.SIGKILL
     checked: set[str] = set()
-    assert_catalog_is_sound(settings, checked)
+    assert_catalog_is_sound(lab, checked)
     monkeypatch.setenv("QUANTBOT_STAGING_MAX_AGE_S", "0")
     assert [r["month"] for r in quantbot(*arguments).json()] == ["2024-01", "2024-02", "2024-03"]
-    assert list((settings.runs.folder / ".staging").iterdir()) == []
-    assert_catalog_is_sound(settings, checked)
+    assert list((lab.runs.folder / ".staging").iterdir()) == []
+    assert_catalog_is_sound(lab, checked)
     with dg.DagsterInstance.get() as instance:
         assert instance.get_materialized_partitions(dg.AssetKey(["truth", "paths"])) == set(MONTHS[:3])

@@ -13,9 +13,9 @@ import pytest
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.months import month_of, month_start_ms, next_month
-from quantbot_pipeline_tests.search.test_walk_forward import CHOICE, CONFIG, MAY, MONTHS, four_months, rows_of
+from quantbot_pipeline_tests.search.test_walk_forward import CHOICE, CONFIG, MONTHS, four_months, rows_of
 from quantbot_pipeline_tests.support import homes
-from quantbot_pipeline_tests.support.homes import DAY, HOUR, Market
+from quantbot_pipeline_tests.support.homes import DAY, HOUR, MAY, Market
 from quantbot_pipeline_tests.support.sizes import sizes
 from quantbot_pipeline_tests.torture.conftest import Tally
 
@@ -44,7 +44,7 @@ class Numbers:
     """All numbers of a lab: paths, features and trades by call, and the walk-forward choices by month."""
 
     def __init__(self, home: Path, market: Market) -> None:
-        self.settings = homes.make_home(home, market)
+        self.lab = homes.make_home(home, market)
         self.paths: dict[str, Mapping[str, Any]] = {}
         self.features: dict[str, Mapping[str, Any]] = {}
         self.trades: dict[tuple[str, str], Mapping[str, Any]] = {}
@@ -58,16 +58,16 @@ class Numbers:
                 self.choices |= {(month, *key): row for key, row in rows_of(made).items()}
 
     def _run(self, recipe: str, month: str, config: Mapping[str, Any]) -> Any:
-        return run_month(self.settings, recipe, month, make_config(dict(config)))
+        return run_month(self.lab, recipe, month, make_config(dict(config)))
 
 
 def without_run(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "run_id"}
 
 
-def compare(full: Numbers, cut_lab: Numbers, cut: int) -> tuple[int, list[object]]:
+def compare(full: Numbers, cut_lab: Numbers, cut: int) -> tuple[int, list[tuple[Any, ...]]]:
     """(numbers compared, those that differ) of everything dated before the cut."""
-    compared, wrong = 0, []
+    compared, wrong = 0, list[tuple[Any, ...]]()
 
     def same(before: Any, after: Any, what: object) -> None:
         nonlocal compared
@@ -96,9 +96,11 @@ def compare(full: Numbers, cut_lab: Numbers, cut: int) -> tuple[int, list[object
         late = {"tail_capture"} if full.paths[key[1]]["entry_ts_ms"] + HORIZON > cut else set()
         for name in row.keys() - {"run_id"} - late:
             same(row[name], known[name], (name, *key))
-    for key, row in full.choices.items():
-        if month_start_ms(key[0]) <= cut and key in cut_lab.choices:
-            same([row[n] for n in CHOICE], [cut_lab.choices[key][n] for n in CHOICE], ("choice", *key))
+    for month_caller, row in full.choices.items():
+        if month_start_ms(month_caller[0]) <= cut and month_caller in cut_lab.choices:
+            same(
+                [row[n] for n in CHOICE], [cut_lab.choices[month_caller][n] for n in CHOICE], ("choice", *month_caller)
+            )
     return compared, wrong
 
 
@@ -106,12 +108,12 @@ def compare(full: Numbers, cut_lab: Numbers, cut: int) -> tuple[int, list[object
 def test_nothing_before_the_cut_depends_on_what_comes_after(tmp_path: Path, cuts: int, tally: Tally) -> None:
     market, chance = four_months(), random.Random(11)
     full = Numbers(tmp_path / "full", market)
-    compared, wrong = 0, []
+    compared, wrong = 0, list[tuple[Any, ...]]()
     for i in range(cuts):
         cut = chance.randrange(MONTHS["2024-02"] + DAY, MAY) // STEP * STEP
         n, differing = compare(full, Numbers(tmp_path / f"cut-{i}", known_at(market, cut)), cut)
         assert n > 1_000, "a cut that leaves nothing proves nothing"
-        compared, wrong = compared + n, wrong + [(month_of(cut), *one) for one in differing]
+        compared, wrong = compared + n, [*wrong, *((month_of(cut), *one) for one in differing)]
     tally("look-ahead: numbers dated before 50 random cuts", tried=compared, detected=0, lost=len(wrong))
     assert not wrong, wrong[:3]
 

@@ -19,10 +19,8 @@ import pytest
 from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import IntegrityError
-from quantbot_pipeline.home import Home
-from quantbot_pipeline.runs.store import LocalRuns, completed_runs
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.runs.verify import check_run
-from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.conftest import Quantbot
 from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
 from quantbot_pipeline_tests.support.content import ask
@@ -172,7 +170,7 @@ def test_every_attack_is_refused_and_named(attacked: Path, tmp_path: Path, tally
         with pytest.raises(IntegrityError) as refused:
             check_run(run_dir)
         assert run_dir.name in str(refused.value) and len(str(refused.value)) < 2_000, name
-    believed = {folder for folder, _ in completed_runs(Home(Settings(home=attacked)), "2024-01")}
+    believed = {folder for folder, _ in LocalRuns(attacked / "runs").completed("2024-01")}
     assert len(believed) == 2
     sync(Catalog(catalog, LocalRuns(runs)))
     assert {runs / d for (d,) in ask(catalog, "SELECT run_dir FROM backtest_runs_catalog")} == believed
@@ -188,17 +186,19 @@ def test_every_attack_is_refused_and_named(attacked: Path, tmp_path: Path, tally
 MEASURED = """
 import sys
 from pathlib import Path
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.sync import sync
-from quantbot_pipeline_tests.builders import commit_run
+from quantbot_pipeline.runs.store import LocalRuns
+from quantbot_pipeline_tests.support.builders import commit_run
 
 def peak_mb():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) / 1024
 
 home = Path(sys.argv[1])
 commit_run(home / "warm")
-sync(home / "warm", home / "warm.duckdb")
+sync(Catalog(home / "warm.duckdb", LocalRuns(home / "warm")))
 before = peak_mb()
-sync(Path(sys.argv[2]), home / "c.duckdb")
+sync(Catalog(home / "c.duckdb", LocalRuns(Path(sys.argv[2]))))
 print(peak_mb() - before)
 """
 

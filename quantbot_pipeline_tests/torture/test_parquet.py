@@ -179,14 +179,14 @@ def test_no_file_in_the_wrong_place_is_believed(
 
 
 def test_a_damaged_run_is_not_kept_as_unchanged(home: Path) -> None:
-    settings = Home(Settings(home=home, threads=1))
+    lab = Home(Settings(home=home, threads=1))
     config = make_config({})
-    first = run_month(settings, "path-only", "2024-01", config, only_changed=True)
+    first = run_month(lab, "path-only", "2024-01", config, only_changed=True)
     assert first is not None and not first.reused
-    again = run_month(settings, "path-only", "2024-01", config, only_changed=True)
+    again = run_month(lab, "path-only", "2024-01", config, only_changed=True)
     assert again is not None and again.reused and again.run_dir == first.run_dir
     path = first.run_dir / "truth/paths.parquet"
     path.write_bytes(harmed(path.read_bytes(), "flipped", random.Random(SEED)))
-    made = run_month(settings, "path-only", "2024-01", config, only_changed=True)
+    made = run_month(lab, "path-only", "2024-01", config, only_changed=True)
     assert made is not None and not made.reused
     assert made.manifest.artifacts["paths"].content_sha256 == first.manifest.artifacts["paths"].content_sha256

@@ -33,19 +33,20 @@ from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.market.calls import month_statistics, read_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
+from quantbot_pipeline.home import Home
 from quantbot_pipeline.settings import Settings
 home, inputs = Path(sys.argv[1]), Path(sys.argv[2])
 lab = Home(Settings(home=home, threads=1))
-ingest_calls([inputs / "calls.csv"], lab.calls.path)
-ingest_candles([inputs / "candles.csv"], lab.candles.folder, "5m")
-found = {"months": month_statistics(lab.calls.path)}
+ingest_calls([inputs / "calls.csv"], lab.calls)
+ingest_candles([inputs / "candles.csv"], lab.candles, "5m")
+found = {"months": month_statistics(lab.calls)}
 found["stored"] = sorted(p.parent.name for p in lab.candles.folder.rglob("candles.parquet"))
 for month in found["months"]:
     made = run_month(lab, "path-only", month, BacktestConfig())
     entries = made.manifest.artifacts
     found[month] = [entries[name].content_sha256 for name in ("alerts", "paths", "features")]
     found[month] += [made.manifest.dataset.from_, made.manifest.dataset.to, made.run_dir.parent.name]
-found["registered"] = sync(lab.runs.folder, lab.catalog.path).registered
+found["registered"] = sync(lab.catalog).registered
 print(json.dumps([found, datetime.now(UTC).isoformat()]))
 """
 # A clock that is wrong by CLOCK_ERROR seconds.

@@ -18,7 +18,10 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_use_type_comments = False
 python_maximum_signature_line_length = 100
-suppress_warnings = ["misc.highlighting_failure"]  # examples leave things out with …, which no lexer knows
+suppress_warnings = [
+    "misc.highlighting_failure",  # examples leave things out with …, which no lexer knows
+    "ref.python",  # `Home` in a signature: the public one and the one it adds to
+]
 
 html_theme = "furo"
 html_title = "quantbot"

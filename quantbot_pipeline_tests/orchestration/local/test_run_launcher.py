@@ -14,6 +14,7 @@ from dagster._core.events import EngineEventData
 from dagster._core.launcher.base import WorkerStatus
 
 from quantbot_pipeline.home import Home
+from quantbot_pipeline.orchestration import launch
 from quantbot_pipeline.orchestration.launch import open_instance
 from quantbot_pipeline.orchestration.local import run_launcher
 from quantbot_pipeline.orchestration.local.run_launcher import LocalRunLauncher, is_alive
@@ -47,14 +48,14 @@ def test_a_later_process_with_the_same_number_is_another_one(sleeper: "subproces
 
 @pytest.mark.skipif(sys.platform != "linux", reason="when a process started is known from /proc")
 def test_a_wall_clock_that_was_set_makes_no_living_run_dead(sleeper: "subprocess.Popen[bytes]") -> None:
-    launched = run_launcher.launched_tag()[run_launcher.LAUNCHED_TAG]
+    launched = launch.launched_tag()[launch.LAUNCHED_TAG]
     for hours in (-24, -1, 1, 24):  # as the clock was when the run said its number
         assert is_alive(sleeper.pid, time.time() + 3600 * hours, launched)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="when a process started is known from /proc")
 def test_a_process_of_another_time_is_not_the_one_that_was_launched(sleeper: "subprocess.Popen[bytes]") -> None:
-    boot, since = run_launcher.launched_tag()[run_launcher.LAUNCHED_TAG].split()
+    boot, since = launch.launched_tag()[launch.LAUNCHED_TAG].split()
     now = time.time()
     assert is_alive(sleeper.pid, now, f"{boot} {since}")
     assert not is_alive(sleeper.pid, now, f"{boot[::-1]} {since}")  # before the machine was started again
@@ -66,7 +67,7 @@ def test_the_command_line_says_when_it_launched_a_run(home: Path, quantbot: Quan
     assert quantbot("backtest", "path-only", "--from", "2024-01", "--to", "2024-01").status == 0
     with open_instance(Home(Settings(home=home))) as instance:
         (run,) = instance.get_runs()
-        assert set(run_launcher.launched_tag()) <= set(run.tags)
+        assert set(launch.launched_tag()) <= set(run.tags)
         assert isinstance(instance.run_launcher, LocalRunLauncher)
         assert instance.run_launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
 
