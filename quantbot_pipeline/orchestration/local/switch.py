@@ -11,8 +11,7 @@ import dagster as dg
 
 from quantbot_pipeline.errors import StoreError
 from quantbot_pipeline.home import Home
-from quantbot_pipeline.orchestration.launch import open_instance
-from quantbot_pipeline.orchestration.local.services import LOCATION
+from quantbot_pipeline.orchestration.launch import LOCATION, open_instance
 
 
 def switch(
