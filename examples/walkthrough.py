@@ -4,22 +4,18 @@
 # `QUANTBOT_HOME=~/lab python examples/walkthrough.py`. Any home with runs will do: `make demo` makes them.
 
 # %% Connect: the catalog is one DuckDB file, opened read-only; a sync never disturbs it.
-import os
-from pathlib import Path
 from typing import Any
 
 import altair as alt
 import duckdb
 import pyarrow as pa
 
-from quantbot_pipeline.catalog.catalog import Catalog
+from quantbot_pipeline import Home
 from quantbot_pipeline.reports.leaderboard import leaderboard
 from quantbot_pipeline.reports.searches import walk_forward
-from quantbot_pipeline.runs.store import LocalRuns
 
-home = Path(os.environ.get("QUANTBOT_HOME", "."))
-catalog, runs = home / "data/backtest_catalog.duckdb", home / "runs"
-con = duckdb.connect(str(catalog), read_only=True)
+home = Home()  # QUANTBOT_HOME, or the current directory
+con = duckdb.connect(str(home.catalog.path), read_only=True)
 
 
 def ask(sql: str, **values: Any) -> pa.Table:
@@ -35,7 +31,7 @@ print(
 )
 
 # %% Who calls well? The report behind `quantbot leaderboard` reads verified files and returns rows.
-callers = leaderboard(Catalog(catalog, LocalRuns(runs)))
+callers = leaderboard(home.catalog)
 best = callers[0]
 print(f"{best['caller_name']}: {best['hit_2x_rate']:.0%} of {best['calls']} calls reached 2x")
 
@@ -56,9 +52,7 @@ earned = ask(
 print(earned.to_pylist()[0])
 
 # %% Did the search's choice hold up on calls that it had not seen?
-choices = [
-    row for row in walk_forward(Catalog(catalog, LocalRuns(runs))) if row["trades"] and row["scheme"] == "anchored"
-]
+choices = [row for row in walk_forward(home.catalog) if row["trades"] and row["scheme"] == "anchored"]
 kept = [row["caller_name"] for row in choices if row["out_of_sample_avg_bps"] >= row["in_sample_avg_bps"]]
 print(f"{len(kept)} of {len(choices)} earned what was promised")
 
@@ -80,5 +74,5 @@ chart
 origin = ask(
     "SELECT run_dir, config_hash, git_commit FROM latest_runs WHERE run_type = 'full' ORDER BY month DESC LIMIT 1"
 ).to_pylist()[0]
-print(sorted(path.name for path in (runs / origin["run_dir"]).iterdir()))
+print(sorted(path.name for path in (home.runs.folder / origin["run_dir"]).iterdir()))
 con.close()

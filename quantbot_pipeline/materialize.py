@@ -35,6 +35,7 @@ def materialize(
     if not with_calls:
         return [], None
     from quantbot_pipeline.definitions import build_defs
+    from quantbot_pipeline.definitions import defs as served
     from quantbot_pipeline.orchestration.jobs import everything_ops
     from quantbot_pipeline.orchestration.launch import launch
     from quantbot_pipeline.orchestration.resources import Lab
@@ -43,7 +44,8 @@ def materialize(
     job, steps = (EVERYTHING, everything_ops()) if kind == EVERYTHING else (KINDS[kind].job, (KINDS[kind].op.name,))
     settings = home.settings
     resource = Lab(home=str(settings.home), calls_db=str(settings.calls_db) if settings.calls_db else None)
-    return launch(build_defs({"lab": resource}), job, steps, config, home, months, only_changed=only_changed)
+    defs = build_defs({"lab": resource})
+    return launch(defs, served, job, steps, config, home, months, only_changed=only_changed)
 
 
 def _inside_partitions(home: "Home", with_calls: list[str]) -> list[str]:

@@ -1,24 +1,17 @@
 """Two runs of one month: what differs in their parameters, in their inputs, and in each artifact's values."""
 
-import os
-from pathlib import Path
+from quantbot_pipeline import Home
+from quantbot_pipeline.catalog.catalog import query_runs
 
-from quantbot_pipeline.catalog.catalog import Catalog, query_runs
-from quantbot_pipeline.runs.manifest import read_manifest
-from quantbot_pipeline.runs.store import LocalRuns
-from quantbot_pipeline.runs.verify import read_artifact
-
-home = Path(os.environ.get("QUANTBOT_HOME", "."))
-runs = query_runs(
-    Catalog(home / "data/backtest_catalog.duckdb", LocalRuns(home / "runs")), run_type="policy", limit=100
-).to_pylist()
+home = Home()  # QUANTBOT_HOME, or the current directory
+runs = query_runs(home.catalog, run_type="policy", limit=100).to_pylist()
 newest = [run for run in runs if run["month"] == "2026-03"][:2]
 if len(newest) < 2:
     raise SystemExit(
         "fewer than two cataloged policy runs of 2026-03: make some with `quantbot backtest policy`, then sync"
     )
-new, old = newest
-a, b = (read_manifest(home / "runs" / run["run_dir"]) for run in (old, new))
+new, old = (home.run(run["run_id"]) for run in newest)
+a, b = old.manifest, new.manifest
 
 print(f"A {a.git_branch}, B {b.git_branch}; same inputs: {a.dataset.fingerprint == b.dataset.fingerprint}")
 for name in sorted(a.parameters.keys() | b.parameters.keys()):
@@ -32,8 +25,8 @@ for name in sorted(a.artifacts.keys() & b.artifacts.keys()):
 
 # Verified: every byte is what was committed.
 columns = ["call_id", "policy_id", "realized_return_bps"]
-trades = [read_artifact(home / "runs" / run["run_dir"], m, "trades", columns) for run, m in ((old, a), (new, b))]
-returns = [{(t["policy_id"], t["call_id"]): t["realized_return_bps"] for t in table.to_pylist()} for table in trades]
+trades = [run.frame("trades", columns).to_dict("records") for run in (old, new)]
+returns = [{(t["policy_id"], t["call_id"]): t["realized_return_bps"] for t in rows} for rows in trades]
 changes = {key: returns[1][key] - returns[0][key] for key in returns[0].keys() & returns[1].keys()}
 print(f"{sum(change != 0 for change in changes.values())} of {len(changes)} trades have another return")
 for (policy, call), change in sorted(changes.items(), key=lambda item: (item[1], item[0]))[:3]:

@@ -1,18 +1,15 @@
 """A query's answer as CSV for a spreadsheet and as Parquet for another program; what `quantbot query --out` does."""
 
-import os
 import tempfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.catalog.catalog import Catalog
+from quantbot_pipeline import Home
 from quantbot_pipeline.catalog.room import answering
 from quantbot_pipeline.cli.export import write_parquet, write_text
-from quantbot_pipeline.runs.store import LocalRuns
 
-home = Path(os.environ.get("QUANTBOT_HOME", "."))
-catalog = Catalog(home / "data/backtest_catalog.duckdb", LocalRuns(home / "runs"))
+catalog = Home().catalog  # of QUANTBOT_HOME, or of the current directory
 folder = Path(tempfile.mkdtemp())
 
 sql = "SELECT caller_name, call_id, peak_multiple, dd_bps FROM paths JOIN latest_runs USING (run_id) WHERE run_type = 'full' ORDER BY call_id"

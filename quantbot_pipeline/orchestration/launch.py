@@ -17,6 +17,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 
+# `execute_in_process` makes a run without an origin (dagster#17707, dagster#19458): the web UI neither lists such a run under its
+# job nor re-executes it. These are the steps of `execute_in_process`, with an origin.
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
+
+# The origin of a run: only classes of the core name a code location that this process does not serve.
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
+
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.durable import MEND_DISK, locked
 from quantbot_pipeline.errors import InputError, QuantbotError, StoreError
@@ -27,7 +35,9 @@ from quantbot_pipeline.orchestration.partitions import range_tags
 if TYPE_CHECKING:
     from quantbot_pipeline.home import Home
 
+LOCATION = "quantbot_pipeline.definitions"  # the code location's module, and its name in every deployment
 LAUNCHED_TAG = "quantbot/launched"
+MAX_RETRIES_TAG = "dagster/max_retries"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MIN_FREE_BYTES = 10_000_000  # a month and Dagster's account of it take about 0.5 MB
 
@@ -41,6 +51,7 @@ class Launched(NamedTuple):
 
 def launch(
     defs: dg.Definitions,
+    served: dg.Definitions,
     job_name: str,
     ops: Sequence[str],
     config: BacktestConfig,
@@ -52,8 +63,8 @@ def launch(
     """Run a recipe's job over ascending `months`; raises InputError when the input is at fault and nothing was made.
 
     One Dagster run per stretch of months, as Dagster itself launches a backfill: months in a gap cost nothing.
+    `defs` do the work in this home; `served` are those that the web UI loads, and compares the runs with.
     """
-    job = defs.resolve_job_def(job_name)
     run_config = dg.RunConfig(
         ops=dict.fromkeys(ops, LaunchConfig(**config.model_dump(), only_changed=only_changed)),
         loggers={"console": {"config": {"log_level": "CRITICAL"}}},
@@ -63,18 +74,36 @@ def launch(
     _require_space(home.path)
     with _state_errors(), open_instance(home) as instance, _progress(len(months) * len(ops), job_name):
         for stretch in contiguous(list(months)):
-            result = job.execute_in_process(
-                run_config=run_config,
-                instance=instance,
-                tags=range_tags(stretch) | launched_tag(),
-                raise_on_error=False,
-            )
+            result = _execute(defs, served, job_name, run_config, instance, range_tags(stretch))
             runs += _committed(instance, result.run_id)
             failures += [failure] if (failure := _failure(result)) else []
     text = "; ".join(map(str, failures))
     if failures and not runs and all(isinstance(failure, InputError) for failure in failures):
         raise InputError(text)
     return Launched(runs, text or None)
+
+
+def _execute(
+    defs: dg.Definitions,
+    served: dg.Definitions,
+    job_name: str,
+    config: dg.RunConfig,
+    instance: dg.DagsterInstance,
+    tags: dict[str, str],
+) -> dg.JobExecutionResult:
+    """Run a job in this process, as a run that the web UI lists under the job and can re-execute.
+
+    Nobody repeats the run: whoever typed the command sees it fail.
+    """
+    job = defs.resolve_job_def(job_name).as_ephemeral_job(resource_defs={}, input_values={})
+    origin = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(LOCATION), defs.get_repository_def().name)
+    run = instance.create_run_for_job(
+        served.resolve_job_def(job_name),  # with another snapshot the run's page would warn that the job has changed
+        run_config=config.to_config_dict(),
+        tags={**job.run_tags, **tags, **launched_tag(), MAX_RETRIES_TAG: "0"},
+        remote_job_origin=origin.get_job_origin(job_name),
+    )
+    return execute_run(InMemoryJob(job), run, instance)
 
 
 def launched_tag() -> dict[str, str]:
@@ -191,7 +220,7 @@ def _committed(instance: dg.DagsterInstance, run_id: str) -> list[dict[str, Any]
     return sorted(found, key=lambda run: run["month"])
 
 
-def _failure(result: dg.ExecuteInProcessResult) -> QuantbotError | None:
+def _failure(result: dg.JobExecutionResult) -> QuantbotError | None:
     """What went wrong; an InputError when it is the user's input."""
     if result.success:
         return None

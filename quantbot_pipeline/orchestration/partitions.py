@@ -12,6 +12,9 @@ PARTITION, RANGE_START, RANGE_END = (
     "dagster/asset_partition_range_end",
 )
 
+# The web UI's run list shows tags of users by itself, and those of Dagster on request (all but `dagster/partition`).
+MONTHS_TAG = "quantbot/months"
+
 
 def month_partitions(start: str) -> dg.MonthlyPartitionsDefinition:
     """Return the months from `start` (YYYY-MM) on. The current one is among them, so that an open month can be backtested."""
@@ -27,4 +30,13 @@ def months_of(tags: Mapping[str, str]) -> list[str]:
 
 def range_tags(months: list[str]) -> dict[str, str]:
     """Return the tags of a run over a stretch of months."""
-    return {RANGE_START: months[0], RANGE_END: months[-1]}
+    tags = {RANGE_START: months[0], RANGE_END: months[-1]}
+    return tags | months_tag(tags)
+
+
+def months_tag(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tag that names the range of months of a run with these tags; none for a run without a range."""
+    if RANGE_START not in tags or RANGE_END not in tags:
+        return {}
+    first, last = tags[RANGE_START], tags[RANGE_END]
+    return {MONTHS_TAG: first if first == last else f"{first} … {last}"}

@@ -26,7 +26,7 @@ Tables = dict[str, pa.Table]
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """Two callers with a dozen calls a month on twelve tokens, one of them without candles."""
     calls: list[Row] = []
     rows: list[Row] = []
@@ -40,12 +40,12 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture(scope="module")
-def tables(settings: Home) -> Tables:
+def tables(lab: Home) -> Tables:
     """Every artifact as a real run wrote it; `v1` is the frontier of the baseline."""
     found: Tables = {}
     recipes: tuple[str, ...] = ("v1-baseline", "walk-forward", "full")
     for recipe in recipes:
-        result = run_month(settings, recipe, MONTHS[1], BacktestConfig(both_orders=True))
+        result = run_month(lab, recipe, MONTHS[1], BacktestConfig(both_orders=True))
         assert result is not None
         read = {name: pq.ParquetFile(result.run_dir / e.path).read() for name, e in result.manifest.artifacts.items()}
         found |= {"v1": read["frontier"], **read} if recipe == "v1-baseline" else read
@@ -79,8 +79,8 @@ def test_every_artifact_of_a_real_run_keeps_its_invariants(tables: Tables) -> No
     ],
 )
 @pytest.mark.parametrize("recipe", ["full", "v1-baseline", "walk-forward"])
-def test_no_configuration_breaks_them(settings: Home, recipe: str, config: dict[str, Any]) -> None:
-    result = run_month(settings, recipe, MONTHS[1], BacktestConfig(**config))
+def test_no_configuration_breaks_them(lab: Home, recipe: str, config: dict[str, Any]) -> None:
+    result = run_month(lab, recipe, MONTHS[1], BacktestConfig(**config))
     assert result is not None
     names = [name for name in result.manifest.artifacts if name not in ("alerts", "errors")]
     assert not any(inspect_run(result.run_dir, names).faults.values())
@@ -230,8 +230,8 @@ def test_the_words_are_those_of_the_engine_and_the_search() -> None:
 
 
 @pytest.fixture
-def run_dir(settings: Home, tmp_path: Path) -> Path:
-    result = run_month(settings, "path-only", MONTHS[1], BacktestConfig(), only_changed=True)
+def run_dir(lab: Home, tmp_path: Path) -> Path:
+    result = run_month(lab, "path-only", MONTHS[1], BacktestConfig(), only_changed=True)
     assert result is not None
     copy = tmp_path / MONTHS[1] / result.run_dir.name
     shutil.copytree(result.run_dir, copy)

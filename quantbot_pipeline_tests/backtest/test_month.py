@@ -41,8 +41,8 @@ FEW: dict[str, Any] = {"stops": [0.1, 0.2], "take_profits": [None], "holds_ms": 
 HORIZON_MS = 48 * HOUR_MS
 
 
-def run(settings: Home, month: str = JAN, **config: Any) -> MonthResult:
-    result = run_month(settings, "path-only", month, BacktestConfig(**config))
+def run(lab: Home, month: str = JAN, **config: Any) -> MonthResult:
+    result = run_month(lab, "path-only", month, BacktestConfig(**config))
     assert result is not None
     return result
 
@@ -82,12 +82,12 @@ def test_every_call_is_included_or_left_out_with_its_reason(tmp_path: Path) -> N
     calls.append(call("no such mint", T - 60_000, call_id="no such mint"))
     on_time = next(c for c in calls if c["mint"] == "last moment")
     on_time["alert_ts_ms"] = market[576]["ts_ms"] - HOUR_MS
-    settings = make_home(tmp_path, calls, market)
+    lab = make_home(tmp_path, calls, market)
     expected = {
         "too late": "no_entry", "before": "no_entry", "another month": "no_entry", "next year": "no_entry",
         "invalid only": "no_candles", "no such mint": "no_candles",
     }  # fmt: skip
-    result = run(settings)
+    result = run(lab)
     assert {i: d["reason"] for i, d in reported(result) if i} == expected
     assert all(d["mint"] == i for i, d in reported(result) if i)
     assert sorted(row["call_id"] for row in rows(result, "paths")) == ["full", "last moment", "thin"]
@@ -98,9 +98,9 @@ def test_every_call_is_included_or_left_out_with_its_reason(tmp_path: Path) -> N
         r["message"] == "no_entry: no valid 5m candle within 60 min after the alert" for r in rows(result, "errors")
     )
     # A window that starts after the entry candle can be empty, and one that is too thin can be refused.
-    close = run(settings, entry="close")
+    close = run(lab, entry="close")
     assert {i: d["reason"] for i, d in reported(close) if i} == expected | {"last moment": "no_window"}
-    covered = run(settings, min_coverage=0.5)
+    covered = run(lab, min_coverage=0.5)
     assert {i: d["reason"] for i, d in reported(covered) if i} == expected | {
         "last moment": "low_coverage",
         "thin": "low_coverage",
@@ -128,8 +128,8 @@ def test_rejected_candles_are_counted_where_a_window_would_have_used_them(tmp_pa
         call("m", T - 60_000, call_id="1"), call("m", T + 60_000, call_id="2"), call("dead", T - 60_000, call_id="3"),
         call("feb", "2024-01-31T23:00", call_id="4"), call("other", "2024-02-10", call_id="5"),
     ]  # fmt: skip
-    settings = make_home(tmp_path, calls, market)
-    result = run(settings)
+    lab = make_home(tmp_path, calls, market)
+    result = run(lab)
     counts = {
         (d["mint"], d["reason"]): (d["rows"], d["first_ts_ms"], d["last_ts_ms"])
         for i, d in reported(result)
@@ -150,8 +150,8 @@ def test_rejected_candles_are_counted_where_a_window_would_have_used_them(tmp_pa
 
 
 def test_without_any_policy_the_calls_left_out_are_still_counted(tmp_path: Path) -> None:
-    settings = make_home(tmp_path, [call("nobody's", T, call_id="i")], candles("another", T, 10))
-    made = run_month(settings, "policy", JAN, BacktestConfig(policies=[]))
+    lab = make_home(tmp_path, [call("nobody's", T, call_id="i")], candles("another", T, 10))
+    made = run_month(lab, "policy", JAN, BacktestConfig(policies=[]))
     assert made is not None
     assert (made.manifest.dataset.calls_count, made.manifest.dataset.calls_excluded) == (1, 1)
     rows = {name: entry.rows for name, entry in made.manifest.artifacts.items()}
@@ -159,25 +159,23 @@ def test_without_any_policy_the_calls_left_out_are_still_counted(tmp_path: Path)
 
 
 def test_a_month_without_calls_is_no_run(tmp_path: Path) -> None:
-    settings = make_home(tmp_path, *small_market())
-    assert run_month(settings, "path-only", "2024-03", BacktestConfig()) is None
-    assert (
-        run_month(settings, "path-only", JAN, BacktestConfig(from_ms=ms("2024-01-20"), to_ms=ms("2024-01-21"))) is None
-    )
-    assert not settings.runs.folder.exists()
+    lab = make_home(tmp_path, *small_market())
+    assert run_month(lab, "path-only", "2024-03", BacktestConfig()) is None
+    assert run_month(lab, "path-only", JAN, BacktestConfig(from_ms=ms("2024-01-20"), to_ms=ms("2024-01-21"))) is None
+    assert not lab.runs.folder.exists()
 
 
 def test_part_of_a_month_is_another_configuration(tmp_path: Path) -> None:
-    settings = make_home(tmp_path, *small_market())
-    whole = run(settings)
+    lab = make_home(tmp_path, *small_market())
+    whole = run(lab)
     assert [row["call_id"] for row in rows(whole, "alerts")] == ["a1", "b1", "a2"]
-    part = run(settings, from_ms=ms("2024-01-10T02:00"), to_ms=ms("2024-01-31T23:00"))
+    part = run(lab, from_ms=ms("2024-01-10T02:00"), to_ms=ms("2024-01-31T23:00"))
     assert [row["call_id"] for row in rows(part, "alerts")] == ["b1"]
     dataset = part.manifest.dataset
     assert (dataset.from_, dataset.to) == ("2024-01-10T02:00:00.000Z", "2024-01-31T22:59:59.999Z")
     hashes = [
         r.manifest.parameters["config_hash"]
-        for r in (whole, part, run(settings, from_ms=ms("2023-12-01"), to_ms=ms("2024-02-15")))
+        for r in (whole, part, run(lab, from_ms=ms("2023-12-01"), to_ms=ms("2024-02-15")))
     ]
     assert hashes[0] == hashes[2] != hashes[1], "bounds that hold the whole month are none"
     # The window of the last call reaches into February.
@@ -188,10 +186,10 @@ def test_the_same_on_one_thread_and_on_four(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("quantbot_pipeline.market.candle_files.ROW_GROUP", 300)
     market = [row for i in range(24) for row in candles(f"m{i:02}", T - i * STEP, 400)]
     calls = [call(f"m{i % 24:02}", T + i * HOUR_MS // 2, f"c{i % 3}", call_id=f"{i:03}") for i in range(60)]
-    settings = make_home(tmp_path, calls, market)
-    one = run(settings)
-    four = run(settings.changed(threads=4))
-    assert pq.read_metadata(month_file(settings.candles.folder, "5m", JAN)).num_row_groups > 10
+    lab = make_home(tmp_path, calls, market)
+    one = run(lab)
+    four = run(lab.changed(threads=4))
+    assert pq.read_metadata(month_file(lab.candles.folder, "5m", JAN)).num_row_groups > 10
     assert contents(one) == contents(four) and one.manifest.dataset.fingerprint == four.manifest.dataset.fingerprint
     for name in ("alerts", "paths"):
         drop = ["run_id"] if name == "paths" else []
@@ -208,11 +206,11 @@ def test_a_month_made_in_parts_is_the_same(
     market = [row for i in range(6) for row in candles(f"m{i}", "2024-01-10", 700, seed=i)]
     mints = [f"m{i % 7}" for i in range(23)]  # m6 has no candles
     calls = [call(mint, T - 60_000 * (7 * i % 50), f"caller{i % 3}", call_id=f"c{i}") for i, mint in enumerate(mints)]
-    settings = make_home(tmp_path, calls, market)
-    small = settings.changed(memory_limit=limit, threads=threads)
+    lab = make_home(tmp_path, calls, market)
+    small = lab.changed(memory_limit=limit, threads=threads)
     for recipe, both in itertools.product(("path-only", "policy", "full"), (False, True)):
         config = BacktestConfig(both_orders=both, grid=FEW if recipe == "full" else {})
-        whole = run_month(settings, recipe, JAN, config)
+        whole = run_month(lab, recipe, JAN, config)
         with monkeypatch.context() as patch:
             patch.setattr("quantbot_pipeline.backtest.writing.PIECE", piece)
             patch.setattr("quantbot_pipeline.backtest.exclusions.PIECE", piece)
@@ -249,10 +247,10 @@ def test_order_and_repetition_of_the_input_do_not_matter(tmp_path: Path) -> None
 
 def test_only_what_changed_is_made_again(tmp_path: Path) -> None:
     calls, market = small_market()
-    settings = make_home(tmp_path, calls, market)
+    lab = make_home(tmp_path, calls, market)
 
     def again(**config: Any) -> MonthResult:
-        result = run_month(settings, "path-only", JAN, BacktestConfig(**config), only_changed=True)
+        result = run_month(lab, "path-only", JAN, BacktestConfig(**config), only_changed=True)
         assert result is not None
         return result
 
@@ -284,15 +282,15 @@ def test_only_what_changed_is_made_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["page", "footer"])
 def test_a_failure_is_committed_and_reported(tmp_path: Path, damage: str) -> None:
-    settings = make_home(tmp_path, *small_market())
-    path = month_file(settings.candles.folder, "5m", JAN)
+    lab = make_home(tmp_path, *small_market())
+    path = month_file(lab.candles.folder, "5m", JAN)
     whole = path.read_bytes()
     offset = 3000 if damage == "page" else len(whole) - 6
     path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0x40]) + whole[offset + 1 :])
     with pytest.raises(
         RunFailedError, match=r"2024-01: .*candles\.parquet: the candle store is not readable"
     ) as caught:
-        run(settings)
+        run(lab)
     run_dir = caught.value.run_dir
     assert not (run_dir / "_SUCCESS").exists() and (run_dir / "run.json").exists()
     manifest = check_run(run_dir)
@@ -302,12 +300,12 @@ def test_a_failure_is_committed_and_reported(tmp_path: Path, damage: str) -> Non
     (error,) = [r for r in read_artifact(run_dir, manifest, "errors").to_pylist() if r["level"] == "error"]
     assert error["message"] == manifest.error and error["phase"] == "execution"
     assert "error execution - " in (run_dir / manifest.logs["stderr"]).read_text()
-    report = sync(settings.catalog)
+    report = sync(lab.catalog)
     assert (report.registered, report.quarantined) == (1, 0)
     # The other month goes on; with the file mended the same command succeeds and does not take the failure for a result.
-    assert run(settings, "2024-02").manifest.status == "completed"
+    assert run(lab, "2024-02").manifest.status == "completed"
     path.write_bytes(whole)
-    result = run_month(settings, "path-only", JAN, BacktestConfig(), only_changed=True)
+    result = run_month(lab, "path-only", JAN, BacktestConfig(), only_changed=True)
     assert result is not None and not result.reused and result.manifest.status == "completed"
 
 
@@ -375,10 +373,10 @@ def apart(home: Path, low: float, high: float) -> Home:
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("recipe", ["path-only", "policy", "optimization", "full", "walk-forward"])
 def test_prices_too_far_apart_for_a_number_fail_the_run_and_say_so(tmp_path: Path, recipe: Any) -> None:
-    settings = apart(tmp_path, 1e-300, 1e10)
+    lab = apart(tmp_path, 1e-300, 1e10)
     config = BacktestConfig(policies=[{"kind": "time_stop", "max_hold_ms": 3_600_000}], constraints={"min_trades": 1})
     with pytest.raises(RunFailedError, match=r"is not a finite number in .* more than 1e304 times apart") as failed:
-        run_month(settings, recipe, "2024-02", config)
+        run_month(lab, recipe, "2024-02", config)
     manifest = check_run(failed.value.run_dir)
     assert manifest.status == "failed"
     assert not (failed.value.run_dir / "_SUCCESS").exists()

@@ -14,24 +14,24 @@ FUTURE_MS = 4_102_444_800_000  # 2100-01-01
 
 
 def test_old_runs_are_set_aside_then_removed_but_never_the_newest(home: Path) -> None:
-    settings = Home(Settings(home=home))
+    lab = Home(Settings(home=home))
     month = "2024-01"
-    made = [run_month(settings, "path-only", month, make_config({})) for _ in range(3)]
+    made = [run_month(lab, "path-only", month, make_config({})) for _ in range(3)]
     names = [run.run_dir.name for run in made if run is not None]
     assert len(names) == 3
-    sync(settings.catalog)
-    assert set_aside(settings.catalog, 0) == []
-    moved = set_aside(settings.catalog, FUTURE_MS)
+    sync(lab.catalog)
+    assert set_aside(lab.catalog, 0) == []
+    moved = set_aside(lab.catalog, FUTURE_MS)
     assert moved == sorted(f"{month}/{name}" for name in names[:2])
-    sync(settings.catalog)
-    assert query_runs(settings.catalog)["run_id"].to_pylist() == [names[2].removeprefix("run_id=")]
-    assert empty_trash(settings.runs, 0) == []
-    assert empty_trash(settings.runs, FUTURE_MS) == moved
-    assert not list((settings.runs.folder / ".trash").glob("*/run_id=*"))
+    sync(lab.catalog)
+    assert query_runs(lab.catalog)["run_id"].to_pylist() == [names[2].removeprefix("run_id=")]
+    assert empty_trash(lab.runs, 0) == []
+    assert empty_trash(lab.runs, FUTURE_MS) == moved
+    assert not list((lab.runs.folder / ".trash").glob("*/run_id=*"))
 
 
 def test_force_takes_the_newest_too(home: Path) -> None:
-    settings = Home(Settings(home=home))
-    run_month(settings, "path-only", "2024-01", make_config({}))
-    sync(settings.catalog)
-    assert len(set_aside(settings.catalog, FUTURE_MS, force=True)) == 1
+    lab = Home(Settings(home=home))
+    run_month(lab, "path-only", "2024-01", make_config({}))
+    sync(lab.catalog)
+    assert len(set_aside(lab.catalog, FUTURE_MS, force=True)) == 1

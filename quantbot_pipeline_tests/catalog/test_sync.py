@@ -395,16 +395,16 @@ def test_writers_wait_for_each_other(lab: Lab) -> None:
 
 def test_a_missing_file_of_a_cataloged_run_costs_only_its_own_view(home: Path) -> None:
     """The next sync lists it in quarantine; the catalog stays, and the other runs answer."""
-    settings = Home(Settings(home=home))
-    first = run_month(settings, "path-only", "2024-01", make_config({}))
+    lab = Home(Settings(home=home))
+    first = run_month(lab, "path-only", "2024-01", make_config({}))
     assert first is not None
-    sync(settings.catalog)
+    sync(lab.catalog)
     (first.run_dir / "truth/paths.parquet").unlink()
-    second = run_month(settings, "path-only", "2024-01", make_config({}))
+    second = run_month(lab, "path-only", "2024-01", make_config({}))
     assert second is not None
-    report = sync(settings.catalog)
+    report = sync(lab.catalog)
     assert report.set_aside is None
-    with duckdb.connect(str(settings.catalog.path), read_only=True) as con:
+    with duckdb.connect(str(lab.catalog.path), read_only=True) as con:
         assert con.execute("SELECT DISTINCT run_id FROM paths").fetchall() == [(second.manifest.run_id,)]
         reasons = [r for (r,) in con.execute("SELECT reason FROM quarantine").fetchall()]
     assert len(reasons) == 1

@@ -50,12 +50,12 @@ def test_candles_of_unclear_interval_are_refused(tmp_path: Path) -> None:
 
 
 def test_good_files_are_ingested_and_bad_ones_set_aside_with_their_reason(tmp_path: Path) -> None:
-    settings = Home(Settings(home=tmp_path))
-    inbox = settings.settings.inbox_dir
+    lab = Home(Settings(home=tmp_path))
+    inbox = lab.settings.inbox_dir
     write_csv(inbox / "calls.csv", [call("m", "2024-01-31T23:00:00")])
     write_parquet(inbox / "interval=5m" / "c.parquet", candles("m", "2024-01-31T20:00:00", 100))
     (inbox / "broken.parquet").write_bytes(b"PAR1 not really")
-    intake = take_in(settings, sorted(scan(inbox)))
+    intake = take_in(lab, sorted(scan(inbox)))
     assert intake.ingested == {"calls.csv": 1, "interval=5m/c.parquet": 100}
     assert list(intake.rejected) == ["broken.parquet"]
     assert (intake.call_months, intake.candle_months) == (["2024-01"], ["2024-01", "2024-02"])
@@ -65,17 +65,17 @@ def test_good_files_are_ingested_and_bad_ones_set_aside_with_their_reason(tmp_pa
 
 
 def test_the_same_name_again_overwrites_nothing(tmp_path: Path) -> None:
-    settings = Home(Settings(home=tmp_path))
+    lab = Home(Settings(home=tmp_path))
     for day in ("2024-01-01", "2024-01-02"):
-        write_csv(settings.settings.inbox_dir / "calls.csv", [call("m", day)])
-        take_in(settings, ["calls.csv"])
-    assert sorted(p.name for p in (settings.settings.inbox_dir / "done").iterdir()) == ["calls.1.csv", "calls.csv"]
+        write_csv(lab.settings.inbox_dir / "calls.csv", [call("m", day)])
+        take_in(lab, ["calls.csv"])
+    assert sorted(p.name for p in (lab.settings.inbox_dir / "done").iterdir()) == ["calls.1.csv", "calls.csv"]
 
 
 def test_a_file_that_is_gone_or_a_link_is_left_alone(tmp_path: Path) -> None:
-    settings = Home(Settings(home=tmp_path))
+    lab = Home(Settings(home=tmp_path))
     outside = write_csv(tmp_path / "outside.csv", [call("m", "2024-01-01")])
-    settings.settings.inbox_dir.mkdir(parents=True)
-    (settings.settings.inbox_dir / "link.csv").symlink_to(outside)
-    assert take_in(settings, ["gone.csv", "link.csv"]) == ({}, {}, [], [])
+    lab.settings.inbox_dir.mkdir(parents=True)
+    (lab.settings.inbox_dir / "link.csv").symlink_to(outside)
+    assert take_in(lab, ["gone.csv", "link.csv"]) == ({}, {}, [], [])
     assert outside.exists()

@@ -22,69 +22,67 @@ MONTHS = ("2024-01", "2024-02")
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("health") / "home"
-    settings = make_home(home, *small_market())
+    lab = make_home(home, *small_market())
     for month in MONTHS:
-        assert run_month(settings, "path-only", month, BacktestConfig())
+        assert run_month(lab, "path-only", month, BacktestConfig())
     return home
 
 
 @pytest.fixture
-def settings(template: Path, tmp_path: Path) -> Home:
+def lab(template: Path, tmp_path: Path) -> Home:
     """Two cataloged runs of four files each."""
     shutil.copytree(template, tmp_path / "home")
-    settings = Home(Settings(home=tmp_path / "home"))
-    sync(settings.catalog)
-    return settings
+    lab = Home(Settings(home=tmp_path / "home"))
+    sync(lab.catalog)
+    return lab
 
 
-def inspect(settings: Home, later_s: float = 0.0, sample_files: int = 20) -> CatalogHealth:
+def inspect(lab: Home, later_s: float = 0.0, sample_files: int = 20) -> CatalogHealth:
     return inspect_catalog(
-        settings.catalog, now_s=time.time() + later_s, max_lag_s=600, sample_files=sample_files, day="2024-03-01"
+        lab.catalog, now_s=time.time() + later_s, max_lag_s=600, sample_files=sample_files, day="2024-03-01"
     )
 
 
-def files(settings: Home) -> list[Path]:
-    return sorted(settings.runs.folder.glob("2*/run_id=*/*/*.parquet"))
+def files(lab: Home) -> list[Path]:
+    return sorted(lab.runs.folder.glob("2*/run_id=*/*/*.parquet"))
 
 
-def test_a_sound_catalog_has_no_faults(settings: Home) -> None:
-    size = sum(path.stat().st_size for path in files(settings))
+def test_a_sound_catalog_has_no_faults(lab: Home) -> None:
+    size = sum(path.stat().st_size for path in files(lab))
     for name in (".trash", "notes"):
-        (settings.runs.folder / name / "run_id=x").mkdir(parents=True)
-    (settings.runs.folder / "2024-03").touch()  # not a month, whatever its name
-    assert inspect(settings, 10_000) == CatalogHealth(2, 8, size, 8, [])
+        (lab.runs.folder / name / "run_id=x").mkdir(parents=True)
+    (lab.runs.folder / "2024-03").touch()  # not a month, whatever its name
+    assert inspect(lab, 10_000) == CatalogHealth(2, 8, size, 8, [])
 
 
-def test_missing_changed_and_flipped_files_are_named(settings: Home) -> None:
-    missing, longer, flipped = files(settings)[:3]
+def test_missing_changed_and_flipped_files_are_named(lab: Home) -> None:
+    missing, longer, flipped = files(lab)[:3]
     missing.unlink()
     longer.write_bytes(longer.read_bytes() + b"x")
     content = bytearray(flipped.read_bytes())
     content[50] ^= 1
     flipped.write_bytes(content)
-    faults = {
-        str(settings.runs.folder / fault.split(": ")[0]): fault.split(": ")[1] for fault in inspect(settings).faults
-    }
+    faults = {str(lab.runs.folder / fault.split(": ")[0]): fault.split(": ")[1] for fault in inspect(lab).faults}
     assert faults == {
         str(missing): "no such file or directory",
         str(longer): f"{longer.stat().st_size} bytes, the catalog says {longer.stat().st_size - 1}",
         str(flipped): "checksum differs from the catalog",
     }
-    assert len(inspect(settings, sample_files=0).faults) == 2
+    assert len(inspect(lab, sample_files=0).faults) == 2
 
 
-def test_a_run_may_lack_in_the_catalog_for_a_while(settings: Home) -> None:
-    result = run_month(settings, "path-only", MONTHS[0], BacktestConfig())
+def test_a_run_may_lack_in_the_catalog_for_a_while(lab: Home) -> None:
+    result = run_month(lab, "path-only", MONTHS[0], BacktestConfig())
     assert result is not None
-    assert inspect(settings).faults == []
-    (fault,) = inspect(settings, 601).faults
+    assert inspect(lab).faults == []
+    (fault,) = inspect(lab, 601).faults
     assert fault == f"{MONTHS[0]}/{result.run_dir.name}: not in the catalog"
-    sync(settings.catalog)
-    assert inspect(settings, 601).faults == []
+    sync(lab.catalog)
+    assert inspect(lab, 601).faults == []
 
 
-def test_quarantined_runs_are_known_and_an_unfinished_commit_gets_time(settings: Home) -> None:
-    first, second = (path.parents[1] for path in files(settings)[::4])
+def test_quarantined_runs_are_known_and_an_unfinished_commit_gets_time(lab: Home) -> None:
+    first, second = (path.parents[1] for path in files(lab)[::4])
     strange = first.with_name("run_id=00000000-0000-4000-8000-000000000000")
     unfinished = second.with_name("run_id=00000000-0000-4000-8000-000000000001")
     for source, target in ((first, strange), (second, unfinished)):
@@ -92,12 +90,12 @@ def test_quarantined_runs_are_known_and_an_unfinished_commit_gets_time(settings:
     content = (unfinished / "run.json").read_text().replace(second.name[7:], unfinished.name[7:])
     (unfinished / "run.json").write_text(content)
     (unfinished / "_SUCCESS").unlink()
-    sync(settings.catalog)
-    assert inspect(settings, 10_000).faults == []
+    sync(lab.catalog)
+    assert inspect(lab, 10_000).faults == []
 
     def aside(later_s: float) -> set[str]:
         now = time.time() + later_s
-        return set(quarantined(settings.catalog, now_s=now, max_lag_s=600))
+        return set(quarantined(lab.catalog, now_s=now, max_lag_s=600))
 
     os.utime(unfinished)
     names = {f"{path.parent.name}/{path.name}" for path in (strange, unfinished)}
@@ -106,10 +104,10 @@ def test_quarantined_runs_are_known_and_an_unfinished_commit_gets_time(settings:
 
 
 def test_without_a_catalog_nothing_is_in_quarantine_and_nothing_is_inspected(tmp_path: Path) -> None:
-    settings = Home(Settings(home=tmp_path))
-    assert quarantined(settings.catalog, now_s=0, max_lag_s=0) == {}
+    lab = Home(Settings(home=tmp_path))
+    assert quarantined(lab.catalog, now_s=0, max_lag_s=0) == {}
     with pytest.raises(InputError):
-        inspect(settings)
+        inspect(lab)
 
 
 def test_the_sample_holds_the_newest_and_in_time_everything() -> None:

@@ -39,8 +39,8 @@ def test_the_quality_of_a_real_run(tmp_path: Path) -> None:
     for i in (10, 20, 30):
         rows[i]["close"] = -1.0
     calls = [call(mint, "2024-01-01T00:02", call_id=mint) for mint in ("a", "b", "unknown")]
-    settings = make_home(tmp_path, calls, rows)
-    result = run_month(settings, "path-only", "2024-01", BacktestConfig(horizon_ms=DAY))
+    lab = make_home(tmp_path, calls, rows)
+    result = run_month(lab, "path-only", "2024-01", BacktestConfig(horizon_ms=DAY))
     assert result is not None
     quality = read_quality(result.run_dir)
     assert (quality.calls, quality.rejected_candles) == (3, 3)

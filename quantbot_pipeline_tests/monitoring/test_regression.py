@@ -153,7 +153,7 @@ def test_the_best_out_of_sample_median_needs_trades() -> None:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Home:
+def lab(tmp_path: Path) -> Home:
     """Ten calls in each of three months."""
     calls, rows = [], []
     for month in MONTHS[:3]:
@@ -162,25 +162,25 @@ def settings(tmp_path: Path) -> Home:
     return make_home(tmp_path, calls, rows)
 
 
-def test_history_is_the_newest_cataloged_run_with_the_same_windows(settings: Home) -> None:
+def test_history_is_the_newest_cataloged_run_with_the_same_windows(lab: Home) -> None:
     def run(month: str, **config: object) -> Path:
-        result = run_month(settings, "path-only", month, BacktestConfig.model_validate(config))
+        result = run_month(lab, "path-only", month, BacktestConfig.model_validate(config))
         assert result is not None
         return result.run_dir
 
     def months(last: Path) -> set[str]:
-        return set(load_readings(settings.catalog, "paths", {MONTHS[2]: last}))
+        return set(load_readings(lab.catalog, "paths", {MONTHS[2]: last}))
 
     last = run(MONTHS[2])
     assert months(last) == {MONTHS[2]}  # there is no catalog yet
     run(MONTHS[0], horizon_ms=3_600_000)
     kept = run(MONTHS[1], activity_move_pct=0.3)  # another configuration, the same windows
-    sync(settings.catalog)
+    sync(lab.catalog)
     assert months(last) == {MONTHS[1], MONTHS[2]}
-    both = load_readings(settings.catalog, "paths", {MONTHS[0]: run(MONTHS[0]), MONTHS[2]: last})
+    both = load_readings(lab.catalog, "paths", {MONTHS[0]: run(MONTHS[0]), MONTHS[2]: last})
     assert set(both) == set(MONTHS[:3])  # the run's own months are history without a catalog
     (kept / "truth" / "paths.parquet").write_bytes(b"")
     assert months(last) == {MONTHS[2]}
-    assert load_readings(settings.catalog, "paths", {}) == {}
+    assert load_readings(lab.catalog, "paths", {}) == {}
     (last / "run.json").write_text(json.dumps({}))
     assert months(last) == set()

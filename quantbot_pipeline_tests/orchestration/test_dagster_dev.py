@@ -11,7 +11,8 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from quantbot_pipeline.definitions import defs
-from quantbot_pipeline.orchestration.launch import launched_tag
+from quantbot_pipeline.orchestration.launch import LOCATION, launched_tag
+from quantbot_pipeline.orchestration.partitions import MONTHS_TAG, months_of
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline_tests.conftest import Quantbot
 from quantbot_pipeline_tests.support.labs import CALLS_PER_MONTH, run_dirs
@@ -31,6 +32,12 @@ ASSET = """query ($key: AssetKeyInput!) {
     assetOrError(assetKey: $key) { ... on Asset { assetMaterializations(limit: 50) { partition runId metadataEntries {
         label ... on IntMetadataEntry { intValue } ... on FloatMetadataEntry { floatValue } ... on PathMetadataEntry { path }
         ... on TableMetadataEntry { table { records } } } } } } }"""
+
+RUNS_OF_JOB = (
+    """query ($job: PipelineSelector!) { pipelineOrError(params: $job) { ... on Pipeline { runs { runId } } } }"""
+)
+REEXECUTE = """mutation ($params: ReexecutionParams!) { launchRunReexecution(reexecutionParams: $params) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 
 
 @pytest.fixture
@@ -54,7 +61,9 @@ def test_a_backfill_of_a_range_of_months_completes_and_is_shown_month_by_month(
     (launched,) = answer["runsOrError"]["results"]  # one Dagster run for the whole range
     assert launched["status"] == "SUCCESS"
     with dg.DagsterInstance.get() as instance:
-        assert set(launched_tag()) <= set(instance.get_run_by_id(launched["runId"]).tags)  # type: ignore[union-attr]
+        tags = instance.get_run_by_id(launched["runId"]).tags  # type: ignore[union-attr]
+    assert set(launched_tag()) <= set(tags)
+    assert tags[MONTHS_TAG] == f"{RANGE[0]} … {RANGE[-1]}"
 
     shown = server.ask(ASSET, key={"path": ["truth", "paths"]})
     assert shown["assetNodeOrError"]["groupName"] == "truth"
@@ -82,9 +91,29 @@ def test_a_backfill_of_a_range_of_months_completes_and_is_shown_month_by_month(
         rows = con.execute("SELECT month, run_id FROM backtest_runs_catalog ORDER BY month").fetchall()
     assert rows == [(month, run_dirs_shown[month].name.removeprefix("run_id=")) for month in RANGE]
 
+    reexecute_a_run_of_the_command_line(server, quantbot)
     if (chromium := shutil.which("chromium") or shutil.which("chromium-browser")) is None:
         pytest.skip("Chromium is not installed, so nobody looked at the UI: apt-get install chromium")
     look_at_the_ui(server, chromium, Path(os.environ.get("UI_SCREENSHOTS", tmp_path)))
+
+
+def reexecute_a_run_of_the_command_line(server: Server, quantbot: Quantbot) -> None:
+    """The run stands in its job's list, and its page's *Re-execute all* makes the same months again."""
+    assert quantbot("backtest", "policy", "--from", RANGE[0], "--to", RANGE[-1]).status == 0
+    job = {"repositoryName": "__repository__", "repositoryLocationName": LOCATION, "pipelineName": "policy"}
+    (listed,) = server.ask(RUNS_OF_JOB, job=job)["pipelineOrError"]["runs"]
+    answer = server.ask(REEXECUTE, params={"parentRunId": listed["runId"], "strategy": "ALL_STEPS"})
+    again = answer["launchRunReexecution"]
+    assert again["__typename"] == "LaunchRunSuccess", again
+    with dg.DagsterInstance.get() as instance:
+
+        def finished() -> dg.DagsterRun | None:
+            run = instance.get_run_by_id(again["run"]["runId"])
+            return run if run is not None and run.is_finished else None
+
+        run = server.wait("end of the re-execution", finished)
+    assert run.status == dg.DagsterRunStatus.SUCCESS
+    assert months_of(run.tags) == RANGE
 
 
 def look_at_the_ui(server: Server, chromium: str, folder: Path) -> None:

@@ -29,8 +29,8 @@ NEWEST = """SELECT run_id FROM backtest_runs_catalog r JOIN backtest_artifacts_c
 GRID = "NOT LIKE '%strategy_id%'"
 
 
-def ask(settings: Home, sql: str) -> Rows:
-    with reading(settings.catalog) as con:
+def ask(lab: Home, sql: str) -> Rows:
+    with reading(lab.catalog) as con:
         return con.sql(sql).to_arrow_table().to_pylist()
 
 

@@ -32,7 +32,7 @@ UP, CHOP = (1.08, 1.02, 1.0, 0.97), (0.94, 1.06, 1.0)
 class Lab(NamedTuple):
     """A home with runs of every kind, some of them made again, and its catalog."""
 
-    settings: Home
+    home: Home
     runs: list[tuple[dict[str, Any], Path]]
 
 
@@ -57,19 +57,19 @@ def three_months() -> Market:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """Older runs under other costs first, so that only the newest of a month may count; the catalog is synced once."""
-    settings = homes.make_home(tmp_path_factory.mktemp("tables") / "home", three_months())
+    home = homes.make_home(tmp_path_factory.mktemp("tables") / "home", three_months())
     for month in MONTHS:
-        homes.run(settings, "optimization", month, CONFIG | {"taker_fee_bps": 500.0})
-        homes.run(settings, "path-only", month, {"horizon_ms": HOUR})
-        homes.run(settings, "walk-forward", month, CONFIG | {"slippage_bps": 700.0})
+        homes.run(home, "optimization", month, CONFIG | {"taker_fee_bps": 500.0})
+        homes.run(home, "path-only", month, {"horizon_ms": HOUR})
+        homes.run(home, "walk-forward", month, CONFIG | {"slippage_bps": 700.0})
     for month in MONTHS:
-        homes.run(settings, "walk-forward", month, CONFIG)
-        homes.run(settings, "full" if month == "2024-02" else "optimization", month, CONFIG)
-        homes.run(settings, "path-only", month, {"horizon_ms": 3 * HOUR})
-        homes.run(settings, "v1-baseline", month, {})
-    sync(settings.catalog)
-    runs = [(json.loads(path.read_text()), path.parent) for path in settings.runs.folder.glob("*/run_id=*/run.json")]
-    return Lab(settings, runs)
+        homes.run(home, "walk-forward", month, CONFIG)
+        homes.run(home, "full" if month == "2024-02" else "optimization", month, CONFIG)
+        homes.run(home, "path-only", month, {"horizon_ms": 3 * HOUR})
+        homes.run(home, "v1-baseline", month, {})
+    sync(home.catalog)
+    runs = [(json.loads(path.read_text()), path.parent) for path in home.runs.folder.glob("*/run_id=*/run.json")]
+    return Lab(home, runs)
 
 
 def newest(lab: Lab, artifact: str, strategy: str | None = None) -> list[dict[str, Any]]:
@@ -104,7 +104,7 @@ def by_caller(rows: list[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], l
 @pytest.mark.parametrize("month", ["2024-02", None])
 def test_frontier_is_the_top_of_the_newest_runs(lab: Lab, caller: str | None, month: str | None) -> None:
     """By month, caller in byte order and rank; a full run counts like a search."""
-    got = frontier(lab.settings.catalog, caller=caller, month=month, limit=3)
+    got = frontier(lab.home.catalog, caller=caller, month=month, limit=3)
     want = [
         row
         for row in newest(lab, "frontier", "grid-search")
@@ -117,7 +117,7 @@ def test_frontier_is_the_top_of_the_newest_runs(lab: Lab, caller: str | None, mo
 
 
 def test_frontier_without_a_limit_that_cuts_is_complete(lab: Lab) -> None:
-    got = frontier(lab.settings.catalog, caller="b", limit=1_000)
+    got = frontier(lab.home.catalog, caller="b", limit=1_000)
     assert (
         len(got) == len([row for row in newest(lab, "frontier", "grid-search") if row["caller_name"] == "b"]) == 8 * 3
     )
@@ -125,7 +125,7 @@ def test_frontier_without_a_limit_that_cuts_is_complete(lab: Lab) -> None:
 
 def test_frontier_of_the_baseline(lab: Lab) -> None:
     """Another strategy's rows are asked for by its name."""
-    got = frontier(lab.settings.catalog, caller="b", strategy_id="v1-baseline", limit=1)
+    got = frontier(lab.home.catalog, caller="b", strategy_id="v1-baseline", limit=1)
     want = [row for row in newest(lab, "frontier", "v1-baseline") if row["caller_name"] == "b" and row["rank"] == 1]
     assert got == want
     assert all(row["policy_id"].startswith("v1_") for row in got)
@@ -133,9 +133,9 @@ def test_frontier_of_the_baseline(lab: Lab) -> None:
 
 def test_an_unknown_caller_is_told_who_there_is(lab: Lab) -> None:
     with pytest.raises(InputError, match="no frontier of caller 'zed' in 2024-03; callers there: __all__, b, ç"):
-        frontier(lab.settings.catalog, caller="zed", month="2024-03")
+        frontier(lab.home.catalog, caller="zed", month="2024-03")
     with pytest.raises(InputError, match="backtest optimize"):
-        frontier(lab.settings.catalog, caller="b", month="2023-01")
+        frontier(lab.home.catalog, caller="b", month="2023-01")
 
 
 # --- walk-forward -----------------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def weighted(rows: list[dict[str, Any]], value: str, weight: str) -> float | Non
 
 
 def test_reports_of_one_candle_interval(lab: Lab) -> None:
-    catalog = lab.settings.catalog
+    catalog = lab.home.catalog
     assert frontier(catalog, interval="5m") == frontier(catalog) != []
     assert walk_forward(catalog, "5m") == walk_forward(catalog) != []
     assert frontier(catalog, interval="1h") == walk_forward(catalog, "1h") == []
@@ -161,7 +161,7 @@ def test_reports_of_one_candle_interval(lab: Lab) -> None:
 def test_walk_forward_weighs_months_by_trades(lab: Lab) -> None:
     """Pooled rows first, then callers in byte order, anchored before rolling."""
     groups = by_caller(newest(lab, "walk_forward"), "caller_name", "scheme")
-    got = walk_forward(lab.settings.catalog)
+    got = walk_forward(lab.home.catalog)
     assert [(row["caller_name"], row["scheme"]) for row in got] == sorted(
         groups, key=lambda key: (key[0] != "__all__", key[0].encode(), key[1])
     )
@@ -194,7 +194,7 @@ def test_walk_forward_weighs_months_by_trades(lab: Lab) -> None:
 def test_leaderboard_counts_every_included_call_once(lab: Lab, interval: str | None) -> None:
     """Over the newest run with paths of every month, best 2x rate first."""
     groups = by_caller(newest(lab, "paths"), "caller_name")
-    got = leaderboard(lab.settings.catalog, interval)
+    got = leaderboard(lab.home.catalog, interval)
     assert {row["caller_name"] for row in got} == {name for (name,) in groups}
     for row in got:
         assert tuple(row) == COLUMNS
@@ -216,4 +216,4 @@ def test_leaderboard_counts_every_included_call_once(lab: Lab, interval: str | N
 
 
 def test_leaderboard_of_an_interval_without_runs_is_empty(lab: Lab) -> None:
-    assert leaderboard(lab.settings.catalog, "1h") == []
+    assert leaderboard(lab.home.catalog, "1h") == []

@@ -96,7 +96,7 @@ def january() -> Market:
 class Lab(NamedTuple):
     """A home and the market in it."""
 
-    settings: Home
+    home: Home
     market: Market
 
 
@@ -110,7 +110,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 @pytest.fixture(scope="module")
 def default_run(lab: Lab) -> MonthResult:
     """The default grid over the month."""
-    return homes.run(lab.settings, "optimization", MONTH, SHORT)
+    return homes.run(lab.home, "optimization", MONTH, SHORT)
 
 
 # --- the reference ----------------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def test_duplicates_after_compilation_are_one_row(lab: Lab) -> None:
         {"kind": "time_stop", "max_hold_ms": 3_600_000, "take_profit_pct": None},
     ]
     config: dict[str, Any] = SHORT | {"grid": {key: [] for key in SMALL_GRID} | {"policies": policies}}
-    rows = homes.artifact(homes.run(lab.settings, "optimization", MONTH, config), "frontier")
+    rows = homes.artifact(homes.run(lab.home, "optimization", MONTH, config), "frontier")
     kept = [hard, policies[6], policies[7]]
     assert {row["policy_params"] for row in rows} == {reference.canonical(p) for p in kept}, "the first of them stays"
     assert_frontier(rows, expected(lab.market, config, kept))
@@ -319,7 +319,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
 def test_a_custom_grid_under_other_configurations(lab: Lab, variation: str) -> None:
     """Rules, costs, objective and constraints reach every row."""
     config = SHORT | {"grid": SMALL_GRID} | VARIATIONS[variation]
-    rows = homes.artifact(homes.run(lab.settings, "optimization", MONTH, config), "frontier")
+    rows = homes.artifact(homes.run(lab.home, "optimization", MONTH, config), "frontier")
     policies = policies_of(rows)
     assert len(policies) == 15  # 4 fixed + 4 timed + 2 trailing + 2 ladders + 2 + 2 combos, one of them a duplicate
     assert_frontier(rows, expected(lab.market, config, policies))
@@ -332,7 +332,7 @@ def test_fat_tails_relax_limits_for_those_callers_only(lab: Lab) -> None:
     relaxed = plain | {"constraints": strict | {"fat_tail_factor": 0.1, "fat_tail_p95_peak": 4.0}}
     feasible: list[Counter[str]] = []
     for config in (plain, relaxed):
-        rows = homes.artifact(homes.run(lab.settings, "optimization", MONTH, config), "frontier")
+        rows = homes.artifact(homes.run(lab.home, "optimization", MONTH, config), "frontier")
         feasible.append(Counter(row["caller_name"] for row in rows if row["meets_constraints"]))
     peaks: dict[str, list[float]] = {}
     for r in homes.replay(lab.market, lab.market.calls, homes.rules_of(lab.market, SHORT)):
@@ -480,10 +480,10 @@ def test_threads_and_the_order_of_rows_change_nothing(
     """Another home, rows shuffled, four threads on many row groups: the same bytes of frontier and best trades."""
     if row_group is not None:  # a month this small is one row group, and one row group is one thread's work
         monkeypatch.setattr("quantbot_pipeline.market.candle_files.ROW_GROUP", row_group)
-    settings = homes.make_home(tmp_path / "home", lab.market, threads=threads, shuffle=shuffle)
-    groups = pq.ParquetFile(candle_files.month_file(settings.candles.folder, "5m", MONTH)).num_row_groups
+    other = homes.make_home(tmp_path / "home", lab.market, threads=threads, shuffle=shuffle)
+    groups = pq.ParquetFile(candle_files.month_file(other.candles.folder, "5m", MONTH)).num_row_groups
     assert groups == 1 if row_group is None else groups >= 5
-    again = homes.run(settings, "optimization", MONTH, SHORT)
+    again = homes.run(other, "optimization", MONTH, SHORT)
     for name in ("frontier", "trades", "alerts"):
         assert homes.content(again, name) == homes.content(default_run, name), name
 
@@ -495,13 +495,13 @@ def test_a_search_that_does_not_fit_into_memory_is_done_in_parts(
     """The memory limit holds the outcomes of so many policies only: the same bytes, and a full run's too."""
     calls = default_run.manifest.dataset.calls_count
     limit = f"{outcome_bytes(calls, policies_at_once) / 1e6:.9f}MB"
-    small = lab.settings.changed(memory_limit=limit)
+    small = lab.home.changed(memory_limit=limit)
     if policies_at_once > 1:
         again = homes.run(small, "optimization", MONTH, SHORT)
         for name in ("frontier", "trades"):
             assert homes.content(again, name) == homes.content(default_run, name), name
     config = SHORT | {"grid": SMALL_GRID, "both_orders": True}
-    whole, parts = (homes.run(settings, "full", MONTH, config) for settings in (lab.settings, small))
+    whole, parts = (homes.run(home, "full", MONTH, config) for home in (lab.home, small))
     assert parts.manifest.artifacts["errors"].rows == whole.manifest.artifacts["errors"].rows
     for name in ("paths", "trades", "summary", "frontier"):
         assert homes.content(parts, name) == homes.content(whole, name), name
@@ -513,10 +513,10 @@ def test_a_grid_larger_than_one_replay_holds_is_done_in_parts(
 ) -> None:
     """What is replayed beside the last part (the run's own policies, holding to the horizon) counts, too."""
     config = SHORT | {"grid": SMALL_GRID}
-    whole = homes.run(lab.settings, recipe, MONTH, config)
+    whole = homes.run(lab.home, recipe, MONTH, config)
     for most in (7, 9, 11):
         monkeypatch.setattr(results, "MAX_POLICIES", most)
-        parts = homes.run(lab.settings, recipe, MONTH, config)
+        parts = homes.run(lab.home, recipe, MONTH, config)
         for name in whole.manifest.artifacts.keys() - {"errors"}:
             assert homes.content(parts, name) == homes.content(whole, name), (name, most)
 
@@ -574,11 +574,11 @@ def test_a_full_run_holds_what_the_single_runs_hold(lab: Lab) -> None:
         {"kind": "time_stop", "max_hold_ms": HOUR},
     ]
     config = SHORT | {"grid": SMALL_GRID, "policies": policies, "both_orders": True}
-    full = homes.run(lab.settings, "full", MONTH, config)
+    full = homes.run(lab.home, "full", MONTH, config)
     assert set(full.manifest.artifacts) == {"alerts", "paths", "features", "trades", "summary", "frontier", "errors"}
-    truth = homes.run(lab.settings, "path-only", MONTH, config)
-    policy = homes.run(lab.settings, "policy", MONTH, config)
-    search = homes.run(lab.settings, "optimization", MONTH, config)
+    truth = homes.run(lab.home, "path-only", MONTH, config)
+    policy = homes.run(lab.home, "policy", MONTH, config)
+    search = homes.run(lab.home, "optimization", MONTH, config)
     for single, names in ((truth, ("paths", "features")), (policy, ("trades", "summary")), (search, ("frontier",))):
         for name in ("alerts", *names):
             assert homes.content(full, name) == homes.content(single, name), name
@@ -606,7 +606,7 @@ def test_both_orders_say_the_same_whichever_is_the_main_one(lab: Lab) -> None:
         "both_orders": True,
     }
     runs = {
-        order: homes.artifact(homes.run(lab.settings, "policy", MONTH, config | {"intrabar": order}), "trades")
+        order: homes.artifact(homes.run(lab.home, "policy", MONTH, config | {"intrabar": order}), "trades")
         for order in ("pessimistic", "optimistic")
     }
     pairs = list(zip(runs["pessimistic"], runs["optimistic"], strict=True))
@@ -620,12 +620,12 @@ def test_both_orders_say_the_same_whichever_is_the_main_one(lab: Lab) -> None:
 def test_a_month_without_included_calls_has_an_empty_frontier(tmp_path: Path) -> None:
     """Files with their schema and no rows, not missing ones."""
     calls = [Call("a", "x", "nothing", JANUARY + DAY), Call("b", "y", "nothing", JANUARY + DAY)]
-    settings = homes.make_home(tmp_path / "home", Market("5m", calls, {}))
+    home = homes.make_home(tmp_path / "home", Market("5m", calls, {}))
     for recipe, names in (
         ("optimization", ("frontier", "trades")),
         ("full", ("frontier", "trades", "paths", "features")),
     ):
-        made = homes.run(settings, recipe, MONTH, {"grid": SMALL_GRID})
+        made = homes.run(home, recipe, MONTH, {"grid": SMALL_GRID})
         assert made.manifest.dataset.calls_excluded == 2
         for name in names:
             assert (
@@ -641,9 +641,9 @@ def test_the_frontier_table_survives_odd_names(tmp_path: Path) -> None:
     names = ["b", "B", " b", "b ", 'x"y,\n', "ß", "__ALL__", "💎"]
     prices = {name: homes.token(rng, JANUARY + DAY, 60, "5m", HABITS["chop"], gaps=0.0) for name in ("m", "M")}
     calls = [Call(f"{i}", name, "mM"[i % 2], JANUARY + DAY + i) for i, name in enumerate(names)]
-    settings = homes.make_home(tmp_path / "home", Market("5m", calls, prices))
+    home = homes.make_home(tmp_path / "home", Market("5m", calls, prices))
     config = SHORT | {"grid": SMALL_GRID}
-    rows = homes.artifact(homes.run(settings, "optimization", MONTH, config), "frontier")
+    rows = homes.artifact(homes.run(home, "optimization", MONTH, config), "frontier")
     assert list(dict.fromkeys(row["caller_name"] for row in rows)) == ["__all__", *sorted(names, key=str.encode)]
     assert_frontier(rows, expected(Market("5m", calls, prices), config, policies_of(rows)))
     assert pa.array([r["distinct_mints"] for r in rows[:15]]).unique().to_pylist() == [2]

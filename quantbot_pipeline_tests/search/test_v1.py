@@ -234,7 +234,7 @@ def january() -> Market:
 class Lab(NamedTuple):
     """A home, the market in it, and the baseline run of its month."""
 
-    settings: Home
+    home: Home
     market: Market
     made: MonthResult
 
@@ -420,7 +420,7 @@ def assert_curve(curve: Sequence[Mapping[str, Any]], events: Sequence[Event]) ->
 )
 def test_the_baseline_under_other_configurations(lab: Lab, config: dict[str, Any]) -> None:
     """Costs and windows reach the accounts; the order inside a candle is always the pessimistic one."""
-    found = rows_by_caller(homes.run(lab.settings, "v1-baseline", MONTH, {"interval": "1h"} | config))
+    found = rows_by_caller(homes.run(lab.home, "v1-baseline", MONTH, {"interval": "1h"} | config))
     for name in ("early", "wild"):
         pairs = best_first(lab.market, config, name)
         assert [params_of(row) for row in found[name]] == [(t.tp_mult, t.sl_mult) for t in pairs]

@@ -91,7 +91,7 @@ def four_months() -> Market:
 class Lab(NamedTuple):
     """A home, and the market in it."""
 
-    settings: Home
+    home: Home
     market: Market
 
 
@@ -105,7 +105,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 @pytest.fixture(scope="module")
 def single(lab: Lab) -> dict[str, MonthResult]:
     """Every month in a run of its own, nothing shared."""
-    return {month: homes.run(lab.settings, "walk-forward", month, CONFIG) for month in MONTHS}
+    return {month: homes.run(lab.home, "walk-forward", month, CONFIG) for month in MONTHS}
 
 
 def rows_of(made: MonthResult) -> dict[tuple[str, str], dict[str, Any]]:
@@ -242,7 +242,7 @@ def test_every_row_is_the_recomputation(lab: Lab, variation: str) -> None:
     recomputed = Recomputed(lab.market, config)
     cache: ReplayCache = {}
     for month in MONTHS if variation == "defaults" else list(MONTHS)[2:]:
-        assert_rows(rows_of(homes.run(lab.settings, "walk-forward", month, config, cache)), recomputed.month(month))
+        assert_rows(rows_of(homes.run(lab.home, "walk-forward", month, config, cache)), recomputed.month(month))
 
 
 def test_the_market_shows_what_it_was_made_for(lab: Lab, single: dict[str, MonthResult]) -> None:
@@ -365,7 +365,7 @@ def test_a_shared_cache_changes_nothing(lab: Lab, single: dict[str, MonthResult]
     """Months one after the other in one process, forwards and backwards, write what single runs write."""
     cache: ReplayCache = {}
     for month in order:
-        made = homes.run(lab.settings, "walk-forward", month, CONFIG, cache)
+        made = homes.run(lab.home, "walk-forward", month, CONFIG, cache)
         assert homes.content(made, "walk_forward") == homes.content(single[month], "walk_forward"), month
         assert made.manifest.dataset.fingerprint == single[month].manifest.dataset.fingerprint
 
@@ -377,7 +377,7 @@ def test_a_history_that_does_not_fit_into_memory_is_learned_from_in_parts(
     """A part of the grid at a time, on all months: the same bytes, and nothing is kept for the next month."""
     cache: ReplayCache = {}
     bytes_at_once = outcome_bytes(len(lab.market.calls), policies_at_once)
-    small = lab.settings.changed(memory_limit=f"{bytes_at_once / 1e6:.9f}MB")
+    small = lab.home.changed(memory_limit=f"{bytes_at_once / 1e6:.9f}MB")
     made = homes.run(small, "walk-forward", "2024-04", CONFIG, cache)
     assert homes.content(made, "walk_forward") == homes.content(single["2024-04"], "walk_forward")
     assert cache == {}
@@ -389,8 +389,8 @@ def test_a_cache_is_not_shared_between_configurations(lab: Lab, single: dict[str
     other = CONFIG | {"taker_fee_bps": 300.0, "stop_slippage_bps": 900.0}
     part = CONFIG | {"to_ms": MARCH + 9 * DAY}
     for config, month in ((other, "2024-03"), (part, "2024-03"), (CONFIG, "2024-04")):
-        made = homes.run(lab.settings, "walk-forward", month, config, cache)
-        fresh = homes.run(lab.settings, "walk-forward", month, config)
+        made = homes.run(lab.home, "walk-forward", month, config, cache)
+        fresh = homes.run(lab.home, "walk-forward", month, config)
         assert homes.content(made, "walk_forward") == homes.content(fresh, "walk_forward")
     assert homes.content(made, "walk_forward") == homes.content(single["2024-04"], "walk_forward")
 
@@ -398,7 +398,7 @@ def test_a_cache_is_not_shared_between_configurations(lab: Lab, single: dict[str
 def test_part_of_a_month_is_tested_on_the_whole_past(lab: Lab, single: dict[str, MonthResult]) -> None:
     """`--from`/`--to` choose which calls are tested; the choice stays the one made before the month began."""
     config = CONFIG | {"from_ms": APRIL + 5 * DAY, "to_ms": APRIL + 15 * DAY}
-    whole, part = rows_of(single["2024-04"]), rows_of(homes.run(lab.settings, "walk-forward", "2024-04", config))
+    whole, part = rows_of(single["2024-04"]), rows_of(homes.run(lab.home, "walk-forward", "2024-04", config))
     for key, row in part.items():
         assert {name: row[name] for name in CHOICE} == {name: whole[key][name] for name in CHOICE}, key
     tested = [c for c in homes.month_calls(lab.market, APRIL + 5 * DAY, APRIL + 15 * DAY) if c.caller == "steady"]
@@ -406,15 +406,15 @@ def test_part_of_a_month_is_tested_on_the_whole_past(lab: Lab, single: dict[str,
 
 
 def test_threads_and_the_order_of_rows_change_nothing(lab: Lab, single: dict[str, MonthResult], tmp_path: Path) -> None:
-    settings = homes.make_home(tmp_path / "home", lab.market, threads=4, shuffle=1)
-    made = homes.run(settings, "walk-forward", "2024-04", CONFIG)
+    other = homes.make_home(tmp_path / "home", lab.market, threads=4, shuffle=1)
+    made = homes.run(other, "walk-forward", "2024-04", CONFIG)
     assert homes.content(made, "walk_forward") == homes.content(single["2024-04"], "walk_forward")
 
 
 def test_efficiency_is_null_unless_the_promise_was_positive(lab: Lab) -> None:
     """With every policy feasible some callers are promised a loss: the quotient of two losses would look like a gain."""
     anything = CONFIG | VARIATIONS["anything is feasible"]
-    rows = rows_of(homes.run(lab.settings, "walk-forward", "2024-04", anything)).values()
+    rows = rows_of(homes.run(lab.home, "walk-forward", "2024-04", anything)).values()
     losers = [
         row for row in rows if row["in_sample_avg_return_bps"] is not None and row["in_sample_avg_return_bps"] <= 0
     ]

@@ -18,6 +18,7 @@ from dagster._core.launcher.base import (  # where Dagster's own launchers have 
 )
 
 from quantbot_pipeline.orchestration.launch import BOOT_ID, LAUNCHED_TAG, launched_tag
+from quantbot_pipeline.orchestration.partitions import months_tag
 
 START_S = 180.0  # within which a launched process has started: run monitoring gives up a run that is not there by then
 EARLY_S = 60.0  # without the tag: the wall clock may have been set between a process's start and its first event
@@ -31,8 +32,9 @@ class LocalRunLauncher(dg.DefaultRunLauncher):
         return True
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Dagster's own, of a run that says when it was launched."""
-        self._instance.add_run_tags(context.dagster_run.run_id, launched_tag())
+        """Dagster's own, of a run that says when it was launched and over which months."""
+        run = context.dagster_run
+        self._instance.add_run_tags(run.run_id, launched_tag() | months_tag(run.tags))
         super().launch_run(context)
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:

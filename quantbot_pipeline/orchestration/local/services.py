@@ -16,8 +16,8 @@ from pathlib import Path
 
 from quantbot_pipeline.durable import scratch_folder
 from quantbot_pipeline.errors import InputError, StoreError
+from quantbot_pipeline.orchestration.launch import LOCATION
 
-LOCATION = "quantbot_pipeline.definitions"
 WORKSPACE = """load_from:
   - grpc_server:
       socket: {socket}

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import dagster as dg
 
 from quantbot_pipeline.errors import StoreError
-from quantbot_pipeline.orchestration.launch import open_instance
-from quantbot_pipeline.orchestration.local.services import LOCATION
+from quantbot_pipeline.orchestration.launch import LOCATION, open_instance
 
 if TYPE_CHECKING:
     from quantbot_pipeline.home import Home
