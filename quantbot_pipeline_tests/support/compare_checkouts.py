@@ -1,0 +1,529 @@
+"""Whether two checkouts say the same about the same inputs: every number, row and sentence of a fixed sample home.
+
+    python -m quantbot_pipeline_tests.support.compare_checkouts OLD/.venv/bin/quantbot NEW/.venv/bin/quantbot
+
+It prints a line per compared thing, and exits 1 naming what differs. It runs the two as programs and imports neither.
+Left out is what two runs of one checkout do not share: ids, times of the clock, durations, paths of the home, bytes and
+checksums of files that hold ids. Left out is also what names the code: `git_*` and `versions`. The errors of a run
+are compared by row, since their hash covers the clock. A command that only the new checkout has is not compared.
+"""
+
+import argparse
+import csv
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import pyarrow as pa
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
+
+Row = dict[str, Any]
+
+MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
+MONTHS = ("2025-01", "2025-02", "2025-03")
+CALLERS = ("early bird", "Krypto Käse", "=late", "steady")
+TOKENS_PER_MONTH = 30
+CALLS_PER_TOKEN = 2
+CANDLES_PER_TOKEN = 12 * 60  # 60 hours: longer than a window, so that some windows are whole
+SHOWN = 3  # differences that are spelled out per compared thing
+
+# What two runs of one checkout do not share, wherever it stands. `created_at` of a call is an input and stays.
+UNSHARED = frozenset((
+    "created_at", "started_at", "completed_at", "cataloged_at", "detected_at", "built_at", "timestamp", "git_commit", "git_branch",
+    "git_dirty", "elapsed_ms", "avg_total_ms", "bytes", "sha256",
+))  # fmt: skip
+PROSE = frozenset(("does",))  # says in words what a schedule is for; it may be said better
+RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+DURATION = re.compile(r"\b\d+(\.\d+)? (ms|s)\b")
+DASHBOARD_DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
+NO_SUCH_COMMAND = "No such command"
+
+SMALL_GRID = {
+    "stops": [0.1, 0.2],
+    "take_profits": [1.0, None],
+    "holds_ms": [HOUR_MS],
+    "activations": [0.2],
+    "trails": [0.05],
+}
+POLICIES = (
+    {"kind": "time_stop", "max_hold_ms": HOUR_MS},
+    {"kind": "combo", "policies": [
+        {"kind": "trailing_stop", "activation_pct": 0.1, "trail_pct": 0.05},
+        {"kind": "ladder", "levels": [{"multiple": 1.3, "fraction": 0.4}, {"multiple": 2, "fraction": 0.4}]},
+    ]},
+)  # fmt: skip
+
+
+class Step(NamedTuple):
+    """One call of `quantbot`. Rows that come in the order of ids or of the clock are sorted before they are compared."""
+
+    name: str
+    arguments: tuple[str, ...]
+    ordered: bool = True
+    unshared: frozenset[str] = UNSHARED
+
+
+class Inputs(NamedTuple):
+    """Files that both checkouts ingest."""
+
+    calls: list[Path]
+    telegram: Path
+    candles: list[Path]
+    newer: Path
+    hourly: Path
+
+
+def main() -> int:
+    """Compare, print a line per thing, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("old", type=Path, help="the quantbot executable of the checkout before")
+    parser.add_argument("new", type=Path, help="the quantbot executable of the checkout after")
+    parser.add_argument(
+        "--folder", type=Path, help="keep the two homes in this empty folder (default: a temporary one)"
+    )
+    given = parser.parse_args()
+    for program in (given.old, given.new):
+        if not os.access(program, os.X_OK):
+            parser.error(f"{program}: not an executable; give the path of a checkout's .venv/bin/quantbot")
+    if given.folder is not None:
+        given.folder.mkdir(parents=True, exist_ok=True)
+        if any(given.folder.iterdir()):
+            parser.error(f"{given.folder}: not empty; give a new folder with --folder")
+        return compare(given.old, given.new, given.folder.absolute())
+    with tempfile.TemporaryDirectory(prefix="compare-") as folder:
+        return compare(given.old, given.new, Path(folder))
+
+
+def compare(old: Path, new: Path, folder: Path) -> int:
+    """Make the home with both checkouts, print what agrees and what differs; returns the exit status."""
+    inputs = write_inputs(folder / "inputs")
+    with ThreadPoolExecutor(2) as pool:
+        before, after = pool.map(
+            lambda which: Recording(which[1].absolute(), folder / which[0], inputs).record(),
+            [("old", old), ("new", new)],
+        )
+    differing = []
+    for name, value in before.items():
+        if value is None:
+            print(f"skipped  {name}: the old checkout has no such command")
+            continue
+        found = list(islice(differences(value, _comparable(name, value, after.get(name))), SHOWN + 1))
+        if not found:
+            print(f"same     {name}{_size(value)}")
+            continue
+        differing.append(name)
+        print(f"DIFFERS  {name}")
+        for line in found[:SHOWN]:
+            print(f"           {line}")
+        if len(found) > SHOWN:
+            print("           … and more")
+    print(
+        f"left out: {', '.join(sorted(UNSHARED | PROSE))}, timing_*, versions, logs, durations, the hash of errors (their rows are compared); "
+        "ids of runs and paths of the home are compared by name"
+    )
+    if differing:
+        print(f"{len(differing)} of {len(before)} things differ: {', '.join(differing)}")
+        return 1
+    print(f"all {len(before)} things agree")
+    return 0
+
+
+def _size(value: Any) -> str:
+    rows = value.get("output") if isinstance(value, dict) else value
+    return f" ({len(rows)} rows)" if isinstance(rows, list) else ""
+
+
+def _comparable(name: str, old: Any, new: Any) -> Any:
+    """What of the new checkout's answer the old one has, too: further schedules and sensors are no difference."""
+    if not name.startswith("automation") or new is None:
+        return new
+    known = {(row["kind"], row["name"]) for row in old["output"]}
+    return new | {"output": [row for row in new["output"] if (row["kind"], row["name"]) in known]}
+
+
+def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    """One line per place at which two JSON values differ; 1 and 1.0 do, since their types do."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys((*old, *new)):
+            if key not in new or key not in old:
+                yield f"{where}/{key}: only in the {'old' if key in old else 'new'} one"
+            else:
+                yield from differences(old[key], new[key], f"{where}/{key}")
+    elif isinstance(old, list) and isinstance(new, list):
+        if len(old) != len(new):
+            yield f"{where}: {len(old)} rows before, {len(new)} after"
+        for nth, (left, right) in enumerate(zip(old, new, strict=False)):
+            yield from differences(left, right, f"{where}[{nth}]")
+    elif type(old) is not type(new) or old != new:
+        yield f"{where}: {_short(old)} before, {_short(new)} after"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+# --- the sample -------------------------------------------------------------------------------------------------------
+
+
+def write_inputs(folder: Path) -> Inputs:
+    """Write calls and candles of three months, from a seed: gaps, rows to reject, repetitions, tokens without candles."""
+    folder.mkdir(parents=True)
+    dice = random.Random(14)
+    calls: list[Row] = []
+    candles: list[Row] = []
+    for month in MONTHS:
+        begin = _ms(f"{month}-01")
+        for nth in range(TOKENS_PER_MONTH):
+            mint = f"Mint{month}x{nth:02}"
+            born = begin + int(dice.random() * 26 * 288) * 5 * MINUTE_MS
+            if nth % 10 != 7:  # a tenth of the tokens have no candle at all
+                candles += _walk(dice, mint, born)
+            calls += [_call(dice, mint, born, len(calls) + n) for n in range(CALLS_PER_TOKEN)]
+    return Inputs(
+        _write_calls(folder, calls),
+        _write_telegram(folder / "result.json"),
+        _write_candles(folder, candles),
+        _write_newer(folder / "newer.jsonl", candles),
+        _write_table(folder / "hourly.parquet", _hourly(candles)),
+    )
+
+
+def _ms(day: str) -> int:
+    return round(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def _call(dice: random.Random, mint: str, born: int, nth: int) -> Row:
+    return {
+        "call_id": f"call-{nth:03}",
+        "mint": mint,
+        "caller_name": CALLERS[int(dice.random() * len(CALLERS))],
+        "chain": "solana" if dice.random() < 0.8 else "",
+        "alert_ts_ms": born + int(dice.random() * 10 * HOUR_MS),
+    }
+
+
+def _walk(dice: random.Random, mint: str, born: int) -> list[Row]:
+    """A random walk of the price with single bad candles and one gap; it rises or falls on the whole."""
+    price, drift, rows = 10 ** (-6 * dice.random()), (dice.random() - 0.45) * 0.008, []
+    gap = range(300, 300 + int(dice.random() * 60))
+    for nth in range(CANDLES_PER_TOKEN):
+        close = price * (1 + drift + (dice.random() - 0.5) * 0.09)
+        high, low = max(price, close) * (1 + 0.03 * dice.random()), min(price, close) * (1 - 0.03 * dice.random())
+        row: Row = {
+            "mint": mint, "timestamp": born + nth * 5 * MINUTE_MS, "open": price, "high": high, "low": low, "close": close,
+            "volume": None if dice.random() < 0.05 else round(dice.random() * 1e4, 2),
+        }  # fmt: skip
+        price = close
+        if nth in gap:
+            continue
+        chance = dice.random()
+        if chance < 0.002:  # a row to reject, for each reason
+            row |= ({"open": -1.0}, {"low": high * 2}, {"volume": -5.0}, {"timestamp": row["timestamp"] + 1})[
+                int(chance / 0.0005)
+            ]
+        rows.append(row)
+    return rows
+
+
+def _hourly(candles: Iterable[Row]) -> list[Row]:
+    hours: dict[tuple[str, int], Row] = {}
+    for row in candles:
+        if row["timestamp"] % (5 * MINUTE_MS) or not 0 < row["low"] <= row["high"]:
+            continue
+        hour = row["timestamp"] // HOUR_MS * HOUR_MS
+        known = hours.setdefault((row["mint"], hour), row | {"timestamp": hour, "volume": 1.0})
+        known |= {
+            "high": max(known["high"], row["high"]), "low": min(known["low"], row["low"]), "close": row["close"]
+        }  # fmt: skip
+    return list(hours.values())
+
+
+def _write_calls(folder: Path, calls: list[Row]) -> list[Path]:
+    """A file of each format, and bad rows: without mint, caller or time, with a reserved name, twice, and without an id."""
+    first = calls[0]
+    odd = [
+        first | {"call_id": "bad-mint", "mint": ""},
+        first | {"call_id": "bad-caller", "caller_name": ""},
+        first | {"call_id": "bad-name", "caller_name": "__all__"},
+        first | {"call_id": "bad-time", "alert_ts_ms": 0},
+        first | {"chain": "another"},  # superseded: its id is known
+        first,
+        first | {"call_id": "", "alert_ts_ms": first["alert_ts_ms"] + 7},
+    ]
+    quarter = len(calls) // 4
+    parts = [calls[:quarter] + odd, *(calls[n * quarter : (n + 1) * quarter] for n in (1, 2)), calls[3 * quarter :]]
+    paths = [folder / f"calls.{suffix}" for suffix in ("csv", "jsonl", "parquet", "duckdb")]
+    with paths[0].open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(first))
+        writer.writeheader()
+        writer.writerows(parts[0])
+    _write_lines(paths[1], parts[1])
+    pq.write_table(pa.Table.from_pylist(parts[2]), paths[2])
+    with duckdb.connect(str(paths[3])) as con:
+        con.register("given", pa.Table.from_pylist(parts[3]))
+        con.execute("CREATE TABLE alerts AS FROM given")
+    return paths
+
+
+def _write_telegram(path: Path) -> Path:
+    texts = ("look: " + "So" * 20, "nothing here", ["0x" + "ab" * 20, " and ", {"type": "bold", "text": "So" * 18}])
+    messages = [
+        {"id": n, "type": "message", "date": f"2025-02-0{n + 1}T10:00:00", "date_unixtime": str(_ms(f"2025-02-0{n + 1}") // 1000),
+         "from": "someone", "text": text}
+        for n, text in enumerate(texts)
+    ]  # fmt: skip
+    path.write_text(json.dumps({"name": "a chat", "type": "public_channel", "id": 1, "messages": messages}), "utf-8")
+    return path
+
+
+def _write_candles(folder: Path, candles: list[Row]) -> list[Path]:
+    third = len(candles) // 3
+    paths = [folder / f"candles.{suffix}" for suffix in ("csv", "parquet", "feather")]
+    with paths[0].open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(candles[0]))
+        writer.writeheader()
+        writer.writerows(candles[:third])
+    _write_table(paths[1], candles[third : 2 * third])
+    feather.write_feather(pa.Table.from_pylist(candles[2 * third :]), str(paths[2]))
+    return paths
+
+
+def _write_newer(path: Path, candles: list[Row]) -> Path:
+    """Every ninetieth candle again: half of them with another close, so that a merge updates and keeps."""
+    again = candles[::90]
+    return _write_lines(path, [row | {"close": row["low"]} if nth % 2 else row for nth, row in enumerate(again)])
+
+
+def _write_table(path: Path, rows: list[Row]) -> Path:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def _write_lines(path: Path, rows: Iterable[Row]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------------
+
+
+def ingest_steps(inputs: Inputs) -> Iterator[Step]:
+    """Every format in, the same again, newer rows, another interval; and what is refused."""
+    calls, candles = [str(path) for path in inputs.calls], [str(path) for path in inputs.candles]
+    printed = ("--output", "json")
+    yield Step("ingest calls", ("ingest", "calls", *calls, *printed))
+    yield Step("ingest calls again", ("ingest", "calls", *calls, *printed))
+    yield Step("ingest calls telegram", ("ingest", "calls", str(inputs.telegram), "--format", "telegram", *printed))
+    yield Step("ingest candles", ("ingest", "candles", *candles, "--interval", "5m", *printed))
+    yield Step("ingest candles newer", ("ingest", "candles", str(inputs.newer), "--interval", "5m", *printed))
+    yield Step("ingest candles 1h", ("ingest", "candles", str(inputs.hourly), "--interval", "1h", *printed))
+    yield Step("refused: ingest calls", ("ingest", "calls", str(inputs.newer)))
+    yield Step("refused: ingest candles", ("ingest", "candles", str(inputs.telegram), "--interval", "5m"))
+
+
+def backtest_steps() -> Iterator[Step]:
+    """Every kind of run, each with its defaults and with options that change its numbers."""
+    months = ("--from", MONTHS[0], "--to", MONTHS[-1])
+    policies = tuple(chain.from_iterable(("--policy", json.dumps(policy)) for policy in POLICIES))
+    small = ("--grid", json.dumps(SMALL_GRID))
+    kinds: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+        ("path-only", "path-only", months),
+        (
+            "path-only of days",
+            "path-only",
+            ("--from", "2025-01-10", "--to", "2025-02-10", "--activity-move-pct", "0.3"),
+        ),
+        ("path-only 1h", "path-only", (*months, "--interval", "1h", "--entry", "close", "--latency-ms", "0")),
+        ("policy", "policy", (*months, *policies, "--both-orders")),
+        ("policy of defaults", "policy", (*months, "--intrabar", "optimistic", "--stop-slippage-bps", "25")),
+        ("optimize", "optimize", (*months, *small, "--constraints", '{"min_trades": 3}', "--objective", "median")),
+        ("full", "full", (*months, "--horizon-hours", "24", "--min-coverage", "0.5", *small)),
+        ("baseline", "baseline", (*months, "--taker-fee-bps", "100")),
+        ("walk-forward", "walk-forward", (*months, *small, "--rolling-months", "1")),
+    )
+    for name, command, options in kinds:
+        yield Step(name, ("backtest", command, *options, "--format", "json"))
+    yield Step("backfill", ("backfill", *months, "--format", "json"))
+    yield Step("backfill only changed", ("backfill", *months, "--only-changed", "--format", "json"))
+    yield Step("refused: policy", ("backtest", "policy", *months, "--policy", '{"kind": "hope"}'))
+    yield Step("refused: grid", ("backtest", "optimize", *months, "--grid", '{"stops": [2]}'))
+    yield Step("refused: days", ("backtest", "full", "--from", "2025-02", "--to", "2025-01"))
+
+
+def report_steps() -> Iterator[Step]:
+    """Every command that reads."""
+    printed = ("--format", "json")
+    yield Step("catalog-sync", ("backtest", "catalog-sync", *printed))
+    yield Step("catalog-sync --rebuild", ("backtest", "catalog-sync", "--rebuild", *printed))
+    yield Step("catalog-sync --stats", ("backtest", "catalog-sync", "--stats", *printed))
+    yield Step("catalog-query", ("backtest", "catalog-query", "--limit", "1000", *printed))
+    yield Step(
+        "catalog-query --run-type",
+        ("backtest", "catalog-query", "--run-type", "optimization", "--limit", "3", *printed),
+    )
+    yield Step("verify", ("backtest", "verify", *printed), ordered=False)
+    yield Step("leaderboard", ("leaderboard", *printed))
+    yield Step("leaderboard 1h", ("leaderboard", "--interval", "1h", *printed))
+    yield Step("leaderboard csv", ("leaderboard", "--format", "csv"))
+    yield Step("frontier", ("frontier", "--limit", "1000", *printed))
+    yield Step("frontier of a caller", ("frontier", "--caller", CALLERS[0], "--month", MONTHS[1], *printed))
+    yield Step("frontier v1-baseline", ("frontier", "--strategy", "v1-baseline", "--limit", "1000", *printed))
+    yield Step("frontier table", ("frontier", "--limit", "3"))
+    yield Step("walk-forward report", ("walk-forward", *printed))
+    yield Step("walk-forward csv", ("walk-forward", "--format", "csv"))
+    yield Step("dashboard", ("dashboard", *printed))
+    yield Step("automation status", ("automation", "status", *printed))
+    yield Step("automation on --dry-run", ("automation", "on", "--dry-run", *printed))
+    yield Step("prune none", ("prune", "--before", "2020-01-01", *printed))
+    yield Step("refused: query", ("query", "SELECT * FROM read_text('/etc/hostname')"))
+    yield Step("refused: month", ("frontier", "--month", "2025-13"))
+
+
+def view_steps(tables: Iterable[str]) -> Iterator[Step]:
+    """All rows of every table and view of the catalog."""
+    for table in tables:
+        # The calls' `created_at` is an input; everywhere else it is the clock.
+        unshared = UNSHARED - {"created_at"} if table == "alerts" else UNSHARED
+        yield Step(f"query {table}", ("query", f'FROM "{table}"', "--format", "json"), ordered=False, unshared=unshared)
+
+
+LAST = Step("prune", ("prune", "--before", "2100-01-01", "--force", "--format", "json"), ordered=False)
+TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'main' ORDER BY 1"
+
+
+class Recording:
+    """Everything that one checkout says about the inputs, by name, without what two runs do not share."""
+
+    def __init__(self, program: Path, folder: Path, inputs: Inputs) -> None:
+        folder.mkdir()
+        self.program, self.home, self.inputs = program, folder / "home", inputs
+        self.labels: dict[str, str] = {}  # {run id: what the run is called here}
+        self.found: dict[str, Any] = {}
+
+    def record(self) -> dict[str, Any]:
+        """Run every step; returns {name: answer}. A command that is not there is None."""
+        for step in chain(ingest_steps(self.inputs), backtest_steps()):
+            self._take(step)
+        self._take_stores()
+        self._take_runs()
+        for step in report_steps():
+            self._take(step)
+        self._take_dashboard()
+        listed = self._run(("query", TABLES, "--format", "json"))
+        if listed.returncode:
+            sys.exit(f"{self.program}: cannot list the tables of its catalog: {listed.stderr.strip()}")
+        tables = [row["table_name"] for row in json.loads(listed.stdout)]
+        for step in chain(view_steps(tables), [LAST]):
+            self._take(step)
+        return self.found
+
+    def _run(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        clean = {
+            key: value for key, value in os.environ.items() if not key.startswith(("QUANTBOT_", "DAGSTER_", "PYTHON"))
+        }
+        return subprocess.run(
+            [self.program, *arguments, "--home", self.home], capture_output=True, text=True, check=False, cwd=self.home.parent,
+            env=clean | {"COLUMNS": "200", "NO_COLOR": "1"},
+        )  # fmt: skip
+
+    def _take(self, step: Step) -> None:
+        done = self._run(step.arguments)
+        if NO_SUCH_COMMAND in done.stderr:
+            self.found[step.name] = None
+            return
+        try:
+            output = json.loads(done.stdout)
+        except ValueError:
+            output = done.stdout.splitlines()
+        self._name_runs(step, output)
+        self.found[step.name] = {
+            "status": done.returncode,
+            "output": self._shared(output, step.unshared | PROSE, ordered=step.ordered),
+            "said": [DURATION.sub("… s", self._text(line)) for line in done.stderr.splitlines()],
+        }
+
+    def _name_runs(self, step: Step, output: Any) -> None:
+        """Call the runs that a command made by its name, kind and month: so both checkouts call them alike."""
+        if step.arguments[0] not in ("backtest", "backfill") or not isinstance(output, list):
+            return
+        for row in output:
+            if isinstance(row, dict) and {"run_id", "run_type", "artifacts"} <= row.keys():
+                label = f"{step.name}/{row['month']} {row['run_type']} of {'+'.join(row['artifacts'])}"
+                self.labels.setdefault(row["run_id"], label)
+
+    def _text(self, text: str) -> str:
+        """The text with the home's path and the ids of runs replaced by names."""
+        named = RUN_ID.sub(lambda found: self.labels.get(found[0], "some-id"), text)
+        return named.replace(str(self.home), "HOME").replace(str(self.home.parent), "FOLDER")
+
+    def _shared(self, value: Any, unshared: frozenset[str], *, ordered: bool = True) -> Any:
+        """The JSON value without the keys `unshared`, nor the hash of a run's errors, which covers the clock."""
+        if isinstance(value, dict):
+            if isinstance(errors := value.get("errors"), dict):
+                value = value | {"errors": {key: part for key, part in errors.items() if key != "content_sha256"}}
+            return {
+                key: self._shared(json.loads(part) if key.endswith("_json") and part else part, unshared)
+                for key, part in value.items()
+                if key not in unshared and not key.startswith("timing_")
+            }
+        if isinstance(value, list):
+            kept = [self._shared(part, unshared) for part in value]
+            return kept if ordered else sorted(kept, key=lambda part: json.dumps(part, sort_keys=True))
+        return self._text(value) if isinstance(value, str) else value
+
+    def _take_stores(self) -> None:
+        with duckdb.connect(str(self.home / "data" / "alerts.duckdb"), read_only=True) as con:
+            for table, clock in (("alerts", "EXCLUDE (ingested_at)"), ("rejected_alerts", "")):
+                rows = con.sql(f"SELECT * {clock} FROM {table} ORDER BY ALL").to_arrow_table().to_pylist()
+                self.found[f"store of calls: {table}"] = rows
+        store = self.home / "data" / "candles"
+        for path in sorted(store.glob("interval=*/month=*/*.parquet")):
+            name = f"store of candles: {path.relative_to(store)}"
+            with pq.ParquetFile(path) as file:
+                content = (file.metadata.metadata or {}).get(b"quantbot.content_sha256", b"").decode()
+                rows = file.metadata.num_rows
+                self.found[name] = {"rows": rows, "content_sha256": content} if content else file.read().to_pylist()
+
+    def _take_runs(self) -> None:
+        for path in self.home.glob("runs/*/run_id=*/run.json"):
+            manifest = json.loads(path.read_text("utf-8"))
+            label = self.labels.get(manifest["run_id"], f"unnamed {manifest['run_type']}")
+            kept = {key: manifest[key] for key in ("run_type", "month", "status", "schema_version", "error")}
+            kept |= {
+                "config_hash": manifest["parameters"]["config_hash"],
+                "parameters": manifest["parameters"],
+                "dataset": manifest["dataset"],
+                "dagster": {key: manifest["dagster"][key] for key in ("partition_key", "asset_keys")},
+                "files": sorted(
+                    str(file.relative_to(path.parent)) for file in path.parent.rglob("*") if file.is_file()
+                ),
+                "artifacts": {
+                    name: {key: entry[key] for key in ("rows", "path", "content_sha256")}
+                    for name, entry in manifest["artifacts"].items()
+                },
+            }
+            self.found[f"run {label}"] = self._shared(kept, frozenset())
+        # The file system lists runs by their ids.
+        self.found = dict(sorted(self.found.items(), key=lambda item: item[0] if item[0].startswith("run ") else ""))
+
+    def _take_dashboard(self) -> None:
+        page = (self.home / "data" / "dashboard.html").read_text("utf-8")
+        data = DASHBOARD_DATA.search(page)
+        self.found["dashboard's data"] = None if data is None else self._shared(json.loads(data[1]), UNSHARED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
