@@ -93,6 +93,8 @@ def compare(old: Path, new: Path, folder: Path) -> int:
             lambda which: Recording(which[1].absolute(), folder / which[0], inputs).record(),
             [("old", old), ("new", new)],
         )
+    for side, recorded in (("old", before), ("new", after)):  # to look closer at what differs
+        (folder / side / "recorded.json").write_text(json.dumps(recorded, indent=1, ensure_ascii=False), "utf-8")
     differing = []
     for name, value in before.items():
         if value is None:
@@ -142,7 +144,8 @@ def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
                 yield from differences(old[key], new[key], f"{where}/{key}")
     elif isinstance(old, list) and isinstance(new, list):
         if len(old) != len(new):
-            yield f"{where}: {len(old)} rows before, {len(new)} after"
+            alone = next((row for row in chain(old, new) if row not in old or row not in new), None)
+            yield f"{where}: {len(old)} rows before, {len(new)} after; the first that one lacks: {_short(alone)}"
         for nth, (left, right) in enumerate(zip(old, new, strict=False)):
             yield from differences(left, right, f"{where}[{nth}]")
     elif type(old) is not type(new) or old != new:
