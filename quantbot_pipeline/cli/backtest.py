@@ -105,6 +105,7 @@ def backfill(
     from quantbot_pipeline.catalog.sync import sync
     from quantbot_pipeline.config import make_config
     from quantbot_pipeline.materialize import materialize
+    from quantbot_pipeline.orchestration.report import report_sync
 
     lab = open_home(home)
     config = make_config({"interval": interval, **days_of(from_, to)})
@@ -116,6 +117,6 @@ def backfill(
         if runs
         else f"no calls between {from_} and {to}"
     )
-    sync(lab.catalog)
+    report_sync(lab, sync(lab.catalog))
     if failure is not None:
         raise QuantbotError(failure)

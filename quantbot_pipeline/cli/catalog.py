@@ -15,6 +15,7 @@ from quantbot_pipeline.vocabulary import RunStatus
 
 if TYPE_CHECKING:
     from quantbot_pipeline.catalog.catalog import Catalog
+    from quantbot_pipeline.catalog.sync import SyncReport
     from quantbot_pipeline.home import Home
 
 
@@ -44,6 +45,8 @@ def catalog_sync(
             f"{catalog.runs.folder}: no such directory; give the folder that holds the runs with --base-dir"
         )
     report = sync(catalog, rebuild=rebuild)
+    if report.published and duckdb is None and base_dir is None:
+        _tell_dagster(lab, report)
     distrusted = quarantined(catalog).to_pylist()
     note(
         f"{counted(report.runs, 'run')} cataloged in {catalog.path} ({report.registered} new, {report.removed} gone, "
@@ -58,6 +61,14 @@ def catalog_sync(
         print_rows(table.to_pylist(), fmt, "Catalog", table.column_names)
     elif fmt != "table":
         print_rows([report.model_dump()], fmt, "Sync")
+
+
+def _tell_dagster(lab: "Home", report: "SyncReport") -> None:
+    from quantbot_pipeline.orchestration.report import (
+        report_sync,  # imports Dagster: only when there is something to tell
+    )
+
+    report_sync(lab, report)
 
 
 def _catalog_of(lab: "Home", file: Path | None, base_dir: Path | None) -> "Catalog":
@@ -175,6 +186,8 @@ def prune_command(
         return
     sync(lab.catalog)
     moved = set_aside(lab.catalog, parse_day(before, end=False), force=force)
-    sync(lab.catalog)
+    report = sync(lab.catalog)
+    if report.published:
+        _tell_dagster(lab, report)
     note(f"{counted(len(moved), 'run')} set aside in {lab.runs.folder}/.trash; move back, or remove with --yes")
     print_rows([{"run_dir": path} for path in moved], fmt, "Set aside", ("run_dir",))

@@ -23,6 +23,7 @@ def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
     from quantbot_pipeline.market.calls import month_statistics
     from quantbot_pipeline.materialize import materialize
     from quantbot_pipeline.months import month_start_ms, next_month
+    from quantbot_pipeline.orchestration.report import report_sync
     from quantbot_pipeline.reports.dashboard.page import write_dashboard
     from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
     from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS, frontier, walk_forward
@@ -42,7 +43,7 @@ def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
         if failure:
             raise QuantbotError(failure)
         note(f"{kind}: {counted(len(runs), 'run')}")
-    sync(lab.catalog)
+    report_sync(lab, sync(lab.catalog))
     reports = {
         "leaderboard": leaderboard(lab.catalog),
         "frontier": frontier(lab.catalog, month=months[-1], limit=1),

@@ -1,5 +1,6 @@
 """The reports: leaderboard, frontier, walk-forward, dashboard."""
 
+import time
 import webbrowser
 from pathlib import Path
 from typing import Annotated, Literal
@@ -73,9 +74,13 @@ def dashboard_command(
     lab = open_home(home)
     if out is not None and out.is_dir():
         raise InputError(f"{out}: a directory; give the name of the file to write with --out")
+    from quantbot_pipeline.orchestration.report import report_dashboard
     from quantbot_pipeline.reports.dashboard.page import write_dashboard
 
+    started = time.perf_counter()
     path = write_dashboard(lab, out)
+    if out is None:
+        report_dashboard(lab, path, time.perf_counter() - started)
     if fmt == "table":
         print(path)
     else:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -12,6 +12,10 @@ import pyarrow as pa
 from quantbot_pipeline.duck import UNTRUSTED, open_untrusted, untrusted_tables
 from quantbot_pipeline.durable import MEND_DISK, disk_fault
 from quantbot_pipeline.errors import InputError, StoreError
+from quantbot_pipeline.months import parse_day
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS alerts (
@@ -41,6 +45,13 @@ class CallStore:
     path: Path
     memory_limit: str = "2GB"
     lock_timeout_s: float = 60.0
+
+    def frame(self, month: str | None = None) -> "pd.DataFrame":
+        """Return the calls of a UTC month, or all of them, by time. Raises InputError for what is no month."""
+        from quantbot_pipeline.frames import frame_of
+
+        first, last = (0, 1 << 62) if month is None else (parse_day(month, end=False), parse_day(month, end=True))
+        return frame_of(read_calls(self, first, last).calls)
 
 
 def read_calls(store: CallStore, from_ms: int, to_ms: int) -> MonthCalls:

@@ -17,6 +17,8 @@ default_role = "literal"  # docstrings write `code` with one backtick, as Markdo
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_use_type_comments = False
+# Modules import it for its type alone; by its name alone it could be that of `api` too.
+autodoc_type_aliases = {"Home": "quantbot_pipeline.home.Home"}
 python_maximum_signature_line_length = 100
 suppress_warnings = [
     "misc.highlighting_failure",  # examples leave things out with …, which no lexer knows
