@@ -56,7 +56,8 @@ def test_a_frame_holds_what_the_command_prints(lab: Path, name: str) -> None:
     assert len(rows) == len(frame) > 0
     assert list(rows[0]) == list(frame.columns)
     for row, record in zip(rows, frame.to_dict("records"), strict=True):
-        for key, value in record.items():
+        for column, value in record.items():
+            key = str(column)
             if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
                 assert row[key] is None, key
             elif isinstance(value, pd.Timestamp):
