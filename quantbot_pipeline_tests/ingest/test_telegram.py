@@ -8,7 +8,7 @@ import pytest
 
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.ingest.calls import ingest_calls
-from quantbot_pipeline.ingest.formats.telegram import CHUNK
+from quantbot_pipeline.ingest.formats.json_text import CHUNK
 from quantbot_pipeline.market.calls import CallStore, read_calls
 from quantbot_pipeline_tests.support.builders import ms
 

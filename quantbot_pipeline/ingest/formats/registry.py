@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from quantbot_pipeline.duck import first_line
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.ingest.files import SUFFIXES
+from quantbot_pipeline.ingest.files import SUFFIXES, known_suffix
 from quantbot_pipeline.ingest.formats.common import Column, Found, refuse_long_values
 from quantbot_pipeline.ingest.formats.csv import load_csv
 from quantbot_pipeline.ingest.formats.duckdb import load_duckdb
@@ -24,7 +24,7 @@ from quantbot_pipeline.ingest.limits import is_of_one_piece
 
 def format_of(path: Path, fmt: str, formats: Sequence[str] = tuple(dict.fromkeys(SUFFIXES.values()))) -> str:
     """The format to read `path` with: `fmt`, or by its suffix when `fmt` is `auto`; one of `formats`."""
-    known = SUFFIXES.get(path.suffix.lower(), "") if fmt == "auto" else fmt
+    known = known_suffix(path.name) if fmt == "auto" else fmt
     if known not in formats:
         raise InputError(f"{path}: unknown file type {path.suffix!r}; say what it is with --format {'|'.join(formats)}")
     return known

@@ -4,28 +4,21 @@ The chat is the caller unless `--caller` names one. Messages without an address 
 32 to 44 characters) and EVM (0x and 40 hex digits), kept as written.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.ingest.formats.common import Found
+from quantbot_pipeline.ingest.formats.json_text import BATCH, Scanner
 
 ADDRESS = re.compile(r"(?<![0-9A-Za-z])(?:(0x[0-9a-fA-F]{40})|([1-9A-HJ-NP-Za-km-z]{32,44}))(?![0-9A-Za-z])")
-BLANKS = re.compile(r"[ \t\n\r]*")
-COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
-OF_A_NUMBER = re.compile(r"[-+0-9.eE]*")
-END_IS_OPEN = frozenset(("", *"-+0123456789.eE"))  # what follows a value that may be a part of a longer number
-CHUNK = 1 << 16  # characters read at once
-MAX_VALUE = 4 << 20  # characters of one message; Telegram's longest have a few thousand
 MAX_OTHERS = 1_000_000  # entries of the list of messages that are none: Telegram numbers every message
-BATCH = 10_000
 SCHEMA = pa.schema(
     [("row_no", pa.int64())] + [(name, pa.string()) for name in ("message", "mint", "chain", "alert_ts")]
 )
@@ -41,7 +34,7 @@ def load_telegram(con: duckdb.DuckDBPyConnection, path: Path, caller: str | None
     chat: dict[str, Any] = {}
     try:
         with path.open(encoding="utf-8-sig") as file:
-            mentions = (mention for message in _texts(path, _Scanner(file), chat) for mention in _mentions(message))
+            mentions = (mention for message in _texts(path, Scanner(file), chat) for mention in _mentions(message))
             numbered = ({"row_no": n} | mention for n, mention in enumerate(mentions, start=1))
             while rows := list(islice(numbered, BATCH)):
                 con.register("mentions_read", pa.Table.from_pylist(rows, schema=SCHEMA))
@@ -70,7 +63,7 @@ def load_telegram(con: duckdb.DuckDBPyConnection, path: Path, caller: str | None
     return {column: Found(column, "VARCHAR") for column in names}
 
 
-def _texts(path: Path, scanner: "_Scanner", chat: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _texts(path: Path, scanner: "Scanner", chat: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The messages of an export that have a text, one by one; its other members go to `chat`, which has a key messages if
     there is a list. Raises InputError for a list of other things."""
     others = 0
@@ -90,94 +83,6 @@ def _texts(path: Path, scanner: "_Scanner", chat: dict[str, Any]) -> Iterator[di
             chat[key] = value
     if scanner.peek():
         raise ValueError(f"something follows the end at character {scanner.where()}")
-
-
-class _Scanner:
-    """A JSON text read piece by piece, one value of at most MAX_VALUE characters at a time. Wrong text is a ValueError."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file, self._text, self._at, self._ended = file, "", 0, False
-        self._dropped = 0  # characters before the text that is held
-        self._decode = json.JSONDecoder().raw_decode
-
-    def peek(self) -> str:
-        """The next character that is no blank; empty at the end."""
-        while True:
-            self._at = BLANKS.match(self._text, self._at).end()  # type: ignore[union-attr]  # it matches nothing, too
-            if self._at < len(self._text) or self._ended:
-                return self._text[self._at : self._at + 1]
-            self._read()
-
-    def value(self) -> Any:
-        """The next value."""
-        self.peek()
-        while True:
-            try:
-                value, end = self._decode(self._text, self._at)
-                # A number may go on: 1, 1. and 1e are the beginning of 1.5 and 1e5, and each decodes as 1.
-                if self._ended or not OF_A_NUMBER.fullmatch(self._text, end):
-                    self._at = end
-                    return value
-            except json.JSONDecodeError as e:
-                if self._ended:
-                    raise ValueError(f"{e.msg} at character {self.where() + e.pos - self._at}") from None
-            if len(self._text) - self._at > MAX_VALUE:
-                raise ValueError(f"at character {self.where()} no value ends within {MAX_VALUE >> 20} MiB")
-            self._read()
-
-    def members(self) -> Iterator[str]:
-        """The keys of the object that comes next; whoever asks for the next one must have taken the value."""
-        for _ in self._separated("{", "}"):
-            key = self.value()
-            if not isinstance(key, str):
-                raise ValueError(f"a key that is no text before character {self.where()}")
-            self._take(":")
-            yield key
-
-    def items(self) -> Iterator[list[Any]]:
-        """The values of the array that comes next, some at a time."""
-        for _ in self._separated("[", "]"):
-            yield [self.value(), *self._further_items()]
-
-    def _further_items(self) -> Iterator[Any]:
-        """The items that follow and whose end is certain in the text held: a short way for millions of short ones."""
-        text, match, decode = self._text, COMMA.match, self._decode
-        for _ in range(BATCH):
-            comma = match(text, self._at)
-            if comma is None:
-                return
-            try:
-                value, end = decode(text, comma.end())
-            except json.JSONDecodeError:
-                return
-            if text[end : end + 1] in END_IS_OPEN:
-                return
-            self._at = end
-            yield value
-
-    def _separated(self, start: str, end: str) -> Iterator[None]:
-        self._take(start)
-        if self.peek() != end:
-            yield
-            while self.peek() == ",":
-                self._take(",")
-                yield
-        self._take(end)
-
-    def _take(self, expected: str) -> None:
-        if self.peek() != expected:
-            raise ValueError(f"expected {expected!r} at character {self.where()}")
-        self._at += 1
-
-    def where(self) -> int:
-        """The position in the file, in characters."""
-        return self._dropped + self._at
-
-    def _read(self) -> None:
-        rest = self._text[self._at :]
-        more = self._file.read(max(CHUNK, len(rest)))
-        self._dropped += self._at
-        self._text, self._at, self._ended = rest + more, 0, not more
 
 
 def _mentions(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
