@@ -1,7 +1,7 @@
 """`quantbot ingest …`: files into the stores."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -44,6 +44,18 @@ def ingest_calls_command(
     source, printed = _split_format(fmt, output, FORMATS)
     report = ingest_calls(paths, lab.calls, fmt=source, table=table, caller=caller)
     print_report(report, printed)
+    report.require_some()
+
+
+def mapping_of(options: Sequence[str] | None) -> dict[str, str]:
+    """`--map NAME=COLUMN`, repeated, as {name: column}."""
+    mapping = {}
+    for option in options or ():
+        name, sign, column = option.partition("=")
+        if not sign or not name.strip() or not column.strip():
+            raise InputError(f"--map {option!r}: write NAME=COLUMN, for instance --map open=o")
+        mapping[name.strip()] = column.strip()
+    return mapping
 
 
 @ingest_app.command("candles")
@@ -51,6 +63,16 @@ def ingest_candles_command(
     paths: Paths,
     interval: Annotated[Interval, typer.Option(help="Interval of the candles.")],
     fmt: InputFormat = "auto",
+    mint: Annotated[str | None, typer.Option(help="Token of files that name none.")] = None,
+    mapping: Annotated[
+        list[str] | None, typer.Option("--map", help="NAME=COLUMN, our name and that of the file; repeatable.")
+    ] = None,
+    stamp: Annotated[
+        Literal["open", "close"] | None, typer.Option(help="Whether times are those of the open or of the close.")
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Time zone of times without one, e.g. Europe/Berlin (default: UTC).")
+    ] = None,
     output: PrintAs = "table",
     home: HomeFolder = None,
 ) -> None:
@@ -59,5 +81,15 @@ def ingest_candles_command(
 
     lab = open_home(home, may_begin=True)
     source, printed = _split_format(fmt, output, FORMATS)
-    report = ingest_candles(paths, lab.candles, interval, fmt=source)
+    report = ingest_candles(
+        paths,
+        lab.candles,
+        interval,
+        fmt=source,
+        mint=mint,
+        mapping=mapping_of(mapping),
+        stamp=stamp,
+        timezone=timezone,
+    )
     print_report(report, printed)
+    report.require_some()

@@ -38,10 +38,13 @@ def print_report(report: Any, fmt: Output) -> None:
     if fmt == "json":
         print(report.model_dump_json(indent=1))
         return
-    row = report.model_dump(exclude={"months"})
+    row = report.model_dump(exclude={"months", "notes", "left_out", "refusal"})
     row["rejected"] = ", ".join(f"{reason} {n}" for reason, n in row["rejected"].items()) or "0"
     row["months"] = f"{report.months[0]} … {report.months[-1]}" if report.months else "none changed"
+    row["left_out"] = ", ".join(f"{reason} {n}" for reason, n in report.left_out.items()) or "0"
     print_rows([row], fmt, f"Ingested {report.kind}")
+    for text in report.notes:
+        note(text)
 
 
 RUN_COLUMNS = ("run_id", "run_type", "month", "status", "calls", "excluded", "run_dir", "artifacts", "unchanged")
