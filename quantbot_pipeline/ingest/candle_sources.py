@@ -41,6 +41,7 @@ def candle_sources(paths: Sequence[Path], interval: str, fmt: str) -> Sources:
     for path in found:
         readable_file(path)
     if not found:
+        _refuse_the_only_interval(paths, interval)
         reasons = ", ".join(f"{reason} {n}" for reason, n in left_out.items())
         raise InputError(
             f"{', '.join(map(str, paths[:3]))}: no file of {interval} candles is left (left out: {reasons}); "
@@ -75,6 +76,14 @@ def _of_folder(folder: Path, interval: str, fmt: str, left_out: Counter[str]) ->
         else:
             kept.append(path)
     return kept
+
+
+def _refuse_the_only_interval(paths: Sequence[Path], interval: str) -> None:
+    """Say which interval it is where all files of the folders are of one other interval."""
+    files = sorted(p for path in paths if path.is_dir() for p in walk(path) if known_suffix(p.name))
+    for path in files:
+        if said_by_name(path).other is None:
+            refuse_stated(path, str(path), interval)
 
 
 def refuse_stated(path: Path, shown: str, interval: str) -> None:

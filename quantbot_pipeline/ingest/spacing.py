@@ -208,7 +208,21 @@ def refuse_other_grid(con: duckdb.DuckDBPyConnection, names: str, interval: str,
     ]
     if not fits or count(f"SELECT count(DISTINCT t) {timed}") < FEW:
         return  # the last candle of every token, at noon: few times prove nothing
-    raise InputError(f"{names}: every candle opens on the {fits[-1]} grid; pass --interval {fits[-1]}, not {interval}")
+    apart = _first_distance(con, table)
+    raise InputError(
+        f"{names}: every candle opens on the {fits[-1]} grid; pass --interval {fits[-1]}, not {interval} ({apart})"
+    )
+
+
+def _first_distance(con: duckdb.DuckDBPyConnection, table: str) -> str:
+    """Name the token of the first row, and how far apart its first candles are."""
+    ((mint, seq),) = con.execute(f"SELECT mint, seq FROM {table} ORDER BY seq LIMIT 1").fetchall()
+    times = con.execute(
+        f"SELECT DISTINCT t FROM {table} WHERE mint IS NOT DISTINCT FROM ? AND t > 0 AND t < 1e14 ORDER BY t LIMIT 2",
+        [mint],
+    ).fetchall()
+    apart = f": its candles are {spelled(times[1][0] - times[0][0])} apart" if len(times) == 2 else ""
+    return f"row {seq & ((1 << 40) - 1)}, token {mint}{apart}"
 
 
 def grouped(tables: Iterable[pa.Table]) -> pa.Table:
