@@ -136,7 +136,7 @@ def _coarse(con: duckdb.DuckDBPyConnection, staged: _Staged, found: spacing.Coar
     mend = f"pass --interval {right}, or take the rows of other intervals out" if right else "take these rows out"
     return (
         f"{file}: row {row}: from {iso_ms(int(found.t))} on, candles of {found.mint} are {spacing.spelled(found.step_ms)} apart, "
-        f"{found.length} times in a row, not {interval}; {mend}"
+        f"{spacing.RUN} times in a row or more, not {interval}; {mend}"
     )
 
 

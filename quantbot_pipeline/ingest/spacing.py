@@ -34,7 +34,6 @@ class Coarse(NamedTuple):
     place: int
     t: float
     step_ms: float
-    length: int
 
 
 class Contradiction(NamedTuple):
@@ -161,7 +160,7 @@ def _first_stretch(window: pa.Table, same: npt.NDArray[np.bool_], step: float) -
     end, length = int(breaks[long[0]]), int(lengths[long[0]])
     begin = end - length + 1
     row = window.slice(begin, 1)
-    return Coarse(row["mint"][0].as_py(), row["place"][0].as_py(), float(t[begin]), float(apart[begin]), length)
+    return Coarse(row["mint"][0].as_py(), row["place"][0].as_py(), float(t[begin]), float(apart[begin]))
 
 
 def walk_along(con: duckdb.DuckDBPyConnection, table: str, step_ms: int, batch_rows: int = 131_072) -> OrderWalk:
