@@ -58,7 +58,8 @@ class Column:
 
     With `in_folder` a folder `name=value` may stand in for it; see `hive_value`. A name that ends in `*` stands for all that
     begin so. `mapped` is the only name that counts, given by the user. `beside` is (canonical name, name): the column is
-    looked for only where that one was found under that name.
+    looked for only where that one was found under that name. Any of the columns `spares` stands in for it, too. It is not
+    read at all where the column `only_without` was found.
     """
 
     name: str
@@ -67,6 +68,8 @@ class Column:
     in_folder: bool = False
     mapped: str | None = None
     beside: tuple[str, str] | None = None
+    spares: tuple[str, ...] = ()
+    only_without: str = ""
     told: tuple[str, ...] = ()  # the names that a message offers; else the first of those accepted
 
     @property
@@ -110,25 +113,33 @@ def match_columns(path: Path, present: Sequence[str], columns: Sequence[Column])
             raise InputError(f"{path}: column {key!r} appears twice; remove one")
         names[key] = name
     matched: dict[str, str] = {}
-    missing: list[Column] = []
     for column in columns:
         if column.beside is not None and folded(matched.get(column.beside[0], "")) != column.beside[1]:
+            continue
+        if column.only_without in matched:
             continue
         source = find_column(names, column, set(present) - set(matched.values()))
         if source is not None:
             matched[column.name] = source
-        elif column.mapped is not None or (
-            column.required and not (column.in_folder and hive_value(path, column.name))
-        ):
-            missing.append(column)
+    missing = [column for column in columns if column.name not in matched and _is_needed(path, column, matched)]
     if missing:
         raise InputError(_missing(path, missing, list(names)))
     return Matched(matched)
 
 
+def _is_needed(path: Path, column: Column, matched: Mapping[str, str]) -> bool:
+    """Whether a file without this column is refused."""
+    if column.mapped is not None:
+        return True
+    in_folder = column.in_folder and hive_value(path, column.name) is not None
+    return column.required and not in_folder and not matched.keys() & set(column.spares)
+
+
 def _missing(path: Path, missing: Sequence[Column], found: Sequence[str]) -> str:
     shown = ", ".join(found[:12]) or "none"
-    wanted = [column.mapped or " or ".join(column.told or column.accepted[:3]) for column in missing]
+    wanted = [
+        column.mapped or " or ".join((*(column.told or column.accepted[:3]), *column.spares)) for column in missing
+    ]
     if len(missing) == 1 and missing[0].mapped is None:
         mend = f"add it or rename one, or say which it is with --map {missing[0].name}=COLUMN"
     else:
