@@ -17,7 +17,7 @@ from quantbot_pipeline.ingest.files import expand_paths
 from quantbot_pipeline.ingest.formats.common import Column, Found
 from quantbot_pipeline.ingest.formats.registry import format_of, load
 from quantbot_pipeline.ingest.report import IngestReport
-from quantbot_pipeline.ingest.times import TO_MS, infer_unit, raw_time_sql, require_ms
+from quantbot_pipeline.ingest.times import infer_unit, raw_time_sql, require_ms, to_ms_sql
 from quantbot_pipeline.market.calls import BATCH, TABLES, CallStore
 
 FORMATS = ("csv", "jsonl", "parquet", "duckdb", "telegram")
@@ -104,7 +104,7 @@ def _stage(
         unit = infer_unit(con, path, "timed", "t", found[name].source)
         require_ms(path, found[name].source, unit)
         exact = "round" if unit == "s" else "floor"
-        ms.append(f"TRY_CAST({exact}(({raw_time_sql(name, dtype)}) {TO_MS[unit]}) AS BIGINT)")
+        ms.append(f"TRY_CAST({exact}({to_ms_sql(raw_time_sql(name, dtype), unit)}) AS BIGINT)")
     source = "coalesce(source::VARCHAR, $file)" if "source" in found else "$file"
     con.execute(
         f"""INSERT INTO staged SELECT $n, row_no, {_text(found, "call_id", "NULL")}, {_text(found, "mint", "NULL")},

@@ -14,7 +14,7 @@ from quantbot_pipeline.ingest.files import expand_paths, hive_value
 from quantbot_pipeline.ingest.formats.common import Column, Found
 from quantbot_pipeline.ingest.formats.registry import format_of, load
 from quantbot_pipeline.ingest.report import IngestReport
-from quantbot_pipeline.ingest.times import TO_MS, infer_unit, raw_time_sql, require_ms
+from quantbot_pipeline.ingest.times import infer_unit, raw_time_sql, require_ms, to_ms_sql
 from quantbot_pipeline.market.candle_files import (
     NO_MONTH,
     REJECTED_SCHEMA,
@@ -102,7 +102,7 @@ def _stage(con: duckdb.DuckDBPyConnection, file_no: int, path: Path, fmt: str, i
     require_ms(path, found["ts_ms"].source, unit)
     con.execute(
         f"""INSERT INTO staged SELECT ($n::BIGINT << 40) + row_no, {"mint::VARCHAR" if "mint" in found else "$mint"},
-                   ({time}) {TO_MS[unit]}, {", ".join(_number(found, c) for c in ("open", "high", "low", "close"))},
+                   {to_ms_sql(time, unit)}, {", ".join(_number(found, c) for c in ("open", "high", "low", "close"))},
                    {_volume(found)} FROM incoming""",
         {"n": file_no} | ({} if "mint" in found else {"mint": hive_value(path, "mint")}),
     )

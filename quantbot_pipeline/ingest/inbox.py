@@ -88,7 +88,7 @@ def candle_interval(path: Path, **limits: str) -> str | None:
     from quantbot_pipeline.ingest.files import hive_value
     from quantbot_pipeline.ingest.formats.common import Column
     from quantbot_pipeline.ingest.formats.registry import format_of, load
-    from quantbot_pipeline.ingest.times import TO_MS, infer_unit, raw_time_sql
+    from quantbot_pipeline.ingest.times import infer_unit, raw_time_sql, to_ms_sql
     from quantbot_pipeline.vocabulary import INTERVALS_MS
 
     fmt = format_of(path, "auto")
@@ -108,7 +108,7 @@ def candle_interval(path: Path, **limits: str) -> str | None:
         con.execute(f"CREATE TEMP TABLE timed AS SELECT row_no, {time} AS t FROM incoming")
         unit = infer_unit(con, path, "timed", "t", found["ts_ms"].source)
         for interval, step in reversed(INTERVALS_MS.items()):
-            off = con.execute(f"SELECT count(*) FROM timed WHERE (t {TO_MS[unit]}) % ? <> 0", [step]).fetchall()
+            off = con.execute(f"SELECT count(*) FROM timed WHERE ({to_ms_sql('t', unit)}) % ? <> 0", [step]).fetchall()
             if off == [(0,)]:
                 return interval
     raise InputError(f"{path}: interval unclear; put the file into a folder interval=5m (or 1m, 15m, 1h) of the inbox")

@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 
 from quantbot_pipeline.duck import first_line
+from quantbot_pipeline.durable import disk_fault
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.ingest.files import PACKED_SUFFIXES, known_suffix
 
@@ -23,6 +24,7 @@ MAX_RATIO, FREE_BYTES = 200, 64 << 20  # plain bytes per packed byte, of what is
 MAX_UNPACKED = 64 << 30
 MAX_MEMBERS = 10_000
 PIECE = 1 << 20
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, pa.ArrowException, NotImplementedError, RuntimeError)
 
 
 class Plain(NamedTuple):
@@ -60,14 +62,9 @@ def plain_files(path: Path, scratch: Path) -> Iterator[list[Plain]]:
             try:
                 for file, shown in _members(stack, path, kind, scratch, budget):
                     places.append(Plain(file, shown))
-            except (
-                zipfile.BadZipFile,
-                zlib.error,
-                EOFError,
-                pa.ArrowException,
-                NotImplementedError,
-                RuntimeError,
-            ) as e:
+            except (*UNREADABLE, OSError) as e:
+                if disk_fault(e) is not None:
+                    raise
                 raise InputError(
                     f"{path}: not readable as {kind}: {first_line(e)}; pack it anew or unpack it"
                 ) from None
