@@ -86,12 +86,17 @@ def candle_interval(path: Path, **limits: str) -> str | None:
     from quantbot_pipeline.duck import workspace
     from quantbot_pipeline.ingest.candles import COLUMNS
     from quantbot_pipeline.ingest.files import hive_value
+    from quantbot_pipeline.ingest.formats.chats import is_chat
     from quantbot_pipeline.ingest.formats.common import Column
     from quantbot_pipeline.ingest.formats.registry import format_of, load
     from quantbot_pipeline.ingest.times import infer_unit, raw_time_sql, to_ms_sql
     from quantbot_pipeline.vocabulary import INTERVALS_MS
 
+    if is_chat(path):
+        return None
     fmt = format_of(path, "auto")
+    if fmt == "json":
+        fmt = "jsonl"
     if fmt == "duckdb":
         return None
     optional = [Column(c.name, c.aliases, required=False) for c in COLUMNS]

@@ -17,6 +17,8 @@ from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.ingest.files import hive_value
 from quantbot_pipeline.ingest.limits import MAX_COLUMNS, MAX_ROW_BYTES
 
+NAMES_SHOWN = 4  # of a column that is missing; docs/operations.md has them all
+
 
 class Found(NamedTuple):
     """A column as it was found in a file: its name there and the DuckDB type it arrived with."""
@@ -29,13 +31,16 @@ class Found(NamedTuple):
 class Column:
     """A column that a reader looks for: the canonical name, the names it may have in a file, and whether it must exist.
 
-    With `in_folder` a folder `name=value` may stand in for it; see `hive_value`.
+    With `in_folder` a folder `name=value` may stand in for it; see `hive_value`. Any of the columns `spares` stands in for it,
+    too. It is not read at all where the column `only_without` was found.
     """
 
     name: str
     aliases: tuple[str, ...] = ()
     required: bool = True
     in_folder: bool = False
+    spares: tuple[str, ...] = ()
+    only_without: str = ""
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -54,15 +59,32 @@ def match_columns(path: Path, present: Sequence[str], columns: Sequence[Column])
         folded[key] = name
     matched: dict[str, str] = {}
     for column in columns:
-        alias = next((a for a in column.accepted if a in folded), None)
-        if alias is not None:
+        alias = next((a for a in column.accepted if a in folded and folded[a] not in matched.values()), None)
+        if alias is not None and column.only_without not in matched:
             matched[column.name] = folded[alias]
-        elif column.required and not (column.in_folder and hive_value(path, column.name)):
-            shown = ", ".join(list(folded)[:12]) or "none"
-            raise InputError(
-                f"{path}: missing column {' or '.join(column.accepted)} (columns found: {shown}); add it or rename one"
-            )
+    lacking = [
+        column
+        for column in columns
+        if column.required
+        and not matched.keys() & {column.name, *column.spares}
+        and not (column.in_folder and hive_value(path, column.name))
+    ]
+    if lacking:
+        shown = ", ".join(list(folded)[:12]) + (" …" if len(folded) > 12 else "") or "none"
+        hidden = {column.name for column in columns if column.only_without}
+        missing = "; ".join(_names(column, hidden) for column in lacking)
+        one = len(lacking) == 1
+        raise InputError(
+            f"{path}: missing column{'' if one else 's'} {missing} (columns found: {shown}); "
+            + ("add it or rename one" if one else "add them or rename some")
+        )
     return matched
+
+
+def _names(column: Column, hidden: set[str]) -> str:
+    """The names of a column for a message: the first ones, which the most files have, and what stands in for it."""
+    more = " …" if len(column.accepted) > NAMES_SHOWN else ""
+    return " or ".join([*column.accepted[:NAMES_SHOWN], *(s for s in column.spares if s not in hidden)]) + more
 
 
 def insert(
