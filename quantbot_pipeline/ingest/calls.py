@@ -4,6 +4,7 @@ A call is rejected when its caller, mint or alert time is empty, its time is lat
 `__all__` (the pooled frontier's name). Of several valid rows with one call_id the first ever ingested stays.
 """
 
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -60,6 +61,7 @@ REASON = f"""CASE WHEN caller_name IS NULL OR caller_name = '' THEN 'caller_name
 STAGED = """CREATE TEMP TABLE staged (file_no INTEGER, row_no BIGINT, call_id VARCHAR, mint VARCHAR, caller_name VARCHAR,
                 chain VARCHAR, alert_ts_ms BIGINT, source VARCHAR, source_kind VARCHAR, edited_at VARCHAR, time_text VARCHAR,
                 window_ms BIGINT)"""
+PAGE_OF_MESSAGES = re.compile(r"messages\d*\.html?", re.IGNORECASE)
 MAX_SHOWN = 3  # files of one sentence
 
 
@@ -111,10 +113,10 @@ def ingest_calls(
     anything is written; when every row is rejected, the rejected ones are kept.
     """
     reading = _reading(fmt, table, caller, caller_from, first_mention, timezone)
-    files = _without_twins(expand_paths(paths, _searched(fmt)))
+    taken = _Taken()
+    files = _pages_of_interest(expand_paths(paths, _searched(fmt)), set(paths), taken.notes)
     path = store.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    taken = _Taken()
     # Each of the two DuckDBs, and each process, has a folder of its own for what does not fit into memory.
     with (
         scratch_folder(path.parent, f".{path.name}.spill-") as spill,
@@ -173,10 +175,17 @@ def _searched(fmt: str) -> tuple[str, ...]:
     )
 
 
-def _without_twins(files: list[Path]) -> list[Path]:
-    """Leave out the HTML pages of an export that holds the same chat as JSON."""
+def _pages_of_interest(files: list[Path], given: set[Path], notes: list[str]) -> list[Path]:
+    """Leave out pages found in a folder that hold no messages, or the messages of a `result.json` beside them."""
     whole = {path.parent for path in files if path.name.lower() == "result.json"}
-    return [path for path in files if not (path.suffix.lower() in (".html", ".htm") and path.parent in whole)]
+    pages = [path for path in files if known_suffix(path.name) == "telegram-html" and path not in given]
+    twins = {path for path in pages if path.parent in whole}
+    if twins:
+        notes.append(
+            f"{min(twins).parent}: result.json is read, and not the same messages in {counted(len(twins), 'page')}"
+        )
+    others = {path for path in pages if PAGE_OF_MESSAGES.fullmatch(path.name) is None}
+    return [path for path in files if path not in twins | others]
 
 
 def _format_of(path: Path, fmt: str) -> str:

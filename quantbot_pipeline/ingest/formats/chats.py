@@ -3,6 +3,7 @@
 A new chat format is a file in this folder and a line of `CHATS`.
 """
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +35,8 @@ CHATS = {
     "telegram-dump": ChatFormat(read_message_dump, "telegram", "chat", "a dump of Telegram messages"),
     "discord": ChatFormat(read_discord, "discord", "sender", "a Discord export"),
 }
-HEAD = 1 << 16  # bytes in which a format must show itself
+HEAD = 1 << 16  # bytes in which a page must show what it is
+JSON_HEAD = 1 << 20  # characters in which a JSON text must: its first message is within
 OF_ACCOUNTS = ("personal_information", "chats", "left_chats", "about")
 OF_DUMPS = ("peer_id", "from_user", "fwd_from", "sender_chat", "_")
 MAX_KEYS = 200
@@ -60,7 +62,7 @@ def chat_format_of(path: Path) -> str | None:
         return None
     try:
         with path.open(encoding="utf-8-sig") as text:
-            return _json_kind(Scanner(text))
+            return _json_kind(Scanner(io.StringIO(text.read(JSON_HEAD))))
     except (ValueError, RecursionError):
         return None
 
@@ -77,11 +79,7 @@ def _json_kind(scanner: Scanner) -> str | None:
             return "telegram"
         if key == "messages" and start == "[":
             return _kind_of_first(scanner) or "telegram"
-        if start and start in "{[":
-            scanner.skip()
-            seen[key] = None
-        else:
-            seen[key] = scanner.value()
+        seen[key] = scanner.value()
     return "telegram-dump" if _is_dumped(seen) else None
 
 

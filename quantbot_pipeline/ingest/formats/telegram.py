@@ -12,6 +12,7 @@ from quantbot_pipeline.ingest.formats.json_text import Scanner
 from quantbot_pipeline.ingest.links import CANDIDATE
 
 MAX_OTHERS = 1_000_000  # entries of the list of messages that are none: Telegram numbers every message
+NEVER_MS = 10 * 86_400_000  # an early day of 1970 is how some versions write that a message was never edited
 ACCOUNT = ("chats", "left_chats")
 
 
@@ -124,8 +125,11 @@ def _message(export: Export, chat: int, entry: dict[str, Any], text: str, links:
     number = text_or_none(entry.get("id"))
     when = entry.get("date_unixtime") or entry.get("date")
     edited = entry.get("edited_unixtime") or entry.get("edited")
-    forwarded = entry.get("forwarded_from") or entry.get("forwarded_from_id")
+    is_forwarded = "forwarded_from" in entry or "forwarded_from_id" in entry  # null: from a deleted account
     what = f"message {number}" if number else "a message"
+    edited_ms = time_of(export, edited, what)
+    if edited_ms is not None and edited_ms < NEVER_MS:
+        edited_ms = None
     return Message(
         text,
         links,
@@ -136,8 +140,8 @@ def _message(export: Export, chat: int, entry: dict[str, Any], text: str, links:
         text_or_none(entry.get("from")),
         text_or_none(entry.get("from_id")),
         text_or_none(entry.get("reply_to_message_id")),
-        "forwarded" if forwarded else "edited" if edited else "message",
-        iso(time_of(export, edited, what)) if edited else None,
+        "forwarded" if is_forwarded else "edited" if edited_ms is not None else "message",
+        iso(edited_ms),
     )
 
 

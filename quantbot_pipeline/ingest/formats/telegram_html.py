@@ -10,8 +10,11 @@ from html.parser import HTMLParser
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.ingest.formats.chat import Chat, Export, Message
 
-CHUNK = 1 << 16
-MAX_PIECE = 4 << 20  # characters of one tag or of one message
+CHUNK = 1 << 14  # characters read at once
+# Telegram Desktop writes a thousand messages a page, which take one or two megabytes.
+MAX_PAGE = 64 << 20
+MAX_TAG = 1 << 16  # characters; the parser looks at an unfinished tag again and again
+MAX_MESSAGE = 4 << 20  # characters, and between two messages
 MAX_OPEN = 1_000  # elements within elements; the export has fewer than twenty
 TITLE = re.compile(r"(\d\d)\.(\d\d)\.(\d{4}) (\d\d:\d\d:\d\d)(?: UTC([+-]\d\d:\d\d))?")
 VOID = frozenset(("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"))
@@ -20,12 +23,19 @@ REPLY = re.compile(r"go_to_message(-?\d+)")
 
 def read_telegram_html(export: Export) -> Iterator[Message]:
     """Yield the messages of a page; its chat and counts go to `export`. Raises InputError for another page."""
+    if (size := export.path.stat().st_size) > MAX_PAGE:
+        raise InputError(
+            f"{export.path}: a page of {size >> 20:,} MiB, more than {MAX_PAGE >> 20}; export the chat as JSON (result.json)"
+        )
     page = _Page(export)
     with export.path.open(encoding="utf-8-sig") as file:
         while chunk := file.read(CHUNK):
             page.feed(chunk)
-            if len(page.rawdata) > MAX_PIECE:
-                raise InputError(f"{export.path}: a tag is longer than {MAX_PIECE >> 20} MiB; is this an export?")
+            page.since_message += len(chunk)
+            if len(page.rawdata) > MAX_TAG:
+                raise InputError(f"{export.path}: a tag is longer than {MAX_TAG >> 10} KiB; is this an export?")
+            if page.since_message > MAX_MESSAGE:
+                raise InputError(f"{export.path}: a message is longer than {MAX_MESSAGE >> 20} MiB; is this an export?")
             yield from page.taken()
         page.close()
         page.end_message()
@@ -41,6 +51,7 @@ class _Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.export = export
         self.is_export = False
+        self.since_message = 0  # characters
         self._chat = Chat()
         export.chats.append(self._chat)
         self._open: list[tuple[str, str]] = []
@@ -54,8 +65,6 @@ class _Page(HTMLParser):
         self._reply: str | None = None
         self._text: list[str] = []
         self._links: list[str] = []
-        self._size = 0
-        self._words: list[str] = []  # of the link that is open
 
     def taken(self) -> list[Message]:
         """Return the messages that are complete, once."""
@@ -67,7 +76,7 @@ class _Page(HTMLParser):
         classes = f" {given.get('class', '')} "
         if tag == "div" and " message " in classes:
             self.end_message()
-            self.is_export = True
+            self.is_export, self.since_message = True, 0
             self._begin(given.get("id", "").removeprefix("message") or None)
             self._inside = len(self._open) + 1
             if " joined " not in classes:
@@ -112,9 +121,6 @@ class _Page(HTMLParser):
             self._chat.name = data.strip() or None
 
     def _hear(self, data: str) -> None:
-        self._size += len(data)
-        if self._size > MAX_PIECE:
-            raise InputError(f"{self.export.path}: a message is longer than {MAX_PIECE >> 20} MiB; is this an export?")
         if self._is_in("reply_to") or self._is_in("date"):
             return
         if self._is_in("from_name"):
