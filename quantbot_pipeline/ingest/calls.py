@@ -29,7 +29,7 @@ from quantbot_pipeline.ingest.formats.message_table import call_messages
 from quantbot_pipeline.ingest.formats.registry import format_of, load
 from quantbot_pipeline.ingest.packed import plain_files
 from quantbot_pipeline.ingest.report import IngestReport
-from quantbot_pipeline.ingest.times import DAY_MS, DIGITS, infer_unit, raw_time_sql, require_ms, to_ms_sql
+from quantbot_pipeline.ingest.times import DAY_MS, DIGITS, UNIT_RANGES, infer_unit, raw_time_sql, require_ms, to_ms_sql
 from quantbot_pipeline.ingest.tokens import folded_mint_sql
 from quantbot_pipeline.market.calls import CallStore
 from quantbot_pipeline.vocabulary import ALL_CALLERS
@@ -253,15 +253,22 @@ def _time(con: duckdb.DuckDBPyConnection, path: Path, found: dict[str, Found]) -
         con.execute(f"CREATE OR REPLACE TEMP TABLE timed AS SELECT row_no, {raw} AS t FROM incoming")
         label = found[name].source
         unit = infer_unit(con, path, "timed", "t", label)
-        if unit in DIGITS:
-            ((odd,),) = con.execute("SELECT min(t) FROM timed WHERE t >= 199001010000").fetchall()
-            raise InputError(
-                f"{path}: column {label} holds {odd:.15g}, which is no time in s, ms or µs; convert it to one or to ISO-8601"
-            )
+        _refuse_dates_of_digits(con, path, label, unit)
         require_ms(path, label, unit)
         exact = "round" if unit == "s" else "floor"
         ms.append(f"TRY_CAST({exact}({to_ms_sql(raw, unit)}) AS BIGINT)")
     return f"coalesce({', '.join(ms)})", f"coalesce({', '.join(f'{name}::VARCHAR' for name in names)})"
+
+
+def _refuse_dates_of_digits(con: duckdb.DuckDBPyConnection, path: Path, label: str, unit: str) -> None:
+    """Refuse 20250718, 202507181450 and 20250718145051: as counts they would be calls of 1970, 1976 and 2611."""
+    least = min(low for name, (low, _) in UNIT_RANGES.items() if name in DIGITS) if unit in DIGITS else 19900101
+    below = "" if unit in DIGITS else "AND t <= 21001231 AND try_strptime(t::BIGINT::VARCHAR, '%Y%m%d') IS NOT NULL"
+    ((odd,),) = con.execute(f"SELECT min(t) FROM timed WHERE t >= ? {below}", [least]).fetchall()
+    if odd is not None:
+        raise InputError(
+            f"{path}: column {label} holds {odd:.15g}, which is no time in s, ms or µs; convert it to one or to ISO-8601"
+        )
 
 
 def _text(found: dict[str, Found], name: str, default: str) -> str:

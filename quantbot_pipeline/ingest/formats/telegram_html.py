@@ -14,7 +14,7 @@ CHUNK = 1 << 14  # characters read at once
 # Telegram Desktop writes a thousand messages a page, which take one or two megabytes.
 MAX_PAGE = 64 << 20
 MAX_TAG = 1 << 16  # characters; the parser looks at an unfinished tag again and again
-MAX_MESSAGE = 4 << 20  # characters, and between two messages
+MAX_MESSAGE = 1 << 20  # characters, and between two messages
 MAX_OPEN = 1_000  # elements within elements; the export has fewer than twenty
 TITLE = re.compile(r"(\d\d)\.(\d\d)\.(\d{4}) (\d\d:\d\d:\d\d)(?: UTC([+-]\d\d:\d\d))?")
 VOID = frozenset(("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"))
