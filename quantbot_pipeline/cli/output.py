@@ -41,7 +41,7 @@ def print_report(report: "IngestReport", fmt: Output) -> None:
     if fmt == "json":
         print(report.model_dump_json(indent=1))
         return
-    row = report.model_dump(exclude={"months", "notes", "store"})
+    row = report.model_dump(exclude={"months", "notes", "store", "refusal"})
     for counts in ("rejected", "left_out"):
         row[counts] = ", ".join(f"{reason} {n}" for reason, n in row[counts].items()) or "0"
     if not report.freak_wicks:

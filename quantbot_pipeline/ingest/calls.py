@@ -7,8 +7,8 @@ A call is rejected when its caller, mint or alert time is empty, its time is lat
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -48,7 +48,7 @@ COLUMNS = (
     Column("chain", ("blockchain", "network"), required=False),
     Column("alert_ts_ms", required=False),
     Column("alert_ts", ("created_at", "call_time", "called_at", "alert_time", "timestamp", "datetime", "date", "time"),
-           spares=("alert_ts_ms",)),
+           spares=("alert_ts_ms",), told=("alert_ts_ms", "alert_ts", "created_at", "call_time")),
     Column("source", required=False),
 )  # fmt: skip
 CHAT_WINDOW_H = 24.0  # of the first mention, for chats: people and bots repeat a token that runs
@@ -62,6 +62,7 @@ STAGED = """CREATE TEMP TABLE staged (file_no INTEGER, row_no BIGINT, call_id VA
                 chain VARCHAR, alert_ts_ms BIGINT, source VARCHAR, source_kind VARCHAR, edited_at VARCHAR, time_text VARCHAR,
                 window_ms BIGINT)"""
 PAGE_OF_MESSAGES = re.compile(r"messages\d*\.html?", re.IGNORECASE)
+KEPT = "rejected rows are in the table rejected_alerts"
 MAX_SHOWN = 3  # files of one sentence
 
 
@@ -75,6 +76,7 @@ class Reading:
     caller_from: CallerFrom | None = None
     first_mention_h: float | None = None
     timezone: ZoneInfo | None = None
+    mapping: Mapping[str, str] = field(default_factory=dict)
 
     def window_ms(self, is_chat: bool) -> int:
         """Return within how many ms a caller's further mentions of a token are none."""
@@ -103,16 +105,19 @@ def ingest_calls(
     caller_from: str | None = None,
     first_mention: float | None = None,
     timezone: str | None = None,
+    mapping: Mapping[str, str] | None = None,
 ) -> IngestReport:
     """Merge the calls of `paths` into `store`; ingesting the same again changes nothing.
 
     `caller` names the caller of files without a caller's column. `caller_from` says whose the calls of a chat are: `chat` or
     `sender`. `first_mention` keeps a caller's first call of a token in so many hours (None: 24 for chats, else all).
-    `timezone` is the zone of local times in exports. Memory is bounded by the limit of the store, once for reading and once for
+    `timezone` is the zone of local times in exports, `mapping` {our name: column of a table}. Memory is bounded by the limit of the store, once for reading and once for
     merging; what does not fit spills beside the store. Raises InputError (file, row, column and how to mend it) before
-    anything is written; when every row is rejected, the rejected ones are kept.
+    anything is written. Where every row is rejected, the rejected ones are kept and the report has a refusal.
     """
-    reading = _reading(fmt, table, caller, caller_from, first_mention, timezone)
+    reading = replace(
+        _reading(caller, caller_from, first_mention, timezone), fmt=fmt, table=table, mapping=_known(mapping or {})
+    )
     taken = _Taken()
     files = _pages_of_interest(expand_paths(paths, _searched(fmt)), set(paths), taken.notes)
     path = store.path
@@ -143,9 +148,15 @@ def ingest_calls(
     return _report(store, len(files), rows, merged, taken, faults)
 
 
-def _reading(
-    fmt: str, table: str | None, caller: str | None, caller_from: str | None, hours: float | None, zone: str | None
-) -> Reading:
+def _known(mapping: Mapping[str, str]) -> Mapping[str, str]:
+    names = [column.name for column in COLUMNS]
+    for name in mapping:
+        if name not in names:
+            raise InputError(f"--map {name}: calls have no such column; choose one of {', '.join(names)}")
+    return mapping
+
+
+def _reading(caller: str | None, caller_from: str | None, hours: float | None, zone: str | None) -> Reading:
     if caller_from not in (None, *get_args(CallerFrom)):
         raise InputError(f"--caller-from {caller_from!r} is unknown; choose chat or sender")
     if caller and caller_from:
@@ -159,7 +170,7 @@ def _reading(
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise InputError(f"--timezone {zone!r} is unknown; give a name such as Europe/Moscow or UTC") from None
     by: CallerFrom | None = "chat" if caller_from == "chat" else "sender" if caller_from == "sender" else None
-    return Reading(fmt, table, caller, by, hours, where)
+    return Reading(caller=caller, caller_from=by, first_mention_h=hours, timezone=where)
 
 
 def _searched(fmt: str) -> tuple[str, ...]:
@@ -201,8 +212,7 @@ def _format_of(path: Path, fmt: str) -> str:
         return shown
     if shown is not None:
         raise InputError(f"{path}: this is {CHATS[shown].is_called}; leave --format out, or say --format {shown}")
-    known = format_of(path, fmt, FORMATS)
-    return "jsonl" if known == "json" else known
+    return format_of(path, fmt, FORMATS)
 
 
 def _stage(con: duckdb.DuckDBPyConnection, taken: _Taken, path: Path, reading: Reading) -> None:
@@ -215,11 +225,7 @@ def _stage(con: duckdb.DuckDBPyConnection, taken: _Taken, path: Path, reading: R
         taken.left_out.update(export.left_out)
         taken.notes += export.notes
     else:
-        named = [
-            Column(c.name, c.aliases, c.required and not (reading.caller and c.name == "caller_name"), spares=c.spares)
-            for c in COLUMNS
-        ]
-        found = load(con, path, fmt, [*named, *MESSAGE_COLUMNS], reading.table)
+        found = load(con, path, fmt, _wanted(reading), reading.table)
         if "mint" not in found:
             is_chat = True
             found, messages = call_messages(con, found, reading.caller, reading.caller_from or "chat", taken.left_out)
@@ -240,6 +246,14 @@ def _stage(con: duckdb.DuckDBPyConnection, taken: _Taken, path: Path, reading: R
     taken.time_columns.append(
         "date" if fmt in CHATS else next(found[n].source for n in ("alert_ts", "alert_ts_ms") if n in found)
     )
+
+
+def _wanted(reading: Reading) -> list[Column]:
+    """The columns to look for in a table of calls or of messages."""
+    named = [replace(column, mapped=reading.mapping.get(column.name)) for column in COLUMNS]
+    if reading.caller:
+        named = [replace(column, required=False) if column.name == "caller_name" else column for column in named]
+    return [*named, *MESSAGE_COLUMNS]
 
 
 def _time(con: duckdb.DuckDBPyConnection, path: Path, found: dict[str, Found]) -> tuple[str, str]:
@@ -316,11 +330,9 @@ def _fault(reason: str, column: str, text: str | None) -> str:
 
 
 def _report(store: CallStore, files: int, rows: int, merged: Merged, taken: _Taken, faults: list[str]) -> IngestReport:
-    """The report of an ingest that took something. Raises InputError when every row is rejected."""
-    rejected = sum(merged.reasons.values())
+    """The report, with the refusal of an ingest in which every row is rejected."""
     shown = "; ".join(faults[:MAX_SHOWN]) + ("; …" if len(faults) > MAX_SHOWN else "")
-    if rejected == rows:
-        raise InputError(f"{shown}; no row was taken, see the table rejected_alerts of {store.path}")
+    nothing = sum(merged.reasons.values()) == rows
     left_out = taken.left_out + Counter({"repeated": merged.repeated} if merged.repeated else {})
     return IngestReport(
         kind="calls",
@@ -333,6 +345,7 @@ def _report(store: CallStore, files: int, rows: int, merged: Merged, taken: _Tak
         rejected=merged.reasons,
         months=merged.months,
         left_out=dict(sorted(left_out.items())),
-        notes=[*taken.notes, *([f"{shown}; rejected rows are in the table rejected_alerts"] if faults else [])],
+        notes=[*taken.notes, *([f"{shown}; {KEPT}"] if faults and not nothing else [])],
         store=str(store.path),
+        refusal=f"{shown}; no row was taken; {KEPT}" if nothing else "",
     )

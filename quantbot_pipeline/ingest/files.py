@@ -46,7 +46,7 @@ def expand_paths(paths: Sequence[Path], formats: Iterable[str]) -> list[Path]:
     found: set[Path] = set()
     for path in paths:
         if path.is_dir():
-            inside = [p for p in _walk(path) if known_suffix(p.name) in wanted or is_archive(p.name)]
+            inside = [p for p in walk(path) if known_suffix(p.name) in wanted or is_archive(p.name)]
             if not inside:
                 endings = ", ".join(sorted(suffix for suffix, fmt in SUFFIXES.items() if fmt in wanted))
                 raise InputError(f"{path}: no file ending in {endings} in this folder")
@@ -56,12 +56,19 @@ def expand_paths(paths: Sequence[Path], formats: Iterable[str]) -> list[Path]:
         else:
             raise InputError(f"{path}: no such file or folder")
     for path in found:
-        if not os.access(path, os.R_OK):
-            raise InputError(f"{path}: no permission to read; check its owner and mode")
+        readable_file(path)
     return sorted(found, key=lambda p: os.fsencode(p))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def readable_file(path: Path) -> None:
+    """Raise InputError for a file that may not be read."""
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: no permission to read; check its owner and mode")
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield every file below a folder; names that begin with `.` or `_` are nobody's data."""
+
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: {error.strerror}; check its owner and mode")
 

@@ -307,7 +307,7 @@ def test_every_kind_of_feather_is_read(tmp_path: Path, kind: pa.DataType, compre
     rows = 70_000  # more than are handed on at once
     mint = pa.array(["é", "m"] * (rows // 2)).dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else (
         pa.array(["é", "m"] * (rows // 2), kind))  # fmt: skip
-    feather(tmp_path / "x.feather", rows, mint, compression=compression)
+    feather(tmp_path / "x.feather", rows, mint, compression=compression, ts_ms=T + 300_000 * (np.arange(rows) // 2))
     report = ingest_candles([tmp_path / "x.feather"], CandleStore(tmp_path / "store"), "5m")
     assert (report.inserted, report.rejected) == (rows, {})
     files = sorted((tmp_path / "store").glob("*/*/candles.parquet"))

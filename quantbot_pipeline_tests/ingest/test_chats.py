@@ -46,7 +46,7 @@ def write(path: Path, content: Any) -> Path:
 def ingest(path: Path, **options: Any) -> tuple[IngestReport, list[tuple[Any, ...]]]:
     """Ingest into a store of its own beside the file; return the report and (caller, mint, time) of the calls."""
     store = path.parent / "store" / "alerts.duckdb"
-    report = ingest_calls([path], CallStore(store), **options)
+    report = ingest_calls([path], CallStore(store), **options).require_some()
     parts = (report.inserted, report.updated, report.unchanged, report.superseded, *report.rejected.values())
     assert report.rows == sum(parts)
     with duckdb.connect(str(store), read_only=True) as con:
@@ -195,7 +195,7 @@ def test_a_folder_and_the_inbox_need_no_format(tmp_path: Path) -> None:
         assert any("result.json is read" in note for note in report.notes)
     lab = Home(Settings(home=tmp_path / "home"))
     write(lab.settings.inbox_dir / "result.json", chat(said(1, A)))
-    write_jsonl(lab.settings.inbox_dir / "calls.json", [{"mint": B, "caller": "x", "alert_ts_ms": T}])
+    write(lab.settings.inbox_dir / "calls.json", [{"mint": B, "caller": "x", "alert_ts_ms": T}])
     assert take_in(lab, ["calls.json", "result.json"]).ingested == {"calls.json": 1, "result.json": 1}
 
 

@@ -57,7 +57,7 @@ def _refuse_nested(
     con: duckdb.DuckDBPyConnection, path: Path, pattern: str, layout: str, matched: dict[str, str]
 ) -> None:
     """Refuse arrays and objects where a value is expected; their JSON text would pass for one."""
-    pointers = [f"/{source}" for source in matched.values()]  # an alias in blanks and capitals: nothing to escape
+    pointers = ["/" + source.replace("~", "~0").replace("/", "~1") for source in matched.values()]
     found = con.execute(
         """SELECT row_no, types FROM (
                SELECT row_number() OVER () AS row_no, json_type(json, ?::VARCHAR[]) AS types
