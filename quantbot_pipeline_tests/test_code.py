@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from quantbot_pipeline_tests.support.builders import make_home, small_market
 
 SOURCES = sorted(Path(quantbot_pipeline.__file__).parent.rglob("*.py"))
 RUNS_DATA = {"eval", "exec", "compile", "__import__", "system", "popen"}
+ROOT = Path(quantbot_pipeline.__file__).parent
+LONG_FILES = {"replay/kernel.py", "artifacts/invariants.py", "market/sample.py", "replay/statistics.py"}
+LONG_FUNCTIONS = "replay/kernel.py"  # compiled: a call inside a kernel is not free everywhere
 UNPICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 
 
@@ -40,6 +44,37 @@ def test_no_code_from_data() -> None:
     assert {name: what for name, what in found.items() if what} == {}
     bad = "import pickle\neval(x)\nrun(x, shell=True)\nre.compile(x)"
     assert len(list(offences(ast.parse(bad)))) == 3, "the search finds what it looks for"
+
+
+def test_only_launching_and_this_machine_know_the_core_of_dagster() -> None:
+    found = []
+    for path in SOURCES:
+        lines = path.read_text().splitlines()
+        for number, line in enumerate(lines):
+            if re.match(r"\s*(from|import) dagster\._", line):
+                name = path.relative_to(ROOT).as_posix()
+                assert name == "orchestration/launch.py" or name.startswith("orchestration/local/"), name
+                reasons = [text for text in lines[max(0, number - 3) : number] if text.startswith("#")]
+                assert reasons or "#" in line, f"{name}:{number + 1}: say why"
+                found.append(name)
+    assert len(found) >= 3, "the search finds what it looks for"
+
+
+def test_functions_and_files_are_short() -> None:
+    for path in SOURCES:
+        name, text = path.relative_to(ROOT).as_posix(), path.read_text()
+        assert text.count("\n") <= 400 or name in LONG_FILES, name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and name != LONG_FUNCTIONS:
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{name}: {node.name}"
+
+
+def test_the_places_that_the_architecture_page_names_exist() -> None:
+    page = (ROOT.parent / "docs/architecture.md").read_text()
+    places = [ROOT, ROOT.parent, *(path for path in ROOT.iterdir() if path.is_dir())]
+    named = set(re.findall(r"`([\w/.]+(?:\.py|/))`", page))
+    assert len(named) > 40
+    assert [name for name in sorted(named) if not any((place / name).exists() for place in places)] == []
 
 
 @pytest.mark.parametrize(("mask", "forbidden"), [(0o022, 0o022), (0o077, 0o077)])

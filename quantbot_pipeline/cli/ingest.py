@@ -34,6 +34,23 @@ def ingest_calls_command(
     fmt: InputFormat = "auto",
     table: Annotated[str | None, typer.Option(help="Table of a DuckDB file (default: alerts).")] = None,
     caller: Annotated[str | None, typer.Option(help="Caller of files without a caller_name column.")] = None,
+    caller_from: Annotated[
+        Literal["chat", "sender"] | None,
+        typer.Option(help="Whose the calls of a chat are (default: chat; Discord: sender)."),
+    ] = None,
+    first_mention: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HOURS", help="Keep a caller's first call of a token in this time (default: 24 for chats; 0: all)."
+        ),
+    ] = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(help="Zone of an export's local times, e.g. Europe/Moscow (Telegram Desktop before 3.7.6)."),
+    ] = None,
+    mapping: Annotated[
+        list[str] | None, typer.Option("--map", help="NAME=COLUMN, our name and that of the file; repeatable.")
+    ] = None,
     output: PrintAs = "table",
     home: HomeFolder = None,
 ) -> None:
@@ -42,7 +59,17 @@ def ingest_calls_command(
 
     lab = open_home(home, may_begin=True)
     source, printed = _split_format(fmt, output, FORMATS)
-    report = ingest_calls(paths, lab.calls, fmt=source, table=table, caller=caller)
+    report = ingest_calls(
+        paths,
+        lab.calls,
+        fmt=source,
+        table=table,
+        caller=caller,
+        caller_from=caller_from,
+        first_mention=first_mention,
+        timezone=timezone,
+        mapping=mapping_of(mapping),
+    )
     print_report(report, printed)
     report.require_some()
 

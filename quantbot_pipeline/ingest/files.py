@@ -17,6 +17,8 @@ SUFFIXES = {
     ".arrow": "feather",
     ".duckdb": "duckdb",
     ".json": "json",
+    ".html": "telegram-html",
+    ".htm": "telegram-html",
 }
 PACKED_SUFFIXES = (".gz", ".zst", ".zstd", ".zip")
 

@@ -90,6 +90,7 @@ def candle_interval(path: Path, **limits: str) -> str | None:
     """
     from quantbot_pipeline.duck import workspace
     from quantbot_pipeline.ingest.candle_rules import PRICES, columns_of
+    from quantbot_pipeline.ingest.formats.chats import is_chat
     from quantbot_pipeline.ingest.formats.registry import format_of, load
     from quantbot_pipeline.ingest.packed import plain_files
 
@@ -100,6 +101,8 @@ def candle_interval(path: Path, **limits: str) -> str | None:
         workspace(**limits) as con,
     ):
         inside = plain[0].path
+        if is_chat(inside):
+            return None
         fmt = format_of(inside, "auto")
         if fmt == "duckdb":
             return None

@@ -137,9 +137,7 @@ def _is_needed(path: Path, column: Column, matched: Mapping[str, str]) -> bool:
 
 def _missing(path: Path, missing: Sequence[Column], found: Sequence[str]) -> str:
     shown = ", ".join(found[:12]) or "none"
-    wanted = [
-        column.mapped or " or ".join((*(column.told or column.accepted[:3]), *column.spares)) for column in missing
-    ]
+    wanted = [column.mapped or " or ".join(column.told or column.accepted[:3]) for column in missing]
     if len(missing) == 1 and missing[0].mapped is None:
         mend = f"add it or rename one, or say which it is with --map {missing[0].name}=COLUMN"
     else:

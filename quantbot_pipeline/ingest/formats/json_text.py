@@ -14,6 +14,7 @@ OF_A_NUMBER = re.compile(r"[-+0-9.eE]*")
 END_IS_OPEN = frozenset(("", *"-+0123456789.eE"))  # what follows a value that may be a part of a longer number
 CHUNK = 1 << 16  # characters read at once
 MAX_VALUE = 4 << 20  # characters of one value; the longest message of Telegram has a few thousand
+MAX_DEPTH = 100  # of values within values that nobody reads
 BATCH = 10_000
 
 
@@ -58,6 +59,24 @@ class Scanner:
                 raise ValueError(f"a key that is no text before character {self.where()}")
             self._take(":")
             yield key
+
+    def skip(self, depth: int = 0) -> None:
+        """Pass over the next value, however long it is."""
+        start = self.peek()
+        if depth > MAX_DEPTH:
+            raise ValueError(f"at character {self.where()} values are nested more than {MAX_DEPTH} deep")
+        if start == "{":
+            for _ in self.members():
+                self.skip(depth + 1)
+        elif start == "[":
+            for _ in self._separated("[", "]"):
+                self.skip(depth + 1)
+        else:
+            self.value()
+
+    def elements(self) -> Iterator[None]:
+        """Stop before each value of the array that comes next; whoever asks for the next one must have taken the value."""
+        yield from self._separated("[", "]")
 
     def items(self) -> Iterator[list[Any]]:
         """The values of the array that comes next, some at a time."""

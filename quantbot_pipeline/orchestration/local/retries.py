@@ -8,6 +8,8 @@ again when the failure is said again.
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+
+# The tags that Dagster's daemon writes and reads: no public name holds them.
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, PARENT_RUN_ID_TAG, WILL_RETRY_TAG
 
 PATIENCE = timedelta(seconds=30)  # Dagster's daemon looks every few seconds
