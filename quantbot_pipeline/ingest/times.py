@@ -64,6 +64,8 @@ def infer_unit(con: duckdb.DuckDBPyConnection, path: Path, table: str, column: s
     votes = con.execute(
         f"SELECT CASE {cases} END AS unit, count(*), min(row_no) FROM {table} GROUP BY unit HAVING unit IS NOT NULL ORDER BY unit"
     ).fetchall()
+    # Nanoseconds among others are defects of single rows: no other reading of them is in question.
+    votes = [vote for vote in votes if vote[0] != "ns"] or votes
     if len(votes) > 1:
         where = ", ".join(f"{unit} ({counted(n, 'row')}, first in row {row})" for unit, n, row in votes)
         raise InputError(f"{path}: column {label} mixes time units: {where}; convert them to one unit")
