@@ -15,12 +15,14 @@ from quantbot_pipeline.ingest.report import IngestReport
 from quantbot_pipeline.market.candle_files import (
     NO_MONTH,
     REJECTED_SCHEMA,
+    REJECTED_VALUES,
     ROW_GROUP,
     SCHEMA,
     WICKS_SCHEMA,
     month_file,
     rejected_file,
     wicks_file,
+    write_rejected,
     write_sorted,
 )
 from quantbot_pipeline.market.candle_footer import FOOTER_KEY
@@ -151,9 +153,6 @@ def _refuse_unsound(con: duckdb.DuckDBPyConnection, interval: str) -> None:
         raise ValueError("a token has two candles of one time")
 
 
-KEY = ("mint", "ts_ms", "open", "high", "low", "close", "volume", "reason", "nth")
-
-
 def _merge_rejected(con: duckdb.DuckDBPyConnection, folder: Path, interval: str, shown: Sequence[str]) -> list[str]:
     """Keep rejected rows with their multiplicity; the same file again adds nothing. Returns the months that changed."""
     con.register("names_of_files", pa.table({"number": pa.array(range(len(shown)), pa.int64()), "file": list(shown)}))
@@ -172,7 +171,7 @@ def _merge_rejected(con: duckdb.DuckDBPyConnection, folder: Path, interval: str,
     for (month,) in con.execute("SELECT DISTINCT month FROM refused ORDER BY 1").fetchall():
         target = rejected_file(folder, interval, month)
         con.register("kept", _kept(target))
-        same = " AND ".join(f"k.{name} IS NOT DISTINCT FROM r.{name}" for name in KEY)
+        same = " AND ".join(f"k.{name} IS NOT DISTINCT FROM r.{name}" for name in REJECTED_VALUES)
         new = con.sql(
             f"""SELECT {", ".join(REJECTED_SCHEMA.names)} FROM refused r WHERE month = ?
                 AND NOT EXISTS (SELECT 1 FROM kept k WHERE {same})""",
@@ -182,7 +181,7 @@ def _merge_rejected(con: duckdb.DuckDBPyConnection, folder: Path, interval: str,
             con.register("added", new)
             union = con.sql("SELECT * FROM kept UNION ALL SELECT * FROM added ORDER BY ALL").to_arrow_table()
             con.unregister("added")
-            _write(target, union.cast(REJECTED_SCHEMA))
+            write_rejected(target, union.cast(REJECTED_SCHEMA))
             changed.append(month)
         con.unregister("kept")
     return changed

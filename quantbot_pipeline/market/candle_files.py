@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.durable import replacing
+from quantbot_pipeline.durable import replacing, sha256_file
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.market.candle_footer import FOOTER_KEY, describe, to_footer
 
@@ -39,6 +39,8 @@ REJECTED_SCHEMA = pa.schema(
         pa.field("text", pa.string()),
     ]
 )
+# What a run reads of a rejected row; whence the row came changes no run.
+REJECTED_VALUES = REJECTED_SCHEMA.names[: REJECTED_SCHEMA.get_field_index("nth") + 1]
 # Candles whose high is ten times that of both neighbours: valid, but two of them make a "480x".
 WICKS_SCHEMA = pa.schema(
     [
@@ -152,6 +154,26 @@ def read_rejected(store: Path, interval: str, months: Sequence[str], mints: Sequ
     ]
     schema = pa.schema([("mint", pa.string()), ("ts_ms", pa.int64()), ("reason", pa.string())])
     return pa.concat_tables([p.cast(schema) for p in parts]) if parts else schema.empty_table()
+
+
+def write_rejected(target: Path, rows: pa.Table) -> None:
+    """Write the rejected rows of a month; the footer names the hash of their values, as a file of these alone would have it."""
+    values = pa.BufferOutputStream()
+    pq.write_table(rows.select(REJECTED_VALUES), values, compression="zstd", write_page_checksum=True)
+    digest = hashlib.sha256(values.getvalue()).hexdigest()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as temporary:
+        described = rows.replace_schema_metadata({HASH_KEY: digest.encode()})
+        pq.write_table(described, temporary, compression="zstd", write_page_checksum=True)
+
+
+def rejected_hash(path: Path) -> str:
+    """The hash of the values of a file of rejected rows; of all its bytes where an earlier version wrote it."""
+    try:
+        digest = (pq.read_metadata(path).metadata or {}).get(HASH_KEY)
+    except pa.ArrowException:  # whoever reads the rows says what is wrong
+        digest = None
+    return sha256_file(path) if digest is None else str(digest.decode())
 
 
 def month_rows(store: Path, interval: str, month: str) -> tuple[int, int, int]:

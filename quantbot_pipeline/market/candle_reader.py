@@ -17,9 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.durable import sha256_file
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.market.candle_files import HASH_KEY, SCHEMA, month_file, readable, rejected_file
+from quantbot_pipeline.market.candle_files import HASH_KEY, SCHEMA, month_file, readable, rejected_file, rejected_hash
 from quantbot_pipeline.market.candle_footer import (
     COLUMNS,
     FOOTER_KEY,
@@ -127,7 +126,7 @@ def plan_slices(
         loads.append(partial(iter, list(orphans.values())))
     refused = [rejected_file(store, interval, m) for m in months]  # a run counts them, so they are part of its input
     contents = [_hash_of(file) for file in (main, *following)]
-    return CandlePlan(loads, [*contents, *(sha256_file(p) for p in refused if p.exists())])
+    return CandlePlan(loads, [*contents, *(rejected_hash(p) for p in refused if p.exists())])
 
 
 def known_mints(store: Path, interval: str, mints: Sequence[str]) -> set[str]:

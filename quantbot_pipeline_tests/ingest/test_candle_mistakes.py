@@ -11,7 +11,7 @@ from quantbot_pipeline.home import Home
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.ingest.inbox import candle_interval, scan, take_in
 from quantbot_pipeline.ingest.report import IngestReport
-from quantbot_pipeline.market.candle_files import CandleStore, rejected_file, wicks_file
+from quantbot_pipeline.market.candle_files import CandleStore, rejected_file, rejected_hash, wicks_file
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 from quantbot_pipeline_tests.support.builders import Row, candle, candles, ms, write_csv, write_jsonl, write_parquet
@@ -203,6 +203,21 @@ def test_rejected_rows_of_an_earlier_version_stay(tmp_path: Path) -> None:
         None,
         str(tmp_path / "b.csv"),
     ]
+
+
+def test_whence_a_rejected_row_came_changes_no_input_of_a_run(tmp_path: Path) -> None:
+    rows = [*candles("m", JAN_1, 3), candle("m", JAN_1, high=0.1), candle("m", JAN_1 + STEP, volume=-1.0)]
+    hashes = set()
+    for i, order in enumerate((rows, rows[::-1])):
+        store = tmp_path / f"store{i}"
+        ingest_candles([write_csv(tmp_path / f"{i}.csv", order)], CandleStore(store), "5m")
+        kept = rejected_file(store, "5m", "2025-01")
+        hashes.add(rejected_hash(kept))
+        # An earlier version wrote the values alone, and had the hash of that file.
+        values = pq.read_table(kept, partitioning=None).drop_columns(["file", "row", "text"])
+        pq.write_table(values.replace_schema_metadata(None), kept, compression="zstd", write_page_checksum=True)
+        hashes.add(rejected_hash(kept))
+    assert len(hashes) == 1
 
 
 # --- files that are something else ------------------------------------------------------------------------------------

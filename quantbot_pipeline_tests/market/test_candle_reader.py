@@ -13,11 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantbot_pipeline.durable import sha256_file
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market import candle_files
-from quantbot_pipeline.market.candle_files import CandleStore, month_file, month_rows, read_rejected, rejected_file
+from quantbot_pipeline.market.candle_files import (
+    CandleStore,
+    month_file,
+    month_rows,
+    read_rejected,
+    rejected_file,
+    rejected_hash,
+)
 from quantbot_pipeline.market.candle_footer import FOOTER_KEY, describe, to_footer
 from quantbot_pipeline.market.candle_reader import CandlePlan, known_mints, plan_slices
 from quantbot_pipeline.months import month_of, month_range, month_start_ms, next_month
@@ -99,7 +105,7 @@ def test_pieces_hold_what_a_plain_filter_finds(store: Path, month: str, until: d
     months = list(month_range(month, max(month, month_of(max(until.values())))))
     plan = plan_slices(store, "5m", months, until, month_start_ms(next_month(month)))
     assert read(plan, until) == naive(month, until)
-    refused = [sha256_file(rejected_file(store, "5m", m)) for m in months if m in ("2024-01", "2024-02")]
+    refused = [rejected_hash(rejected_file(store, "5m", m)) for m in months if m in ("2024-01", "2024-02")]
     assert plan.fingerprint == [*(stored_hash(month_file(store, "5m", m)) for m in months), *refused]
 
 
