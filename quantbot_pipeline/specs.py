@@ -174,6 +174,7 @@ KINDS: dict[str, RunKind] = {
             run_type="optimization",
             strategy="walk-forward",
             outputs=(WALK_FORWARD,),
+            extras=("trades",),
             depends_on=(*_WINDOW, *_SEARCH, "rolling_months"),
             recipe=f"{_RECIPES}.walk_forward",
             help="Whether last month's choice held up in this one.",
