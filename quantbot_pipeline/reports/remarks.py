@@ -93,7 +93,7 @@ def ended_remarks(rows: pa.Table, artifact_type: str) -> list[str]:
     found = sorted((-share, name) for name, share in shares if share is not None and share > MUCH_ENDED)
     if not found:
         return []
-    named = ", ".join(f"{name} {-share:.0%}" for share, name in found[:NAMED])
+    named = ", ".join(f"{name!r} {-share:.0%}" for share, name in found[:NAMED])
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     what = "calls" if artifact_type == "paths" else "trades"
     return [

@@ -66,7 +66,7 @@ def test_a_drained_token_is_named_and_remarked(lab: Callable[..., Home], quantbo
     (row,) = leaderboard(home.catalog)
     assert (row["data_end_share"], row["stressed_avg_return_bps"]) == (1.0, -10_000.0)
     for artifact in ("paths", "frontier"):
-        assert any("caller 100%" in text for text in remarks(home.catalog, artifact))
+        assert any("'caller' 100%" in text for text in remarks(home.catalog, artifact))
     done = quantbot("frontier", "--home", home.path)
     assert "data end share" in done.out
     assert "distinct mints" in done.out

@@ -624,6 +624,22 @@ def test_both_orders_say_the_same_whichever_is_the_main_one(lab: Lab) -> None:
     assert {worse["ambiguous"] for worse, _ in pairs} == {True, False}
 
 
+def test_a_stop_that_rises_and_breaks_within_one_candle_is_ambiguous(tmp_path: Path) -> None:
+    """Both orders leave at the end of the data; had the high come first, the stop at 96.9 was hit."""
+    begin = JANUARY + DAY
+    candles = [
+        Candle(begin, 100.0, 102.0, 96.0, 99.0),
+        Candle(begin + 5 * MINUTE, 99.0, 99.5, 98.0, 99.0),
+    ]
+    market = Market("5m", [Call("a", "x", "token", begin - MINUTE)], {"token": candles})
+    trail = {"kind": "trailing_stop", "activation_pct": 0.0, "trail_pct": 0.05}
+    config = SHORT | {"policies": [trail], "both_orders": True}
+    home = homes.make_home(tmp_path / "home", market)
+    (trade,) = homes.artifact(homes.run(home, "policy", MONTH, config), "trades")
+    assert (trade["exit_reason"], trade["ambiguous"]) == ("data_end", True)
+    assert trade["realized_return_bps"] == trade["optimistic_return_bps"]
+
+
 def test_a_month_without_included_calls_has_an_empty_frontier(tmp_path: Path) -> None:
     """Files with their schema and no rows, not missing ones."""
     calls = [Call("a", "x", "nothing", JANUARY + DAY), Call("b", "y", "nothing", JANUARY + DAY)]
