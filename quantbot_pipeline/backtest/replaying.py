@@ -120,8 +120,11 @@ def _rules(config: BacktestConfig) -> "results.Rules":
 @functools.cache
 def _ready_engine() -> None:
     """Have the engine compiled before threads need it, and say so when that takes a while (the first time ever)."""
-    from quantbot_pipeline.replay.kernel import warm_up
+    from quantbot_pipeline.replay.kernel import must_compile, warm_up
 
+    if not must_compile():
+        warm_up()
+        return
     notice = threading.Timer(
         2.0, log.warning, ["compiling the replay engine once, about ten seconds; later starts load it"]
     )

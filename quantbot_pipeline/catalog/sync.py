@@ -22,6 +22,7 @@ from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.last_sync import (
     LastSync,
     catalog_signature,
+    dangling_months,
     due_months,
     month_signatures,
     read_last_sync,
@@ -187,6 +188,10 @@ def _scan(base: Path, state: _State, last: LastSync, only: Only) -> _Found:
     for month in (state.runs.keys() | state.quarantine.keys()) - months.keys():
         if only is None or only(month):
             found.seen[month] = set()
+    for month in dangling_months(base):
+        if only is None or only(month):
+            found.seen[month] = set()
+            found.bad[month] = f"{month}: a link to a folder that is not there; mount its disk, or mend the link"
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from quantbot_pipeline.compiled import compiled
+from quantbot_pipeline.compiled import compiled, is_kept
 from quantbot_pipeline.replay.compile import CompiledPolicies, compile_policies
 from quantbot_pipeline.replay.results import (
     Candles,
@@ -96,6 +96,11 @@ def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
+
+
+def must_compile() -> bool:
+    """Whether `warm_up` has to compile the kernel, because no earlier process kept its machine code."""
+    return not is_kept(_replay_calls)
 
 
 def warm_up() -> None:
