@@ -4,9 +4,9 @@ Belongs here: the words of a question and the frame of its answer. Does not: any
 Every read takes one run per month, as the reports do; `frame.attrs` says which, and what must be known of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from quantbot_pipeline import home as base
 from quantbot_pipeline.errors import InputError
@@ -59,28 +59,68 @@ class Home(base.Home):
 
     # --- inputs ---
 
-    def ingest_calls(self, source: "Source", *, caller: str | None = None, fmt: str = "auto") -> "IngestReport":
+    def ingest_calls(
+        self,
+        source: "Source",
+        *,
+        caller: str | None = None,
+        fmt: str = "auto",
+        caller_from: str | None = None,
+        first_mention: float | None = None,
+        timezone: str | None = None,
+        mapping: Mapping[str, str] | None = None,
+    ) -> "IngestReport":
         """Merge calls from a frame, a file, a folder or several into the store; return the counts of the ingest.
 
         A frame is an input like a file: the same columns, validation and report. `caller` names the caller of sources without
-        `caller_name`. Raises InputError before anything is written.
+        `caller_name`. Chats: `caller_from` is `chat` or `sender`, `first_mention` the hours in which a caller's further calls of
+        a token are none, `timezone` the zone of local times. `mapping` is {our name: column of a table}. Raises InputError before anything is written.
         """
         from quantbot_pipeline.ingest.calls import ingest_calls
         from quantbot_pipeline.ingest.frames import as_files
 
         with as_files(source, self.settings.data_dir, "calls") as paths:
-            return ingest_calls(paths, self.calls, caller=caller, fmt=fmt)
+            return ingest_calls(
+                paths,
+                self.calls,
+                caller=caller,
+                fmt=fmt,
+                caller_from=caller_from,
+                first_mention=first_mention,
+                timezone=timezone,
+                mapping=mapping,
+            )
 
-    def ingest_candles(self, source: "Source", *, interval: str, fmt: str = "auto") -> "IngestReport":
+    def ingest_candles(
+        self,
+        source: "Source",
+        *,
+        interval: str,
+        fmt: str = "auto",
+        mint: str | None = None,
+        mapping: Mapping[str, str] | None = None,
+        stamp: Literal["open", "close"] | None = None,
+        timezone: str | None = None,
+    ) -> "IngestReport":
         """Merge candles from a frame, a file, a folder or several into the store; return the counts of the ingest.
 
-        Raises InputError before anything is written.
+        `mint` is the token of sources that name none, `mapping` {our name: column}, `stamp` whose time the times are,
+        `timezone` that of times without one. Raises InputError before anything is written.
         """
         from quantbot_pipeline.ingest.candles import ingest_candles
         from quantbot_pipeline.ingest.frames import as_files
 
         with as_files(source, self.settings.data_dir, "candles") as paths:
-            return ingest_candles(paths, self.candles, interval, fmt=fmt)
+            return ingest_candles(
+                paths,
+                self.candles,
+                interval,
+                fmt=fmt,
+                mint=mint,
+                mapping=mapping,
+                stamp=stamp,
+                timezone=timezone,
+            )
 
     # --- runs ---
 

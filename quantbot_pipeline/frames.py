@@ -47,6 +47,8 @@ def frame_of_rows(rows: list[dict[str, Any]], columns: tuple[str, ...] = (), **a
 
 
 def table_of(frame: "pd.DataFrame") -> pa.Table:
-    """Return a frame as a table; a named index becomes a column."""
-    named = any(name is not None for name in frame.index.names)
+    """Return a frame as a table; an index that has a name or holds times becomes a column."""
+    import pandas as pd
+
+    named = any(name is not None for name in frame.index.names) or isinstance(frame.index, pd.DatetimeIndex)
     return pa.Table.from_pandas(frame.reset_index() if named else frame, preserve_index=False)

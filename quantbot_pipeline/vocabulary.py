@@ -4,12 +4,14 @@ Belongs here: a word that stands in a file, a column or a command and is known i
 that only one package uses.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 ALL_CALLERS = "__all__"  # the name under which all callers pooled have their rows
 
-Interval = Literal["1m", "5m", "15m", "1h"]
-INTERVALS_MS: dict[str, int] = {"1m": 60_000, "5m": 300_000, "15m": 900_000, "1h": 3_600_000}
+# The length of a candle: a divisor of a day, so that every candle opens on one grid of UTC.
+Interval = Literal["1m", "2m", "3m", "5m", "10m", "15m", "20m", "30m", "1h", "2h", "3h", "4h", "6h", "8h", "12h", "1d"]
+_UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
+INTERVALS_MS: dict[str, int] = {name: int(name[:-1]) * _UNITS_MS[name[-1]] for name in get_args(Interval)}
 
 RunStatus = Literal["pending", "running", "completed", "failed"]
 

@@ -1,7 +1,7 @@
 """`quantbot ingest …`: files into the stores."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -34,6 +34,23 @@ def ingest_calls_command(
     fmt: InputFormat = "auto",
     table: Annotated[str | None, typer.Option(help="Table of a DuckDB file (default: alerts).")] = None,
     caller: Annotated[str | None, typer.Option(help="Caller of files without a caller_name column.")] = None,
+    caller_from: Annotated[
+        Literal["chat", "sender"] | None,
+        typer.Option(help="Whose the calls of a chat are (default: chat; Discord: sender)."),
+    ] = None,
+    first_mention: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HOURS", help="Keep a caller's first call of a token in this time (default: 24 for chats; 0: all)."
+        ),
+    ] = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(help="Zone of an export's local times, e.g. Europe/Moscow (Telegram Desktop before 3.7.6)."),
+    ] = None,
+    mapping: Annotated[
+        list[str] | None, typer.Option("--map", help="NAME=COLUMN, our name and that of the file; repeatable.")
+    ] = None,
     output: PrintAs = "table",
     home: HomeFolder = None,
 ) -> None:
@@ -42,8 +59,30 @@ def ingest_calls_command(
 
     lab = open_home(home, may_begin=True)
     source, printed = _split_format(fmt, output, FORMATS)
-    report = ingest_calls(paths, lab.calls, fmt=source, table=table, caller=caller)
+    report = ingest_calls(
+        paths,
+        lab.calls,
+        fmt=source,
+        table=table,
+        caller=caller,
+        caller_from=caller_from,
+        first_mention=first_mention,
+        timezone=timezone,
+        mapping=mapping_of(mapping),
+    )
     print_report(report, printed)
+    report.require_some()
+
+
+def mapping_of(options: Sequence[str] | None) -> dict[str, str]:
+    """`--map NAME=COLUMN`, repeated, as {name: column}."""
+    mapping = {}
+    for option in options or ():
+        name, sign, column = option.partition("=")
+        if not sign or not name.strip() or not column.strip():
+            raise InputError(f"--map {option!r}: write NAME=COLUMN, for instance --map open=o")
+        mapping[name.strip()] = column.strip()
+    return mapping
 
 
 @ingest_app.command("candles")
@@ -51,6 +90,16 @@ def ingest_candles_command(
     paths: Paths,
     interval: Annotated[Interval, typer.Option(help="Interval of the candles.")],
     fmt: InputFormat = "auto",
+    mint: Annotated[str | None, typer.Option(help="Token of files that name none.")] = None,
+    mapping: Annotated[
+        list[str] | None, typer.Option("--map", help="NAME=COLUMN, our name and that of the file; repeatable.")
+    ] = None,
+    stamp: Annotated[
+        Literal["open", "close"] | None, typer.Option(help="Whether times are those of the open or of the close.")
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Time zone of times without one, e.g. Europe/Berlin (default: UTC).")
+    ] = None,
     output: PrintAs = "table",
     home: HomeFolder = None,
 ) -> None:
@@ -59,5 +108,15 @@ def ingest_candles_command(
 
     lab = open_home(home, may_begin=True)
     source, printed = _split_format(fmt, output, FORMATS)
-    report = ingest_candles(paths, lab.candles, interval, fmt=source)
+    report = ingest_candles(
+        paths,
+        lab.candles,
+        interval,
+        fmt=source,
+        mint=mint,
+        mapping=mapping_of(mapping),
+        stamp=stamp,
+        timezone=timezone,
+    )
     print_report(report, printed)
+    report.require_some()

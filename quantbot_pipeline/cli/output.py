@@ -12,6 +12,7 @@ from quantbot_pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from quantbot_pipeline.home import Home
+    from quantbot_pipeline.ingest.report import IngestReport
 
 
 def complain(text: str, status: int) -> int:
@@ -34,14 +35,19 @@ def print_rows(rows: Sequence[dict[str, Any]], fmt: Output, title: str, columns:
         tables.print_table(rows, title, columns)
 
 
-def print_report(report: Any, fmt: Output) -> None:
+def print_report(report: "IngestReport", fmt: Output) -> None:
+    for sentence in report.notes:
+        note(" ".join(sentence.split()))
     if fmt == "json":
         print(report.model_dump_json(indent=1))
         return
-    row = report.model_dump(exclude={"months"})
-    row["rejected"] = ", ".join(f"{reason} {n}" for reason, n in row["rejected"].items()) or "0"
+    row = report.model_dump(exclude={"months", "notes", "store", "refusal"})
+    for counts in ("rejected", "left_out"):
+        row[counts] = ", ".join(f"{reason} {n}" for reason, n in row[counts].items()) or "0"
+    if not report.freak_wicks:
+        del row["freak_wicks"]
     row["months"] = f"{report.months[0]} … {report.months[-1]}" if report.months else "none changed"
-    print_rows([row], fmt, f"Ingested {report.kind}")
+    print_rows([row], fmt, f"Ingested {report.kind}" + (f" into {report.store}" if report.store else ""))
 
 
 RUN_COLUMNS = ("run_id", "run_type", "month", "status", "calls", "excluded", "run_dir", "artifacts", "unchanged")

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from urllib.parse import unquote
 
 from quantbot_pipeline.errors import InputError
@@ -16,7 +16,25 @@ SUFFIXES = {
     ".feather": "feather",
     ".arrow": "feather",
     ".duckdb": "duckdb",
+    ".json": "json",
+    ".html": "telegram-html",
+    ".htm": "telegram-html",
 }
+PACKED_SUFFIXES = (".gz", ".zst", ".zstd", ".zip")
+
+
+def known_suffix(name: str) -> str:
+    """Return the format that a file's name stands for, that of a packed one included (`a.csv.gz` is csv); else ''."""
+    path = PurePath(name)
+    if path.suffix.lower() in PACKED_SUFFIXES:
+        path = PurePath(path.stem)
+    return SUFFIXES.get(path.suffix.lower(), "")
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file's name says that it is packed and nothing of what is in it: `a.zip`."""
+    path = PurePath(name)
+    return path.suffix.lower() == ".zip" or (path.suffix.lower() in PACKED_SUFFIXES and not PurePath(path.stem).suffix)
 
 
 def expand_paths(paths: Sequence[Path], formats: Iterable[str]) -> list[Path]:
@@ -24,25 +42,33 @@ def expand_paths(paths: Sequence[Path], formats: Iterable[str]) -> list[Path]:
 
     Raises InputError for a path that does not exist, cannot be read, or a folder without a known file.
     """
-    wanted = {suffix for suffix, fmt in SUFFIXES.items() if fmt in set(formats)}
+    wanted = set(formats)
     found: set[Path] = set()
     for path in paths:
         if path.is_dir():
-            inside = [p for p in _walk(path) if p.suffix.lower() in wanted]
+            inside = [p for p in walk(path) if known_suffix(p.name) in wanted or is_archive(p.name)]
             if not inside:
-                raise InputError(f"{path}: no file ending in {', '.join(sorted(wanted))} in this folder")
+                endings = ", ".join(sorted(suffix for suffix, fmt in SUFFIXES.items() if fmt in wanted))
+                raise InputError(f"{path}: no file ending in {endings} in this folder")
             found.update(inside)
         elif path.exists():
             found.add(path)
         else:
             raise InputError(f"{path}: no such file or folder")
     for path in found:
-        if not os.access(path, os.R_OK):
-            raise InputError(f"{path}: no permission to read; check its owner and mode")
+        readable_file(path)
     return sorted(found, key=lambda p: os.fsencode(p))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def readable_file(path: Path) -> None:
+    """Raise InputError for a file that may not be read."""
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: no permission to read; check its owner and mode")
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield every file below a folder; names that begin with `.` or `_` are nobody's data."""
+
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: {error.strerror}; check its owner and mode")
 

@@ -5,8 +5,9 @@ to `done/`, what cannot be read moves to `rejected/` with its reason beside it; 
 """
 
 import os
-import re
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,11 +15,14 @@ from quantbot_pipeline.durable import scratch_folder
 from quantbot_pipeline.errors import InputError
 
 if TYPE_CHECKING:
+    import duckdb
+
     from quantbot_pipeline.home import Home
+    from quantbot_pipeline.ingest.formats.common import Incoming
 
 DONE, REJECTED = "done", "rejected"
 UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".swp")
-INTERVAL_WORD = re.compile(r"(?:^|[^0-9a-z])(1m|5m|15m|1h)(?:[^0-9a-z]|$)")
+FOLDER = "put the file into a folder interval=5m (or another interval) of the inbox"
 
 
 class Intake(NamedTuple):
@@ -69,6 +73,7 @@ def take_in(home: "Home", paths: Sequence[str]) -> Intake:
             else:
                 report = ingest_candles([path], home.candles, interval)
             (result.call_months if interval is None else result.candle_months).extend(report.months)
+            report.require_some()
             result.ingested[relative] = report.inserted + report.updated
             _move(path, inbox / DONE / relative)
         except InputError as e:
@@ -81,37 +86,76 @@ def take_in(home: "Home", paths: Sequence[str]) -> Intake:
 def candle_interval(path: Path, **limits: str) -> str | None:
     """The interval of a file of candles: from its folder (`interval=5m`), its name (`x_5m.csv`) or its times; None: calls.
 
-    Raises InputError for a file that is neither.
+    Raises InputError for a file that is neither, that states an interval which is none here, or whose times are too few.
     """
     from quantbot_pipeline.duck import workspace
-    from quantbot_pipeline.ingest.candles import COLUMNS
-    from quantbot_pipeline.ingest.files import hive_value
-    from quantbot_pipeline.ingest.formats.common import Column
+    from quantbot_pipeline.ingest.candle_rules import PRICES, columns_of
+    from quantbot_pipeline.ingest.formats.chats import is_chat
     from quantbot_pipeline.ingest.formats.registry import format_of, load
-    from quantbot_pipeline.ingest.times import TO_MS, infer_unit, raw_time_sql
+    from quantbot_pipeline.ingest.packed import plain_files
+
+    optional = [replace(column, required=False) for column in columns_of({}, token_known=False, token_required=False)]
+    with (
+        tempfile.TemporaryDirectory(dir=limits.get("temp_directory")) as scratch,
+        plain_files(path, Path(scratch)) as plain,
+        workspace(**limits) as con,
+    ):
+        inside = plain[0].path
+        if is_chat(inside):
+            return None
+        fmt = format_of(inside, "auto")
+        if fmt == "duckdb":
+            return None
+        try:
+            found = load(con, inside, fmt, optional)
+        except InputError:
+            if fmt == "json":
+                return None  # a document without a table: whoever reads calls says what is wrong
+            raise
+        if not set(PRICES) <= found.keys():
+            return None
+        return _stated(path, con, found) or _by_times(path, con, found)
+
+
+def _stated(path: Path, con: "duckdb.DuckDBPyConnection", found: "Incoming") -> str | None:
+    """The interval that a file's folder, name or column states; None if nothing does. Raises InputError for two, or for none of ours."""
+    from quantbot_pipeline.ingest.names import interval_word, stated_intervals
     from quantbot_pipeline.vocabulary import INTERVALS_MS
 
-    fmt = format_of(path, "auto")
-    if fmt == "duckdb":
-        return None
-    optional = [Column(c.name, c.aliases, required=False) for c in COLUMNS]
-    with workspace(**limits) as con:
-        found = load(con, path, fmt, optional)
-        if not {"open", "high", "low", "close"} <= found.keys():
-            return None
-        named = hive_value(path, "interval") or next(iter(INTERVAL_WORD.findall(path.name.lower())), None)
-        if named in INTERVALS_MS:
-            return named
-        if "ts_ms" not in found:
-            raise InputError(f"{path}: candles without a column ts_ms, timestamp or date")
-        time = raw_time_sql("ts_ms", found["ts_ms"].type)
-        con.execute(f"CREATE TEMP TABLE timed AS SELECT row_no, {time} AS t FROM incoming")
-        unit = infer_unit(con, path, "timed", "t", found["ts_ms"].source)
-        for interval, step in reversed(INTERVALS_MS.items()):
-            off = con.execute(f"SELECT count(*) FROM timed WHERE (t {TO_MS[unit]}) % ? <> 0", [step]).fetchall()
-            if off == [(0,)]:
-                return interval
-    raise InputError(f"{path}: interval unclear; put the file into a folder interval=5m (or 1m, 15m, 1h) of the inbox")
+    stated = stated_intervals(path)
+    if not stated and "step" in found:
+        words = con.execute("SELECT DISTINCT step::VARCHAR FROM incoming WHERE step IS NOT NULL LIMIT 9").fetchall()
+        stated = list(dict.fromkeys(step for (word,) in words if (step := interval_word(word.strip()))))
+    if len(stated) > 1:
+        raise InputError(f"{path}: interval unclear: it is said to be {' and '.join(stated)}; {FOLDER}")
+    if stated and stated[0] not in INTERVALS_MS:
+        raise InputError(f"{path}: {stated[0]} is not supported; candles are of {', '.join(INTERVALS_MS)}")
+    return stated[0] if stated else None
+
+
+def _by_times(path: Path, con: "duckdb.DuckDBPyConnection", found: "Incoming") -> str:
+    """The interval by the distances of the candles: the smallest one, if it is often enough there and all times fit it."""
+    from quantbot_pipeline.ingest.spacing import RUN, interval_of
+    from quantbot_pipeline.ingest.times import infer_unit, raw_time_sql, to_ms_sql
+
+    if "ts_ms" not in found:
+        raise InputError(f"{path}: candles without a column ts_ms, timestamp or date")
+    token = "mint::VARCHAR" if "mint" in found else "''"
+    raw = raw_time_sql("ts_ms", found["ts_ms"].type)
+    con.execute(f"CREATE TEMP TABLE timed AS SELECT row_no, {token} AS mint, {raw} AS t FROM incoming")
+    unit = infer_unit(con, path, "timed", "t", found["ts_ms"].source)
+    con.execute(f"CREATE TEMP TABLE spaced AS SELECT DISTINCT mint, {to_ms_sql('t', unit)} AS t FROM timed")
+    distances = con.execute(
+        """SELECT d, count(*) FROM (SELECT t - lag(t) OVER (PARTITION BY mint ORDER BY t) AS d FROM spaced)
+           WHERE d IS NOT NULL GROUP BY d ORDER BY d LIMIT 1"""
+    ).fetchall()
+    for smallest, times in distances:
+        interval = interval_of(smallest)
+        ((odd,),) = con.execute("SELECT count(*) FROM spaced WHERE t % ? <> 0", [smallest]).fetchall()
+        closes = con.execute("SELECT bool_and((t + 1) % ? = 0) FROM spaced", [smallest]).fetchall() == [(True,)]
+        if interval is not None and times >= RUN and (not odd or closes):
+            return interval
+    raise InputError(f"{path}: interval unclear; {FOLDER}")
 
 
 def _move(path: Path, target: Path) -> Path:

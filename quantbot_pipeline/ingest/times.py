@@ -1,4 +1,7 @@
-"""Times of a file as UTC milliseconds: units by magnitude, ISO-8601, and what is refused."""
+"""Times of a file as UTC milliseconds: units by magnitude, dates written as digits, ISO-8601, and what is refused.
+
+A time without a zone is in the session's time zone, which `local_time` sets; it is UTC where nobody says otherwise.
+"""
 
 from pathlib import Path
 
@@ -6,8 +9,28 @@ import duckdb
 
 from quantbot_pipeline.errors import InputError, counted
 
-UNIT_RANGES = {"s": (1e8, 1e11), "ms": (1e11, 1e14), "us": (1e14, 1e17)}  # 1973..5138 in every unit
-TO_MS = {"s": "* 1000.0", "ms": "", "us": "/ 1000.0"}
+# Digits that are a date come first: 202501011230 would be a count of milliseconds in 1976, 20250101123000 one in 2611.
+UNIT_RANGES = {
+    "YYYYMMDDhhmm": (199001010000, 210012312360),
+    "YYYYMMDDhhmmss": (19900101000000, 21001231235960),
+    "s": (1e8, 1e11),  # 1973..5138, as in ms and us
+    "ms": (1e11, 1e14),
+    "us": (1e14, 1e17),
+    "ns": (1e18, 1e19),  # 2001..2286
+}
+TO_MS = {"s": "* 1000.0", "ms": "", "us": "/ 1000.0", "ns": "/ 1000000.0"}
+DIGITS = {"YYYYMMDDhhmm": "%Y%m%d%H%M", "YYYYMMDDhhmmss": "%Y%m%d%H%M%S"}
+# Dates that are not ISO-8601 and have one meaning only: day and month have their place behind the year.
+FORMATS = ("%Y-%m-%d %I-%p", "%Y.%m.%d %H:%M:%S", "%Y.%m.%d %H:%M", "%Y.%m.%d", "%Y%m%d %H:%M:%S", "%Y%m%d %H:%M")
+DAY_MS = 86_400_000
+
+
+def to_ms_sql(time: str, unit: str) -> str:
+    """Return the SQL for a raw time of a unit as milliseconds; NULL for digits that are no date."""
+    if unit in DIGITS:
+        text = f"({time})::BIGINT::VARCHAR"
+        return f"epoch_us(try_strptime({text}, '{DIGITS[unit]}')::TIMESTAMPTZ) / 1000.0"
+    return f"({time}) {TO_MS[unit]}"
 
 
 def raw_time_sql(column: str, dtype: str) -> str:
@@ -15,12 +38,24 @@ def raw_time_sql(column: str, dtype: str) -> str:
     if dtype.startswith(("TIMESTAMP", "DATE")):
         return f"epoch_us({column}::TIMESTAMPTZ) / 1000.0"
     if dtype == "VARCHAR":
-        return f"coalesce(TRY_CAST({column} AS DOUBLE), epoch_us(TRY_CAST({column} AS TIMESTAMPTZ)) / 1000.0)"
+        formats = ", ".join(f"'{text}'" for text in FORMATS)
+        return (
+            f"coalesce(TRY_CAST({column} AS DOUBLE), epoch_us(TRY_CAST({column} AS TIMESTAMPTZ)) / 1000.0, "
+            f"epoch_us(try_strptime({column}, [{formats}])::TIMESTAMPTZ) / 1000.0)"
+        )
     return f"{column}::DOUBLE"
 
 
+def local_time(con: duckdb.DuckDBPyConnection, zone: str | None) -> None:
+    """Read times without a zone as those of `zone` (`Europe/Berlin`) from here on; None: UTC."""
+    try:
+        con.execute("SET TimeZone = ?", [zone or "UTC"])
+    except duckdb.Error:
+        raise InputError(f"--timezone {zone!r} is unknown; give a name such as Europe/Berlin or UTC") from None
+
+
 def infer_unit(con: duckdb.DuckDBPyConnection, path: Path, table: str, column: str, label: str) -> str:
-    """The unit of a column of raw times, by magnitude: `s`, `ms` or `us`; a mix is refused.
+    """The unit of a column of raw times, by magnitude: a key of UNIT_RANGES; a mix is refused.
 
     Cells outside every range (zero, negative, absurd) do not vote. A column without one vote is refused (20240131 is no
     count of anything since 1970) unless its name says that it holds milliseconds.

@@ -25,6 +25,14 @@ CREATE TABLE IF NOT EXISTS rejected_alerts (
     call_id VARCHAR, mint VARCHAR, caller_name VARCHAR, chain VARCHAR, alert_ts_ms BIGINT, reason VARCHAR NOT NULL,
     nth BIGINT NOT NULL, source VARCHAR);
 """
+# Columns that a store made by an earlier version lacks.
+MIGRATIONS = "".join(
+    f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column};"
+    for table, column in (
+        ("alerts", "source_kind VARCHAR"), ("alerts", "edited_at VARCHAR"), ("rejected_alerts", "text VARCHAR"),
+        ("rejected_alerts", "file VARCHAR"), ("rejected_alerts", "row BIGINT"),
+    )
+)  # fmt: skip
 BATCH = 131_072  # rows that go from one DuckDB to the other at a time
 
 

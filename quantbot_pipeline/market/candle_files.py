@@ -33,6 +33,18 @@ REJECTED_SCHEMA = pa.schema(
         *(pa.field(name, pa.float64()) for name in ("open", "high", "low", "close", "volume")),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("nth", pa.int64(), nullable=False),
+        # Where the row came from and what it said; unknown of rows that an earlier version rejected.
+        pa.field("file", pa.string()),
+        pa.field("row", pa.int64()),
+        pa.field("text", pa.string()),
+    ]
+)
+# Candles whose high is ten times that of both neighbours: valid, but two of them make a "480x".
+WICKS_SCHEMA = pa.schema(
+    [
+        pa.field("mint", pa.string(), nullable=False),
+        pa.field("ts_ms", pa.int64(), nullable=False),
+        *(pa.field(name, pa.float64(), nullable=False) for name in ("high", "before", "after")),
     ]
 )
 ROW_GROUP = 131_072  # rows; a group ends at the first token boundary at or past it
@@ -66,6 +78,11 @@ def month_file(store: Path, interval: str, month: str) -> Path:
 def rejected_file(store: Path, interval: str, month: str) -> Path:
     """The file of rejected candles of a month."""
     return month_file(store, interval, month).with_name("rejected.parquet")
+
+
+def wicks_file(store: Path, interval: str, month: str) -> Path:
+    """The file that flags candles of a month whose high stands out."""
+    return month_file(store, interval, month).with_name("wicks.parquet")
 
 
 def write_sorted(target: Path, batches: pa.RecordBatchReader) -> None:

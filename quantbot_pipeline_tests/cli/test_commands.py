@@ -153,7 +153,7 @@ def mistaken_files(folder: Path) -> None:
     five = candles("m", "2024-01-01", 60)
     write_csv(folder / "five.csv", five)
     write_csv(folder / "hour.csv", candles("m", "2024-01-01", 60, interval="1h"))
-    write_csv(folder / "no_volume.csv", [{k: v for k, v in row.items() if k != "volume"} for row in five])
+    write_csv(folder / "no_close.csv", [{k: v for k, v in row.items() if k != "close"} for row in five])
     write_csv(folder / "mixed_candles.csv", [*five, *({**row, "ts_ms": row["ts_ms"] // 1000} for row in five)])
     (folder / "interval=1m").mkdir()
     write_csv(folder / "interval=1m" / "five.csv", five)
@@ -169,7 +169,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "missing candle file": (("ingest", "candles", "nowhere", "--interval", "5m"), ("nowhere", "no such file")),
     "missing column": (("ingest", "calls", "no_mint.csv"), ("no_mint.csv", "mint")),
     "missing time": (("ingest", "calls", "no_time.csv"), ("no_time.csv", "alert_ts_ms")),
-    "missing volume": (("ingest", "candles", "no_volume.csv", "--interval", "5m"), ("no_volume.csv", "volume")),
+    "missing close": (("ingest", "candles", "no_close.csv", "--interval", "5m"), ("no_close.csv", "close", "--map")),
     "empty csv": (("ingest", "calls", "empty.csv"), ("empty.csv", "empty")),
     "empty jsonl": (("ingest", "calls", "empty.jsonl"), ("empty.jsonl", "empty")),
     "no rows": (("ingest", "calls", "header.csv"), ("header.csv", "no rows")),

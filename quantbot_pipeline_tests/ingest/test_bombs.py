@@ -22,7 +22,7 @@ from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market.calls import CallStore, month_statistics, read_calls
 from quantbot_pipeline.market.candle_files import CandleStore
 from quantbot_pipeline.market.features import call_features
-from quantbot_pipeline_tests.support.builders import call, ms, write_csv
+from quantbot_pipeline_tests.support.builders import call, ms, solana_address, write_csv
 
 T = ms("2024-01-01")
 HEAD = b"call_id,mint,caller_name,alert_ts_ms\n"
@@ -131,12 +131,12 @@ def test_a_megabyte_is_no_bomb(tmp_path: Path) -> None:
 
 
 def test_a_long_export_is_read_message_by_message(tmp_path: Path) -> None:
-    mint = "So11111111111111111111111111111111111111112"
+    mint = solana_address(1)
     messages = [{"id": i, "date_unixtime": "1704067200", "text": f"{mint} {'x' * 5000}"} for i in range(2_000)]
     path = tmp_path / "result.json"
     # The chat's name may come last, and keys may be there twice: as everywhere, the last one counts.
     path.write_text(json.dumps({"messages": messages, "id": 7, "name": "x"}).replace('"name"', '"name": "y", "name"'))
-    report = ingest_calls([path], CallStore(tmp_path / "alerts.duckdb"), fmt="telegram")
+    report = ingest_calls([path], CallStore(tmp_path / "alerts.duckdb"), fmt="telegram", first_mention=0)
     assert (report.inserted, report.months) == (2_000, ["2024-01"])
     calls = read_calls(CallStore(tmp_path / "alerts.duckdb"), 0, 10**14).calls
     assert set(calls["caller_name"].to_pylist()) == {"x"}
@@ -148,14 +148,14 @@ def test_an_export_that_is_cut_or_goes_on_is_refused(tmp_path: Path, end: str) -
     path = tmp_path / "result.json"
     path.write_text('{"name": "x", "messages": [{"id": 1, "date_unixtime": "1704067200", "text": "x"}' + end)
     with pytest.raises(InputError, match=r"result\.json: not valid JSON: "):
-        ingest_calls([path], CallStore(tmp_path / "alerts.duckdb"), fmt="telegram")
+        ingest_calls([path], CallStore(tmp_path / "alerts.duckdb"), fmt="telegram", first_mention=0)
 
 
 def test_a_message_of_a_gigabyte_is_not_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text('{"name": "x", "messages": ["' + "x" * (9 << 20))
     with pytest.raises(InputError, match=r"not valid JSON: at character 27 no value ends within 4 MiB"):
-        ingest_calls([path], CallStore(tmp_path / "alerts.duckdb"), fmt="telegram")
+        ingest_calls([path], CallStore(tmp_path / "alerts.duckdb"), fmt="telegram", first_mention=0)
 
 
 def test_millions_of_messages_that_are_none_are_not_read_to_their_end(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_millions_of_messages_that_are_none_are_not_read_to_their_end(tmp_path: 
     with pytest.raises(
         InputError, match=r"result\.json: 1,00\d,\d+ messages have no id; is this an export of Telegram"
     ):
-        ingest_calls([path], CallStore(tmp_path / "alerts.duckdb"), fmt="telegram")
+        ingest_calls([path], CallStore(tmp_path / "alerts.duckdb"), fmt="telegram", first_mention=0)
 
 
 def test_a_duckdb_file_is_data_and_no_program(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_every_kind_of_feather_is_read(tmp_path: Path, kind: pa.DataType, compre
     rows = 70_000  # more than are handed on at once
     mint = pa.array(["é", "m"] * (rows // 2)).dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else (
         pa.array(["é", "m"] * (rows // 2), kind))  # fmt: skip
-    feather(tmp_path / "x.feather", rows, mint, compression=compression)
+    feather(tmp_path / "x.feather", rows, mint, compression=compression, ts_ms=T + 300_000 * (np.arange(rows) // 2))
     report = ingest_candles([tmp_path / "x.feather"], CandleStore(tmp_path / "store"), "5m")
     assert (report.inserted, report.rejected) == (rows, {})
     files = sorted((tmp_path / "store").glob("*/*/candles.parquet"))

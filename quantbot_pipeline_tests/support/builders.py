@@ -4,6 +4,7 @@ All times are UTC ms, all prices pure functions of the arguments: the same call 
 """
 
 import csv
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -65,6 +66,20 @@ HOSTILE_WITH_NUL = (*HOSTILE, "nul\x00inside", "\x00")
 def ms(text: str) -> int:
     """UTC ms of an ISO-8601 time or day without an offset."""
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def base58(data: bytes) -> str:
+    """The base58 text of some bytes, as Solana and Bitcoin write them."""
+    number, text = int.from_bytes(data, "big"), ""
+    while number:
+        number, digit = divmod(number, 58)
+        text = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"[digit] + text
+    return "1" * (len(data) - len(data.lstrip(bytes(1)))) + text
+
+
+def solana_address(seed: int) -> str:
+    """An address of Solana that looks like any other: the base58 of 32 bytes."""
+    return base58(hashlib.sha256(str(seed).encode()).digest())
 
 
 def candle(

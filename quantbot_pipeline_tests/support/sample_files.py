@@ -137,7 +137,11 @@ def _write_calls(folder: Path, calls: list[Row]) -> list[Path]:
 
 
 def _write_telegram(path: Path) -> Path:
-    texts = ("look: " + "So" * 20, "nothing here", ["0x" + "ab" * 20, " and ", {"type": "bold", "text": "So" * 18}])
+    texts = (
+        "look: 8EjkXVSTxMFjCvNNsTo8RBMDEVQmk7gYkW4SCDuvdsBG",
+        "nothing here",
+        ["0x" + "ab" * 20, " and ", {"type": "bold", "text": "FJKTv1un7qsnyKdwKez7B67JJp3oCU5ntCVXcRsWEjtg"}],
+    )
     messages = [
         {"id": n, "type": "message", "date": f"2025-02-0{n + 1}T10:00:00", "date_unixtime": str(_ms(f"2025-02-0{n + 1}") // 1000),
          "from": "someone", "text": text}

@@ -1,4 +1,4 @@
-"""JSON lines: one object per line."""
+"""JSON lines, one object per line, and JSON arrays of objects."""
 
 import codecs
 import contextlib
@@ -20,41 +20,50 @@ def load_jsonl(
     con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[Column], table: str | None
 ) -> dict[str, str]:
     with _without_bom(path) as plain:
-        pattern = escape_glob(str(plain))
+        pattern, layout = escape_glob(str(plain)), _layout(plain)
         try:
             # A column exists if any row has its key, be its value null in every row.
             keys = con.execute(
-                "SELECT DISTINCT unnest(json_keys(json)) AS k FROM read_ndjson_objects(?, maximum_object_size = ?) "
+                "SELECT DISTINCT unnest(json_keys(json)) AS k FROM read_json_objects(?, format = ?, maximum_object_size = ?) "
                 "ORDER BY k LIMIT ?",
-                [pattern, MAX_ROW_BYTES, MAX_COLUMNS + 1],
+                [pattern, layout, MAX_ROW_BYTES, MAX_COLUMNS + 1],
             )
             present = [key for (key,) in keys.fetchall()]
             if not present:
                 raise InputError(f"{path}: no JSON object found; expected one per line")
             matched = match_columns(path, present, columns)
             # Declared as text, numbers and strings arrive alike and a missing key as NULL.
-            _refuse_nested(con, path, pattern, matched)
+            _refuse_nested(con, path, pattern, layout, matched)
             struct = ", ".join(f"{quoted(source)}: 'VARCHAR'" for source in matched.values())
             chosen = ", ".join(f"{quoted(source)} AS {name}" for name, source in matched.items())
             con.execute(
                 f"CREATE TEMP TABLE incoming AS SELECT row_number() OVER () AS row_no, {chosen} FROM "
-                f"read_json(?, format = 'newline_delimited', columns = {{{struct}}}, maximum_object_size = ?)",
-                [pattern, MAX_ROW_BYTES],
+                f"read_json(?, format = ?, columns = {{{struct}}}, maximum_object_size = ?)",
+                [pattern, layout, MAX_ROW_BYTES],
             )
         except duckdb.InvalidInputException as e:
             raise row_too_long(path, e, "maximum_object_size", "is there one object per line?") from None
         return matched
 
 
-def _refuse_nested(con: duckdb.DuckDBPyConnection, path: Path, pattern: str, matched: dict[str, str]) -> None:
+def _layout(path: Path) -> str:
+    """Return DuckDB's word for the layout of a file: an array of objects, or one object per line."""
+    with path.open("rb") as file:
+        head = file.read(1 << 16).lstrip()
+    return "array" if head.startswith(b"[") else "newline_delimited"
+
+
+def _refuse_nested(
+    con: duckdb.DuckDBPyConnection, path: Path, pattern: str, layout: str, matched: dict[str, str]
+) -> None:
     """Refuse arrays and objects where a value is expected; their JSON text would pass for one."""
-    pointers = [f"/{source}" for source in matched.values()]  # an alias in blanks and capitals: nothing to escape
+    pointers = ["/" + source.replace("~", "~0").replace("/", "~1") for source in matched.values()]
     found = con.execute(
         """SELECT row_no, types FROM (
                SELECT row_number() OVER () AS row_no, json_type(json, ?::VARCHAR[]) AS types
-               FROM read_ndjson_objects(?, maximum_object_size = ?))
+               FROM read_json_objects(?, format = ?, maximum_object_size = ?))
            WHERE list_has_any(types, ['ARRAY', 'OBJECT']) ORDER BY row_no LIMIT 1""",
-        [pointers, pattern, MAX_ROW_BYTES],
+        [pointers, pattern, layout, MAX_ROW_BYTES],
     ).fetchall()
     for row_no, types in found:
         name = next(n for n, kind in zip(matched.values(), types, strict=True) if kind in ("ARRAY", "OBJECT"))

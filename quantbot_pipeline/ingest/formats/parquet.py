@@ -21,7 +21,7 @@ def load_parquet(
     footer = pq.read_metadata(path)
     schema = footer.schema.to_arrow_schema()
     matched = match_columns(path, schema.names, columns)
-    types = {name: plain_type(path, schema.field(name)) for name in matched.values()}
+    types = {name: plain_type(path, schema.field(name), canonical) for canonical, name in matched.items()}
     for chunk in _chunks(footer, set(matched.values())):
         if chunk.total_uncompressed_size > MAX_ROW_BYTES * max(1, chunk.num_values):
             raise InputError(f"{path}: column {chunk.path_in_schema} holds values of many MiB; is it what it seems?")

@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from quantbot_pipeline.duck import first_line
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.ingest.files import SUFFIXES
-from quantbot_pipeline.ingest.formats.common import Column, Found, refuse_long_values
+from quantbot_pipeline.ingest.files import SUFFIXES, known_suffix
+from quantbot_pipeline.ingest.formats.common import Column, Found, Incoming, Matched, refuse_long_values
 from quantbot_pipeline.ingest.formats.csv import load_csv
 from quantbot_pipeline.ingest.formats.duckdb import load_duckdb
 from quantbot_pipeline.ingest.formats.feather import load_feather
+from quantbot_pipeline.ingest.formats.json import load_json
 from quantbot_pipeline.ingest.formats.jsonl import load_jsonl
 from quantbot_pipeline.ingest.formats.parquet import load_parquet
 from quantbot_pipeline.ingest.limits import is_of_one_piece
@@ -24,7 +25,7 @@ from quantbot_pipeline.ingest.limits import is_of_one_piece
 
 def format_of(path: Path, fmt: str, formats: Sequence[str] = tuple(dict.fromkeys(SUFFIXES.values()))) -> str:
     """The format to read `path` with: `fmt`, or by its suffix when `fmt` is `auto`; one of `formats`."""
-    known = SUFFIXES.get(path.suffix.lower(), "") if fmt == "auto" else fmt
+    known = known_suffix(path.name) if fmt == "auto" else fmt
     if known not in formats:
         raise InputError(f"{path}: unknown file type {path.suffix!r}; say what it is with --format {'|'.join(formats)}")
     return known
@@ -32,7 +33,7 @@ def format_of(path: Path, fmt: str, formats: Sequence[str] = tuple(dict.fromkeys
 
 def load(
     con: duckdb.DuckDBPyConnection, path: Path, fmt: str, columns: Sequence[Column], table: str | None = None
-) -> dict[str, Found]:
+) -> Incoming:
     """Read `path` into the temporary table `incoming` of `con`; returns the columns found, by canonical name.
 
     `incoming` holds `row_no` (int64, from 1, in file order) and those of `columns` that the file has. Raises InputError
@@ -51,7 +52,9 @@ def load(
     except (pa.ArrowException, duckdb.Error, UnicodeDecodeError, csv.Error, OSError) as e:
         raise InputError(f"{path}: not readable as {fmt}: {first_line(e)}") from None
     described = con.execute("DESCRIBE incoming").fetchall()
-    found = {name: Found(matched[name], dtype) for name, dtype, *_ in described if name in matched}
+    found = Incoming((name, Found(matched[name], dtype)) for name, dtype, *_ in described if name in matched)
+    if isinstance(matched, Matched):
+        found.remarks = matched.remarks
     refuse_long_values(con, path, found)
     return found
 
@@ -61,5 +64,6 @@ _LOADERS = {
     "feather": load_feather,
     "csv": load_csv,
     "jsonl": load_jsonl,
+    "json": load_json,
     "duckdb": load_duckdb,
 }

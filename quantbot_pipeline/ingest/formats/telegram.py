@@ -1,199 +1,159 @@
-"""Calls from a Telegram Desktop export (`result.json`): one call per message and token address in its text.
+"""Telegram Desktop's JSON exports (`result.json`): of one chat, or of a whole account with its chats.
 
-The chat is the caller unless `--caller` names one. Messages without an address are no calls. Addresses: Solana (base58,
-32 to 44 characters) and EVM (0x and 40 hex digits), kept as written.
+Belongs here: where an export keeps a message's text, links, sender and times. Does not: which messages are calls.
 """
 
-import json
-import re
 from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
-from typing import Any, TextIO
-
-import duckdb
-import pyarrow as pa
+from typing import Any
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.ingest.formats.common import Found
+from quantbot_pipeline.ingest.formats.chat import Chat, Export, Message, iso, text_or_none
+from quantbot_pipeline.ingest.formats.json_text import Scanner
+from quantbot_pipeline.ingest.links import CANDIDATE
 
-ADDRESS = re.compile(r"(?<![0-9A-Za-z])(?:(0x[0-9a-fA-F]{40})|([1-9A-HJ-NP-Za-km-z]{32,44}))(?![0-9A-Za-z])")
-BLANKS = re.compile(r"[ \t\n\r]*")
-COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
-OF_A_NUMBER = re.compile(r"[-+0-9.eE]*")
-END_IS_OPEN = frozenset(("", *"-+0123456789.eE"))  # what follows a value that may be a part of a longer number
-CHUNK = 1 << 16  # characters read at once
-MAX_VALUE = 4 << 20  # characters of one message; Telegram's longest have a few thousand
 MAX_OTHERS = 1_000_000  # entries of the list of messages that are none: Telegram numbers every message
-BATCH = 10_000
-SCHEMA = pa.schema(
-    [("row_no", pa.int64())] + [(name, pa.string()) for name in ("message", "mint", "chain", "alert_ts")]
-)
+NEVER_MS = 10 * 86_400_000  # an early day of 1970 is how some versions write that a message was never edited
+ACCOUNT = ("chats", "left_chats")
 
 
-def load_telegram(con: duckdb.DuckDBPyConnection, path: Path, caller: str | None) -> dict[str, Found]:
-    """Read an export into the temporary table `incoming`, like `readers.load`. Raises InputError naming what is wrong.
+def read_telegram(export: Export) -> Iterator[Message]:
+    """Yield the messages of an export that may hold an address; its chats and counts go to `export`.
 
-    The export is read message by message: however long the chat, memory holds a few of them.
+    The export is read message by message: however long the chat, memory holds a few of them. Raises InputError for what is no
+    export, ValueError for what is no JSON.
     """
-    con.execute("CREATE OR REPLACE TEMP TABLE mentions (row_no BIGINT, message VARCHAR, mint VARCHAR, chain VARCHAR, "
-                "alert_ts VARCHAR)")  # fmt: skip
-    chat: dict[str, Any] = {}
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            mentions = (mention for message in _texts(path, _Scanner(file), chat) for mention in _mentions(message))
-            numbered = ({"row_no": n} | mention for n, mention in enumerate(mentions, start=1))
-            while rows := list(islice(numbered, BATCH)):
-                con.register("mentions_read", pa.Table.from_pylist(rows, schema=SCHEMA))
-                con.execute("INSERT INTO mentions FROM mentions_read")
-                con.unregister("mentions_read")
-        if "messages" not in chat:
-            raise InputError(
-                f"{path}: no list of messages; export the chat from Telegram Desktop as JSON (result.json)"
-            )
-        name = caller or chat.get("name")
-        if not isinstance(name, str) or not name:
-            raise InputError(f"{path}: the export has no chat name; name the caller with --caller")
-        f"{name}{chat.get('id')}".encode()  # raises, where DuckDB would say something else
-        con.execute(
-            """CREATE OR REPLACE TEMP TABLE incoming AS
-               SELECT row_no, concat('telegram:', $chat::VARCHAR, ':', message, ':', mint) AS call_id, mint,
-                      $name::VARCHAR AS caller_name, chain, alert_ts, 'telegram' AS source FROM mentions""",
-            {"chat": str(chat.get("id")), "name": name},
+    with export.path.open(encoding="utf-8-sig") as file:
+        scanner = Scanner(file)
+        found = [False]
+        if scanner.peek() == "{":
+            yield from _chat(scanner, export, found)
+        else:
+            scanner.skip()
+        if scanner.peek():
+            raise ValueError(f"something follows the end at character {scanner.where()}")
+    if not found[0]:
+        raise InputError(
+            f"{export.path}: no list of messages; export the chat from Telegram Desktop as JSON (result.json)"
         )
-    except UnicodeEncodeError:  # JSON can spell half of a surrogate pair
-        raise InputError(f"{path}: the chat's name or an id is not valid Unicode; export the chat again") from None
-    except (ValueError, RecursionError) as e:
-        raise InputError(f"{path}: not valid JSON: {str(e)[:200]}") from None
-    con.execute("DROP TABLE mentions")
-    names = ("call_id", "mint", "caller_name", "chain", "alert_ts", "source")
-    return {column: Found(column, "VARCHAR") for column in names}
 
 
-def _texts(path: Path, scanner: "_Scanner", chat: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The messages of an export that have a text, one by one; its other members go to `chat`, which has a key messages if
-    there is a list. Raises InputError for a list of other things."""
-    others = 0
-    if scanner.peek() != "{":
-        scanner.value()
-        return
+def _chat(scanner: Scanner, export: Export, found: list[bool]) -> Iterator[Message]:
+    """Read an object as a chat, and as an account if it has chats within."""
+    at = len(export.chats)
+    export.chats.append(chat := Chat())
     for key in scanner.members():
-        if key == "messages" and scanner.peek() == "[":
-            chat[key] = True
-            for some in scanner.items():
-                messages = [entry for entry in some if isinstance(entry, dict)]
-                others += len(some) - sum("id" in message for message in messages)
-                if others > MAX_OTHERS:
-                    raise InputError(f"{path}: {others:,} messages have no id; is this an export of Telegram Desktop?")
-                yield from (message for message in messages if message.get("text"))
-        elif (value := scanner.value()) is not None and key != "messages":
-            chat[key] = value
-    if scanner.peek():
-        raise ValueError(f"something follows the end at character {scanner.where()}")
+        start = scanner.peek()
+        if key == "messages" and start == "[":
+            found[0] = True
+            yield from _messages(scanner, export, at)
+        elif key in ACCOUNT and start == "{":
+            yield from _account(scanner, export, found)
+        elif key in ("name", "id") and start not in ("{", "["):
+            value = text_or_none(scanner.value())
+            if value is not None and key == "name":
+                chat.name = value
+            elif value is not None:
+                chat.number = value
+        else:
+            scanner.skip()
 
 
-class _Scanner:
-    """A JSON text read piece by piece, one value of at most MAX_VALUE characters at a time. Wrong text is a ValueError."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file, self._text, self._at, self._ended = file, "", 0, False
-        self._dropped = 0  # characters before the text that is held
-        self._decode = json.JSONDecoder().raw_decode
-
-    def peek(self) -> str:
-        """The next character that is no blank; empty at the end."""
-        while True:
-            self._at = BLANKS.match(self._text, self._at).end()  # type: ignore[union-attr]  # it matches nothing, too
-            if self._at < len(self._text) or self._ended:
-                return self._text[self._at : self._at + 1]
-            self._read()
-
-    def value(self) -> Any:
-        """The next value."""
-        self.peek()
-        while True:
-            try:
-                value, end = self._decode(self._text, self._at)
-                # A number may go on: 1, 1. and 1e are the beginning of 1.5 and 1e5, and each decodes as 1.
-                if self._ended or not OF_A_NUMBER.fullmatch(self._text, end):
-                    self._at = end
-                    return value
-            except json.JSONDecodeError as e:
-                if self._ended:
-                    raise ValueError(f"{e.msg} at character {self.where() + e.pos - self._at}") from None
-            if len(self._text) - self._at > MAX_VALUE:
-                raise ValueError(f"at character {self.where()} no value ends within {MAX_VALUE >> 20} MiB")
-            self._read()
-
-    def members(self) -> Iterator[str]:
-        """The keys of the object that comes next; whoever asks for the next one must have taken the value."""
-        for _ in self._separated("{", "}"):
-            key = self.value()
-            if not isinstance(key, str):
-                raise ValueError(f"a key that is no text before character {self.where()}")
-            self._take(":")
-            yield key
-
-    def items(self) -> Iterator[list[Any]]:
-        """The values of the array that comes next, some at a time."""
-        for _ in self._separated("[", "]"):
-            yield [self.value(), *self._further_items()]
-
-    def _further_items(self) -> Iterator[Any]:
-        """The items that follow and whose end is certain in the text held: a short way for millions of short ones."""
-        text, match, decode = self._text, COMMA.match, self._decode
-        for _ in range(BATCH):
-            comma = match(text, self._at)
-            if comma is None:
-                return
-            try:
-                value, end = decode(text, comma.end())
-            except json.JSONDecodeError:
-                return
-            if text[end : end + 1] in END_IS_OPEN:
-                return
-            self._at = end
-            yield value
-
-    def _separated(self, start: str, end: str) -> Iterator[None]:
-        self._take(start)
-        if self.peek() != end:
-            yield
-            while self.peek() == ",":
-                self._take(",")
-                yield
-        self._take(end)
-
-    def _take(self, expected: str) -> None:
-        if self.peek() != expected:
-            raise ValueError(f"expected {expected!r} at character {self.where()}")
-        self._at += 1
-
-    def where(self) -> int:
-        """The position in the file, in characters."""
-        return self._dropped + self._at
-
-    def _read(self) -> None:
-        rest = self._text[self._at :]
-        more = self._file.read(max(CHUNK, len(rest)))
-        self._dropped += self._at
-        self._text, self._at, self._ended = rest + more, 0, not more
+def _account(scanner: Scanner, export: Export, found: list[bool]) -> Iterator[Message]:
+    for key in scanner.members():
+        if key != "list" or scanner.peek() != "[":
+            scanner.skip()
+            continue
+        found[0] = True
+        for _ in scanner.elements():
+            if scanner.peek() == "{":
+                yield from _chat(scanner, export, found)
+            else:
+                scanner.skip()
 
 
-def _mentions(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One row per token address in a message."""
-    when = message.get("date_unixtime") or message.get("date")
-    found: dict[str, str] = {}
-    for match in ADDRESS.finditer(_text(message.get("text"))):
-        found.setdefault(match.group(0), "evm" if match.group(1) else "solana")
-    for mint, chain in found.items():
-        alert_ts = None if when is None else str(when)
-        yield {"message": str(message.get("id")), "mint": mint, "chain": chain, "alert_ts": alert_ts}
+def _messages(scanner: Scanner, export: Export, chat: int) -> Iterator[Message]:
+    others = 0
+    for some in scanner.items():
+        for entry in some:
+            if entry.__class__ is not dict:
+                continue
+            text = entry.get("text")
+            if not text and "inline_bot_buttons" not in entry:
+                others += "id" not in entry
+                continue
+            export.messages += 1
+            if text.__class__ is str:
+                if CANDIDATE.search(text) or "inline_bot_buttons" in entry:
+                    yield _message(export, chat, entry, text, _buttons(entry))
+                continue
+            plain, links = _pieces(text)
+            links += _buttons(entry)
+            if CANDIDATE.search(plain) or any(map(CANDIDATE.search, links)):
+                yield _message(export, chat, entry, plain, links)
+        if others > MAX_OTHERS:
+            raise InputError(f"{export.path}: {others:,} messages have no id; is this an export of Telegram Desktop?")
 
 
-def _text(text: object) -> str:
-    """The plain text of a message: a string, or a list of strings and formatted pieces."""
+def _pieces(text: object) -> tuple[str, list[str]]:
+    """The plain text and the links of a formatted text; the words of a link to their own address are part of the link."""
     if isinstance(text, str):
-        return text
-    pieces = text if isinstance(text, list) else []
-    return "".join(p if isinstance(p, str) else str(p.get("text", "")) for p in pieces if isinstance(p, str | dict))
+        return text, []
+    plain: list[str] = []
+    links: list[str] = []
+    for piece in text if isinstance(text, list) else []:
+        if piece.__class__ is str:
+            plain.append(piece)
+        elif isinstance(piece, dict):
+            words, href = piece.get("text"), piece.get("href")
+            words = words if isinstance(words, str) else ""
+            if isinstance(href, str) and href:
+                links.append(href)
+                if any(address in href for address in CANDIDATE.findall(words)):
+                    words = " "
+            plain.append(words)
+    return "".join(plain), links
+
+
+def _buttons(entry: dict[str, Any]) -> list[str]:
+    """What the buttons below a message open or copy."""
+    rows = entry.get("inline_bot_buttons")
+    buttons = [b for row in rows if isinstance(row, list) for b in row] if isinstance(rows, list) else []
+    return [b["data"] for b in buttons if isinstance(b, dict) and isinstance(b.get("data"), str)]
+
+
+def _message(export: Export, chat: int, entry: dict[str, Any], text: str, links: list[str]) -> Message:
+    number = text_or_none(entry.get("id"))
+    when = entry.get("date_unixtime") or entry.get("date")
+    edited = entry.get("edited_unixtime") or entry.get("edited")
+    is_forwarded = "forwarded_from" in entry or "forwarded_from_id" in entry  # null: from a deleted account
+    what = f"message {number}" if number else "a message"
+    edited_ms = time_of(export, edited, what)
+    if edited_ms is not None and edited_ms < NEVER_MS:
+        edited_ms = None
+    return Message(
+        text,
+        links,
+        chat,
+        number,
+        time_of(export, when, what),
+        text_or_none(when),
+        text_or_none(entry.get("from")),
+        text_or_none(entry.get("from_id")),
+        text_or_none(entry.get("reply_to_message_id")),
+        "forwarded" if is_forwarded else "edited" if edited_ms is not None else "message",
+        iso(edited_ms),
+    )
+
+
+def time_of(export: Export, value: object, what: str) -> int | None:
+    """Return the UTC ms of Unix seconds or ISO text; None for neither."""
+    if not isinstance(value, str | int | float):
+        return None
+    try:
+        return int(value) * 1000
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return round(float(value) * 1000)
+    except (ValueError, OverflowError):
+        return export.local_ms(str(value), what)

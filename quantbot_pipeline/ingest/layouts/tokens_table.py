@@ -1,0 +1,14 @@
+"""The names under which tables say whose candles they are."""
+
+from quantbot_pipeline.ingest.layouts.common import Layout
+
+TOKENS = Layout(
+    "tokens",
+    "a column that names the token; a column symbol, pair or ticker does where nothing else names it",
+    names={
+        "mint": (
+            "token_address", "mint_b58", "mint_address", "contract", "contract_address", "ca", "address", "base_address",
+            "token", "symbol", "pair", "ticker",
+        ),
+    },
+)  # fmt: skip
