@@ -127,6 +127,7 @@ def _message(export: Export, chat: int, entry: dict[str, Any], text: str, links:
     edited = entry.get("edited_unixtime") or entry.get("edited")
     is_forwarded = "forwarded_from" in entry or "forwarded_from_id" in entry  # null: from a deleted account
     what = f"message {number}" if number else "a message"
+    sent_ms = time_of(export, when, what)
     edited_ms = time_of(export, edited, what)
     if edited_ms is not None and edited_ms < NEVER_MS:
         edited_ms = None
@@ -135,7 +136,7 @@ def _message(export: Export, chat: int, entry: dict[str, Any], text: str, links:
         links,
         chat,
         number,
-        time_of(export, when, what),
+        sent_ms,
         text_or_none(when),
         text_or_none(entry.get("from")),
         text_or_none(entry.get("from_id")),
