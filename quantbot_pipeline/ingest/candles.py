@@ -15,6 +15,7 @@ from quantbot_pipeline.ingest.formats.common import Column, Found
 from quantbot_pipeline.ingest.formats.registry import format_of, load
 from quantbot_pipeline.ingest.report import IngestReport
 from quantbot_pipeline.ingest.times import TO_MS, infer_unit, raw_time_sql, require_ms
+from quantbot_pipeline.interrupts import stop_if_asked
 from quantbot_pipeline.market.candle_files import (
     NO_MONTH,
     REJECTED_SCHEMA,
@@ -158,6 +159,7 @@ def _merge(con: duckdb.DuckDBPyConnection, folder: Path, interval: str, files: i
     inserted = updated = 0
     changed = []
     for month in months:
+        stop_if_asked()
         new, differing = _merge_month(con, folder, interval, month)
         inserted += new
         updated += differing
