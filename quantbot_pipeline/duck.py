@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from quantbot_pipeline.durable import MEND_DISK, disk_fault, locked, replace, scratch_folder
 from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
+from quantbot_pipeline.interrupts import stop_if_asked
 
 if TYPE_CHECKING:
     import duckdb
@@ -104,6 +105,7 @@ class Publication:
 
     def finish(self) -> None:
         """Swap the private copy in, if anything changed."""
+        stop_if_asked()
         if self._con is not None and self.changed:
             self._con.execute("CHECKPOINT")
             self._con.close()

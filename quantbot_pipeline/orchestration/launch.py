@@ -28,6 +28,7 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepo
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.durable import MEND_DISK, locked
 from quantbot_pipeline.errors import InputError, QuantbotError, StoreError
+from quantbot_pipeline.interrupts import noticed, stop_if_asked
 from quantbot_pipeline.months import contiguous
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
 from quantbot_pipeline.orchestration.partitions import range_tags
@@ -72,9 +73,10 @@ def launch(
     runs: list[dict[str, Any]] = []
     failures: list[QuantbotError] = []
     _require_space(home.path)
-    with _state_errors(), open_instance(home) as instance, _progress(len(months) * len(ops), job_name):
+    with noticed(), _state_errors(), open_instance(home) as instance, _progress(len(months) * len(ops), job_name):
         for stretch in contiguous(list(months)):
             result = _execute(defs, served, job_name, run_config, instance, range_tags(stretch))
+            stop_if_asked()  # whatever Dagster makes of it
             runs += _committed(instance, result.run_id)
             failures += [failure] if (failure := _failure(result)) else []
     text = "; ".join(map(str, failures))
@@ -103,7 +105,13 @@ def _execute(
         tags={**job.run_tags, **tags, **launched_tag(), MAX_RETRIES_TAG: "0"},
         remote_job_origin=origin.get_job_origin(job_name),
     )
-    return execute_run(InMemoryJob(job), run, instance)
+    try:
+        return execute_run(InMemoryJob(job), run, instance)
+    except KeyboardInterrupt:  # before its first step or after its last; else the run itself says how it ended
+        left = instance.get_run_by_id(run.run_id)
+        if left is not None and not left.is_finished:
+            instance.report_run_canceled(left, "Interrupted in the shell.")
+        raise
 
 
 def launched_tag() -> dict[str, str]:
@@ -237,6 +245,6 @@ def _step_failure(data: Any) -> QuantbotError:
     error = data.error
     while error is not None and error.cause is not None:  # Dagster wraps what an asset raised
         error = error.cause
-    if error is not None and error.cls_name == "DagsterExecutionInterruptedError":
+    if error is not None and error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt"):
         raise KeyboardInterrupt
     return QuantbotError("failed" if error is None else error.message.strip())

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS, conform
 from quantbot_pipeline.durable import fsync_path, locked, sha256_file, write_bytes
 from quantbot_pipeline.errors import StoreError
+from quantbot_pipeline.interrupts import put_off, stop_if_asked
 from quantbot_pipeline.runs.content import SLICE_ROWS, ContentHash
 from quantbot_pipeline.runs.manifest import MANIFEST_NAME, SUCCESS_NAME, ArtifactEntry, RunManifest
 
@@ -90,7 +91,11 @@ class StagedRun:
         return {"stdout": "logs/stdout.txt", "stderr": "logs/stderr.txt"}
 
     def commit(self, manifest: RunManifest) -> Path:
-        """Make the run visible; returns its directory. The checksums of the logs are filled in here."""
+        """Make the run visible; returns its directory. The checksums of the logs are filled in here.
+
+        Whoever asks to stop does so before or after: never between the directory and its `_SUCCESS`.
+        """
+        stop_if_asked()
         manifest.logs_sha256 = dict(self._logs_sha256)
         content = manifest.to_json()
         write_bytes(self.path / MANIFEST_NAME, content)
@@ -100,12 +105,13 @@ class StagedRun:
         final = self.runs_dir / self.month / f"run_id={self.run_id}"
         final.parent.mkdir(exist_ok=True)
         fsync_path(self.runs_dir)
-        self._check_lock()  # without it a sweep may be at work here, and what it left would be taken for a run
-        self.path.rename(final)
-        fsync_path(final.parent)
-        if manifest.status == "completed":
-            write_bytes(final / SUCCESS_NAME, hashlib.sha256(content).hexdigest().encode() + b"\n")
-            fsync_path(final)
+        with put_off():
+            self._check_lock()  # without it a sweep may be at work here, and what it left would be taken for a run
+            self.path.rename(final)
+            fsync_path(final.parent)
+            if manifest.status == "completed":
+                write_bytes(final / SUCCESS_NAME, hashlib.sha256(content).hexdigest().encode() + b"\n")
+                fsync_path(final)
         return final
 
 

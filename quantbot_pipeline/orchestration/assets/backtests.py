@@ -14,6 +14,7 @@ from pydantic import Field, create_model
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.orchestration.judging import evaluations
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.orchestration.stopping import heeding, stop_if_canceled
 from quantbot_pipeline.specs import Key, Op, Output, RunKind, kind_for, ops, outputs, outputs_of
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def _run_months(
     committed: dict[str, MonthResult | None] = {}
     failed: dict[str, Exception] = {}
     try:
-        _make_months(context, home, kind, make_config(values), keys, only_changed, committed, failed)
+        with heeding(context):
+            _make_months(context, home, kind, make_config(values), keys, only_changed, committed, failed)
         if failed:
             raise _failure(failed, of=len(context.partition_keys))
     except InputError as e:
@@ -118,12 +120,14 @@ def _make_months(
     cache: ReplayCache = {}
     names = ["/".join(key) for key in keys]
     for month in context.partition_keys:
+        stop_if_canceled(context)
         made_by = DagsterRef(run_id=context.run.run_id, partition_key=month, asset_keys=names)
         try:
             committed[month] = run_month(
                 home, kind.name, month, config, only_changed=only_changed, dagster=made_by, cache=cache
             )
         except Exception as e:
+            stop_if_canceled(context)  # DuckDB makes an error of a request to stop, and the month has not failed
             failed[month] = e
             context.log.error(f"{month}: {_reason(month, e)}", exc_info=not isinstance(e, QuantbotError))
 
