@@ -79,6 +79,15 @@ def _bring(incoming: duckdb.DuckDBPyConnection, con: duckdb.DuckDBPyConnection, 
 
 def _use_earlier_ids(con: duckdb.DuckDBPyConnection) -> None:
     """Give calls the ids that earlier versions stored them under: derived with the chain, or of a mint with capitals."""
+    if con.execute("SELECT 1 FROM alerts LIMIT 1").fetchall():
+        _rename(con)
+    con.execute(
+        """CREATE OR REPLACE TEMP TABLE ranked AS
+           SELECT * EXCLUDE (nth), row_number() OVER (PARTITION BY call_id ORDER BY file_no, row_no) AS nth FROM ranked"""
+    )
+
+
+def _rename(con: duckdb.DuckDBPyConnection) -> None:
     stored_mint = folded_mint_sql("a.mint")
     con.execute(
         f"""CREATE TEMP TABLE earlier AS
@@ -92,10 +101,6 @@ def _use_earlier_ids(con: duckdb.DuckDBPyConnection) -> None:
               AND r.call_id NOT IN (SELECT call_id FROM alerts) GROUP BY 1"""
     )
     con.execute("UPDATE ranked SET call_id = stored_id FROM earlier WHERE ranked.call_id = earlier.call_id")
-    con.execute(
-        """CREATE OR REPLACE TEMP TABLE ranked AS
-           SELECT * EXCLUDE (nth), row_number() OVER (PARTITION BY call_id ORDER BY file_no, row_no) AS nth FROM ranked"""
-    )
 
 
 def _leave_out_repeated(con: duckdb.DuckDBPyConnection) -> int:

@@ -26,8 +26,6 @@ def folded_chain(text: str) -> str:
 
 def folded_chain_sql(column: str) -> str:
     """Return the SQL of `folded_chain` for a column of text."""
-    cases = " ".join(
-        f"WHEN lower(trim({column}, ' \t\n\r')) IN ({', '.join(repr(s) for s in spellings)}) THEN '{chain}'"
-        for chain, spellings in SPELLINGS.items()
-    )
-    return f"CASE {cases} ELSE {column} END"
+    spelled = f"lower(trim({column}, ' \t\n\r'))"
+    cases = " ".join(f"WHEN '{spelling}' THEN '{chain}'" for spelling, chain in _FOLDED.items())
+    return f"CASE {spelled} {cases} ELSE {column} END"

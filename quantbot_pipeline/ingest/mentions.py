@@ -87,33 +87,35 @@ def called_in(text: str, links: Sequence[str] = ()) -> Mentioned:
     Links in the text count as links. An address that only links to pools, wallets or the paid side of a swap name is no token;
     one that the text or the link of a token names, too, is one.
     """
-    verdicts: dict[str, str] = {}
-
-    def hear(address: str, verdict: str) -> None:
-        if verdict == TOKEN or address not in verdicts:
-            verdicts[address] = verdict
-
     if "/" in text:
         links = [*LINK.findall(text), *links]
         text = LINK.sub(" ", text)
-    for address in CANDIDATE.findall(text):
-        hear(address, TOKEN)
+    verdicts = dict.fromkeys(CANDIDATE.findall(text), TOKEN)
     for link in links:
         for address, verdict in addresses_of(link):
-            hear(address, verdict)
+            if verdict == TOKEN or address not in verdicts:
+                verdicts[address] = verdict
     tokens: dict[str, str] = {}
     left_out: dict[str, str] = {}
     for address, verdict in verdicts.items():
-        reason = verdict if verdict in (POOL, WALLET) else against(address) or (None if verdict == TOKEN else verdict)
-        mint = folded_mint(address)
+        mint, chain, reason = _judged(address)
+        if verdict in (POOL, WALLET) or (reason is None and verdict != TOKEN):
+            reason = verdict
         if reason is None:
-            tokens.setdefault(mint, "evm" if is_evm_address(address) else "solana")
+            tokens.setdefault(mint, chain)
         else:
             left_out.setdefault(mint, reason)
+    if not left_out:
+        return Mentioned(tokens, [])
     return Mentioned(tokens, [reason for mint, reason in left_out.items() if mint not in tokens])
 
 
 @lru_cache(maxsize=1 << 16)
+def _judged(address: str) -> tuple[str, str, str | None]:
+    """The mint, the chain and what is against it: channels name the same tokens again and again."""
+    return folded_mint(address), "evm" if is_evm_address(address) else "solana", against(address)
+
+
 def against(text: str) -> str | None:
     """Return why a text is no token, whatever is said of it; None for one that may be a token."""
     if is_evm_address(text):

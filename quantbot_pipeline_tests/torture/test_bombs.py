@@ -113,6 +113,13 @@ BOMBS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "30 million messages without a text": (
         "result.json", lambda p: p.write_bytes(b'{"name":"x","messages":[' + b'{"id":1},' * 30_000_000 + b'{"id":1}]}'),
     ),
+    "an account of 1 GB of brackets": ("result.json", lambda p: gigabyte(p, b'{"about":"","chats":{"list":', b"[" * (1 << 20))),
+    "1 GB of chats in chats": ("result.json", lambda p: gigabyte(p, b"", b'{"about":"","chats":{"list":[' * 30_000)),
+    "1 GB of a Discord message": ("discord.json", lambda p: gigabyte(p, b'{"guild":{},"channel":{},"messages":["')),
+    "1 GB of a page": ("messages.html", lambda p: gigabyte(p, b'<html><div class="page_wrap">', b"<a" * (1 << 19))),
+    "60 MB of a tag": ("messages.html", lambda p: p.write_bytes(b'<html><div class="page_wrap">' + b"<a" * (30 << 20))),
+    "60 MB of open tags": ("messages.html", lambda p: p.write_bytes(b'<html><div class="page_wrap">' + b"<b>" * (20 << 20))),
+    "60 MB before a message": ("messages.html", lambda p: p.write_bytes(b'<html><div class="page_wrap">' + b"< " * (30 << 20))),
     "1 GB of brackets as an export": ("result.json", lambda p: gigabyte(p, b'{"name":"x","messages":[', b"[" * (1 << 20))),
 }  # fmt: skip
 
@@ -136,7 +143,7 @@ def bomb(tmp_path: Path) -> Iterator[Path]:
 
 def watch_ingest(folder: Path, name: str, *options: str, **more: str) -> tuple[int, str, str, float, float]:
     """Ingest a file into the home around its folder: exit status, output, errors, peak memory in MB, seconds."""
-    what = {".json": ["calls", "--format", "telegram"], ".feather": ["candles", "--interval", "5m"]}
+    what = {".feather": ["candles", "--interval", "5m"]}
     arguments = ["ingest", *what.get(Path(name).suffix, ["calls"]), *options, str(folder / name)]
     watched = subprocess.run(
         [sys.executable, "-c", WATCH, QUANTBOT, *arguments], env=environment(folder.parent, **more), capture_output=True,

@@ -95,7 +95,9 @@ def iso(ms: int | None) -> str | None:
 
 def text_or_none(value: object) -> str | None:
     """Return a number or a text as text; None for anything else, and for what is empty."""
-    return str(value) if isinstance(value, str | int | float) and value != "" else None
+    if value.__class__ is str:
+        return value or None
+    return str(value) if isinstance(value, (int, float)) else None
 
 
 def collect(

@@ -87,8 +87,9 @@ def _messages(scanner: Scanner, export: Export, chat: int) -> Iterator[Message]:
                     yield _message(export, chat, entry, text, _buttons(entry))
                 continue
             plain, links = _pieces(text)
-            links += _buttons(entry)
-            if CANDIDATE.search(plain) or any(map(CANDIDATE.search, links)):
+            if "inline_bot_buttons" in entry:
+                links += _buttons(entry)
+            if CANDIDATE.search(plain) or (links and any(map(CANDIDATE.search, links))):
                 yield _message(export, chat, entry, plain, links)
         if others > MAX_OTHERS:
             raise InputError(f"{export.path}: {others:,} messages have no id; is this an export of Telegram Desktop?")
@@ -128,7 +129,7 @@ def _message(export: Export, chat: int, entry: dict[str, Any], text: str, links:
     is_forwarded = "forwarded_from" in entry or "forwarded_from_id" in entry  # null: from a deleted account
     what = f"message {number}" if number else "a message"
     sent_ms = time_of(export, when, what)
-    edited_ms = time_of(export, edited, what)
+    edited_ms = time_of(export, edited, what) if edited else None
     if edited_ms is not None and edited_ms < NEVER_MS:
         edited_ms = None
     return Message(
@@ -148,7 +149,7 @@ def _message(export: Export, chat: int, entry: dict[str, Any], text: str, links:
 
 def time_of(export: Export, value: object, what: str) -> int | None:
     """Return the UTC ms of Unix seconds or ISO text; None for neither."""
-    if not isinstance(value, str | int | float):
+    if value is None or not isinstance(value, (str, int, float)):
         return None
     try:
         return int(value) * 1000
