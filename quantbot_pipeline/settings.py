@@ -54,7 +54,8 @@ class Settings(BaseSettings):
         0.01, ge=0, le=1, description="check of a month: share of rejected candles in its windows"
     )
     quality_blocks: bool = Field(
-        False, description="whether a month past these three limits stops what is downstream; else it is a warning"
+        False,
+        description="whether nothing is concluded from a month past these three limits (no frontier, V1 or walk-forward; its truth is made); else it is a warning",
     )
     regression_min_z: float = Field(
         -3.0,

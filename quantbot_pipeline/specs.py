@@ -55,6 +55,11 @@ class RunKind(NamedTuple):
         return (*(output.artifact for output in self.outputs), *self.extras)
 
     @property
+    def concludes(self) -> bool:
+        """Whether it draws conclusions from the month's truth, and so stops where bad inputs block."""
+        return not {*self.artifacts} <= {"paths", "features", "trades", "summary"}
+
+    @property
     def keys(self) -> tuple[Key, ...]:
         """The keys of its assets."""
         return tuple(output.key for output in self.outputs)

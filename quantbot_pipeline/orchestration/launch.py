@@ -40,6 +40,7 @@ LOCATION = "quantbot_pipeline.definitions"  # the code location's module, and it
 LAUNCHED_TAG = "quantbot/launched"
 MAX_RETRIES_TAG = "dagster/max_retries"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+CHECK_FAILED = "blocking asset check"
 MIN_FREE_BYTES = 10_000_000  # a month and Dagster's account of it take about 0.5 MB
 
 
@@ -233,8 +234,17 @@ def _failure(result: dg.JobExecutionResult) -> QuantbotError | None:
     if result.success:
         return None
     failures = [_step_failure(event.step_failure_data) for event in result.all_events if event.is_step_failure]
+    if judged := _blocking_checks(result):
+        failures = [failure for failure in failures if CHECK_FAILED not in str(failure)] + judged
     kind = InputError if all(isinstance(failure, InputError) for failure in failures) else QuantbotError
     return kind("; ".join(dict.fromkeys(map(str, failures)))) if failures else QuantbotError("the Dagster run failed")
+
+
+def _blocking_checks(result: dg.JobExecutionResult) -> list[QuantbotError]:
+    """What the blocking checks that failed have to say; Dagster's own error gives their number and names."""
+    found = [e.asset_check_evaluation_data for e in result.all_events if e.event_type_value == "ASSET_CHECK_EVALUATION"]
+    failed = [one for one in found if one.blocking and not one.passed and one.severity == dg.AssetCheckSeverity.ERROR]
+    return [QuantbotError(f"{one.check_name} of {one.asset_key.to_user_string()}: {one.description}") for one in failed]
 
 
 def _step_failure(data: Any) -> QuantbotError:
