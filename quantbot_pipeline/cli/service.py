@@ -35,9 +35,15 @@ def ui(
     from quantbot_pipeline.orchestration.launch import open_instance
     from quantbot_pipeline.orchestration.local.retries import say_again
     from quantbot_pipeline.orchestration.local.services import serve
+    from quantbot_pipeline.orchestration.waiting import free_slots
 
     lab = open_home(home, may_begin=True)
     os.environ["QUANTBOT_HOME"] = str(lab.path)
     with open_instance(lab) as instance:
         os.chdir(lab.path)
-        serve(host, port, note, lambda: say_again(instance))
+
+        def chore() -> None:
+            free_slots(instance)  # dagster.yaml of an earlier version does not
+            say_again(instance)
+
+        serve(host, port, note, chore)
