@@ -74,6 +74,11 @@ class Settings(BaseSettings):
         ge=1,
         description="how often sensors look, in seconds (the daemon does so every 5 s at most); `alerts_sensor` half as often",
     )
+    max_queued_s: float = Field(
+        1800.0,
+        ge=0,
+        description="how long a run may wait in the queue, or a step for its pool, before an alert says so",
+    )
     alert_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         (), repr=False, description="where alerts go: apprise URLs, separated by blanks; none: only to the log"
     )

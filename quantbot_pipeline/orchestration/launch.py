@@ -5,6 +5,7 @@ printing, exit statuses.
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import shutil
@@ -41,6 +42,14 @@ LAUNCHED_TAG = "quantbot/launched"
 MAX_RETRIES_TAG = "dagster/max_retries"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 CHECK_FAILED = "blocking asset check"
+# SHA-256 of every dagster.yaml that homes were given before. Whoever has edited the file keeps it.
+EARLIER = {
+    "24d294a3434fda655bc6bf9d039560bfe98375d59d1cbc30e99d2ad657532526",
+    "4f7d539ef81243f92becbe3e7246fe0ece850da36258252285f0348d88f3b4d2",
+    "c7f46c72687a69b5ce27a33f194e141caca2b14ebc552eff54eddbb696b4f87b",
+    "de310d851b838967a70151361b9cebb6a16b6b9cf49f719233437d8a2559d5b0",
+    "f33ee313210da444d215ba67ff8f63a0c434ef33262ef257e12dfcd0672c5b88",
+}
 MIN_FREE_BYTES = 10_000_000  # a month and Dagster's account of it take about 0.5 MB
 
 
@@ -151,18 +160,19 @@ def open_instance(home: "Home") -> dg.DagsterInstance:
 
 
 def prepare_instance(home: "Home") -> None:
-    """Point DAGSTER_HOME to the home (unless it is set) and give it a dagster.yaml if it has none."""
+    """Point DAGSTER_HOME to the home (unless it is set) and give it a dagster.yaml if it has none or an earlier one of ours."""
     home.settings.data_dir.mkdir(parents=True, exist_ok=True)
     folder = Path(os.environ.setdefault("DAGSTER_HOME", str(home.path)))
     if not folder.is_absolute() or not folder.is_dir():
         raise InputError(
             f"DAGSTER_HOME={folder}: not an absolute path of an existing directory; create it, or unset it"
         )
-    if not (folder / "dagster.yaml").exists():
+    file = folder / "dagster.yaml"
+    if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() in EARLIER:
         template = resources.files("quantbot_pipeline.orchestration.local") / "dagster.yaml"
         temporary = folder / f".dagster.yaml.{os.getpid()}"  # another first use must not read half a file
         temporary.write_bytes(template.read_bytes())
-        temporary.replace(folder / "dagster.yaml")
+        temporary.replace(file)
 
 
 @contextlib.contextmanager
