@@ -47,6 +47,12 @@ def _cache_folder() -> Iterator[None]:
         settings.CACHE_DIR = before
 
 
+def is_kept(kernel: Any) -> bool:
+    """Whether machine code of a kernel was kept by an earlier process: then it loads, and need not be compiled."""
+    folder = _folder(numba.config.CACHE_DIR)  # type: ignore[attr-defined]
+    return folder is not None and any(folder.rglob(f"*.{kernel.py_func.__name__}-*.nbi"))
+
+
 @functools.cache
 def _folder(given: str) -> Path | None:
     """Return the folder of these sources below NUMBA_CACHE_DIR, beside the kernels, or in the user's cache.

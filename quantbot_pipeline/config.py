@@ -63,6 +63,8 @@ def make_config(values: dict[str, Any]) -> BacktestConfig:
     except ValidationError as e:
         first = e.errors()[0]
         raise InputError(complaint(first["loc"], first)) from None
+    if config.policy_id is not None and not config.policy_id.strip():
+        raise InputError("policy_id: an empty name; give the policy a name, or leave it out")
     config.parsed_policies()
     if config.grid or config.constraints or config.objective:
         from quantbot_pipeline.search.grid import parse_grid

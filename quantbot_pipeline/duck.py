@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from quantbot_pipeline.durable import MEND_DISK, disk_fault, locked, replace, scratch_folder
 from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
+from quantbot_pipeline.interrupts import stop_if_asked
 
 if TYPE_CHECKING:
     import duckdb
@@ -97,12 +98,14 @@ class Publication:
                 if _wal(self.target).exists():  # plain DuckDB was killed here; a copy would lose what it wrote
                     _open_for_writing(self.target).close()
                 shutil.copyfile(self.target, self._private)
+                _make_readable_by_older(self._private, self.target)
             self._con = _open_for_writing(self._private, self.target)
             self._con.execute("SET TimeZone = 'UTC'")
         return self._con
 
     def finish(self) -> None:
         """Swap the private copy in, if anything changed."""
+        stop_if_asked()
         if self._con is not None and self.changed:
             self._con.execute("CHECKPOINT")
             self._con.close()
@@ -135,15 +138,54 @@ def _open_for_writing(path: Path, shown: Path | None = None) -> "duckdb.DuckDBPy
     import duckdb
 
     try:
-        return duckdb.connect(str(path))
+        return duckdb.connect(str(path), config={"storage_compatibility_version": STORAGE})
     except duckdb.Error as e:
         text = str(e).splitlines()[0][:160]
-        in_use = ("Could not set lock", "Unique file handle conflict")  # by another process, by a reader in this one
-        if any(words in text for words in in_use) or isinstance(e, duckdb.ConnectionException):
-            raise StoreError(f"{shown or path}: another program has it open for writing; close that program") from None
+        if is_in_use(e) or isinstance(e, duckdb.ConnectionException):
+            raise StoreError(in_use(shown or path)) from None
         if disk_fault(e) is not None:
             raise
         raise IntegrityError(f"{shown or path}: not readable as a DuckDB file ({text})") from None
+
+
+# The oldest storage holds all that our files need, so that clients from DuckDB 1.0 on can read them.
+STORAGE, STORAGE_NUMBER = "v1.0.0", 64
+
+
+def storage_number(path: Path) -> int:
+    """Return the storage version in the header of a DuckDB file; 0 for what is none."""
+    with path.open("rb") as file:
+        head = file.read(20)
+    return int.from_bytes(head[12:20], "little") if head[8:12] == b"DUCK" else 0
+
+
+def _make_readable_by_older(path: Path, shown: Path) -> None:
+    """Write a file of a newer storage anew in the oldest: earlier versions of this program wrote the newest."""
+    if storage_number(path) <= STORAGE_NUMBER:
+        return
+    newer = path.with_name(f"{path.name}-newer")
+    try:
+        path.rename(newer)
+        with _open_for_writing(path, shown) as con:
+            con.execute("ATTACH ? AS newer (READ_ONLY)", [str(newer)])
+            ((own,),) = con.execute("SELECT current_database()").fetchall()
+            con.execute(f"COPY FROM DATABASE newer TO {quoted(own)}")
+    except duckdb.Error as e:
+        if disk_fault(e) is not None:
+            raise
+        raise IntegrityError(f"{shown}: not readable as a DuckDB file ({first_line(e)})") from None
+    finally:
+        newer.unlink(missing_ok=True)
+
+
+def is_in_use(error: Exception) -> bool:
+    """Whether DuckDB cannot open a file because it is open for writing: in another process, or by a reader in this one."""
+    return any(words in str(error) for words in ("Could not set lock", "Unique file handle conflict"))
+
+
+def in_use(path: Path) -> str:
+    """What to say then."""
+    return f"{path}: another program has it open for writing; close that program"
 
 
 @contextlib.contextmanager

@@ -54,7 +54,8 @@ class Settings(BaseSettings):
         0.01, ge=0, le=1, description="check of a month: share of rejected candles in its windows"
     )
     quality_blocks: bool = Field(
-        False, description="whether a month past these three limits stops what is downstream; else it is a warning"
+        False,
+        description="whether nothing is concluded from a month past these three limits (no frontier, V1 or walk-forward; its truth is made); else it is a warning",
     )
     regression_min_z: float = Field(
         -3.0,
@@ -72,6 +73,11 @@ class Settings(BaseSettings):
         15,
         ge=1,
         description="how often sensors look, in seconds (the daemon does so every 5 s at most); `alerts_sensor` half as often",
+    )
+    max_queued_s: float = Field(
+        1800.0,
+        ge=0,
+        description="how long a run may wait in the queue, or a step for its pool, before an alert says so",
     )
     alert_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         (), repr=False, description="where alerts go: apprise URLs, separated by blanks; none: only to the log"

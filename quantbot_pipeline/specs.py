@@ -55,6 +55,11 @@ class RunKind(NamedTuple):
         return (*(output.artifact for output in self.outputs), *self.extras)
 
     @property
+    def concludes(self) -> bool:
+        """Whether it draws conclusions from the month's truth, and so stops where bad inputs block."""
+        return not {*self.artifacts} <= {"paths", "features", "trades", "summary"}
+
+    @property
     def keys(self) -> tuple[Key, ...]:
         """The keys of its assets."""
         return tuple(output.key for output in self.outputs)
@@ -174,6 +179,7 @@ KINDS: dict[str, RunKind] = {
             run_type="optimization",
             strategy="walk-forward",
             outputs=(WALK_FORWARD,),
+            extras=("trades",),
             depends_on=(*_WINDOW, *_SEARCH, "rolling_months"),
             recipe=f"{_RECIPES}.walk_forward",
             help="Whether last month's choice held up in this one.",

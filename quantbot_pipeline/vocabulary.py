@@ -32,6 +32,7 @@ EXIT_REASONS = (
 )
 TIME_STOP, STOP_LOSS, HARD_STOP, TRAILING, TAKE_PROFIT, LADDER, HORIZON, DATA_END = range(8)
 PROTECTIVE_EXITS = ("stop_loss", "hard_stop", "trailing_stop")
+MUCH_ENDED = 0.2  # a greater share of `data_end` exits is remarked: a token that stopped trading cannot be sold
 
 SCHEMES = ("anchored", "rolling")  # of the walk-forward
 

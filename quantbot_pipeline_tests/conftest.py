@@ -2,10 +2,11 @@
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from dagster._core.storage.defs_state.base import _current_storage
 
 from quantbot_pipeline_tests.support.labs import Done, make_lab
 
@@ -37,6 +38,14 @@ def home(lab_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("QUANTBOT_THREADS", "1")
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_state_storage() -> Iterator[None]:
+    """Give each test Dagster's context variable as it was: an instance that is entered twice leaves a dead storage in it."""
+    token = _current_storage.set(None)
+    yield
+    _current_storage.reset(token)
 
 
 @pytest.fixture(scope="session")

@@ -232,7 +232,9 @@ def _features(t: _Columns) -> Iterator[Fault]:
 def _trades(t: _Columns) -> Iterator[Fault]:
     gross, entry, reason = t["gross_return_bps"], t["entry_px"], "exit_reason"
     yield from _named(t, "policy_id", "call_id", "caller_name")
-    yield "call_id", "repeated under one policy", t.repeated("policy_id", "call_id")
+    # A walk-forward run has a call once under each scheme: as its caller's, and as one of all callers' calls.
+    yield "call_id", "repeated under one policy", t.repeated("policy_id", "call_id", "caller_name", "scheme")
+    yield "scheme", "unknown", ~(t.among("scheme", SCHEMES) | t.absent("scheme"))
     yield "entry_px", "not above 0", ~(entry > 0)
     yield "exit_px", "not above 0", ~(t["exit_px"] > 0)
     yield "exit_ts_ms", "before entry_ts_ms", t["exit_ts_ms"] < t["entry_ts_ms"]
@@ -271,7 +273,7 @@ def _aggregates(t: _Columns, trades: npt.NDArray[Any]) -> Iterator[Fault]:
     """Statistics over trades, as the summary and the frontier have them; without a trade there are none."""
     average = t["avg_return_bps"]
     yield "avg_return_bps", "without a trade, or the other way round", t.absent("avg_return_bps") != (trades == 0)
-    yield from _rates(t, "stop_out_rate", "loss_rate", "avg_tail_capture")
+    yield from _rates(t, "stop_out_rate", "loss_rate", "avg_tail_capture", "data_end_share")
     yield from _counts(t, "avg_time_exposed_ms")
     yield "es95_bps", "above avg_return_bps", _above(t["es95_bps"], average)
     yield "p95_drawdown_bps", "outside -10,000 to 0", _outside(t["p95_drawdown_bps"], -10_000, 0)
@@ -353,7 +355,7 @@ def _walk_forward(t: _Columns) -> Iterator[Fault]:
     for measure in MEASURES:
         column = f"in_sample_{measure}"
         yield column, "without policy_id, or the other way round", t.absent(column) != t.absent("policy_id")
-    yield from _rates(t, "in_sample_stop_out_rate")
+    yield from _rates(t, "in_sample_stop_out_rate", "out_of_sample_data_end_share")
     void, untested = ~(t["in_sample_avg_return_bps"] > 0), t["out_of_sample_trades"] == 0
     # Runs of earlier versions have null, not 0, where there was no trade.
     wrong = (t.absent("efficiency") != void) & ~(t.absent("efficiency") & untested)

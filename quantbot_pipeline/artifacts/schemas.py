@@ -35,19 +35,19 @@ FEATURES = _schema(
 TRADES = _schema(
     """run_id:s policy_id:s call_id:s entry_ts_ms:i entry_px:f exit_ts_ms:i exit_px:f exit_reason:s
     realized_return_bps:f stop_out:b max_adverse_excursion_bps:f time_exposed_ms:i tail_capture:f?
-    caller_name:s gross_return_bps:f fills:i optimistic_return_bps:f? ambiguous:b?"""
+    caller_name:s gross_return_bps:f fills:i optimistic_return_bps:f? ambiguous:b? scheme:s?"""
 )
 SUMMARY = _schema(
     """run_id:s policy_id:s? calls_processed:i calls_excluded:i trades_count:i avg_return_bps:f? median_return_bps:f?
     p25_return_bps:f? p75_return_bps:f? p90_return_bps:f? stop_out_rate:f? avg_max_adverse_excursion_bps:f?
     avg_time_exposed_ms:f? median_time_exposed_ms:f? avg_tail_capture:f? median_tail_capture:f?
-    loss_rate:f? es95_bps:f? p95_drawdown_bps:f? stressed_avg_return_bps:f? censored_count:i policy_params:s?"""
+    loss_rate:f? es95_bps:f? p95_drawdown_bps:f? stressed_avg_return_bps:f? censored_count:i policy_params:s? data_end_share:f?"""
 )
 FRONTIER = _schema(
     """run_id:s caller_name:s policy_params:s meets_constraints:b objective_score:f avg_return_bps:f? median_return_bps:f?
     stop_out_rate:f? rank:i policy_id:s trades:i calls_excluded:i distinct_mints:i censored_count:i loss_rate:f?
     es95_bps:f? p95_drawdown_bps:f? stressed_avg_return_bps:f? avg_time_exposed_ms:f? avg_tail_capture:f? violations:s
-    is_pareto:b flags:s? skipped_max_positions:i? skipped_below_min_size:i?"""
+    is_pareto:b flags:s? skipped_max_positions:i? skipped_below_min_size:i? data_end_share:f?"""
 )
 EQUITY = _schema("run_id:s caller_name:s policy_id:s ts_ms:i event:s call_id:s size:f cash:f equity:f")
 WALK_FORWARD = _schema(
@@ -56,7 +56,7 @@ WALK_FORWARD = _schema(
     out_of_sample_trades:i out_of_sample_avg_return_bps:f out_of_sample_median_return_bps:f out_of_sample_stop_out_rate:f
     out_of_sample_es95_bps:f efficiency:f? hold_trades:i hold_avg_return_bps:f hold_median_return_bps:f hold_stop_out_rate:f
     hold_es95_bps:f pooled_policy_id:s? pooled_trades:i pooled_avg_return_bps:f pooled_median_return_bps:f
-    pooled_stop_out_rate:f pooled_es95_bps:f"""
+    pooled_stop_out_rate:f pooled_es95_bps:f out_of_sample_data_end_share:f? out_of_sample_stressed_avg_return_bps:f?"""
 )
 ERRORS = _schema("run_id:s timestamp:s level:s phase:s call_id:s? message:s details:s?")
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from quantbot_pipeline.backtest.inputs import PIECE, pieces, reach_ms
 from quantbot_pipeline.backtest.record import Record
@@ -13,7 +14,12 @@ from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.market.candle_files import read_rejected
 from quantbot_pipeline.months import month_of, month_range
-from quantbot_pipeline.vocabulary import INTERVALS_MS
+from quantbot_pipeline.vocabulary import INCLUDED, INTERVALS_MS
+
+DRAINED = (
+    "{mint} looks drained: {zero_candles} rejected candles with the price zero follow the last candle of a window. "
+    "Trades that end there as data_end are valued at a last close that nobody could have had"
+)
 
 
 def report_exclusions(home: Home, replayed: Replayed, config: BacktestConfig, record: Record) -> int:
@@ -48,10 +54,13 @@ def report_exclusions(home: Home, replayed: Replayed, config: BacktestConfig, re
                 ]
 
         record.excluded = in_pieces
-        for details in _rejected_candles(home, replayed, config):
+        rejected = _rejected_of(home, replayed, config)
+        for details in _rejected_candles(rejected, replayed, config):
             record.report(
                 "warning", "coverage", f"{details['rows']} candles rejected: {details['reason']}", details=details
             )
+        for details in _drained(rejected, replayed, config):
+            record.report("warning", "coverage", DRAINED.format(**details), details=details)
         for reason, rows in replayed.month.rejected.items():
             record.report(
                 "warning",
@@ -62,12 +71,35 @@ def report_exclusions(home: Home, replayed: Replayed, config: BacktestConfig, re
     return calls.num_rows - len(included_rows(replayed.truth))
 
 
-def _rejected_candles(home: Home, replayed: Replayed, config: BacktestConfig) -> list[dict[str, Any]]:
+def _rejected_of(home: Home, replayed: Replayed, config: BacktestConfig) -> pa.Table:
+    """The rejected candles of the run's tokens."""
+    month, calls, by_mint, *_ = replayed.month
+    months = list(month_range(month, month_of(int(calls["alert_ts_ms"].to_numpy().max()) + reach_ms(config))))
+    return read_rejected(home.candles.folder, config.interval, months, list(by_mint.code))
+
+
+def _drained(rejected: pa.Table, replayed: Replayed, config: BacktestConfig) -> list[dict[str, Any]]:
+    """Tokens with zero prices between the last candle of a censored window and the window's end."""
+    (_, _, by_mint, *_), truth = replayed.month, replayed.truth
+    zeros = rejected.filter(pc.equal(rejected["close"], 0.0))
+    counts: dict[str, list[int]] = {}
+    for mint, ts in zip(zeros["mint"].to_pylist(), zeros["ts_ms"].to_pylist(), strict=True):
+        code = by_mint.code[mint]
+        rows = by_mint.rows[by_mint.ends[code] - by_mint.counts[code] : by_mint.ends[code]]
+        entry = truth.entry_ts[rows]
+        after = (entry + truth.observed[rows] <= ts) & (ts < entry + config.horizon_ms) if ts is not None else False
+        if np.any(truth.censored[rows] & (truth.status[rows] == INCLUDED) & after):
+            counts.setdefault(mint, []).append(ts)
+    return [
+        {"mint": mint, "zero_candles": len(times), "first_ts_ms": min(times), "last_ts_ms": max(times)}
+        for mint, times in sorted(counts.items())
+    ]
+
+
+def _rejected_candles(rejected: pa.Table, replayed: Replayed, config: BacktestConfig) -> list[dict[str, Any]]:
     """Rejected candles that a window of this run would have used, counted once each, by token and reason."""
-    (month, calls, by_mint, *_), truth = replayed.month, replayed.truth
+    (_, calls, by_mint, *_), truth = replayed.month, replayed.truth
     alert = calls["alert_ts_ms"].to_numpy()
-    months = list(month_range(month, month_of(int(alert.max()) + reach_ms(config))))
-    rejected = read_rejected(home.candles.folder, config.interval, months, list(by_mint.code))
     # From the earliest possible entry to the window's end, or to the latest possible entry where there is no window.
     entered = truth.entry_ts >= 0
     last = np.where(

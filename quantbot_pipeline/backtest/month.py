@@ -21,6 +21,7 @@ from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.durable import disk_errors
 from quantbot_pipeline.errors import InputError, IntegrityError, QuantbotError
 from quantbot_pipeline.home import Home
+from quantbot_pipeline.interrupts import stop_if_asked
 from quantbot_pipeline.market.features import call_features
 from quantbot_pipeline.months import iso_ms, iso_now
 from quantbot_pipeline.runs.content import content_sha256
@@ -135,6 +136,7 @@ def _attempt(plan: _Plan, run: Run) -> str | None:
                 raise InputError(broken)
             import_module(plan.kind.recipe).make(run)
     except Exception as e:
+        stop_if_asked()  # DuckDB makes an error of a request to stop, and that is no failure of the month
         failure = str(e) if isinstance(e, QuantbotError) else f"{type(e).__name__}: {e}"
         run.record.report("error", "execution", failure)
         return failure

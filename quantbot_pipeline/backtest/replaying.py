@@ -27,13 +27,17 @@ log = logging.getLogger(__name__)
 
 
 class Replayed(NamedTuple):
-    """A month replayed; `outcomes` has one column per policy, so has `other_order` if both orders were asked for."""
+    """A month replayed; `outcomes` has one column per policy, so have `other_order` and `raised` if both orders were asked for.
+
+    raised: trades in one candle of which a trailing stop may have risen and been broken.
+    """
 
     month: MonthInputs
     rules: "results.Rules"
     truth: "results.Truth"
     outcomes: "results.Outcomes"
     other_order: "results.Outcomes | None"
+    raised: npt.NDArray[np.bool_] | None
 
 
 def replay_month(
@@ -59,6 +63,7 @@ def replay_month(
         orders.append(
             (rules._replace(optimistic=not rules.optimistic), results.empty_outcomes(calls.num_rows, len(policies)))
         )
+    raised = np.zeros((calls.num_rows, len(policies)), dtype=bool) if both_orders else None
     alert = calls["alert_ts_ms"].to_numpy()
 
     def work(load: Load) -> tuple[float, float, list[tuple[npt.NDArray[np.int64], list[results.Exits]]]]:
@@ -71,6 +76,10 @@ def replay_month(
             if len(rows):
                 candles = results.Candles(*piece.arrays())
                 made = [kernel.replay(candles, alert[rows], lo, hi, rows, r, compiled, truth, o) for r, o in orders]
+                if raised is not None:
+                    kernel.raised_and_broken(
+                        candles, alert[rows], lo, hi, rows, rules, compiled, truth, orders[0][1], made[0], raised
+                    )
                 parts.append((rows, made))
             decoding += decoded - mark
             mark = time.perf_counter()
@@ -90,7 +99,7 @@ def replay_month(
         record.add(name, wall * seconds / (sum(totals.values()) or 1.0))
     _tell_no_entry_from_no_candles(home, calls, truth, config.interval)
     record.say(f"{inputs.month}: {len(policies)} policies over {len(plan.loads)} row groups in {wall:.3f} s")
-    return Replayed(inputs, rules, truth, outcomes[0], outcomes[1] if both_orders else None)
+    return Replayed(inputs, rules, truth, outcomes[0], outcomes[1] if both_orders else None, raised)
 
 
 def _rules(config: BacktestConfig) -> "results.Rules":
@@ -111,8 +120,11 @@ def _rules(config: BacktestConfig) -> "results.Rules":
 @functools.cache
 def _ready_engine() -> None:
     """Have the engine compiled before threads need it, and say so when that takes a while (the first time ever)."""
-    from quantbot_pipeline.replay.kernel import warm_up
+    from quantbot_pipeline.replay.kernel import must_compile, warm_up
 
+    if not must_compile():
+        warm_up()
+        return
     notice = threading.Timer(
         2.0, log.warning, ["compiling the replay engine once, about ten seconds; later starts load it"]
     )
@@ -140,5 +152,7 @@ def of_policies(replayed: Replayed, first: int, last: int | None) -> Replayed:
 
     chosen, other = slice(first, last), replayed.other_order
     return replayed._replace(
-        outcomes=replayed.outcomes.of_policies(chosen), other_order=None if other is None else other.of_policies(chosen)
+        outcomes=replayed.outcomes.of_policies(chosen),
+        other_order=None if other is None else other.of_policies(chosen),
+        raised=None if replayed.raised is None else replayed.raised[:, chosen],
     )

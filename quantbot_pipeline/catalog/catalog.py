@@ -3,6 +3,7 @@
 Read-only, parametrised, never blocking.
 """
 
+import glob
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from quantbot_pipeline.duck import memory_database
-from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.duck import in_use, is_in_use, memory_database
+from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.runs.store import LocalRuns
 
 RUN_COLUMNS = (
@@ -46,6 +47,8 @@ def reading(catalog: Catalog) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             con.execute("ATTACH ? AS catalog (READ_ONLY)", [str(path.absolute())])
         except duckdb.Error as e:
+            if is_in_use(e):
+                raise StoreError(in_use(path)) from None
             raise InputError(
                 f"{path}: not readable ({str(e).splitlines()[0][:120]}); mend it with `quantbot backtest catalog-sync --rebuild`"
             ) from None
@@ -90,10 +93,25 @@ def artifact_path(catalog: Catalog, run_id: str, artifact_type: str) -> Path:
         ).fetchall()
     found = dict(rows)
     if not found:
-        raise InputError(f"run {run_id!r} is not in the catalog; sync it, or see `quantbot backtest catalog-query`")
+        raise InputError(_absent(catalog, run_id))
     if artifact_type not in found:
         raise InputError(f"run {run_id} has no artifact {artifact_type!r}; it has {', '.join(sorted(found))}")
-    return (catalog.runs.folder / found[artifact_type]).absolute()
+    path = (catalog.runs.folder / found[artifact_type]).absolute()
+    if not path.exists():
+        raise InputError(f"{path}: gone, though its run is cataloged; sync the catalog")
+    return path
+
+
+def _absent(catalog: Catalog, run_id: str) -> str:
+    """What to say of a run that the catalog does not have."""
+    name = f"run_id={run_id}"
+    if Path(name).name != name:
+        return f"run {run_id!r} is not in the catalog; see `quantbot backtest catalog-query`"
+    if any(catalog.runs.folder.glob(f".trash/*/{glob.escape(name)}")):
+        return f"run {run_id!r} was set aside by `quantbot prune`; it lies in {catalog.runs.folder / '.trash'}"
+    if any(catalog.runs.folder.glob(f"*/{glob.escape(name)}")):
+        return f"run {run_id!r} is not in the catalog yet: `quantbot backtest catalog-sync`"
+    return f"run {run_id!r} is neither in the catalog nor in {catalog.runs.folder}: it was deleted, or never was"
 
 
 def newest_runs_with(

@@ -68,10 +68,22 @@ def catalog_signature(catalog: Path) -> str:
 
 
 def month_signatures(base: Path) -> dict[str, str]:
-    """{month: signature of its directory}; changes whenever a run directory appears or goes."""
+    """{month: signature of its directory}; changes whenever a run directory appears or goes.
+
+    A month may be a link to a folder elsewhere, as `runs/` may be one.
+    """
     if not base.exists():
         return {}
-    return {entry.name: _signature(Path(entry.path)) for entry in os.scandir(base) if _is_month(entry)}
+    return {
+        entry.name: _signature(Path(entry.path)) for entry in os.scandir(base) if is_month(entry) and entry.is_dir()
+    }
+
+
+def dangling_months(base: Path) -> list[str]:
+    """Return the months that are links to nothing: their disk may not be mounted."""
+    if not base.exists():
+        return []
+    return sorted(e.name for e in os.scandir(base) if is_month(e) and e.is_symlink() and not e.is_dir())
 
 
 def _path(catalog: Path) -> Path:
@@ -83,6 +95,7 @@ def _signature(path: Path) -> str:
     return f"{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
 
 
-def _is_month(entry: os.DirEntry) -> bool:
+def is_month(entry: os.DirEntry) -> bool:
+    """Whether an entry of the runs' folder has the name of a month."""
     name = entry.name
-    return len(name) == 7 and name[4] == "-" and name.replace("-", "").isdigit() and entry.is_dir(follow_symlinks=False)
+    return len(name) == 7 and name[4] == "-" and name.replace("-", "").isdigit()

@@ -7,7 +7,7 @@ import shutil
 from datetime import UTC, datetime
 
 from quantbot_pipeline.catalog.catalog import Catalog, reading
-from quantbot_pipeline.errors import IntegrityError
+from quantbot_pipeline.errors import IntegrityError, StoreError
 from quantbot_pipeline.runs.manifest import read_manifest
 from quantbot_pipeline.runs.store import LocalRuns
 
@@ -27,7 +27,12 @@ def set_aside(catalog: Catalog, before_ms: int, *, force: bool = False) -> list[
         source, target = base / run_dir, base / TRASH / run_dir
         if source.is_dir() and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            source.rename(target)
+            try:
+                source.rename(target)
+            except OSError as e:
+                raise StoreError(
+                    f"{source}: not moved to {target.parent}: {e.strerror or e}; move it by hand"
+                ) from None
             moved.append(run_dir)
     return moved
 

@@ -22,6 +22,7 @@ from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.last_sync import (
     LastSync,
     catalog_signature,
+    dangling_months,
     due_months,
     month_signatures,
     read_last_sync,
@@ -31,6 +32,7 @@ from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, create_vie
 from quantbot_pipeline.duck import Publication, published_duckdb
 from quantbot_pipeline.durable import disk_fault
 from quantbot_pipeline.errors import InputError, IntegrityError
+from quantbot_pipeline.interrupts import stop_if_asked
 from quantbot_pipeline.runs.manifest import MANIFEST_NAME, ArtifactEntry, Timing, parse_moment
 from quantbot_pipeline.runs.verify import IncompleteRunError, Verified, examine_run
 
@@ -160,6 +162,7 @@ def _scan(base: Path, state: _State, last: LastSync, only: Only) -> _Found:
     if only is not None:  # a month that nobody asked for keeps its old signature, and so stays due
         found.signatures = {month: signature for month, signature in last.months.items() if not only(month)}
     for month, signature in sorted(months.items()):
+        stop_if_asked()
         if only is not None and not only(month):
             continue
         if last.months.get(month) == signature:
@@ -187,6 +190,10 @@ def _scan(base: Path, state: _State, last: LastSync, only: Only) -> _Found:
     for month in (state.runs.keys() | state.quarantine.keys()) - months.keys():
         if only is None or only(month):
             found.seen[month] = set()
+    for month in dangling_months(base):
+        if only is None or only(month):
+            found.seen[month] = set()
+            found.bad[month] = f"{month}: a link to a folder that is not there; mount its disk, or mend the link"
     return found
 
 

@@ -1,10 +1,13 @@
 """The entry point of `quantbot`: every foreseen mistake ends in one line and an exit status.
 
-Exit status: 0 done, 1 a run failed (the rest is committed), 2 the input or the arguments are wrong. Heavy libraries are
-imported inside the commands.
+Exit status: 0 done, 1 a run failed (the rest is committed), 2 the input or the arguments are wrong, 130 interrupted.
+Heavy libraries are imported inside the commands.
 """
 
+import contextlib
+import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -13,6 +16,7 @@ from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.cli.output import complain, note
 from quantbot_pipeline.durable import MEND_DISK
 from quantbot_pipeline.errors import InputError, QuantbotError
+from quantbot_pipeline.interrupts import noticed
 
 INTERRUPTED = 130  # as shells report Ctrl-C
 
@@ -20,9 +24,10 @@ INTERRUPTED = 130  # as shells report Ctrl-C
 def main() -> None:
     """Entry point: every foreseen mistake ends in one line and an exit status, never in a traceback."""
     try:
-        status = app(prog_name="quantbot", standalone_mode=False)
-        if status == INTERRUPTED:
-            complain("interrupted; what is committed stays", INTERRUPTED)
+        with noticed():
+            status = app(prog_name="quantbot", standalone_mode=False)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
     except typer.TyperException as e:
         status = _complain_of_arguments(e.format_message())
     except InputError as e:
@@ -33,7 +38,18 @@ def main() -> None:
         status = complain(f"{e.filename}: no permission; check its owner and mode, or choose another --home", 2)
     except OSError as e:
         status = complain(f"{e.filename or 'the disk of --home'}: {e.strerror or e}; {MEND_DISK}", 1)
+    if status == INTERRUPTED:
+        complain("interrupted; what is committed stays", INTERRUPTED)
+        _end_at_once(INTERRUPTED)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _end_at_once(status: int) -> NoReturn:
+    """End this process without Python's search of all that is alive: 0.7 s after a backtest, 1.3 s on a busy machine."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def _complain_of_arguments(text: str) -> int:

@@ -1,6 +1,8 @@
 """`quantbot ui` and `quantbot automation`: the services of a home."""
 
+import contextlib
 import os
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -29,15 +31,29 @@ def automation(
 def ui(
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port.")] = 3000,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Only show: no daemon, and nothing can be launched or changed.")
+    ] = False,
     home: HomeFolder = None,
 ) -> None:
-    """Start the Dagster web UI and daemon on this home directory."""
+    """Start the Dagster web UI and daemon on this home directory. A second one on a home needs `--read-only`."""
     from quantbot_pipeline.orchestration.launch import open_instance
+    from quantbot_pipeline.orchestration.local.claim import claimed
     from quantbot_pipeline.orchestration.local.retries import say_again
     from quantbot_pipeline.orchestration.local.services import serve
+    from quantbot_pipeline.orchestration.waiting import free_slots
 
     lab = open_home(home, may_begin=True)
     os.environ["QUANTBOT_HOME"] = str(lab.path)
-    with open_instance(lab) as instance:
+    with contextlib.ExitStack() as stack:
+        instance = stack.enter_context(open_instance(lab))
+        if not read_only:
+            folders = (lab.settings.data_dir, Path(os.environ["DAGSTER_HOME"]))
+            stack.enter_context(claimed(folders, f"http://{host}:{port}"))
         os.chdir(lab.path)
-        serve(host, port, note, lambda: say_again(instance))
+
+        def chore() -> None:
+            free_slots(instance)  # dagster.yaml of an earlier version does not
+            say_again(instance)
+
+        serve(host, port, note, (lambda: None) if read_only else chore, read_only=read_only)

@@ -12,6 +12,7 @@ from quantbot_pipeline.durable import replacing
 from quantbot_pipeline.errors import StoreError, counted
 from quantbot_pipeline.ingest.candle_rules import NOT_KEPT, REASON
 from quantbot_pipeline.ingest.report import IngestReport
+from quantbot_pipeline.interrupts import stop_if_asked
 from quantbot_pipeline.market.candle_files import (
     NO_MONTH,
     REJECTED_SCHEMA,
@@ -50,6 +51,7 @@ def merge(
     inserted = updated = 0
     changed = []
     for month in _months(con):
+        stop_if_asked()
         new, differing = _merge_month(con, folder, interval, month)
         inserted += new
         updated += differing

@@ -112,8 +112,7 @@ def _judge(con: duckdb.DuckDBPyConnection, staged: _Staged, interval: str) -> sp
     )
     con.execute("DELETE FROM judged WHERE reason IS NULL")
     walk = spacing.walk_along(con, "ordered", INTERVALS_MS[interval])
-    if walk.contradictions >= max(spacing.CONTRADICTING_ROWS, spacing.CONTRADICTING_SHARE * walk.rows):
-        raise InputError(_contradiction(con, staged, walk))
+    _refuse_contradictions(con, staged, walk)
     if walk.coarse is not None:
         raise InputError(_coarse(con, staged, walk.coarse, interval))
     superseded = walk.superseded()
@@ -140,9 +139,27 @@ def _coarse(con: duckdb.DuckDBPyConnection, staged: _Staged, found: spacing.Coar
     )
 
 
-def _contradiction(con: duckdb.DuckDBPyConnection, staged: _Staged, walk: spacing.OrderWalk) -> str:
-    example = walk.example
-    assert example is not None  # noqa: S101  # there are contradictions
+def _refuse_contradictions(con: duckdb.DuckDBPyConnection, staged: _Staged, walk: spacing.OrderWalk) -> None:
+    """Refuse an ingest of which too many rows, or too many times of one token, contradict each other."""
+    if walk.contradictions >= max(spacing.CONTRADICTING_ROWS, spacing.CONTRADICTING_SHARE * walk.rows):
+        what = (
+            f"{counted(walk.contradictions, 'row')} of {walk.rows:,} contradict another row of the same token and time"
+        )
+        limit = f"more than {spacing.CONTRADICTING_SHARE:.0%}"
+        raise InputError(_contradiction(con, staged, next(iter(walk.examples.values())), what, limit))
+    for mint, n in walk.by_token.most_common():
+        if n < spacing.CONTRADICTING_ROWS:
+            return
+        ((times,),) = con.execute("SELECT count(DISTINCT t) FROM ordered WHERE mint = ?", [mint]).fetchall()
+        if n >= spacing.CONTRADICTING_TIMES * times:
+            what = f"{counted(n, 'row')} of {mint} contradict another row of the same time, of which it has {times:,}"
+            limit = f"more than {spacing.CONTRADICTING_TIMES:.0%}"
+            raise InputError(_contradiction(con, staged, walk.examples[mint], what, limit))
+
+
+def _contradiction(
+    con: duckdb.DuckDBPyConnection, staged: _Staged, example: spacing.Contradiction, what: str, limit: str
+) -> str:
     (file, row), (other, other_row) = (_place(con, staged, place) for place in (example.first, example.second))
     cause = (
         f"are {file} and {other} both of this token?"
@@ -150,8 +167,7 @@ def _contradiction(con: duckdb.DuckDBPyConnection, staged: _Staged, walk: spacin
         else "has the file rows of two tokens, or a part of the time in another column?"
     )
     return (
-        f"{file}: {counted(walk.contradictions, 'row')} of {walk.rows:,} contradict another row of the same token and time "
-        f"(more than {spacing.CONTRADICTING_SHARE:.0%}): row {row} and row {other_row}"
+        f"{file}: {what} ({limit}): row {row} and row {other_row}"
         + (f" of {other}" if file != other else "")
         + f", {example.mint} at {iso_ms(int(example.t))}, close {example.closes[0]:g} and {example.closes[1]:g}; {cause}"
     )

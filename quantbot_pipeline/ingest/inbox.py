@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from quantbot_pipeline.durable import scratch_folder
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.interrupts import stop_if_asked
 
 if TYPE_CHECKING:
     import duckdb
@@ -62,6 +63,7 @@ def take_in(home: "Home", paths: Sequence[str]) -> Intake:
     inbox = home.settings.inbox_dir
     result = Intake({}, {}, [], [])
     for relative in paths:
+        stop_if_asked()
         path = inbox / relative
         if not path.is_file() or path.is_symlink():
             continue  # taken by another run since
@@ -77,6 +79,7 @@ def take_in(home: "Home", paths: Sequence[str]) -> Intake:
             result.ingested[relative] = report.inserted + report.updated
             _move(path, inbox / DONE / relative)
         except InputError as e:
+            stop_if_asked()  # a request to stop is no fault of the file
             result.rejected[relative] = str(e)
             moved = _move(path, inbox / REJECTED / relative)
             moved.with_name(moved.name + ".reason.txt").write_text(str(e) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from quantbot_pipeline.duck import UNTRUSTED, open_untrusted, untrusted_tables
+from quantbot_pipeline.duck import UNTRUSTED, in_use, is_in_use, open_untrusted, untrusted_tables
 from quantbot_pipeline.durable import MEND_DISK, disk_fault
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.months import parse_day
@@ -133,4 +133,6 @@ def reading_calls(store: CallStore) -> Iterator[duckdb.DuckDBPyConnection]:
     except duckdb.Error as e:
         if words := disk_fault(e):  # what does not fit into memory spills beside the store
             raise StoreError(f"{path.parent}: {words}; {MEND_DISK}") from None
+        if is_in_use(e):
+            raise StoreError(in_use(path)) from None
         raise InputError(f"{path}: not readable as the store of calls: {str(e).splitlines()[0][:200]}") from None

@@ -145,15 +145,19 @@ def _update_digest(digest: "hashlib._Hash", table: pa.Table) -> None:
         digest.update(values.fill_null(float("nan")).to_numpy() if name == "volume" else values.to_numpy())
 
 
+REJECTED_READ = pa.schema(
+    [("mint", pa.string()), ("ts_ms", pa.int64()), ("reason", pa.string()), ("close", pa.float64())]
+)
+
+
 def read_rejected(store: Path, interval: str, months: Sequence[str], mints: Sequence[str]) -> pa.Table:
-    """Rejected candles of `mints` in `months`: mint (string), ts_ms (int64), reason (string)."""
+    """Rejected candles of `mints` in `months`: mint (string), ts_ms (int64), reason (string), close (float64)."""
     parts = [
-        pq.read_table(path, columns=["mint", "ts_ms", "reason"], filters=[("mint", "in", list(mints))])
+        pq.read_table(path, columns=REJECTED_READ.names, filters=[("mint", "in", list(mints))])
         for path in (rejected_file(store, interval, month) for month in months)
         if path.exists() and mints
     ]
-    schema = pa.schema([("mint", pa.string()), ("ts_ms", pa.int64()), ("reason", pa.string())])
-    return pa.concat_tables([p.cast(schema) for p in parts]) if parts else schema.empty_table()
+    return pa.concat_tables([REJECTED_READ.empty_table(), *(p.cast(REJECTED_READ) for p in parts)])
 
 
 def write_rejected(target: Path, rows: pa.Table) -> None:

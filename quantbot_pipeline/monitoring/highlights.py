@@ -6,11 +6,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quantbot_pipeline.vocabulary import ALL_CALLERS
+from quantbot_pipeline.vocabulary import ALL_CALLERS, MUCH_ENDED
 
 # Of the columns of a table of best rows.
 SHORT_NAMES = {
     "objective_score": "score",
+    "trades_count": "trades",
+    "data_end_share": "ended",
+    "stressed_avg_return_bps": "stressed_bps",
     "realized_return_bps": "return_bps",
     "meets_constraints": "feasible",
     "out_of_sample_trades": "trades",
@@ -57,6 +60,7 @@ def _paths(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str
     numbers = {f"hit_{k}x_rate": _mean(table[f"hit_{k}x"]) for k in (2, 3, 4)}
     numbers["median_peak_multiple"] = _median(table["peak_multiple"])
     numbers["median_dd_bps"] = _median(table["dd_bps"])
+    numbers["data_end_share"] = _mean(table["censored"])
     return numbers, _top(table, "peak_multiple", ["caller_name", "peak_multiple", "dd_bps", "mint"], limit)
 
 
@@ -65,6 +69,7 @@ def _trades(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[st
         "median_return_bps": _median(table["realized_return_bps"]),
         "mean_return_bps": _mean(table["realized_return_bps"]),
         "stop_out_rate": _mean(table["stop_out"]),
+        "data_end_share": _mean(pc.equal(table["exit_reason"], "data_end")),
     }
     columns = ["caller_name", "realized_return_bps", "exit_reason", "policy_id"]
     return numbers, _top(table, "realized_return_bps", columns, limit)
@@ -72,7 +77,7 @@ def _trades(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[st
 
 def _summary(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
     best = pc.max(table["median_return_bps"]).as_py()
-    columns = ["policy_id", "trades_count", "avg_return_bps", "median_return_bps"]
+    columns = ["policy_id", "trades_count", "avg_return_bps", "data_end_share", "stressed_avg_return_bps"]
     numbers = {} if best is None else {"best_median_return_bps": best}
     return numbers, _top(table, "avg_return_bps", columns, limit)
 
@@ -84,7 +89,8 @@ def _frontier(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[
         "callers": callers.num_rows,
         "feasible_callers": pc.sum(callers["meets_constraints"]).as_py() or 0,
     }
-    measures = ("objective_score", "median_return_bps", "stop_out_rate")
+    numbers["callers_data_end"] = pc.sum(pc.greater(callers["data_end_share"], MUCH_ENDED)).as_py() or 0
+    measures = ("objective_score", "median_return_bps", "stop_out_rate", "data_end_share", "stressed_avg_return_bps")
     pooled = first.filter(pc.equal(first["caller_name"], ALL_CALLERS)).select(measures).to_pylist()
     numbers |= {f"all_{name}": value for row in pooled for name, value in row.items()}
     columns = ["caller_name", "objective_score", "meets_constraints", "policy_id"]
@@ -99,6 +105,8 @@ def _walk_forward(table: pa.Table, limit: int) -> tuple[dict[str, float], list[d
         "out_of_sample_avg_return_bps",
         "hold_avg_return_bps",
         "out_of_sample_trades",
+        "out_of_sample_data_end_share",
+        "out_of_sample_stressed_avg_return_bps",
     )
     numbers = {
         f"all_{name}": value
@@ -117,7 +125,7 @@ def _equity(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[st
 
 
 _COLUMNS = {
-    "paths": ["caller_name", "mint", "hit_2x", "hit_3x", "hit_4x", "peak_multiple", "dd_bps"],
+    "paths": ["caller_name", "mint", "hit_2x", "hit_3x", "hit_4x", "peak_multiple", "dd_bps", "censored"],
     "trades": ["policy_id", "caller_name", "realized_return_bps", "stop_out", "exit_reason"],
 }
 _HIGHLIGHTS = {

@@ -25,6 +25,7 @@ KINDS = {
     "quarantined_run": "quarantined run",
     "rejected_file": "rejected file",
     "low_disk": "low disk",
+    "waiting_run": "waiting run",
 }
 REMIND_S = 86_400.0
 KEEP_S = 7 * 86_400.0  # a message that nobody takes for a week is dropped; it is in the log

@@ -25,6 +25,7 @@ from quantbot_pipeline.orchestration.judging import (
 )
 from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.orchestration.stopping import stop_if_canceled
 from quantbot_pipeline.specs import PATHS as PATHS_OUTPUT
 from quantbot_pipeline.specs import WALK_FORWARD as WALK_OUTPUT
 from quantbot_pipeline.specs import Op, Output, ops, outputs_of, strategy_of
@@ -61,6 +62,7 @@ def _contract_of(op: Op, made: Sequence[Output]) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(name=op.check, specs=specs, can_subset=True)
     def contract(context: dg.AssetCheckExecutionContext, lab: Lab) -> Iterator[dg.AssetCheckResult]:
+        stop_if_canceled(context)
         home, materialized, selected = lab.open(), _materialized(context), context.selected_asset_check_keys
         yield from judge_contracts(
             {
@@ -80,6 +82,7 @@ def _contract_of(op: Op, made: Sequence[Output]) -> dg.AssetChecksDefinition:
     "A warning; it stops what is downstream if QUANTBOT_QUALITY_BLOCKS is set.",
 )
 def input_quality(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
+    stop_if_canceled(context)
     home = lab.open()
     return judge_quality(home, _run_dirs(context, home, _materialized(context), PATHS_OUTPUT))
 
@@ -90,6 +93,7 @@ def input_quality(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetC
     description="The 2x, 3x and 4x hit rates of the newest month are not far below those of the six months before it (robust z).",
 )
 def paths_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
+    stop_if_canceled(context)
     home = lab.open()
     return judge_regression(home, "paths", _run_dirs(context, home, _materialized(context), PATHS_OUTPUT))
 
@@ -100,6 +104,7 @@ def paths_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.Ass
     description="The best out-of-sample median of the newest month is not far below that of the six months before it (robust z).",
 )
 def walk_forward_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
+    stop_if_canceled(context)
     home = lab.open()
     run_dirs = _run_dirs(context, home, _materialized(context), WALK_OUTPUT)
     return judge_regression(home, "walk_forward", run_dirs)
@@ -109,9 +114,10 @@ def walk_forward_regression(context: dg.AssetCheckExecutionContext, lab: Lab) ->
     asset=CATALOG,
     description="Every committed run is cataloged; every cataloged file is there with its size, a sample with its checksum.",
 )
-def catalog_health(lab: Lab) -> dg.AssetCheckResult:
+def catalog_health(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
     from quantbot_pipeline.monitoring.health import inspect_catalog
 
+    stop_if_canceled(context)
     home, now = lab.open(), time.time()
     settings = home.settings
     if not home.catalog.path.exists():
@@ -133,9 +139,10 @@ def catalog_health(lab: Lab) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset=CATALOG, description="No run directory had to be set aside because it cannot be trusted.")
-def quarantine_empty(lab: Lab) -> dg.AssetCheckResult:
+def quarantine_empty(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
     from quantbot_pipeline.monitoring.health import quarantined
 
+    stop_if_canceled(context)
     home = lab.open()
     found = quarantined(home.catalog, now_s=time.time(), max_lag_s=home.settings.catalog_max_lag_s)
     return dg.AssetCheckResult(
@@ -150,9 +157,10 @@ def quarantine_empty(lab: Lab) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset=CATALOG, description="The disk of the home has room (QUANTBOT_MIN_FREE_GB).")
-def free_disk(lab: Lab) -> dg.AssetCheckResult:
+def free_disk(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
     from quantbot_pipeline.monitoring.health import free_gb
 
+    stop_if_canceled(context)
     settings = lab.settings()
     free = free_gb(settings.home)
     return dg.AssetCheckResult(

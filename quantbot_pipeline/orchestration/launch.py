@@ -5,6 +5,7 @@ printing, exit statuses.
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import shutil
@@ -28,6 +29,7 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepo
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.durable import MEND_DISK, locked
 from quantbot_pipeline.errors import InputError, QuantbotError, StoreError
+from quantbot_pipeline.interrupts import noticed, stop_if_asked
 from quantbot_pipeline.months import contiguous
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
 from quantbot_pipeline.orchestration.partitions import range_tags
@@ -39,6 +41,15 @@ LOCATION = "quantbot_pipeline.definitions"  # the code location's module, and it
 LAUNCHED_TAG = "quantbot/launched"
 MAX_RETRIES_TAG = "dagster/max_retries"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+CHECK_FAILED = "blocking asset check"
+# SHA-256 of every dagster.yaml that homes were given before. Whoever has edited the file keeps it.
+EARLIER = {
+    "24d294a3434fda655bc6bf9d039560bfe98375d59d1cbc30e99d2ad657532526",
+    "4f7d539ef81243f92becbe3e7246fe0ece850da36258252285f0348d88f3b4d2",
+    "c7f46c72687a69b5ce27a33f194e141caca2b14ebc552eff54eddbb696b4f87b",
+    "de310d851b838967a70151361b9cebb6a16b6b9cf49f719233437d8a2559d5b0",
+    "f33ee313210da444d215ba67ff8f63a0c434ef33262ef257e12dfcd0672c5b88",
+}
 MIN_FREE_BYTES = 10_000_000  # a month and Dagster's account of it take about 0.5 MB
 
 
@@ -72,9 +83,10 @@ def launch(
     runs: list[dict[str, Any]] = []
     failures: list[QuantbotError] = []
     _require_space(home.path)
-    with _state_errors(), open_instance(home) as instance, _progress(len(months) * len(ops), job_name):
+    with noticed(), _state_errors(), open_instance(home) as instance, _progress(len(months) * len(ops), job_name):
         for stretch in contiguous(list(months)):
             result = _execute(defs, served, job_name, run_config, instance, range_tags(stretch))
+            stop_if_asked()  # whatever Dagster makes of it
             runs += _committed(instance, result.run_id)
             failures += [failure] if (failure := _failure(result)) else []
     text = "; ".join(map(str, failures))
@@ -103,7 +115,13 @@ def _execute(
         tags={**job.run_tags, **tags, **launched_tag(), MAX_RETRIES_TAG: "0"},
         remote_job_origin=origin.get_job_origin(job_name),
     )
-    return execute_run(InMemoryJob(job), run, instance)
+    try:
+        return execute_run(InMemoryJob(job), run, instance)
+    except KeyboardInterrupt:  # before its first step or after its last; else the run itself says how it ended
+        left = instance.get_run_by_id(run.run_id)
+        if left is not None and not left.is_finished:
+            instance.report_run_canceled(left, "Interrupted in the shell.")
+        raise
 
 
 def launched_tag() -> dict[str, str]:
@@ -142,18 +160,19 @@ def open_instance(home: "Home") -> dg.DagsterInstance:
 
 
 def prepare_instance(home: "Home") -> None:
-    """Point DAGSTER_HOME to the home (unless it is set) and give it a dagster.yaml if it has none."""
+    """Point DAGSTER_HOME to the home (unless it is set) and give it a dagster.yaml if it has none or an earlier one of ours."""
     home.settings.data_dir.mkdir(parents=True, exist_ok=True)
     folder = Path(os.environ.setdefault("DAGSTER_HOME", str(home.path)))
     if not folder.is_absolute() or not folder.is_dir():
         raise InputError(
             f"DAGSTER_HOME={folder}: not an absolute path of an existing directory; create it, or unset it"
         )
-    if not (folder / "dagster.yaml").exists():
+    file = folder / "dagster.yaml"
+    if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() in EARLIER:
         template = resources.files("quantbot_pipeline.orchestration.local") / "dagster.yaml"
         temporary = folder / f".dagster.yaml.{os.getpid()}"  # another first use must not read half a file
         temporary.write_bytes(template.read_bytes())
-        temporary.replace(folder / "dagster.yaml")
+        temporary.replace(file)
 
 
 @contextlib.contextmanager
@@ -225,8 +244,17 @@ def _failure(result: dg.JobExecutionResult) -> QuantbotError | None:
     if result.success:
         return None
     failures = [_step_failure(event.step_failure_data) for event in result.all_events if event.is_step_failure]
+    if judged := _blocking_checks(result):
+        failures = [failure for failure in failures if CHECK_FAILED not in str(failure)] + judged
     kind = InputError if all(isinstance(failure, InputError) for failure in failures) else QuantbotError
     return kind("; ".join(dict.fromkeys(map(str, failures)))) if failures else QuantbotError("the Dagster run failed")
+
+
+def _blocking_checks(result: dg.JobExecutionResult) -> list[QuantbotError]:
+    """What the blocking checks that failed have to say; Dagster's own error gives their number and names."""
+    found = [e.asset_check_evaluation_data for e in result.all_events if e.event_type_value == "ASSET_CHECK_EVALUATION"]
+    failed = [one for one in found if one.blocking and not one.passed and one.severity == dg.AssetCheckSeverity.ERROR]
+    return [QuantbotError(f"{one.check_name} of {one.asset_key.to_user_string()}: {one.description}") for one in failed]
 
 
 def _step_failure(data: Any) -> QuantbotError:
@@ -237,6 +265,6 @@ def _step_failure(data: Any) -> QuantbotError:
     error = data.error
     while error is not None and error.cause is not None:  # Dagster wraps what an asset raised
         error = error.cause
-    if error is not None and error.cls_name == "DagsterExecutionInterruptedError":
+    if error is not None and error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt"):
         raise KeyboardInterrupt
     return QuantbotError("failed" if error is None else error.message.strip())

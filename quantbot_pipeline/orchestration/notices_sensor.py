@@ -1,4 +1,4 @@
-"""The sensor that raises alerts: it looks at finished Dagster runs, the quarantine, rejected files and the disk.
+"""The sensor that raises alerts: it looks at finished Dagster runs, the queue, the quarantine, rejected files and the disk.
 
 Here is only the looking; what is announced, grouped, repeated or over is decided in `reports.alerts`. Everything it must
 remember is its cursor, so a restart neither forgets a cause nor announces it twice.
@@ -21,6 +21,7 @@ from quantbot_pipeline.orchestration.assets.catalog import CATALOG
 from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.orchestration.sensors import INBOX_KEY
+from quantbot_pipeline.orchestration.waiting import free_slots, is_repeated, waiting_longer_than
 from quantbot_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ MAX_RUNS = 200  # per look; more wait for the next one
 # These two are seen directly, at every look and not only when the check runs.
 STANDING_CHECKS = ("quarantine_empty", "free_disk")
 WILL_RETRY = "dagster/will_retry"
+PROMISE_S = 120.0  # within which Dagster repeats a run that it says it will; it looks every few seconds
 EVENTS = {
     dg.DagsterEventType.STEP_SUCCESS,
     dg.DagsterEventType.STEP_FAILURE,
@@ -44,10 +46,14 @@ Change = tuple[str, Finding | None]  # a cause, and what was found of it; None: 
 
 
 class Cursor(BaseModel):
-    """What the sensor remembers: how far it has looked (seconds since 1970), runs of the overlap, and the alerts."""
+    """What the sensor remembers: how far it has looked (seconds since 1970), runs of the overlap, and the alerts.
+
+    Failed runs that Dagster says it will repeat are remembered, too: it says so of some that it cannot repeat.
+    """
 
     since: float
     seen: dict[str, float] = {}
+    promised: dict[str, float] = {}
     alerts: State = State()
 
 
@@ -57,7 +63,7 @@ def build_notices_sensor(interval_s: int) -> dg.SensorDefinition:
         name="alerts_sensor",  # the name under which homes know whether it is on
         minimum_interval_seconds=interval_s,
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description="Failed runs and checks, failed catalog syncs, regressions, quarantined runs, rejected files and low disk become "
+        description="Failed runs and checks, failed catalog syncs, regressions, quarantined runs, rejected files, low disk and runs that wait too long become "
         "alerts: written to this log, and sent to QUANTBOT_ALERT_URLS. One per cause; recoveries are announced.",
     )(notices)
 
@@ -66,9 +72,11 @@ def notices(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResult:
     """Look, decide what is announced, send it, and remember it."""
     home, now = lab.open(), time.time()
     cursor = _read_cursor(context, now)
+    for run_id in free_slots(context.instance):  # where a daemon runs without `quantbot ui`, nobody else does
+        context.log.info(f"freed the slots of run {run_id}, which is over")
     changes = [
         *_run_changes(context.instance, cursor, home.settings.ui_url, now),
-        *_standing_changes(home, cursor.alerts, now),
+        *_standing_changes(home, context.instance, cursor.alerts, now),
     ]
     state, messages = decide(cursor.alerts, *_last_words(changes), now)
     for message in messages:
@@ -123,17 +131,42 @@ def _run_changes(instance: dg.DagsterInstance, cursor: Cursor, ui_url: str, now:
     # A tag on a run of last week updates it too; that is no news.
     fresh = [r for r in records if r.dagster_run.run_id not in cursor.seen and (r.end_time or now) >= oldest]
     for record in sorted(fresh, key=lambda r: r.end_time or now):
-        yield from _changes_of_run(
-            instance, record.dagster_run, f"{ui_url.rstrip('/')}/runs/{record.dagster_run.run_id}"
-        )
+        yield from _changes_of_run(instance, record.dagster_run, _link(ui_url, record.dagster_run.run_id))
+        if _is_promised(record.dagster_run):
+            cursor.promised[record.dagster_run.run_id] = now
+    yield from _broken_promises(instance, cursor, ui_url, now)
     stamps = {r.dagster_run.run_id: r.update_timestamp.timestamp() for r in records}
     cursor.since = max([cursor.since, *stamps.values()])
     cursor.seen = {id_: at for id_, at in (cursor.seen | stamps).items() if at > cursor.since - 2 * OVERLAP_S}
 
 
-def _changes_of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, link: str) -> Iterator[Change]:
+def _link(ui_url: str, run_id: str) -> str:
+    return f"{ui_url.rstrip('/')}/runs/{run_id}"
+
+
+def _is_promised(run: dg.DagsterRun) -> bool:
+    """Whether Dagster says that it will repeat this run."""
+    return run.status == dg.DagsterRunStatus.FAILURE and run.tags.get(WILL_RETRY) == "true"
+
+
+def _broken_promises(instance: dg.DagsterInstance, cursor: Cursor, ui_url: str, now: float) -> Iterator[Change]:
+    """The failures of runs that nothing has repeated in time; moves the cursor."""
+    for run_id, since in list(cursor.promised.items()):
+        run = instance.get_run_by_id(run_id)
+        if run is None or is_repeated(instance, run):
+            del cursor.promised[run_id]
+        elif now - since >= PROMISE_S:
+            del cursor.promised[run_id]
+            yield from _failures(run, _events(instance, run), months_of(run.tags) or [""], _link(ui_url, run_id))
+
+
+def _events(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[Any]:
     logged = instance.all_logs(run.run_id, of_type=EVENTS)
-    events: list[Any] = [entry.dagster_event for entry in logged if entry.dagster_event is not None]
+    return [entry.dagster_event for entry in logged if entry.dagster_event is not None]
+
+
+def _changes_of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, link: str) -> Iterator[Change]:
+    events = _events(instance, run)
     months = months_of(run.tags) or [""]
     # What succeeds ends the failure of the same step and month, in whatever job; then comes what failed.
     for event in events:
@@ -148,7 +181,7 @@ def _changes_of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, link: str)
             yield from _check_changes(event.event_specific_data, link)
         elif event.asset_key == INBOX_KEY:
             yield from _rejected_files(event, link)
-    if run.status == dg.DagsterRunStatus.FAILURE and run.tags.get(WILL_RETRY) != "true":
+    if run.status == dg.DagsterRunStatus.FAILURE and not _is_promised(run):
         yield from _failures(run, events, months, link)
 
 
@@ -237,11 +270,12 @@ def _rejected_files(event: Any, link: str) -> Iterator[Change]:
 # --- conditions that last -----------------------------------------------------------------------------------------------
 
 
-def _standing_changes(home: "Home", state: State, now: float) -> Iterator[Change]:
+def _standing_changes(home: "Home", instance: dg.DagsterInstance, state: State, now: float) -> Iterator[Change]:
     """Conditions seen at this look, and open ones that are not seen any more."""
     surveys: dict[str, Callable[[], list[Finding]]] = {
         "quarantined_run": lambda: _quarantine(home, now),
         "low_disk": lambda: _disk(home.settings),
+        "waiting_run": lambda: _waiting(instance, home.settings, now),
     }
     for kind, look in surveys.items():
         try:
@@ -266,6 +300,28 @@ def _quarantine(home: "Home", now: float) -> list[Finding]:
         )
         for path, reason in found.items()
     ]
+
+
+def _waiting(instance: dg.DagsterInstance, settings: Settings, now: float) -> list[Finding]:
+    found = []
+    for run, since, reason in waiting_longer_than(instance, settings.max_queued_s, now):
+        months = months_of(run.tags)
+        text = f"waits since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC" + (
+            f": {reason}" if reason else ""
+        )
+        found.append(
+            Finding(
+                f"waiting_run:{run.run_id}",
+                "waiting_run",
+                "warning",
+                f"{text}; the limit is {settings.max_queued_s:g} s (QUANTBOT_MAX_QUEUED_S)",
+                months[0] if months else "",
+                _work(run),
+                _link(settings.ui_url, run.run_id),
+                standing=True,
+            )
+        )
+    return found
 
 
 def _disk(settings: Settings) -> list[Finding]:

@@ -7,17 +7,13 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from quantbot_pipeline.months import month_of, months_before
+from quantbot_pipeline.months import contiguous, month_of, months_before
+from quantbot_pipeline.orchestration.closings import look
 from quantbot_pipeline.orchestration.jobs import everything_config
-from quantbot_pipeline.orchestration.partitions import range_tags
+from quantbot_pipeline.orchestration.partitions import month_partitions, range_tags
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.orchestration.sensors import months_to_sync, sync_requests
 from quantbot_pipeline.specs import KINDS
-
-
-def month_to_close(now: datetime) -> str:
-    """The month before `now`: its calls are complete."""
-    return months_before(open_month(now), 1)
 
 
 def open_month(now: datetime) -> str:
@@ -27,7 +23,7 @@ def open_month(now: datetime) -> str:
 
 def months_to_refresh(now: datetime) -> tuple[str, str]:
     """(first, last) month whose windows may still be filling: until the 4th the month before is one of them."""
-    return (month_to_close(now) if now.day <= 4 else open_month(now)), open_month(now)
+    return months_before(open_month(now), 1 if now.day <= 4 else 0), open_month(now)
 
 
 def _tick(context: dg.ScheduleEvaluationContext) -> datetime:
@@ -35,15 +31,26 @@ def _tick(context: dg.ScheduleEvaluationContext) -> datetime:
 
 
 @dg.schedule(
-    cron_schedule="0 3 2 * *",
+    cron_schedule="0 * * * *",
     job_name="everything",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Everything for the month that has just ended, on the 2nd at 03:00 UTC. Windows of its last hours are still open then; the daily run completes them.",
+    description="Everything for each month that has ended, once its last windows have closed: on the 3rd at 04:00 UTC, or at the first full hour after any downtime. A closing that failed is asked for again the next day.",
 )
-def closed_month(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    month = month_to_close(_tick(context))
-    return dg.RunRequest(run_key=f"closed-{month}", partition_key=month, run_config=everything_config())
+def closed_month(context: dg.ScheduleEvaluationContext, lab: Lab) -> list[dg.RunRequest] | dg.SkipReason:
+    now, home = _tick(context), lab.open()
+    known = month_partitions(home.settings.partitions_start).get_partition_keys(current_time=now)
+    due = look(context.instance, home, int(now.timestamp() * 1000), known)
+    if not due:
+        return dg.SkipReason("every month that has ended is closed")
+    return [
+        dg.RunRequest(
+            run_key=f"closed-{stretch[0]}-{stretch[-1]}-{now:%Y-%m-%d}",
+            run_config=everything_config(),
+            tags=range_tags(stretch),
+        )
+        for stretch in contiguous(due)
+    ]
 
 
 @dg.schedule(

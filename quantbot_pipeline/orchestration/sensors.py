@@ -13,6 +13,7 @@ import dagster as dg
 
 from quantbot_pipeline.ingest.inbox import scan, settled
 from quantbot_pipeline.months import contiguous, months_before
+from quantbot_pipeline.orchestration.closings import UNFINISHED
 from quantbot_pipeline.orchestration.jobs import everything_config
 from quantbot_pipeline.orchestration.partitions import month_partitions, range_tags
 from quantbot_pipeline.orchestration.resources import Lab
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
 INBOX_KEY = dg.AssetKey(["inputs", "inbox"])
 STOPPED = dg.DefaultSensorStatus.STOPPED
 REST_S = 300.0  # what fails at once would otherwise fail every few seconds until somebody comes
-UNFINISHED = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
 
 
 def build_sensors(interval_s: int) -> list[dg.SensorDefinition]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from quantbot_pipeline.compiled import compiled
+from quantbot_pipeline.compiled import compiled, is_kept
 from quantbot_pipeline.replay.compile import CompiledPolicies, compile_policies
 from quantbot_pipeline.replay.results import (
     Candles,
@@ -68,10 +68,39 @@ def replay(
     return Exits(*made)
 
 
+def raised_and_broken(
+    candles: Candles,
+    alert_ts: npt.NDArray[np.int64],
+    lo: npt.NDArray[np.int64],
+    hi: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    rules: Rules,
+    policies: CompiledPolicies,
+    truth: Truth,
+    outcomes: Outcomes,
+    exits: Exits,
+    found: npt.NDArray[np.bool_],
+) -> None:
+    """Mark in `found` (C, P) the trades in one candle of which a trailing stop may have risen and been broken.
+
+    Such a candle does not tell whether its high came before its low. The arguments are those of `replay`, and the `exits`
+    that it returned. A give-back is not marked: the close shows that the price passed the risen level.
+    """
+    frozen = Candles(*(_read_only(array) for array in candles))
+    _raised_calls(
+        frozen, alert_ts, lo, hi, rows, rules, policies, truth.status, exits, outcomes.first, outcomes.which, found
+    )
+
+
 def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
+
+
+def must_compile() -> bool:
+    """Whether `warm_up` has to compile the kernel, because no earlier process kept its machine code."""
+    return not is_kept(_replay_calls)
 
 
 def warm_up() -> None:
@@ -573,6 +602,45 @@ def _settle_conflicts(
         which[p] = same - begin
         used += same == used
     return used
+
+
+@_kernel
+def _raised_calls(candles, alert_ts, lo, hi, rows, rules, policies, status, exits, first, which, found):
+    first_pair = len(policies.down) + len(policies.up) + len(policies.hold)
+    for k in range(len(alert_ts)):
+        row = rows[k]
+        if status[row] != INCLUDED:
+            continue
+        _, begin, end, p0, _ = _window(candles, lo[k], hi[k], alert_ts[k], rules)
+        for p in range(which.shape[1]):
+            if policies.trail_lo[p] < policies.trail_hi[p]:
+                x = first[row] + which[row, p]
+                found[row, p] = _is_raised(
+                    candles, begin, end, p0, rules, policies, p, first_pair, exits.ts[x], exits.reason[x]
+                )
+
+
+@_kernel
+def _is_raised(candles, begin, end, p0, rules, policies, p, first_pair, exit_ts, reason):
+    before = p0
+    for j in range(begin, end):
+        if exit_ts <= candles.ts[j]:
+            return False
+        high, low, close = candles.high[j], candles.low[j], candles.close[j]
+        top = max(before, high)
+        level, risen = p0 * policies.down[policies.stop[p]], -1.0
+        for r in range(policies.trail_lo[p], policies.trail_hi[p]):
+            q = policies.trails[r] - first_pair
+            activation, keep = p0 * policies.up[policies.pair_up[q] - len(policies.down)], policies.pair_keep[q]
+            level = max(level, before * keep) if before >= activation else level
+            risen = max(risen, top * keep) if top >= activation else risen
+        gave_back = (
+            exit_ts == candles.ts[j] + rules.interval_ms and reason == TRAILING and low > level and close <= risen
+        )
+        if risen > level and low <= risen and not gave_back:
+            return True
+        before = top
+    return False
 
 
 # Exits looked at for one that is the same: policies that differ in what did not matter often follow each other.

@@ -57,6 +57,7 @@ STATS = (
     "avg_time_exposed_ms",
     "avg_tail_capture",
     "growth_score",
+    "data_end_share",
     "median_max_adverse_excursion_bps",
     "p25_return_bps",
     "p75_return_bps",
@@ -77,6 +78,7 @@ STATS = (
     AVG_TIME_EXPOSED,
     AVG_TAIL_CAPTURE,
     GROWTH_SCORE,
+    DATA_END_SHARE,
     MEDIAN_EXCURSION,
     P25_RETURN,
     P75_RETURN,
@@ -242,7 +244,7 @@ def _aggregate(derived, base, which, groups, ends, leader, result):
 @_kernel
 def _statistics(derived, where, returns, excursions, exposed, captured, out):
     n = len(where)
-    stops, losses, captures = 0, 0, 0
+    stops, losses, captures, ended = 0, 0, 0, 0
     total, stressed, total_ms, total_mae, total_capture = 0.0, 0.0, 0.0, 0.0, 0.0
     growth, product = 0.0, 1.0
     for i in range(np.uint64(n)):
@@ -254,6 +256,7 @@ def _statistics(derived, where, returns, excursions, exposed, captured, out):
         total_ms += fact[HELD]
         total_capture += fact[SHARE]
         stressed += -10_000.0 if flags & ENDED else value
+        ended += (flags & ENDED) != 0
         losses += value < 0
         stops += (flags & STOPPED) != 0
         captures += (flags & PEAKED) != 0
@@ -279,6 +282,7 @@ def _statistics(derived, where, returns, excursions, exposed, captured, out):
     if captures:
         out[AVG_TAIL_CAPTURE] = total_capture / captures
     out[GROWTH_SCORE] = 10_000 / STAKE * (growth / n)
+    out[DATA_END_SHARE] = ended / n
     if len(out) <= RANKING_STATS:
         return
     out[MEDIAN_EXCURSION] = _quantile(excursions, 0.5, n, _select(excursions, middle, low + 1, n))

@@ -50,11 +50,12 @@ def trades_table(
     other_order: Outcomes | None = None,
     *,
     other_is_optimistic: bool = True,
+    raised: npt.NDArray[np.bool_] | None = None,
 ) -> pa.Table:
     """One row per (policy, included call), policies in the given order; columns as the `trades` artifact without `run_id`.
 
     `other_order` holds the outcomes of the order that `outcomes` does not, when both orders inside a candle were
-    replayed; it fills `optimistic_return_bps` and `ambiguous`.
+    replayed; it fills `optimistic_return_bps` and `ambiguous`. raised (C, P): trades that are ambiguous whatever the orders say.
     """
     rows = included_rows(truth)
     trades = trades_of(truth, outcomes, c)
@@ -78,7 +79,7 @@ def trades_table(
         optimistic = pa.array(flat((other if other_is_optimistic else trades).realized_bps))
         a, b = exits, other.exits
         differ = (a.px != b.px) | (a.ts != b.ts) | (a.reason != b.reason)
-        ambiguous = pa.array(flat(differ))
+        ambiguous = pa.array(flat(differ if raised is None else differ | raised[rows]))
     return pa.table(
         {
             "policy_id": pa.array(policy_ids, pa.string()).take(pa.array(np.repeat(np.arange(p), n))),

@@ -18,25 +18,37 @@ COLUMNS = (
     "median_peak_multiple",
     "median_dd_bps",
     "median_min_to_2x",
+    "data_end_share",
+    "stressed_avg_return_bps",
 )
 
 
 def leaderboard(catalog: Catalog, interval: str | None = None) -> list[dict[str, Any]]:
     """One row per caller, best 2x rate first; rates in [0, 1], drawdown in bps, time from alert to 2x in minutes."""
-    return rank_callers(load_newest(catalog, "paths", interval=interval))
+    frontier = load_newest(catalog, "frontier", interval=interval, strategy_id="grid-search")
+    return rank_callers(load_newest(catalog, "paths", interval=interval), frontier)
 
 
-def rank_callers(paths: pa.Table) -> list[dict[str, Any]]:
-    """The leaderboard of these rows of the `paths` artifact."""
+def rank_callers(paths: pa.Table, frontier: pa.Table) -> list[dict[str, Any]]:
+    """Return the leaderboard of these rows of the artifacts `paths` and `frontier`.
+
+    data_end_share: of the calls whose candles end before the window does. stressed_avg_return_bps: the mean return of the
+    caller's first policy of each month, such trades valued at a total loss; null without a search.
+    """
     with duckdb.connect() as con:
         con.register("newest_paths", paths)
+        con.register("newest_frontier", frontier)
         return (
             con.sql(
-                """SELECT caller_name, count(*) AS calls, count(DISTINCT mint) AS mints, avg(hit_2x::INT) AS hit_2x_rate,
+                """WITH best AS (
+                       SELECT caller_name, sum(stressed_avg_return_bps * trades) / sum(trades) AS stressed
+                       FROM newest_frontier WHERE rank = 1 GROUP BY 1)
+                   SELECT caller_name, count(*) AS calls, count(DISTINCT mint) AS mints, avg(hit_2x::INT) AS hit_2x_rate,
                           avg(hit_3x::INT) AS hit_3x_rate, avg(hit_4x::INT) AS hit_4x_rate,
                           median(peak_multiple) AS median_peak_multiple, median(dd_bps) AS median_dd_bps,
-                          median((t_2x_ms - alert_ts_ms) / 60000.0) AS median_min_to_2x
-                   FROM newest_paths GROUP BY 1 ORDER BY hit_2x_rate DESC, calls DESC, caller_name"""
+                          median((t_2x_ms - alert_ts_ms) / 60000.0) AS median_min_to_2x,
+                          avg(censored::INT) AS data_end_share, any_value(stressed) AS stressed_avg_return_bps
+                   FROM newest_paths LEFT JOIN best USING (caller_name) GROUP BY 1 ORDER BY hit_2x_rate DESC, calls DESC, caller_name"""
             )
             .to_arrow_table()
             .to_pylist()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
@@ -9,6 +10,7 @@ from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
 from quantbot_pipeline.months import iso_ms
 from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
 from quantbot_pipeline.runs.verify import read_artifact
+from quantbot_pipeline.vocabulary import MUCH_ENDED
 
 
 def load_newest(
@@ -61,7 +63,43 @@ def remarks(
     ]
     if unlike:
         said.append(f"the months behind these numbers were not run alike; they differ in {', '.join(unlike)}")
-    return said
+    if artifact_type == "walk_forward" and (old := [m.month for m in manifests if "trades" not in m.artifacts]):
+        said.append(
+            f"the runs of {', '.join(old)} hold no test trades, so medians, shortfall and data_end_share are missing: "
+            "make them again with `quantbot backtest walk-forward`"
+        )
+    return said + ended_remarks(
+        load_newest(catalog, artifact_type, interval=interval, month=month, strategy_id=strategy_id), artifact_type
+    )
+
+
+NAMED = 8  # callers in one remark
+_ENDED = {
+    "paths": "SELECT caller_name, avg(censored::INT) AS share FROM rows GROUP BY 1",
+    "frontier": "SELECT caller_name, sum(data_end_share * trades) / sum(trades) AS share FROM rows WHERE rank = 1 GROUP BY 1",
+    "walk_forward": """SELECT caller_name, max(share) AS share FROM (
+        SELECT caller_name, scheme, sum(out_of_sample_data_end_share * out_of_sample_trades) / sum(out_of_sample_trades) AS share
+        FROM rows WHERE out_of_sample_trades > 0 GROUP BY 1, 2) GROUP BY 1""",
+}
+
+
+def ended_remarks(rows: pa.Table, artifact_type: str) -> list[str]:
+    """Return what to say of callers of whose trades more than a fifth end because the data end; of paths: calls."""
+    if artifact_type not in _ENDED:
+        return []
+    with duckdb.connect() as con:
+        con.register("rows", rows)
+        shares = con.execute(_ENDED[artifact_type]).fetchall()
+    found = sorted((-share, name) for name, share in shares if share is not None and share > MUCH_ENDED)
+    if not found:
+        return []
+    named = ", ".join(f"{name!r} {-share:.0%}" for share, name in found[:NAMED])
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    what = "calls" if artifact_type == "paths" else "trades"
+    return [
+        f"the data end before the window does in more than {MUCH_ENDED:.0%} of the {what} of {named}{more}: a token that "
+        "stopped trading could not be sold at its last close; stressed_avg_return_bps takes such trades as a total loss"
+    ]
 
 
 def read_each(

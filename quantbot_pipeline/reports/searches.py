@@ -5,9 +5,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from quantbot_pipeline.catalog.catalog import Catalog
+from quantbot_pipeline.artifacts.schemas import TRADES
+from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.reports.remarks import load_newest
+from quantbot_pipeline.reports.remarks import load_newest, read_each
+from quantbot_pipeline.runs.manifest import read_manifest
 
 FRONTIER_COLUMNS = (
     "month",
@@ -21,6 +23,9 @@ FRONTIER_COLUMNS = (
     "stop_out_rate",
     "p95_drawdown_bps",
     "trades",
+    "distinct_mints",
+    "data_end_share",
+    "stressed_avg_return_bps",
     "is_pareto",
     "violations",
 )
@@ -36,6 +41,9 @@ WALK_FORWARD_COLUMNS = (
     "out_of_sample_median_bps",
     "hold_avg_bps",
     "pooled_avg_bps",
+    "out_of_sample_es95_bps",
+    "data_end_share",
+    "stressed_avg_bps",
 )
 
 
@@ -75,32 +83,61 @@ def frontier(
 def walk_forward(catalog: Catalog, interval: str | None = None) -> list[dict[str, Any]]:
     """Per caller and scheme over all months: in-sample promise, out-of-sample result, holding, pooled choice; in bps.
 
-    Means over months are weighted by trades; medians are of the monthly medians of months that traded.
+    Out-of-sample means, medians and shortfall are of the test trades of all months together. In-sample figures are those
+    that stood behind each test trade: their mean and median over the trades.
     """
-    return judge_choices(load_newest(catalog, "walk_forward", interval=interval))
+    return judge_choices(load_newest(catalog, "walk_forward", interval=interval), tested_trades(catalog, interval))
 
 
-def judge_choices(rows: pa.Table) -> list[dict[str, Any]]:
-    """The walk-forward report of these rows of the `walk_forward` artifact."""
+def tested_trades(catalog: Catalog, interval: str | None = None) -> pa.Table:
+    """Return the test trades of the walk-forward runs behind the report; runs of earlier versions hold none."""
+    columns = ("run_id", "caller_name", "scheme", "realized_return_bps", "exit_reason")
+    run_dirs = newest_runs_with(catalog, "walk_forward", interval=interval)
+    with_trades = [d for d in run_dirs if "trades" in read_manifest(catalog.runs.folder / d).artifacts]
+    empty = pa.schema([TRADES.field(name) for name in columns]).empty_table()
+    return pa.concat_tables([empty, *(table for _, table in read_each(catalog, with_trades, "trades", columns))])
+
+
+def judge_choices(rows: pa.Table, trades: pa.Table) -> list[dict[str, Any]]:
+    """Return the walk-forward report of these rows of `walk_forward` and the test trades of the same runs.
+
+    What needs the trades is null where those of a run are missing.
+    """
     with duckdb.connect() as con:
         con.register("rows", rows)
+        con.register("trades", trades)
         return (
             con.sql(
-                """SELECT caller_name, scheme, count(*) AS months, count(policy_id) AS months_traded,
-                          sum(out_of_sample_trades)::BIGINT AS trades,
-                          sum(in_sample_avg_return_bps * out_of_sample_trades) / nullif(sum(out_of_sample_trades), 0)
-                              AS in_sample_avg_bps,
-                          median(in_sample_median_return_bps) FILTER (out_of_sample_trades > 0)
-                              AS in_sample_median_bps,
-                          sum(out_of_sample_avg_return_bps * out_of_sample_trades) / nullif(sum(out_of_sample_trades), 0)
-                              AS out_of_sample_avg_bps,
-                          median(out_of_sample_median_return_bps) FILTER (out_of_sample_trades > 0)
-                              AS out_of_sample_median_bps,
-                          sum(hold_avg_return_bps * hold_trades) FILTER (out_of_sample_trades > 0)
-                              / nullif(sum(out_of_sample_trades), 0) AS hold_avg_bps,
-                          sum(pooled_avg_return_bps * pooled_trades) FILTER (out_of_sample_trades > 0)
-                              / nullif(sum(pooled_trades) FILTER (out_of_sample_trades > 0), 0) AS pooled_avg_bps
-                   FROM rows GROUP BY 1, 2 ORDER BY caller_name <> '__all__', caller_name, scheme"""
+                """WITH of_trades AS (
+                       SELECT caller_name, scheme, count(*) AS known,
+                              median(in_sample_median_return_bps) AS in_sample_median_bps,
+                              median(realized_return_bps) AS out_of_sample_median_bps,
+                              list_avg(list_sort(list(realized_return_bps))[: greatest(1, count(*) // 20)])
+                                  AS out_of_sample_es95_bps,
+                              avg((exit_reason = 'data_end')::INT) AS data_end_share,
+                              list_avg(list_sort(list(if(exit_reason = 'data_end', -10000.0::DOUBLE, realized_return_bps))))
+                                  AS stressed_avg_bps
+                       FROM trades JOIN rows USING (run_id, caller_name, scheme) GROUP BY 1, 2),
+                   of_rows AS (
+                       SELECT caller_name, scheme, count(*) AS months, count(policy_id) AS months_traded,
+                              sum(out_of_sample_trades)::BIGINT AS trades,
+                              sum(in_sample_avg_return_bps * out_of_sample_trades) / nullif(sum(out_of_sample_trades), 0)
+                                  AS in_sample_avg_bps,
+                              sum(out_of_sample_avg_return_bps * out_of_sample_trades)
+                                  / nullif(sum(out_of_sample_trades), 0) AS out_of_sample_avg_bps,
+                              sum(hold_avg_return_bps * hold_trades) FILTER (out_of_sample_trades > 0)
+                                  / nullif(sum(out_of_sample_trades), 0) AS hold_avg_bps,
+                              sum(pooled_avg_return_bps * pooled_trades) FILTER (out_of_sample_trades > 0)
+                                  / nullif(sum(pooled_trades) FILTER (out_of_sample_trades > 0), 0) AS pooled_avg_bps
+                       FROM rows GROUP BY 1, 2)
+                   SELECT caller_name, scheme, months, months_traded, trades, in_sample_avg_bps,
+                          if(known = trades, in_sample_median_bps, NULL) AS in_sample_median_bps, out_of_sample_avg_bps,
+                          if(known = trades, out_of_sample_median_bps, NULL) AS out_of_sample_median_bps, hold_avg_bps,
+                          pooled_avg_bps, if(known = trades, out_of_sample_es95_bps, NULL) AS out_of_sample_es95_bps,
+                          if(known = trades, data_end_share, NULL) AS data_end_share,
+                          if(known = trades, stressed_avg_bps, NULL) AS stressed_avg_bps
+                   FROM of_rows LEFT JOIN of_trades USING (caller_name, scheme)
+                   ORDER BY caller_name <> '__all__', caller_name, scheme"""
             )
             .to_arrow_table()
             .to_pylist()

@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS, conform
 from quantbot_pipeline.durable import fsync_path, locked, sha256_file, write_bytes
+from quantbot_pipeline.errors import StoreError
+from quantbot_pipeline.interrupts import put_off, stop_if_asked
 from quantbot_pipeline.runs.content import SLICE_ROWS, ContentHash
 from quantbot_pipeline.runs.manifest import MANIFEST_NAME, SUCCESS_NAME, ArtifactEntry, RunManifest
 
@@ -39,6 +41,7 @@ class StagedRun:
         self.artifacts: dict[str, ArtifactEntry] = {}
         self._logs_sha256: dict[str, str] = {}
         (runs_dir / STAGING).mkdir(parents=True, exist_ok=True)
+        _require_one_disk(runs_dir, month)
         self._held = ExitStack()
         self._check_lock = self._held.enter_context(locked(self.path.with_suffix(".lock"), 0))
         self.path.mkdir()
@@ -88,7 +91,11 @@ class StagedRun:
         return {"stdout": "logs/stdout.txt", "stderr": "logs/stderr.txt"}
 
     def commit(self, manifest: RunManifest) -> Path:
-        """Make the run visible; returns its directory. The checksums of the logs are filled in here."""
+        """Make the run visible; returns its directory. The checksums of the logs are filled in here.
+
+        Whoever asks to stop does so before or after: never between the directory and its `_SUCCESS`.
+        """
+        stop_if_asked()
         manifest.logs_sha256 = dict(self._logs_sha256)
         content = manifest.to_json()
         write_bytes(self.path / MANIFEST_NAME, content)
@@ -98,13 +105,26 @@ class StagedRun:
         final = self.runs_dir / self.month / f"run_id={self.run_id}"
         final.parent.mkdir(exist_ok=True)
         fsync_path(self.runs_dir)
-        self._check_lock()  # without it a sweep may be at work here, and what it left would be taken for a run
-        self.path.rename(final)
-        fsync_path(final.parent)
-        if manifest.status == "completed":
-            write_bytes(final / SUCCESS_NAME, hashlib.sha256(content).hexdigest().encode() + b"\n")
-            fsync_path(final)
+        with put_off():
+            self._check_lock()  # without it a sweep may be at work here, and what it left would be taken for a run
+            self.path.rename(final)
+            fsync_path(final.parent)
+            if manifest.status == "completed":
+                write_bytes(final / SUCCESS_NAME, hashlib.sha256(content).hexdigest().encode() + b"\n")
+                fsync_path(final)
         return final
+
+
+def _require_one_disk(runs_dir: Path, month: str) -> None:
+    """A run becomes visible by one rename, and no rename reaches another disk. Raises StoreError."""
+    folder = runs_dir / month
+    if folder.is_symlink() and not folder.exists():
+        raise StoreError(f"{folder}: a link to a folder that is not there; mount its disk, or mend the link")
+    if folder.exists() and folder.stat().st_dev != (runs_dir / STAGING).stat().st_dev:
+        raise StoreError(
+            f"{folder}: on another disk than {runs_dir}: a run could not be moved there in one step; "
+            "move the month back, or link the whole folder of runs"
+        )
 
 
 class ArtifactWriter:

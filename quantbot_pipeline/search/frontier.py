@@ -29,10 +29,11 @@ class Candidates(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A caller (or all of them) and its included calls, as rows of the replay."""
+    """A caller (or all of them), its included calls as rows of the replay, and how many different tokens they name."""
 
     name: str
     rows: npt.NDArray[np.int64]
+    mints: int
 
 
 class Ranking(NamedTuple):
@@ -57,15 +58,27 @@ def candidates(policies: Sequence[Policy]) -> Candidates:
     return Candidates(list(policies), [policy_id(p) for p in policies], texts, order)
 
 
-def caller_groups(caller_names: pa.ChunkedArray, truth: Truth) -> list[Group]:
+def group_of(name: str, rows: npt.NDArray[np.int64], mints: npt.NDArray[np.integer]) -> Group:
+    """Return a group of calls; `mints`: the token of every call of the replay, as a number."""
+    return Group(name, rows, len(np.unique(mints[rows])))
+
+
+def mint_numbers(mints: pa.ChunkedArray) -> npt.NDArray[np.int32]:
+    """Return a number for every call: the same for the same token."""
+    return mints.combine_chunks().dictionary_encode().indices.to_numpy()
+
+
+def caller_groups(calls: pa.Table, truth: Truth) -> list[Group]:
     """All callers pooled, then each caller in byte order; only callers that have an included call."""
     rows = included_rows(truth)
     if not len(rows):
         return []
-    names = caller_names.take(pa.array(rows)).combine_chunks().dictionary_encode()
+    mints = mint_numbers(calls["mint"])
+    names = calls["caller_name"].take(pa.array(rows)).combine_chunks().dictionary_encode()
     codes = names.indices.to_numpy()
     ordered = sorted(enumerate(names.dictionary.to_pylist()), key=lambda pair: pair[1].encode())
-    return [Group(ALL_CALLERS, rows), *(Group(name, rows[codes == code]) for code, name in ordered)]
+    own = [group_of(name, rows[codes == code], mints) for code, name in ordered]
+    return [group_of(ALL_CALLERS, rows, mints), *own]
 
 
 def statistics(
@@ -93,7 +106,7 @@ def rank(
     rankings = []
     for group, table in zip(groups, stats, strict=True):
         own = constraints.for_peaks(truth.peak[group.rows] / truth.p0[group.rows])
-        points, broken = score(table, objective), violated(table, len(group.rows), own)
+        points, broken = score(table, objective), violated(table, len(group.rows), group.mints, own)
         keys = [points, table[:, MEDIAN_RETURN], table[:, P95_DRAWDOWN]]
         order = np.lexsort([found.text_order, *(-np.round(k, 6) for k in reversed(keys)), broken.any(axis=1)])
         rankings.append(Ranking(table, points, broken, order))
@@ -128,7 +141,6 @@ def frontier_table(
     index = np.concatenate(order) if order else np.empty(0, np.int64)
     names = pa.array([g.name for g in groups], pa.string())
     violation_texts, violation_codes = _violation_texts(rankings, order)
-    mints = calls["mint"].combine_chunks().dictionary_encode().indices.to_numpy()
     excluded = _excluded_by_caller(calls, truth)
     stats = (
         np.concatenate([r.stats[o] for r, o in zip(rankings, order, strict=True)])
@@ -150,7 +162,7 @@ def frontier_table(
         "policy_id": pa.array(found.ids, pa.string()).take(pa.array(index)),
         "trades": per_group([len(g.rows) for g in groups]),
         "calls_excluded": per_group([excluded.get(g.name, 0) for g in groups]),
-        "distinct_mints": per_group([len(np.unique(mints[g.rows])) for g in groups]),
+        "distinct_mints": per_group([g.mints for g in groups]),
         "censored_count": per_group([int(truth.censored[g.rows].sum()) for g in groups]),
         "violations": violation_texts.take(pa.array(violation_codes)),
         "is_pareto": np.concatenate([pareto(r)[o] for r, o in zip(rankings, order, strict=True)])

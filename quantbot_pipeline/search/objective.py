@@ -21,8 +21,17 @@ from quantbot_pipeline.replay.statistics import (
     STATS,
 )
 
-# In this order they are named in `violations`.
-VIOLATIONS = ("trades", "avg_return_bps", "stop_out_rate", "p95_drawdown_bps", "avg_time_exposed_ms")
+# In this order they are named in `violations`. The last three have limits only where they are set.
+VIOLATIONS = (
+    "trades",
+    "avg_return_bps",
+    "stop_out_rate",
+    "p95_drawdown_bps",
+    "avg_time_exposed_ms",
+    "distinct_mints",
+    "data_end_share",
+    "stressed_avg_return_bps",
+)
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -36,6 +45,13 @@ class Constraints(BaseModel):
     max_stop_out_rate: float = Field(0.40, ge=0, le=1)
     min_p95_drawdown_bps: float = Field(-5_000.0, le=0, allow_inf_nan=False)
     max_avg_time_exposed_ms: float = Field(86_400_000.0, ge=0, allow_inf_nan=False)
+    min_distinct_mints: Whole | None = Field(None, ge=0, description="least number of different tokens; null: any")
+    max_data_end_share: float | None = Field(
+        None, ge=0, le=1, description="greatest share of trades that end because the data end; null: any"
+    )
+    min_stressed_avg_return_bps: float | None = Field(
+        None, allow_inf_nan=False, description="least mean with such trades valued at a total loss; null: any"
+    )
     fat_tail_factor: float | None = Field(
         None, gt=0, le=1, description="divides the drawdown and stop-out limits of callers with fat tails; null: never"
     )
@@ -87,9 +103,20 @@ def score(stats: npt.NDArray[np.float64], objective: Objective) -> npt.NDArray[n
     return stats[..., MEDIAN_RETURN] + 200 * capture - np.abs(excursion) / 100
 
 
-def violated(stats: npt.NDArray[np.float64], trades: int, constraints: Constraints) -> npt.NDArray[np.bool_]:
-    """(P, len(VIOLATIONS)): which constraints each policy of one group violates; `stats` (P, S): the first S of STATS."""
+def violated(
+    stats: npt.NDArray[np.float64], trades: int, mints: int, constraints: Constraints
+) -> npt.NDArray[np.bool_]:
+    """Return which constraints each policy of one group violates, (P, len(VIOLATIONS)).
+
+    stats: (P, S), the first S of STATS. trades, mints: the group's calls, and the different tokens among them.
+    """
     column = {name: stats[:, STATS.index(name)] for name in VIOLATIONS if name in STATS}
+    never = np.zeros(len(stats), dtype=bool)
+    least, share, stressed = (
+        constraints.min_distinct_mints,
+        constraints.max_data_end_share,
+        constraints.min_stressed_avg_return_bps,
+    )
     return np.stack(
         [
             np.full(len(stats), trades < constraints.min_trades),
@@ -97,6 +124,9 @@ def violated(stats: npt.NDArray[np.float64], trades: int, constraints: Constrain
             ~(column["stop_out_rate"] <= constraints.max_stop_out_rate),
             ~(column["p95_drawdown_bps"] >= constraints.min_p95_drawdown_bps),
             ~(column["avg_time_exposed_ms"] <= constraints.max_avg_time_exposed_ms),
+            never if least is None else np.full(len(stats), mints < least),
+            never if share is None else ~(column["data_end_share"] <= share),
+            never if stressed is None else ~(column["stressed_avg_return_bps"] >= stressed),
         ],
         axis=1,
     )

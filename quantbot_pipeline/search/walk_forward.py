@@ -12,23 +12,27 @@ import numpy.typing as npt
 
 from quantbot_pipeline.replay.results import Outcomes, Truth
 from quantbot_pipeline.replay.statistics import RANKING_STATS, STATS, aggregate
-from quantbot_pipeline.search.frontier import Candidates, Group, Ranking, rank
+from quantbot_pipeline.search.frontier import Candidates, Group, Ranking, group_of, rank
 from quantbot_pipeline.search.objective import Constraints, Objective
 from quantbot_pipeline.vocabulary import ALL_CALLERS, INCLUDED, SCHEMES
 
 MIN_TRAIN_CALLS = 10
+# Columns of the artifact, and the statistic that each shows.
 MEASURES = {
     "avg_return_bps": "avg_return_bps",
     "median_return_bps": "median_return_bps",
     "stop_out_rate": "stop_out_rate",
     "es95_bps": "es95_bps",
 }
+# The same, of the choice's test trades only: what the end of the data hides. Null without a trade.
+ENDED = {"data_end_share": "data_end_share", "stressed_avg_return_bps": "stressed_avg_return_bps"}
 
 
 class Evaluated(NamedTuple):
-    """Every call up to and including the tested month, whose calls come first: caller, month start (UTC ms) and truth."""
+    """Every call up to and including the tested month, whose calls come first: caller, token (as a number), month start (UTC ms) and truth."""
 
     callers: npt.NDArray[np.object_]
+    mints: npt.NDArray[np.integer]
     month_start: npt.NDArray[np.int64]
     truth: Truth
 
@@ -45,7 +49,9 @@ def train_groups(
     for scheme in SCHEMES:
         train = _by_caller(data, _train_rows(data, month_start, since[scheme], horizon_ms))
         groups = [
-            Group(n, r) for n, r in train.items() if n == ALL_CALLERS or (n in tested and len(r) >= MIN_TRAIN_CALLS)
+            group_of(n, r, data.mints)
+            for n, r in train.items()
+            if n == ALL_CALLERS or (n in tested and len(r) >= MIN_TRAIN_CALLS)
         ]
         found[scheme] = [g for g in groups if len(g.rows)]
     return found
@@ -139,7 +145,8 @@ def _measure(
         return {f"{prefix}_trades": 0, **{f"{prefix}_{name}": 0.0 for name in MEASURES}}
     single = tested.of_policies(slice(column, column + 1))
     stats = aggregate(truth, single, rows, np.array([len(rows)], dtype=np.int64), c, stats=RANKING_STATS)[0, 0]
+    shown = MEASURES | ENDED if prefix == "out_of_sample" else MEASURES
     return {
         f"{prefix}_trades": len(rows),
-        **{f"{prefix}_{name}": float(stats[STATS.index(column_name)]) for name, column_name in MEASURES.items()},
+        **{f"{prefix}_{name}": float(stats[STATS.index(column_name)]) for name, column_name in shown.items()},
     }

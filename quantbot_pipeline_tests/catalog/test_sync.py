@@ -264,10 +264,12 @@ def test_no_run_keeps_the_others_out(lab: Lab) -> None:
     for name in ("2024-1", "notes", "2024-01.bak", ".trash/2024-01/run_id=x"):
         (lab.runs / name).mkdir(parents=True)
     (lab.runs / "2024-07").touch()
-    (lab.runs / "2024-08").symlink_to(lab.runs / "2024-01")
+    (lab.runs / "2024-08").symlink_to(lab.runs / "2024-01")  # another month under a wrong name: refused run by run
     report = lab.sync()
     assert lab.cataloged() == {lab.relative(good), lab.relative(odd)}
-    assert (report.quarantined, len(lab.reasons())) == (len(ODD), len(ODD))
+    wrong_month = [path for path in lab.reasons() if path.startswith("2024-08/")]
+    assert len(wrong_month) == len(ODD) + 2
+    assert report.quarantined == len(lab.reasons()) == len(ODD) + len(wrong_month)
     assert lab.sync().published is False, "the same names are found again"
 
 

@@ -121,6 +121,19 @@ def test_rows_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     assert (report.inserted, report.superseded) == (30, 30)
 
 
+def test_one_token_of_two_sources_is_found_among_many(tmp_path: Path) -> None:
+    """Of all rows few contradict each other, of this token all; overlapping exports that differ here and there pass."""
+    many = [row for i in range(40) for row in candles(f"token{i}", JAN_1, 30)]
+    other = candles("token7", JAN_1, 30, price=3.0)
+    refused(
+        tmp_path,
+        r"30 rows of token7 contradict another row of the same time, of which it has 30 \(more than 25%\)",
+        write_csv(tmp_path / "a.csv", [*many, *other]),
+    )
+    report = ingest(tmp_path, write_csv(tmp_path / "b.csv", [*many, *other[:6]]))
+    assert (report.inserted, report.superseded) == (1200, 6)
+
+
 def test_two_symbols_below_one_token_are_refused(tmp_path: Path) -> None:
     rows = [{"symbol": s} | candle("", JAN_1 + i * STEP) for i in range(9) for s in ("A", "B")]
     path = write_csv(tmp_path / "mint=M" / "a.csv", rows, ["symbol", *FIELDS])

@@ -16,6 +16,7 @@ import pytest
 
 from quantbot_pipeline.definitions import build_defs
 from quantbot_pipeline.orchestration import partitions, schedules, sensors
+from quantbot_pipeline.orchestration.jobs import everything_config
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline_tests.support.builders import call, write_csv
 from quantbot_pipeline_tests.support.labs import environment, run
@@ -28,19 +29,18 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.mark.parametrize(
-    ("now", "closed", "refreshed"),
+    ("now", "refreshed"),
     [
-        ("2024-03-02T03:00:00+00:00", "2024-02", ("2024-02", "2024-03")),
-        ("2024-01-01T00:00:00+00:00", "2023-12", ("2023-12", "2024-01")),
-        ("2024-03-04T04:00:00+00:00", "2024-02", ("2024-02", "2024-03")),
-        ("2024-03-05T04:00:00+00:00", "2024-02", ("2024-03", "2024-03")),
-        ("2024-02-29T23:59:59+00:00", "2024-01", ("2024-02", "2024-02")),
-        ("2024-03-01T01:00:00+02:00", "2024-01", ("2024-02", "2024-02")),  # 29 February, 23:00 UTC
+        ("2024-03-02T03:00:00+00:00", ("2024-02", "2024-03")),
+        ("2024-01-01T00:00:00+00:00", ("2023-12", "2024-01")),
+        ("2024-03-04T04:00:00+00:00", ("2024-02", "2024-03")),
+        ("2024-03-05T04:00:00+00:00", ("2024-03", "2024-03")),
+        ("2024-02-29T23:59:59+00:00", ("2024-02", "2024-02")),
+        ("2024-03-01T01:00:00+02:00", ("2024-02", "2024-02")),  # 29 February, 23:00 UTC
     ],
 )
-def test_the_months_of_a_moment(now: str, closed: str, refreshed: tuple[str, str]) -> None:
+def test_the_months_of_a_moment(now: str, refreshed: tuple[str, str]) -> None:
     moment = datetime.fromisoformat(now)
-    assert schedules.month_to_close(moment) == closed
     assert schedules.months_to_refresh(moment.astimezone(UTC)) == refreshed
 
 
@@ -61,15 +61,12 @@ def test_new_inputs_rerun_what_they_can_change(calls: set[str], candles: set[str
 def test_the_schedules_ask_for_their_months(instance: dg.DagsterInstance) -> None:
     at = datetime(2024, 3, 2, 3, tzinfo=UTC)
     context = dg.build_schedule_context(instance=instance, scheduled_execution_time=at)
-    closed = schedules.closed_month(context)
-    assert isinstance(closed, dg.RunRequest)
-    assert closed.partition_key == "2024-02"
     daily = schedules.open_month_daily(context)
     assert isinstance(daily, dg.RunRequest)
     assert (daily.tags[partitions.RANGE_START], daily.tags[partitions.RANGE_END]) == ("2024-02", "2024-03")
     defs = build_defs()
-    for request, job in ((closed, "everything"), (daily, "full")):
-        assert dg.validate_run_config(defs.resolve_job_def(job), request.run_config)
+    assert dg.validate_run_config(defs.resolve_job_def("full"), daily.run_config)
+    assert dg.validate_run_config(defs.resolve_job_def("everything"), everything_config())
 
 
 def test_the_catalog_schedule_skips_while_there_is_nothing_new(instance: dg.DagsterInstance, home: Path) -> None:

@@ -6,9 +6,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.launcher.base import WorkerStatus
 
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.catalog import Catalog
@@ -20,6 +22,7 @@ from quantbot_pipeline.orchestration import notices_sensor
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline_tests.support.labs import MONTHS, start
 from quantbot_pipeline_tests.support.receivers import Receiver
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -125,6 +128,61 @@ def test_what_is_over_before_the_next_look_is_not_announced(sensor: Sensor, rece
 def test_a_run_that_dagster_retries_is_not_yet_a_failure(sensor: Sensor, receiver: Receiver) -> None:
     execute(sensor.instance, "killed", **{"dagster/will_retry": "true"})
     assert sensor.tick() == "0 new, 0 open, 0 to be sent"
+
+
+def test_a_repetition_that_was_promised_and_does_not_come_is_one_notice(
+    sensor: Sensor, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(sensor.instance, "killed", "2024-02", **{"dagster/will_retry": "true"})
+    repeated = execute(sensor.instance, "killed", "2024-03", **{"dagster/will_retry": "true"})
+    execute(sensor.instance, month="2024-03", **{"dagster/parent_run_id": repeated})
+    assert sensor.tick() == "0 new, 0 open, 0 to be sent"
+    later = time.time() + notices_sensor.PROMISE_S
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert sensor.tick() == "1 new, 1 open, 0 to be sent"
+    assert receiver.titles() == ["failed run, work in working, 2024-02"]
+    assert notices_sensor.Cursor.model_validate_json(sensor.cursor or "").promised == {}
+    assert sensor.tick() == "0 new, 1 open, 0 to be sent"
+
+
+def test_a_killed_command_is_one_notice(home: Path, receiver: Receiver) -> None:
+    process = start(home, "backtest", "full", "--from", MONTHS[0], "--to", MONTHS[2])
+    while not any((home / "runs" / ".staging").glob("*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    with dg.DagsterInstance.get() as instance:
+        sensor = Sensor(home, instance)
+        assert sensor.tick() == "0 new, 0 open, 0 to be sent"
+        (run,) = instance.get_runs()
+        health = instance.run_launcher.check_run_worker_health(run)
+        assert health.status == WorkerStatus.FAILED
+        instance.report_run_failed(run, health.msg)  # as the daemon does at its next look
+        assert [sensor.tick() for _ in range(3)] == [
+            "1 new, 3 open, 0 to be sent",
+            *["0 new, 3 open, 0 to be sent"] * 2,
+        ]
+        assert receiver.titles() == [f"failed run, full, {MONTHS[0]} to {MONTHS[2]}"]
+        assert sensor.cursor is not None
+
+
+def test_a_run_that_waits_too_long_is_one_notice_until_it_begins(
+    sensor: Sensor, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config: dict[str, Any] = {"ops": {"work": {"config": {}}}}
+    run = sensor.instance.create_run_for_job(working, run_config=config, tags={"dagster/partition": "2024-02"})
+    assert sensor.tick() == "0 new, 0 open, 0 to be sent"
+    monkeypatch.setenv("QUANTBOT_MAX_QUEUED_S", "0")
+    assert sensor.tick() == "1 new, 1 open, 0 to be sent"
+    (message,) = receiver.take()
+    assert message["title"] == "quantbot: waiting run, working, 2024-02"
+    assert "the limit is 0 s (QUANTBOT_MAX_QUEUED_S)" in message["message"]
+    assert message["message"].endswith(f"/runs/{run.run_id}")
+    assert sensor.tick() == "0 new, 1 open, 0 to be sent"
+    sensor.instance.report_run_canceled(run)
+    assert sensor.tick() == "1 new, 0 open, 0 to be sent"
+    assert receiver.titles() == ["recovered: waiting run, working, 2024-02"]
 
 
 def test_a_failed_send_is_kept_over_a_restart_and_retried(home: Path, receiver: Receiver) -> None:

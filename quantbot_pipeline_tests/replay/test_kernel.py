@@ -84,6 +84,21 @@ def replay_slices(
     return truth, results.with_exits(outcomes, [(rows, exits)])
 
 
+def raised_of(scenario: Scenario, optimistic: bool) -> np.ndarray:
+    """Which trades have a candle in which a trailing stop may have risen and been broken, shape (calls, policies)."""
+    candles, bounds = as_arrays(scenario.tokens)
+    slices = [(bounds[token], bounds[token + 1]) if token >= 0 else (0, 0) for token, _ in scenario.calls]
+    compiled = compile_policies([parse_policy(p) for p in scenario.policies], scenario.activity_move_pct)
+    n, rules = len(scenario.calls), scenario.rules._replace(optimistic=optimistic)
+    truth, outcomes = results.empty_truth(n), results.empty_outcomes(n, len(scenario.policies))
+    lo, hi = np.array(slices, dtype=np.int64).reshape(-1, 2).T.copy()
+    alerts, rows = np.array([alert for _, alert in scenario.calls], dtype=np.int64), np.arange(n, dtype=np.int64)
+    exits = kernel.replay(candles, alerts, lo, hi, rows, rules, compiled, truth, outcomes)
+    found = np.zeros((n, len(scenario.policies)), dtype=bool)
+    kernel.raised_and_broken(candles, alerts, lo, hi, rows, rules, compiled, truth, outcomes, exits, found)
+    return found
+
+
 def exits_of(truth: results.Truth, outcomes: Outcomes) -> Exits:
     """The exits of the included calls, shape (calls, policies)."""
     return outcomes.at(np.flatnonzero(truth.status == vocabulary.INCLUDED))
@@ -118,6 +133,7 @@ def compare(scenario: Scenario, tally: Counter[Any]) -> None:
     for optimistic in (False, True):
         rules = scenario.rules._replace(optimistic=optimistic)
         truth, outcomes = run(scenario, optimistic)
+        raised = raised_of(scenario, optimistic)
         for row, (token, alert_ts) in enumerate(scenario.calls):
             window = naive.naive_window(scenario.tokens[token] if token >= 0 else [], alert_ts, rules)
             windows.append(window)
@@ -132,6 +148,8 @@ def compare(scenario: Scenario, tally: Counter[Any]) -> None:
                 trade = naive.naive_trade(window, policy, rules)
                 assert trade_of(outcomes, row, k) == trade[:5], (policy, window, rules)
                 trades[optimistic][row, k] = trade
+                assert raised[row, k] == naive.naive_raised(window, policy, rules), (policy, window, rules)
+                tally["raised and broken", bool(raised[row, k])] += 1
                 count(tally, optimistic, window, trade)
     for key, pessimistic in trades[False].items():
         optimistic_trade = trades[True][key]

@@ -81,7 +81,8 @@ def test_best_policies_equal_a_query_on_the_catalog(data: dict[str, Any], market
     expected = ask(
         market,
         f"""SELECT caller_name, month, policy_id, violations, meets_constraints, objective_score, avg_return_bps,
-                   median_return_bps, stop_out_rate, p95_drawdown_bps, trades, is_pareto
+                   median_return_bps, stop_out_rate, p95_drawdown_bps, trades, data_end_share,
+                   stressed_avg_return_bps, is_pareto
             FROM frontier JOIN backtest_runs_catalog USING (run_id)
             WHERE rank = 1 AND run_id IN ({NEWEST.format(artifact="frontier", strategy=GRID)})""",
     )

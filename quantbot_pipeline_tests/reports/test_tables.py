@@ -161,6 +161,10 @@ def test_reports_of_one_candle_interval(lab: Lab) -> None:
 def test_walk_forward_weighs_months_by_trades(lab: Lab) -> None:
     """Pooled rows first, then callers in byte order, anchored before rolling."""
     groups = by_caller(newest(lab, "walk_forward"), "caller_name", "scheme")
+    tested = {
+        key: [one["realized_return_bps"] for one in own]
+        for key, own in by_caller(newest(lab, "trades", "walk-forward"), "caller_name", "scheme").items()
+    }
     got = walk_forward(lab.home.catalog)
     assert [(row["caller_name"], row["scheme"]) for row in got] == sorted(
         groups, key=lambda key: (key[0] != "__all__", key[0].encode(), key[1])
@@ -169,14 +173,20 @@ def test_walk_forward_weighs_months_by_trades(lab: Lab) -> None:
         assert tuple(row) == WALK_FORWARD_COLUMNS
         own = groups[row["caller_name"], row["scheme"]]
         traded = [one for one in own if one["out_of_sample_trades"]]
-        medians = [one["out_of_sample_median_return_bps"] for one in traded]
+        returns = tested.get((row["caller_name"], row["scheme"]), [])
+        promised = [one["in_sample_median_return_bps"] for one in traded for _ in range(one["out_of_sample_trades"])]
+        worst = sorted(returns)[: max(1, len(returns) // 20)]
         want = {
             "months": len(own),
             "months_traded": sum(one["policy_id"] is not None for one in own),
             "trades": sum(one["out_of_sample_trades"] for one in own),
             "in_sample_avg_bps": weighted(own, "in_sample_avg_return_bps", "out_of_sample_trades"),
             "out_of_sample_avg_bps": weighted(own, "out_of_sample_avg_return_bps", "out_of_sample_trades"),
-            "out_of_sample_median_bps": statistics.median(medians) if medians else None,
+            "out_of_sample_median_bps": statistics.median(returns) if returns else None,
+            "in_sample_median_bps": statistics.median(promised) if promised else None,
+            "out_of_sample_es95_bps": statistics.mean(worst) if worst else None,
+            "data_end_share": weighted(traded, "out_of_sample_data_end_share", "out_of_sample_trades"),
+            "stressed_avg_bps": weighted(traded, "out_of_sample_stressed_avg_return_bps", "out_of_sample_trades"),
             "hold_avg_bps": weighted(traded, "hold_avg_return_bps", "hold_trades"),
             "pooled_avg_bps": weighted(traded, "pooled_avg_return_bps", "pooled_trades"),
         }
@@ -194,6 +204,8 @@ def test_walk_forward_weighs_months_by_trades(lab: Lab) -> None:
 def test_leaderboard_counts_every_included_call_once(lab: Lab, interval: str | None) -> None:
     """Over the newest run with paths of every month, best 2x rate first."""
     groups = by_caller(newest(lab, "paths"), "caller_name")
+    ranked = by_caller(newest(lab, "frontier", "grid-search"), "caller_name")
+    first = {name: [one for one in own if one["rank"] == 1] for (name,), own in ranked.items()}
     got = leaderboard(lab.home.catalog, interval)
     assert {row["caller_name"] for row in got} == {name for (name,) in groups}
     for row in got:
@@ -207,6 +219,8 @@ def test_leaderboard_counts_every_included_call_once(lab: Lab, interval: str | N
             "median_peak_multiple": statistics.median(one["peak_multiple"] for one in own),
             "median_dd_bps": statistics.median(one["dd_bps"] for one in own),
             "median_min_to_2x": statistics.median(minutes) if minutes else None,
+            "data_end_share": sum(one["censored"] for one in own) / len(own),
+            "stressed_avg_return_bps": weighted(first.get(row["caller_name"], []), "stressed_avg_return_bps", "trades"),
         }
         for name, value in want.items():
             assert row[name] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), (row, name)

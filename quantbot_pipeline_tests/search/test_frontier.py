@@ -139,7 +139,10 @@ def expected(
             "distinct_mints": len({replayed[i].call.mint for i in own}),
             "censored_count": sum(replayed[i].window.censored for i in own),
         }
-        found[name] = [row | counts for row in reference.ranked(stats, len(own), limits, kind)]
+        found[name] = [
+            row | counts
+            for row in reference.ranked(stats, len(own), len({replayed[i].call.mint for i in own}), limits, kind)
+        ]
     return found
 
 
@@ -147,6 +150,7 @@ IN_ARTIFACT = (
     "caller_name", "policy_params", "meets_constraints", "objective_score", "avg_return_bps", "median_return_bps",
     "stop_out_rate", "rank", "trades", "calls_excluded", "distinct_mints", "censored_count", "loss_rate", "es95_bps",
     "p95_drawdown_bps", "stressed_avg_return_bps", "avg_time_exposed_ms", "avg_tail_capture", "violations", "is_pareto",
+    "data_end_share",
 )  # fmt: skip
 
 
@@ -309,6 +313,9 @@ VARIATIONS: dict[str, dict[str, Any]] = {
             "min_p95_drawdown_bps": -900.0,
         }
     },
+    "tokens and ends of data are limited": {
+        "constraints": {"min_distinct_mints": 12, "max_data_end_share": 0.05, "min_stressed_avg_return_bps": -500.0}
+    },
     "entry at the close": {"entry": "close", "latency_ms": 0},
     "optimistic, dear": {"intrabar": "optimistic", "taker_fee_bps": 100.0, "slippage_bps": 55.5, "stop_slippage_bps": 250.0},
     "thin windows left out": {"min_coverage": 0.85, "max_entry_delay_ms": 5 * MINUTE},
@@ -355,8 +362,8 @@ def test_constraints_compare_as_written() -> None:
     truth, outcomes, rows = as_arrays([exits] * 10)
     limits = Constraints(max_avg_time_exposed_ms=HOUR, max_stop_out_rate=0.0)
     found = candidates([parse_policy({"kind": "fixed_stop", "stop_pct": s}) for s in (0.1, 0.2)])
-    (ranking,) = ranked([Group("x", rows)], truth, outcomes, found, limits, Objective())
-    assert ranking.violations.tolist() == [[False, True, False, False, False]] * 2
+    (ranking,) = ranked([Group("x", rows, len(rows))], truth, outcomes, found, limits, Objective())
+    assert ranking.violations.tolist() == [[False, True, *[False] * 6]] * 2
     assert ranking.best() is None
     fat = Constraints(fat_tail_factor=0.5)
     assert fat.for_peaks(np.array([20.0])).max_stop_out_rate == 0.8
@@ -436,7 +443,7 @@ def test_rank_is_a_total_order_and_pareto_is_brute_force(calls: list[list[Exit]]
     found = candidates([parse_policy(texts[i]) for i in order])
     truth, outcomes, rows = as_arrays([[exits[i] for i in order] for exits in calls])
     limits: dict[str, Any] = {"min_trades": 2, "min_avg_return_bps": -500.0}
-    groups = [Group("all", rows), Group("one", rows[:1])]
+    groups = [Group("all", rows, len(rows)), Group("one", rows[:1], 1)]
     rankings = ranked(groups, truth, outcomes, found, Constraints(**limits), Objective(kind=kind))
     for group, ranking in zip(groups, rankings, strict=True):
         own = calls[: len(group.rows)]
@@ -444,7 +451,7 @@ def test_rank_is_a_total_order_and_pareto_is_brute_force(calls: list[list[Exit]]
             reference.canonical(texts[i]): reference.aggregates([reference.row_of(exits[i], 0.0) for exits in own])
             for i in range(8)
         }
-        want = reference.ranked(stats, len(own), reference.limits(limits, [2.0]), kind)
+        want = reference.ranked(stats, len(own), len(own), reference.limits(limits, [2.0]), kind)
         assert [found.texts[p] for p in ranking.order] == [row["policy_params"] for row in want]
         flags = pareto(ranking)
         assert [bool(flags[p]) for p in ranking.order] == [row["is_pareto"] for row in want]
@@ -460,7 +467,7 @@ def test_six_decimals_decide_and_the_seventh_does_not() -> None:
     for nudge, first in ((1e-13, 0), (1e-9, 1)):
         exits = [Exit(1.0, 0, 1.0, px, HOUR, "horizon", 0.0) for px in (1.1, 1.1 + nudge)]
         truth, outcomes, rows = as_arrays([exits] * 10)
-        (ranking,) = ranked([Group("x", rows)], truth, outcomes, found, Constraints(), Objective())
+        (ranking,) = ranked([Group("x", rows, len(rows))], truth, outcomes, found, Constraints(), Objective())
         assert ranking.order[0] == first  # '…"max_hold_ms":10}' sorts before '…"max_hold_ms":9}'
 
 
@@ -615,6 +622,22 @@ def test_both_orders_say_the_same_whichever_is_the_main_one(lab: Lab) -> None:
         assert worse["ambiguous"] == better["ambiguous"] == differ
         assert worse["optimistic_return_bps"] == better["optimistic_return_bps"] == better["realized_return_bps"]
     assert {worse["ambiguous"] for worse, _ in pairs} == {True, False}
+
+
+def test_a_stop_that_rises_and_breaks_within_one_candle_is_ambiguous(tmp_path: Path) -> None:
+    """Both orders leave at the end of the data; had the high come first, the stop at 96.9 was hit."""
+    begin = JANUARY + DAY
+    candles = [
+        Candle(begin, 100.0, 102.0, 96.0, 99.0),
+        Candle(begin + 5 * MINUTE, 99.0, 99.5, 98.0, 99.0),
+    ]
+    market = Market("5m", [Call("a", "x", "token", begin - MINUTE)], {"token": candles})
+    trail = {"kind": "trailing_stop", "activation_pct": 0.0, "trail_pct": 0.05}
+    config = SHORT | {"policies": [trail], "both_orders": True}
+    home = homes.make_home(tmp_path / "home", market)
+    (trade,) = homes.artifact(homes.run(home, "policy", MONTH, config), "trades")
+    assert (trade["exit_reason"], trade["ambiguous"]) == ("data_end", True)
+    assert trade["realized_return_bps"] == trade["optimistic_return_bps"]
 
 
 def test_a_month_without_included_calls_has_an_empty_frontier(tmp_path: Path) -> None:

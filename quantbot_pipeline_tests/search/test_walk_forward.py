@@ -158,7 +158,7 @@ class Recomputed:
         stats = {reference.canonical(p): reference.aggregates(self.rows(p, train)) for p in POLICIES}
         limits = reference.limits(self.config.get("constraints", {}), [one.peak for one in train])
         kind = self.config.get("objective", {}).get("kind", "growth")
-        first = reference.ranked(stats, len(train), limits, kind)[0]
+        first = reference.ranked(stats, len(train), len({one.call.mint for one in train}), limits, kind)[0]
         return Past(json.loads(first["policy_params"]), first) if first["meets_constraints"] else Past(None, {})
 
     def month(self, month: str) -> dict[tuple[str, str], dict[str, Any]]:
@@ -204,10 +204,12 @@ class Recomputed:
 
     def judge(self, policy: Mapping[str, Any] | None, test: list[homes.Replayed], prefix: str) -> dict[str, Any]:
         """What a policy did on some calls; none, or no call, earns 0."""
+        ended = ("data_end_share", "stressed_avg_return_bps") if prefix == "out_of_sample" else ()
         if policy is None or not test:
-            return {f"{prefix}_trades": 0} | {f"{prefix}_{name}": 0.0 for name in MEASURES}
+            nothing = {f"{prefix}_{name}": None for name in ended}
+            return {f"{prefix}_trades": 0} | {f"{prefix}_{name}": 0.0 for name in MEASURES} | nothing
         stats = reference.aggregates(self.rows(policy, test))
-        return {f"{prefix}_trades": len(test)} | {f"{prefix}_{name}": stats[name] for name in MEASURES}
+        return {f"{prefix}_trades": len(test)} | {f"{prefix}_{name}": stats[name] for name in (*MEASURES, *ended)}
 
 
 def assert_rows(
@@ -231,6 +233,9 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "anything is feasible": {
         "constraints": {"min_avg_return_bps": -1e4, "max_stop_out_rate": 1.0, "min_p95_drawdown_bps": -1e4}
     },
+    "tokens and ends of data are limited": {
+        "constraints": {"min_distinct_mints": 15, "max_data_end_share": 0.2, "min_stressed_avg_return_bps": -1_500.0}
+    },
     "entry at the close, dear": {"entry": "close", "taker_fee_bps": 80.0, "stop_slippage_bps": 100.0},
 }
 
@@ -243,6 +248,22 @@ def test_every_row_is_the_recomputation(lab: Lab, variation: str) -> None:
     cache: ReplayCache = {}
     for month in MONTHS if variation == "defaults" else list(MONTHS)[2:]:
         assert_rows(rows_of(homes.run(lab.home, "walk-forward", month, config, cache)), recomputed.month(month))
+
+
+@pytest.mark.parametrize("month", ["2024-01", "2024-04"])
+def test_the_test_trades_of_every_choice_are_written(lab: Lab, single: dict[str, MonthResult], month: str) -> None:
+    """Under each scheme: those of the choice of all callers pooled, named so, and those of each caller's own choice."""
+    rows = rows_of(single[month])
+    trades = homes.artifact(single[month], "trades")
+    for key, row in rows.items():
+        own = [t for t in trades if (t["caller_name"], t["scheme"]) == key]
+        assert len(own) == row["out_of_sample_trades"]
+        assert {t["policy_id"] for t in own} <= {row["policy_id"]}
+        if own:
+            returns = [t["realized_return_bps"] for t in own]
+            assert_close(float(np.median(returns)), row["out_of_sample_median_return_bps"], "median", key)
+            assert_close(float(np.mean(returns)), row["out_of_sample_avg_return_bps"], "mean", key)
+    assert len(trades) == sum(row["out_of_sample_trades"] for row in rows.values())
 
 
 def test_the_market_shows_what_it_was_made_for(lab: Lab, single: dict[str, MonthResult]) -> None:

@@ -247,6 +247,23 @@ def naive_trade(window: Window, policy: Mapping[str, Any], rules: Rules) -> Trad
     raise AssertionError("the last candle of a window closes every position")
 
 
+def naive_raised(window: Window, policy: Mapping[str, Any], rules: Rules) -> bool:
+    """Whether a candle of the open position has a low that a trailing stop reaches only after it rose with this candle's high."""
+    trade, compiled = naive_trade(window, policy, rules), _compile(policy, window.p0, window.entry_ts)
+    running_max = window.p0
+    for i, candle in enumerate(window.candles[: trade.candle + 1]):
+        level, _ = _protective(compiled, running_max)
+        risen = _trailing(compiled, max(running_max, candle.high))
+        known = i == trade.candle and trade.step in (
+            "open",
+            "give_back",
+        )  # at the open nothing has risen; a close tells
+        if not known and risen is not None and (level is None or risen > level) and candle.low <= risen:
+            return True
+        running_max = max(running_max, candle.high)
+    return False
+
+
 def _replay_candle(
     position: _Position, compiled: _Compiled, candle: Candle, running_max: float, rules: Rules
 ) -> tuple[str, Step] | None:

@@ -23,6 +23,7 @@ CONSTRAINTS = {
     "min_p95_drawdown_bps": -5_000.0,
     "max_avg_time_exposed_ms": 86_400_000.0,
 }
+OPTIONAL = ("min_distinct_mints", "max_data_end_share", "min_stressed_avg_return_bps")
 
 
 class Row(NamedTuple):
@@ -100,6 +101,7 @@ def aggregates(rows: Sequence[Row]) -> dict[str, float | None]:
         "avg_max_adverse_excursion_bps": excursions.mean(),
         "median_max_adverse_excursion_bps": np.quantile(excursions, 0.5),
         "stressed_avg_return_bps": stressed.mean(),
+        "data_end_share": np.mean([r.exit_reason == "data_end" for r in rows]),
         "avg_time_exposed_ms": exposed.mean(),
         "median_time_exposed_ms": np.quantile(exposed, 0.5),
         "avg_tail_capture": captures.mean() if len(captures) else None,
@@ -114,6 +116,7 @@ def aggregates(rows: Sequence[Row]) -> dict[str, float | None]:
 def limits(given: Mapping[str, Any], peaks: Sequence[float]) -> dict[str, float]:
     """The constraints that hold for a caller with these peaks: the defaults, those given, relaxed for fat tails."""
     found = {key: given.get(key, default) for key, default in CONSTRAINTS.items()}
+    found |= {key: given[key] for key in OPTIONAL if given.get(key) is not None}
     factor = given.get("fat_tail_factor")
     if factor is not None and (
         np.quantile(peaks, 0.95) >= given.get("fat_tail_p95_peak", 20.0)
@@ -124,14 +127,17 @@ def limits(given: Mapping[str, Any], peaks: Sequence[float]) -> dict[str, float]
     return found
 
 
-def violations(stats: Mapping[str, Any], trades: int, limit: Mapping[str, float]) -> list[str]:
-    """The constraints that do not hold, in the order of the contract."""
+def violations(stats: Mapping[str, Any], trades: int, mints: int, limit: Mapping[str, float]) -> list[str]:
+    """The constraints that do not hold, in the order of the contract; the last three where they are set."""
     holds = {
         "trades": trades >= limit["min_trades"],
         "avg_return_bps": stats["avg_return_bps"] > limit["min_avg_return_bps"],
         "stop_out_rate": stats["stop_out_rate"] <= limit["max_stop_out_rate"],
         "p95_drawdown_bps": stats["p95_drawdown_bps"] >= limit["min_p95_drawdown_bps"],
         "avg_time_exposed_ms": stats["avg_time_exposed_ms"] <= limit["max_avg_time_exposed_ms"],
+        "distinct_mints": mints >= limit.get("min_distinct_mints", 0),
+        "data_end_share": stats["data_end_share"] <= limit.get("max_data_end_share", 1.0),
+        "stressed_avg_return_bps": stats["stressed_avg_return_bps"] >= limit.get("min_stressed_avg_return_bps", -1e9),
     }
     return [name for name, held in holds.items() if not held]
 
@@ -147,13 +153,14 @@ def objective_score(stats: Mapping[str, Any], kind: str) -> float:
 def ranked(
     stats: Mapping[str, Mapping[str, Any]],
     trades: int,
+    mints: int,
     limit: Mapping[str, float],
     kind: str = "growth",
 ) -> list[dict[str, Any]]:
     """One row per policy (canonical JSON → statistics), best first, with rank, violations, score and Pareto flag."""
     rows = []
     for text, own in stats.items():
-        broken = violations(own, trades, limit)
+        broken = violations(own, trades, mints, limit)
         rows.append(
             {
                 **own,

@@ -67,7 +67,7 @@ def replay_search(run: Run, search: "Candidates", also: Sequence[Policy] = ()) -
         extra = also if part is parts[-1] else ()
         replayed = run.replay([*search.policies[part], *extra], both_orders=bool(extra) and run.config.both_orders)
         with run.record.phase("optimization"):
-            groups = groups or caller_groups(run.inputs.calls["caller_name"], replayed.truth)
+            groups = groups or caller_groups(run.inputs.calls, replayed.truth)
             grid = of_policies(replayed, 0, part.stop - part.start) if extra else replayed
             stats.append(statistics(groups, grid.truth, grid.outcomes, run.cost, objective))
     return _Searched(groups, np.concatenate(stats, axis=1), len(parts), replayed)

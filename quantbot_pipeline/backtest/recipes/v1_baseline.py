@@ -1,20 +1,15 @@
 """The capital-aware V1 baseline: thirty accounts per caller, and the grouped one."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from quantbot_pipeline.backtest.replaying import replay_month
 from quantbot_pipeline.backtest.run import Run
 from quantbot_pipeline.backtest.writing import write_rows
 
-if TYPE_CHECKING:
-    pass
-
 
 def make(run: Run) -> None:
     from quantbot_pipeline.search import v1
-    from quantbot_pipeline.search.frontier import Group, caller_groups
+    from quantbot_pipeline.search.frontier import caller_groups, group_of, mint_numbers
     from quantbot_pipeline.vocabulary import ALL_CALLERS
 
     # V1 is defined for the pessimistic order, whatever the configuration says.
@@ -23,12 +18,12 @@ def make(run: Run) -> None:
     with run.record.phase("optimization"):
         calls, truth = run.inputs.calls, replayed.truth
         position = v1.entry_order(truth, calls["call_id"])
-        groups = [g for g in caller_groups(calls["caller_name"], truth) if g.name != ALL_CALLERS]
+        groups = [g for g in caller_groups(calls, truth) if g.name != ALL_CALLERS]
         optimized = v1.optimize(groups, truth, replayed.outcomes, position, run.cost)
         grouped = v1.grouped_params(optimized)
         if grouped is not None:
             members, mean = grouped
-            together = Group(ALL_CALLERS, np.concatenate([g.rows for g in members]))
+            together = group_of(ALL_CALLERS, np.concatenate([g.rows for g in members]), mint_numbers(calls["mint"]))
             outcomes = replay_month(run.home, run.inputs, run.config, [mean.policy()], run.record).outcomes
             account = v1.run_account(together, mean, 0, truth, outcomes, position, run.cost)
             optimized.insert(0, v1.Optimized([account], *v1.flags_of(account)))

@@ -1,10 +1,12 @@
 """The choice made on earlier months, tested on this one."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of
 from quantbot_pipeline.backtest.provenance import parameters_of
@@ -15,6 +17,7 @@ from quantbot_pipeline.backtest.writing import write_rows
 from quantbot_pipeline.months import month_start_ms, months_before
 from quantbot_pipeline.replay.policies import Policy, parse_policy
 from quantbot_pipeline.specs import KINDS
+from quantbot_pipeline.vocabulary import ALL_CALLERS, INCLUDED, SCHEMES
 
 if TYPE_CHECKING:
     from quantbot_pipeline.replay import results
@@ -34,8 +37,35 @@ def make(run: Run) -> None:
     with run.record.phase("optimization"):
         rows = walk_forward(
             trained.data, start, trained.groups, trained.stats, trained.tested, search, run.cost, constraints, objective
-        )  # fmt: skip
+        )
         write_rows(run, "walk_forward", rows)
+        _write_test_trades(run, trained, search, rows)
+
+
+def _write_test_trades(run: Run, trained: "_Trained", search: "Candidates", rows: Sequence[dict[str, Any]]) -> None:
+    """Write the test trades of every choice: per scheme those of the choice of all callers pooled, then of each caller's own."""
+    from quantbot_pipeline.replay.trades import chosen_trades_table
+
+    calls = run.inputs.calls
+    truth = trained.data.truth.of_calls(slice(0, calls.num_rows))
+    included = truth.status == INCLUDED
+    place = {name: column for column, name in enumerate(search.ids)}
+    chosen = {(row["scheme"], row["caller_name"]): place.get(row["policy_id"], -1) for row in rows}
+    names = calls["caller_name"].to_pylist()
+    ids, everybody = pa.array(search.ids, pa.string()), np.arange(len(names))
+    with run.staged.writing("trades") as trades:
+        for scheme, pooled in product(SCHEMES, (True, False)):
+            column = np.array(
+                [chosen.get((scheme, ALL_CALLERS if pooled else name), -1) for name in names], dtype=np.int64
+            )
+            column = np.maximum(column, 0) if (none := column < 0).any() else column
+            table = chosen_trades_table(
+                calls, truth, trained.tested.of_chosen(everybody, column), ids.take(pa.array(column)), run.cost
+            ).filter(pa.array(~none[included]))
+            if pooled:
+                whose = table.schema.get_field_index("caller_name")
+                table = table.set_column(whose, "caller_name", pa.repeat(pa.scalar(ALL_CALLERS), table.num_rows))
+            trades.add(table.append_column("scheme", pa.repeat(pa.scalar(scheme), table.num_rows)))
 
 
 class _Trained(NamedTuple):
@@ -52,7 +82,6 @@ def _train(run: Run, search: "Candidates", since: dict[str, int]) -> _Trained:
     from quantbot_pipeline.replay.results import concatenate, side_by_side
     from quantbot_pipeline.search.frontier import statistics
     from quantbot_pipeline.search.walk_forward import train_groups
-    from quantbot_pipeline.vocabulary import SCHEMES
 
     hold = parse_policy({"kind": "time_stop", "max_hold_ms": run.config.horizon_ms})
     months = (run.inputs, *run.earlier)
@@ -95,10 +124,13 @@ def _replay_months(
 
 
 def _evaluated(replays: Sequence[Replayed], truth: "results.Truth") -> "Evaluated":
+    from quantbot_pipeline.search.frontier import mint_numbers
     from quantbot_pipeline.search.walk_forward import Evaluated
 
+    mints = pa.chunked_array([chunk for r in replays for chunk in r.month.calls["mint"].chunks], pa.string())
     return Evaluated(
         callers=np.concatenate([np.array(r.month.calls["caller_name"].to_pylist(), dtype=object) for r in replays]),
+        mints=mint_numbers(mints),
         month_start=np.repeat(
             [month_start_ms(r.month.month) for r in replays], [r.month.calls.num_rows for r in replays]
         ),

@@ -6,6 +6,7 @@ The work is in `quantbot_pipeline.backtest`.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -14,11 +15,13 @@ from pydantic import Field, create_model
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.orchestration.judging import evaluations
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.orchestration.stopping import heeding, stop_if_canceled
 from quantbot_pipeline.specs import Key, Op, Output, RunKind, kind_for, ops, outputs, outputs_of
 
 if TYPE_CHECKING:
     from quantbot_pipeline.backtest.month import MonthResult
     from quantbot_pipeline.home import Home
+    from quantbot_pipeline.runs.manifest import DagsterRef
 
 RETRY_NUMBER = "dagster/retry_number"
 
@@ -32,6 +35,20 @@ _fields["only_changed"] = (
     Field(False, description="keep a month's run if inputs, code and configuration are the same"),
 )
 LaunchConfig: Any = create_model("LaunchConfig", __base__=dg.Config, **_fields)
+
+
+@dataclass
+class _Made:
+    """What became of the months of a run; blocked: the truth of those whose inputs forbid conclusions, which failed, too."""
+
+    committed: "dict[str, MonthResult | None]" = field(default_factory=dict)
+    failed: dict[str, Exception] = field(default_factory=dict)
+    blocked: "dict[str, MonthResult]" = field(default_factory=dict)
+
+    def results(self) -> "Iterator[tuple[str, MonthResult | None]]":
+        """Yield what was made of each month."""
+        yield from self.committed.items()
+        yield from self.blocked.items()
 
 
 def backtest_assets(months: dg.PartitionsDefinition, backfill_policy: dg.BackfillPolicy) -> list[dg.AssetsDefinition]:
@@ -78,22 +95,22 @@ def _run_months(
     values = config.model_dump()
     # Dagster repeats a run whose worker was killed: what that one had committed need not be made twice.
     only_changed = values.pop("only_changed") or RETRY_NUMBER in context.run.tags
-    committed: dict[str, MonthResult | None] = {}
-    failed: dict[str, Exception] = {}
+    made = _Made()
     try:
-        _make_months(context, home, kind, make_config(values), keys, only_changed, committed, failed)
-        if failed:
-            raise _failure(failed, of=len(context.partition_keys))
+        with heeding(context):
+            _make_months(context, home, kind, make_config(values), keys, only_changed, made)
+        if made.failed:
+            raise _failure(made.failed, of=len(context.partition_keys))
     except InputError as e:
         raise dg.Failure(str(e), metadata={"input_error": True}, allow_retries=False) from None
     except BaseException:
         # Whatever ends the run (a bad month, Terminate in the UI): months that are done count as done.
-        for month, key, metadata in _metadata_of(committed, keys):
+        for month, key, metadata in _metadata_of(made, keys):
             context.log_event(dg.AssetMaterialization(list(key), partition=month, metadata=metadata))
-        if failed:
-            _check_committed(context, home, keys, committed)
+        if made.failed:
+            _check_committed(context, home, keys, made)
         raise
-    for month, key, metadata in _metadata_of(committed, keys):
+    for month, key, metadata in _metadata_of(made, keys):
         context.add_asset_metadata(metadata, asset_key=list(key), partition_key=month)
     for key in keys:
         yield dg.MaterializeResult(asset_key=list(key))
@@ -106,10 +123,9 @@ def _make_months(
     config: BacktestConfig,
     keys: Sequence[Key],
     only_changed: bool,
-    committed: "dict[str, MonthResult | None]",
-    failed: dict[str, Exception],
+    made: "_Made",
 ) -> None:
-    """Make the months one by one; fill `committed` and `failed`."""
+    """Make the months one by one; fill `made`."""
     from quantbot_pipeline.backtest.month import run_month
     from quantbot_pipeline.backtest.run import ReplayCache
     from quantbot_pipeline.errors import QuantbotError
@@ -118,31 +134,50 @@ def _make_months(
     cache: ReplayCache = {}
     names = ["/".join(key) for key in keys]
     for month in context.partition_keys:
+        stop_if_canceled(context)
         made_by = DagsterRef(run_id=context.run.run_id, partition_key=month, asset_keys=names)
         try:
-            committed[month] = run_month(
+            if kind.concludes and home.settings.quality_blocks and (why := _blocks(home, month, config, made_by, made)):
+                raise QuantbotError(why)
+            made.committed[month] = run_month(
                 home, kind.name, month, config, only_changed=only_changed, dagster=made_by, cache=cache
             )
         except Exception as e:
-            failed[month] = e
+            stop_if_canceled(context)  # DuckDB makes an error of a request to stop, and the month has not failed
+            made.failed[month] = e
             context.log.error(f"{month}: {_reason(month, e)}", exc_info=not isinstance(e, QuantbotError))
 
 
-def _metadata_of(
-    committed: "dict[str, MonthResult | None]", keys: Sequence[Key]
-) -> Iterator[tuple[str, Key, dict[str, Any]]]:
+def _blocks(home: "Home", month: str, config: BacktestConfig, made_by: "DagsterRef", made: "_Made") -> str | None:
+    """Return why the month's inputs forbid conclusions, if they do; its truth is then what is made of the month."""
+    from quantbot_pipeline.backtest.month import run_month
+    from quantbot_pipeline.monitoring.quality import read_quality, shortcomings
+
+    truth = run_month(home, "path-only", month, config, only_changed=True, dagster=made_by)
+    found = [] if truth is None else shortcomings(read_quality(truth.run_dir), home.settings)
+    if truth is None or not found:
+        return None
+    made.blocked[month] = truth
+    return f"{'; '.join(found)}; nothing is concluded from this month (QUANTBOT_QUALITY_BLOCKS)"
+
+
+def _metadata_of(made: "_Made", keys: Sequence[Key]) -> Iterator[tuple[str, Key, dict[str, Any]]]:
     artifacts = {key: output.artifact for key, output in outputs().items()}
-    for month, result in committed.items():
+    for month, result in made.results():
         for key in keys:
-            yield month, key, _metadata(artifacts[key], result)
+            if result is None or artifacts[key] in result.manifest.artifacts:
+                yield month, key, _metadata(artifacts[key], result)
 
 
-def _check_committed(
-    context: dg.AssetExecutionContext, home: "Home", keys: Sequence[Key], committed: "dict[str, MonthResult | None]"
-) -> None:
+def _check_committed(context: dg.AssetExecutionContext, home: "Home", keys: Sequence[Key], made: "_Made") -> None:
     """Log what the checks say of the months that were made: Dagster skips the checks of a step that failed."""
-    run_dirs = {month: result.run_dir for month, result in committed.items() if result is not None}
-    for evaluation in evaluations(home, dict.fromkeys(keys, run_dirs)) if run_dirs else ():
+    artifacts = {key: output.artifact for key, output in outputs().items()}
+    runs = {month: result for month, result in made.results() if result is not None}
+    of_keys = {
+        key: {month: run.run_dir for month, run in runs.items() if artifacts[key] in run.manifest.artifacts}
+        for key in keys
+    }
+    for evaluation in evaluations(home, {key: run_dirs for key, run_dirs in of_keys.items() if run_dirs}):
         context.log_event(evaluation)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.orchestration.stopping import heeding
 from quantbot_pipeline.specs import outputs
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def catalog_assets(months: dg.PartitionsDefinition, backfill_policy: dg.Backfill
 
         catalog = lab.open().catalog
         known = set(months.get_partition_keys())
-        report = sync(catalog, only=lambda month: month in context.partition_keys or month not in known)
+        with heeding(context):
+            report = sync(catalog, only=lambda month: month in context.partition_keys or month not in known)
         context.log.info(f"{report.registered} new, {report.removed} gone, {report.elapsed_ms:.0f} ms")
         for month, metadata in catalog_metadata(catalog, context.partition_keys).items():
             context.add_asset_metadata(metadata, asset_key=context.asset_key, partition_key=month)

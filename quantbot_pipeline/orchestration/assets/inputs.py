@@ -10,6 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.orchestration.stopping import heeding
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def input_assets(months: dg.PartitionsDefinition, backfill_policy: dg.BackfillPo
     )
     def alerts(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
         """The calls of a month: how many, by how many callers, on how many tokens. They lie in data/alerts.duckdb."""
-        return _take_stock_of_calls(context, lab.open())
+        with heeding(context):
+            return _take_stock_of_calls(context, lab.open())
 
     @dg.asset(
         key=["inputs", "candles"],
@@ -39,7 +41,8 @@ def input_assets(months: dg.PartitionsDefinition, backfill_policy: dg.BackfillPo
     )
     def candles(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
         """The candles of a month: rows and bytes per interval, and rows that failed validity. They lie in data/candles/."""
-        return _take_stock_of_candles(context, lab.open())
+        with heeding(context):
+            return _take_stock_of_candles(context, lab.open())
 
     return [inbox, alerts, candles]
 
@@ -94,7 +97,8 @@ def inbox(context: dg.AssetExecutionContext, config: InboxConfig, lab: Lab) -> d
     from quantbot_pipeline.ingest.inbox import scan, take_in
 
     home = lab.open()
-    intake = take_in(home, config.files or sorted(scan(home.settings.inbox_dir)))
+    with heeding(context):
+        intake = take_in(home, config.files or sorted(scan(home.settings.inbox_dir)))
     for path, reason in intake.rejected.items():
         context.log.error(f"{path} set aside: {reason}")
     return dg.MaterializeResult(

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.orchestration.stopping import heeding
 
 DASHBOARD = dg.AssetKey(["reports", "dashboard"])
 
@@ -17,7 +18,8 @@ def dashboard(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResu
     from quantbot_pipeline.reports.dashboard.page import write_dashboard
 
     started = time.perf_counter()
-    path = write_dashboard(lab.open())
+    with heeding(context):
+        path = write_dashboard(lab.open())
     return dg.MaterializeResult(metadata=dashboard_metadata(path, time.perf_counter() - started))
 
 

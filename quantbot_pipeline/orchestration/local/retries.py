@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-# The tags that Dagster's daemon writes and reads: no public name holds them.
-from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, PARENT_RUN_ID_TAG, WILL_RETRY_TAG
+# The tag that Dagster's daemon writes and reads: no public name holds it.
+from dagster._core.storage.tags import WILL_RETRY_TAG
+
+from quantbot_pipeline.orchestration.waiting import is_repeated
 
 PATIENCE = timedelta(seconds=30)  # Dagster's daemon looks every few seconds
 SINCE = timedelta(days=1)  # nobody waits for older ones
@@ -30,9 +32,7 @@ def say_again(instance: dg.DagsterInstance, now: datetime | None = None) -> list
 
 
 def _is_overlooked(instance: dg.DagsterInstance, run: dg.DagsterRun, now: datetime) -> bool:
-    if AUTO_RETRY_RUN_ID_TAG in run.tags or instance.get_runs_count(
-        dg.RunsFilter(tags={PARENT_RUN_ID_TAG: run.run_id})
-    ):
+    if is_repeated(instance, run):
         return False
     said = [entry.timestamp for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)]
     return 0 < len(said) < AT_MOST and max(said) < (now - PATIENCE).timestamp()

@@ -17,13 +17,14 @@ from pathlib import Path
 from quantbot_pipeline.durable import scratch_folder
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.orchestration.launch import LOCATION
+from quantbot_pipeline.orchestration.local.pulse import START_S, Pulse, kill_with_children
 
 WORKSPACE = """load_from:
   - grpc_server:
       socket: {socket}
       location_name: {location}
 """
-START_S = 180.0  # for the code server to answer; a busy machine needs ten
+CODE_SERVER = "code server"
 SHORT_S = 20.0  # a program that ends so soon after its start, and again at the next, would only go on so
 PATIENCE = 3
 GRACE_S = 15.0  # between the request to stop and the end
@@ -31,10 +32,18 @@ LOOK_S = 0.5
 CHORE_S = 15.0
 
 
-def serve(host: str, port: int, say: Callable[[str], object], chore: Callable[[], object] = lambda: None) -> None:
+def serve(
+    host: str,
+    port: int,
+    say: Callable[[str], object],
+    chore: Callable[[], object] = lambda: None,
+    *,
+    read_only: bool = False,
+) -> None:
     """Run all three until Ctrl-C or SIGTERM. A program that ends by itself is started again, unless it cannot stay up.
 
-    `chore` is done every CHORE_S seconds; what it raises is said, and ends nothing.
+    A code server that does not answer any more is ended, and so started again. `chore` is done every CHORE_S seconds; what it
+    raises is said, and ends nothing. `read_only` leaves out the daemon, and the web server then changes nothing.
 
     DAGSTER_HOME and QUANTBOT_HOME are those of the environment. Raises InputError for an address that cannot be had,
     StoreError when a program does not stay up.
@@ -48,14 +57,9 @@ def serve(host: str, port: int, say: Callable[[str], object], chore: Callable[[]
     with scratch_folder(Path(tempfile.gettempdir()), "quantbot-ui-") as folder:  # a socket's path must be short
         door, workspace = folder / "code", folder / "workspace.yaml"
         workspace.write_text(WORKSPACE.format(socket=door, location=LOCATION))
-        programs = _commands(host, port, door, workspace)
-        running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
-        short = dict.fromkeys(programs, 0)  # lives in a row
+        watch = _Watch(_commands(host, port, door, workspace, read_only), door, say, asked)
         try:
-            for name, command in programs.items():
-                running[name] = _start(command), time.monotonic()
-                if name == "code server":
-                    _wait_for(door, running[name][0], asked)
+            watch.start()
             say(f"Dagster UI: http://{host}:{port}  (stop it with Ctrl-C)")
             rested = time.monotonic()
             while not asked:
@@ -66,20 +70,58 @@ def serve(host: str, port: int, say: Callable[[str], object], chore: Callable[[]
                         chore()
                     except Exception as e:
                         say(f"{type(e).__name__}: {str(e)[:200]}")
-                for name, (process, since) in running.items():
-                    if process.poll() is None or asked:
-                        continue
-                    short[name] = short[name] + 1 if time.monotonic() - since < SHORT_S else 0
-                    how = f"the {name} ended with status {process.returncode}"
-                    if short[name] == PATIENCE:
-                        raise StoreError(f"{how}, {PATIENCE} times soon after its start; its log is above")
-                    say(f"{how} and is started again")
-                    running[name] = _start(programs[name]), time.monotonic()
+                watch.look()
             say("stopping (Ctrl-C again: at once)")
         finally:
-            _stop([process for process, _ in running.values()], asked)
+            watch.stop()
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+class _Watch:
+    """The programs as they run: started in their order, started again when they end, and ended together."""
+
+    def __init__(
+        self, programs: dict[str, list[str]], door: Path, say: Callable[[str], object], asked: Sequence[int]
+    ) -> None:
+        self._programs, self._door, self._say, self._asked = programs, door, say, asked
+        self._running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+        self._short = dict.fromkeys(programs, 0)  # lives in a row
+        self._pulse = Pulse(door)
+
+    def start(self) -> None:
+        """Start all; the other programs need the code server from the beginning."""
+        for name in self._programs:
+            self._start(name)
+            if name == CODE_SERVER:
+                _wait_for(self._door, self._running[name][0], self._asked)
+        self._pulse.start()
+
+    def look(self) -> None:
+        """Start again what has ended; end a code server that has not answered for long."""
+        for name, (process, since) in self._running.items():
+            if name == CODE_SERVER and process.poll() is None and self._pulse.is_gone():
+                self._say(f"the {name} has not answered for {self._pulse.silent_s():.0f} s and is ended")
+                kill_with_children(process.pid)
+                process.wait()
+            if process.poll() is None or self._asked:
+                continue
+            self._short[name] = self._short[name] + 1 if time.monotonic() - since < SHORT_S else 0
+            how = f"the {name} ended with status {process.returncode}"
+            if self._short[name] == PATIENCE:
+                raise StoreError(f"{how}, {PATIENCE} times soon after its start; its log is above")
+            self._say(f"{how} and is started again")
+            self._start(name)
+
+    def stop(self) -> None:
+        """End all."""
+        self._pulse.stop()
+        _stop([process for process, _ in self._running.values()], self._asked)
+
+    def _start(self, name: str) -> None:
+        self._running[name] = _start(self._programs[name]), time.monotonic()
+        if name == CODE_SERVER:
+            self._pulse.expect()
 
 
 def _check_free(host: str, port: int) -> None:
@@ -92,15 +134,19 @@ def _check_free(host: str, port: int) -> None:
         raise InputError(f"{host}:{port}: {e.strerror or e}; choose another --host or --port") from None
 
 
-def _commands(host: str, port: int, door: Path, workspace: Path) -> dict[str, list[str]]:
+def _commands(host: str, port: int, door: Path, workspace: Path, read_only: bool = False) -> dict[str, list[str]]:
     """The programs in the order of their start: the other two ask the code server."""
     python = [sys.executable, "-m"]
-    return {
-        "code server": [*python, "dagster", "code-server", "start", "-s", str(door), "-m", LOCATION,
+    programs = {
+        CODE_SERVER: [*python, "dagster", "code-server", "start", "-s", str(door), "-m", LOCATION,
                         "--location-name", LOCATION, "--log-level", "warning"],
         "web server": [*python, "dagster_webserver", "-h", host, "-p", str(port), "-w", str(workspace)],
-        "daemon": [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-w", str(workspace)],
     }  # fmt: skip
+    if read_only:
+        programs["web server"].append("--read-only")
+    else:
+        programs["daemon"] = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-w", str(workspace)]
+    return programs
 
 
 def _start(command: Sequence[str]) -> "subprocess.Popen[bytes]":

@@ -19,17 +19,23 @@ PEAK_EDGES = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 DRAWDOWN_EDGES_BPS = (-9_000.0, -8_000.0, -7_000.0, -6_000.0, -5_000.0, -4_000.0, -3_000.0, -2_000.0, -1_000.0)
 FIRST_MINUTES = (5.0, 15.0, 30.0, 60.0, 120.0, 240.0, 480.0, 720.0, 1_440.0, 2_880.0)
 CHOICE_ROWS = 12_000  # of callers' months; the newest stay
-MEASURES = ("calls", "mints", "hit_2x_rate", "hit_3x_rate", "hit_4x_rate", "median_peak_multiple", "median_dd_bps", "median_min_to_2x")  # fmt: skip
+MEASURES = ("calls", "mints", "hit_2x_rate", "hit_3x_rate", "hit_4x_rate", "median_peak_multiple", "median_dd_bps", "median_min_to_2x", "data_end_share", "stressed_avg_return_bps")  # fmt: skip
 CHOSEN = ("policy", "policy_month", "in_sample_median_bps", "out_of_sample_median_bps", "out_of_sample_trades")
 
 
 def callers_section(
-    paths: pa.Table, walk_forward: pa.Table, callers: Index[str], policies: Index[PolicyKey]
+    paths: pa.Table,
+    frontier: pa.Table,
+    walk_forward: pa.Table,
+    trades: pa.Table,
+    callers: Index[str],
+    policies: Index[PolicyKey],
 ) -> dict[str, Any]:
     """The leaderboard and everything the caller pages need but the frontiers; rows refer to `callers` by position."""
-    choices = _choices(walk_forward, policies)
+    judged = judge_choices(walk_forward, trades)
+    choices = _choices(walk_forward, judged, policies)
     rows = []
-    for row in rank_callers(paths):
+    for row in rank_callers(paths, frontier):
         intervals = {
             f"hit_{k}x_interval": wilson(round(row[f"hit_{k}x_rate"] * row["calls"]), row["calls"]) for k in HITS
         }
@@ -41,14 +47,16 @@ def callers_section(
         "leaderboard": of_rows(rows, names),
         "distributions": _distributions(paths, callers),
         "months": _months(paths, callers),
-        "walk_forward": _walk_forward(walk_forward, callers),
+        "walk_forward": _walk_forward(judged, callers),
         "choices": _monthly_choices(walk_forward, callers, policies),
     }
 
 
-def _choices(walk_forward: pa.Table, policies: Index[PolicyKey]) -> dict[str, dict[str, Any]]:
-    """{caller: newest choice of the scheme, and medians over the months that traded}."""
-    judged = {row["caller_name"]: row for row in judge_choices(walk_forward) if row["scheme"] == SCHEME}
+def _choices(
+    walk_forward: pa.Table, rows: list[dict[str, Any]], policies: Index[PolicyKey]
+) -> dict[str, dict[str, Any]]:
+    """{caller: newest choice of the scheme, and medians over the test trades}."""
+    judged = {row["caller_name"]: row for row in rows if row["scheme"] == SCHEME}
     with duckdb.connect() as con:
         con.register("rows", walk_forward)
         newest = con.execute(
@@ -120,8 +128,7 @@ def _months(paths: pa.Table, callers: Index[str]) -> Columns:
     return {"caller": callers.of_each(table["caller_name"]).tolist(), **kept, "hit_2x_interval": intervals}
 
 
-def _walk_forward(walk_forward: pa.Table, callers: Index[str]) -> Columns:
-    rows = judge_choices(walk_forward)
+def _walk_forward(rows: list[dict[str, Any]], callers: Index[str]) -> Columns:
     names = [name for name in rows[0] if name != "caller_name"] if rows else []
     return {"caller": [callers.of(row["caller_name"]) for row in rows], **of_rows(rows, names)}
 

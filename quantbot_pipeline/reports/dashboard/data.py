@@ -18,6 +18,7 @@ from quantbot_pipeline.reports.dashboard.overview import errors, overview
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey, load_replayed, policy_columns, replayed_section
 from quantbot_pipeline.reports.dashboard.runs import runs_section
 from quantbot_pipeline.reports.remarks import load_newest
+from quantbot_pipeline.reports.searches import tested_trades
 from quantbot_pipeline.version import __version__
 from quantbot_pipeline.vocabulary import ALL_CALLERS
 
@@ -36,7 +37,14 @@ def collect(home: Home) -> dict[str, Any]:
         "version": __version__,
         "min_calls": MIN_CALLS,
         "overview": overview(catalog),
-        "callers": callers_section(paths, load_newest(catalog, "walk_forward"), callers, policies),
+        "callers": callers_section(
+            paths,
+            load_newest(catalog, "frontier", strategy_id="grid-search"),
+            load_newest(catalog, "walk_forward"),
+            tested_trades(catalog),
+            callers,
+            policies,
+        ),
         "errors": errors(catalog, callers),
         "frontier": frontier_section(catalog, callers, policies, violations),
         "v1": v1_section(catalog, callers, policies),

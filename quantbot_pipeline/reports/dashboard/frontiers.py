@@ -33,13 +33,15 @@ _POINT_DIGITS = {
 }
 _BEST = (
     "meets_constraints", "objective_score", "avg_return_bps", "median_return_bps", "stop_out_rate", "p95_drawdown_bps",
-    "trades", "is_pareto",
+    "trades", "data_end_share", "stressed_avg_return_bps", "is_pareto",
 )  # fmt: skip
 _POOLED = (
     "rank", "meets_constraints", "trades", "objective_score", "avg_return_bps", "median_return_bps", "stop_out_rate",
-    "loss_rate", "es95_bps", "p95_drawdown_bps", "stressed_avg_return_bps", "avg_time_exposed_ms", "avg_tail_capture",
+    "loss_rate", "es95_bps", "p95_drawdown_bps", "stressed_avg_return_bps", "data_end_share", "avg_time_exposed_ms", "avg_tail_capture",
 )  # fmt: skip
-_POOLED_DIGITS = {name: 6 if name.endswith("_rate") or name == "avg_tail_capture" else 2 for name in _POOLED[3:]}
+_POOLED_DIGITS = {
+    name: 6 if name.endswith(("_rate", "_share")) or name == "avg_tail_capture" else 2 for name in _POOLED[3:]
+}
 _READ = tuple(dict.fromkeys(("caller_name", "policy_id", "policy_params", "violations", *_BEST, *_POOLED)))
 
 

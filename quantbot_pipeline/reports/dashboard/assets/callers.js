@@ -12,6 +12,11 @@ function mintsTag(mints) {
   return el('span', { class: 'tag', title: 'calls of the same token are hardly independent: the intervals are too narrow' }, `${mints} token${mints === 1 ? '' : 's'}`);
 }
 
+// More than a fifth: the numbers beside it count sales that nobody could have made.
+function endedCell(share) {
+  return share > 0.2 ? [fmt.rate(share), el('span', { class: 'tag', title: 'more than a fifth have no price until the window’s end: what stopped trading could not be sold at its last close' }, 'data end')] : fmt.rate(share);
+}
+
 function hitColumn(k) {
   return {
     name: `hit_${k}x_rate`, help: `Share of calls whose price touched ${k} times the entry within the window, and its 95% Wilson interval. Sorted by the interval's lower end, so that three lucky calls do not lead.`,
@@ -30,10 +35,12 @@ function leaderboardColumns() {
     { name: 'median_peak_multiple', help: 'Median over calls of the highest price in the window, in multiples of the entry. Nobody sells there.', show: (v) => [fmt.multiple(v), bar(Math.log(v) / peak)] },
     { name: 'median_dd_bps', help: 'Median over calls of the deepest price in the window, from the entry.', show: (v) => [fmt.bps(v), bar(-v / 10000, true)] },
     { name: 'median_min_to_2x', label: 'median time to 2x', help: 'Median time from the alert to 2x, of the calls that reached it.', show: fmt.minutes },
+    { name: 'data_end_share', help: 'Share of calls whose candles end before the window does. A token that stopped trading could not be sold at its last close.', show: endedCell },
+    { name: 'stressed_avg_return_bps', help: 'Mean return of the first policy of each month’s search, with trades at the end of the data taken as a total loss.', show: signed },
     { name: 'policy', label: 'chosen policy', text: true, wrap: true, help: `The policy that earlier months chose for the newest one (walk-forward, ${D.callers.scheme}); no trade when none met the constraints.`,
       value: (r) => (r.policy_month === null ? null : policyOf(r.policy).words), show: (v, r) => (r.policy_month === null ? DASH : r.policy === null ? 'no trade' : words(r.policy)) },
-    { name: 'in_sample_median_bps', help: 'Median return that the choices had on the months they were made from (median over months).', show: signed },
-    { name: 'out_of_sample_median_bps', help: 'Median return that the same choices had on the month after (median over months), and how many trades that were.', show: (v, r) => [signed(v), v !== null && el('span', { class: 'sub', 'data-column': 'out_of_sample_trades', 'data-value': r.out_of_sample_trades }, ` of ${fmt.int(r.out_of_sample_trades)}`)] },
+    { name: 'in_sample_median_bps', help: 'Median return that the choices had on the months they were made from (median over the test trades).', show: signed },
+    { name: 'out_of_sample_median_bps', help: 'Median return that the same choices had on the month after (median of the trades), and how many trades that were.', show: (v, r) => [signed(v), v !== null && el('span', { class: 'sub', 'data-column': 'out_of_sample_trades', 'data-value': r.out_of_sample_trades }, ` of ${fmt.int(r.out_of_sample_trades)}`)] },
   ];
 }
 

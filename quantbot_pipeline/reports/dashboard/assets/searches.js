@@ -32,7 +32,8 @@ function bestOf(best, month) {
         { name: 'objective_score', order: (r) => [r.meets === 'yes' ? 1 : 0, r.objective_score], help: 'Callers whose policy meets the constraints come first. Growth of an account that stakes 4% on every call, in bps per trade (or the objective of the run).' },
         { name: 'avg_return_bps', show: signed, help: 'Mean realized return per trade.' }, { name: 'median_return_bps', show: signed, help: 'Half of the trades earned less.' },
         { name: 'stop_out_rate', show: fmt.rate, help: 'Share of trades that left at a stop with a loss.' }, { name: 'p95_drawdown_bps', help: 'The 5th percentile of the deepest price during the trade.' },
-        { name: 'trades', show: fmt.int }, { name: 'is_pareto', text: true, value: (r) => yes(r.is_pareto), help: 'No other policy of this caller is as good in median return, stop-outs and drawdown, and better in one.' },
+        { name: 'trades', show: fmt.int }, { name: 'data_end_share', help: 'Share of the trades that end because the data end before the window does.', show: endedCell },
+        { name: 'stressed_avg_return_bps', show: signed, help: 'Mean return with such trades taken as a total loss.' }, { name: 'is_pareto', text: true, value: (r) => yes(r.is_pareto), help: 'No other policy of this caller is as good in median return, stop-outs and drawdown, and better in one.' },
       ] })),
   ];
 }
@@ -80,6 +81,8 @@ function walkTable(rows) {
       { name: 'months', show: fmt.int }, { name: 'months_traded', show: fmt.int, help: 'Months in which some policy met the constraints on the earlier calls.' }, { name: 'trades', show: fmt.int },
       { name: 'in_sample_avg_bps', show: signed, help: 'What the chosen policies had earned on the calls they were chosen on.' }, { name: 'out_of_sample_avg_bps', show: signed, help: 'What they earned on the month after.' },
       { name: 'in_sample_median_bps', show: signed }, { name: 'out_of_sample_median_bps', show: signed },
+      { name: 'out_of_sample_es95_bps', show: signed, help: 'Mean of the worst twentieth of the test trades.' },
+      { name: 'data_end_share', help: 'Share of the test trades that end because the data end before the window does.', show: endedCell }, { name: 'stressed_avg_bps', show: signed, help: 'Mean return with such trades taken as a total loss.' },
       { name: 'hold_avg_bps', show: signed, help: 'The same calls held to the horizon.' }, { name: 'pooled_avg_bps', show: signed, help: 'The same calls with the policy that all callers’ calls chose.' },
     ] });
 }
