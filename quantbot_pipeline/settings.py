@@ -82,7 +82,10 @@ class Settings(BaseSettings):
     alert_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         (), repr=False, description="where alerts go: apprise URLs, separated by blanks; none: only to the log"
     )
-    ui_url: str = Field("http://127.0.0.1:3000", description="address of the web UI, for links in alerts")
+    ui_url: str = Field(
+        "http://127.0.0.1:3000",
+        description="address of the web UI, for links in alerts; `quantbot ui` says its own where this is not set",
+    )
 
     @field_validator("home")
     @classmethod

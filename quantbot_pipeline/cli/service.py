@@ -45,6 +45,9 @@ def ui(
 
     lab = open_home(home, may_begin=True)
     os.environ["QUANTBOT_HOME"] = str(lab.path)
+    if "ui_url" not in lab.settings.model_fields_set:  # links in notices then lead to this UI
+        reached = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104  (compared, not bound)
+        os.environ["QUANTBOT_UI_URL"] = f"http://{reached}:{port}"
     with contextlib.ExitStack() as stack:
         instance = stack.enter_context(open_instance(lab))
         if not read_only:

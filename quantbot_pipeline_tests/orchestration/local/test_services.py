@@ -19,12 +19,18 @@ LAUNCH_ANYTHING = """mutation { launchPartitionBackfill(backfillParams: {
     assetSelection: [{ path: ["inputs", "alerts"] }], partitionNames: ["2024-01"] }) { __typename } }"""
 
 
-def test_a_port_in_use_is_said_before_anything_starts(quantbot: Quantbot) -> None:
+def test_a_port_in_use_is_said_before_anything_starts(quantbot: Quantbot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTBOT_UI_URL", "")
+    monkeypatch.delenv("QUANTBOT_UI_URL")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         complaint = quantbot("ui", "--port", port).complaint
+        assert os.environ["QUANTBOT_UI_URL"] == f"http://127.0.0.1:{port}", "links in notices lead to this UI"
+        monkeypatch.setenv("QUANTBOT_UI_URL", "https://lab.example")
+        assert quantbot("ui", "--port", port).complaint == complaint
+        assert os.environ["QUANTBOT_UI_URL"] == "https://lab.example", "unless somebody said otherwise"
     assert complaint.startswith(f"127.0.0.1:{port}: ")
     assert "--port" in complaint
 
