@@ -92,13 +92,27 @@ def _rows(artifact_type: str) -> pa.Table:
 def _manifest(staged: StagedRun, logs: dict[str, str], i: int) -> RunManifest:
     moment = iso_ms(1_767_225_600_000 + i * 1_000)
     return RunManifest(
-        run_id=staged.run_id, run_type="path-only", month=staged.month, created_at=moment, started_at=moment,
-        completed_at=moment, status="completed", git_commit="0" * 40, git_branch="main", git_dirty=False,
-        dataset=Dataset(from_=moment, to=moment, interval="5m", calls_count=ROWS, calls_excluded=0, fingerprint="0" * 64),
+        run_id=staged.run_id,
+        run_type="path-only",
+        month=staged.month,
+        created_at=moment,
+        started_at=moment,
+        completed_at=moment,
+        status="completed",
+        git_commit="0" * 40,
+        git_branch="main",
+        git_dirty=False,
+        dataset=Dataset(
+            from_=moment, to=moment, interval="5m", calls_count=ROWS, calls_excluded=0, fingerprint="0" * 64
+        ),
         parameters={"config_hash": f"{i % 7:016}", "latency_ms": 60_000, "horizon_ms": 172_800_000, "interval": "5m"},
-        schema_version=SchemaVersion(), artifacts=staged.artifacts, timing=Timing(total_ms=10.0), logs=logs,
-        dagster=DagsterRef(), versions={"quantbot": "0"},
-    )  # fmt: skip
+        schema_version=SchemaVersion(),
+        artifacts=staged.artifacts,
+        timing=Timing(total_ms=10.0),
+        logs=logs,
+        dagster=DagsterRef(),
+        versions={"quantbot": "0"},
+    )
 
 
 def _compare_with_mlflow(options: Namespace) -> None:

@@ -72,9 +72,14 @@ def _row(kind: str, realized: list, reasons: list, chosen: npt.NDArray[np.int64]
     size = np.abs(difference[differs]) if differs.any() else np.zeros(1)
     other = (reasons[1] != reasons[0])[:, chosen].mean()
     return (
-        kind, len(chosen), f"{differs.mean():.1%}", f"{other:.1%}", f"{difference.mean():+.1f}", f"{np.median(size):.1f}",
+        kind,
+        len(chosen),
+        f"{differs.mean():.1%}",
+        f"{other:.1%}",
+        f"{difference.mean():+.1f}",
+        f"{np.median(size):.1f}",
         f"{np.quantile(size, 0.95):.1f}",
-    )  # fmt: skip
+    )
 
 
 def _family(policy: Policy) -> str:
@@ -95,9 +100,16 @@ def _replay(
     truth, outcomes = results.empty_truth(len(alert)), results.empty_outcomes(len(alert), len(policies))
     rows = np.arange(len(alert))
     exits = kernel.replay(
-        candles, alert, bounds[token], bounds[token + 1], rows, results.Rules(interval_ms=interval_ms),
-        compile_policies(policies), truth, outcomes,
-    )  # fmt: skip
+        candles,
+        alert,
+        bounds[token],
+        bounds[token + 1],
+        rows,
+        results.Rules(interval_ms=interval_ms),
+        compile_policies(policies),
+        truth,
+        outcomes,
+    )
     return truth, results.with_exits(outcomes, [(rows, exits)])
 
 
@@ -109,9 +121,12 @@ def _aggregated(inputs: _Inputs) -> tuple[results.Candles, npt.NDArray[np.int64]
     starts = np.flatnonzero(np.r_[True, (np.diff(bucket) != 0) | (np.diff(token) != 0)])
     last = np.r_[starts[1:], len(bucket)] - 1
     five = results.Candles(
-        bucket[starts] * STEP_MS, candles.open[starts], np.maximum.reduceat(candles.high, starts),
-        np.minimum.reduceat(candles.low, starts), candles.close[last],
-    )  # fmt: skip
+        bucket[starts] * STEP_MS,
+        candles.open[starts],
+        np.maximum.reduceat(candles.high, starts),
+        np.minimum.reduceat(candles.low, starts),
+        candles.close[last],
+    )
     return five, np.searchsorted(token[starts], np.arange(len(inputs.bounds)))
 
 

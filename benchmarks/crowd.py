@@ -57,8 +57,11 @@ def _write_inputs(folder: Path, calls: int) -> None:
     steps = np.exp(rng.normal(0, 0.01, (TOKENS, PER_TOKEN)).cumsum(axis=1))
     opened = np.concatenate([np.ones((TOKENS, 1)), steps[:, :-1]], axis=1)
     prices = {
-        "open": opened, "high": np.maximum(opened, steps) * 1.005, "low": np.minimum(opened, steps) * 0.995, "close": steps,
-    }  # fmt: skip
+        "open": opened,
+        "high": np.maximum(opened, steps) * 1.005,
+        "low": np.minimum(opened, steps) * 0.995,
+        "close": steps,
+    }
     market = {
         "mint": np.repeat(mints, PER_TOKEN),
         "ts_ms": np.tile(start + STEP_MS * np.arange(PER_TOKEN), TOKENS),

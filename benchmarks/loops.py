@@ -27,8 +27,12 @@ class Exits(NamedTuple):
 def no_exits(policies: int) -> Exits:
     """Room for the exits of one call."""
     return Exits(
-        np.empty(policies, np.int64), np.empty(policies, np.bool_), np.empty(policies), np.empty(policies, np.uint8), np.empty(policies)
-    )  # fmt: skip
+        np.empty(policies, np.int64),
+        np.empty(policies, np.bool_),
+        np.empty(policies),
+        np.empty(policies, np.uint8),
+        np.empty(policies),
+    )
 
 
 def python_loop(open_, high, low, close, p0, stops, takes, censored, out):  # type: ignore[no-untyped-def]

@@ -55,9 +55,11 @@ def run(options: Namespace) -> None:
     _compare(market, own, numba_loop, len(policies), vectorbt, {"sl_stop": 1 - stops, "tp_stop": takes - 1}, pairs)
     timed = {
         "engine": Timed(ROUNDS * PER_ENGINE["engine"], own.rounds),
-        "plain numba loop": Timed(PER_ENGINE["numba loop"], partial(_loop, market, numba_loop, len(policies), "numba loop")),
+        "plain numba loop": Timed(
+            PER_ENGINE["numba loop"], partial(_loop, market, numba_loop, len(policies), "numba loop")
+        ),
         "plain Python loop": Timed(PER_ENGINE["Python loop"], _python(market, stops, takes)),
-    }  # fmt: skip
+    }
     levels = {"sl_stop": np.array([s for s, _ in pairs])[None, :], "tp_stop": np.array([t for _, t in pairs])[None, :]}
     _race(timed | _vectorbt_works(vectorbt, market, levels), len(policies), options.repeats)
 
@@ -69,8 +71,10 @@ def run(options: Namespace) -> None:
     _compare(market, own, trailing_loop, len(trailing), None, {}, [])
     timed = {
         "engine": Timed(ROUNDS * PER_ENGINE["engine"], own.rounds),
-        "plain numba loop": Timed(PER_ENGINE["numba loop"], partial(_loop, market, trailing_loop, len(trailing), "numba loop")),
-    }  # fmt: skip
+        "plain numba loop": Timed(
+            PER_ENGINE["numba loop"], partial(_loop, market, trailing_loop, len(trailing), "numba loop")
+        ),
+    }
     levels = {"sl_stop": np.array(TRAILS)[None, :], "sl_trail": np.asarray(True)}
     _race(timed | _vectorbt_works(vectorbt, market, levels), len(trailing), options.repeats)
 
@@ -80,8 +84,11 @@ def _race(timed: dict[str, Timed], policies: int, repeats: int) -> None:
     rates = {name: timed[name].calls * policies / median(times) for name, times in spent.items()}
     table(
         ["", "evaluations per CPU-second", "the engine is faster by"],
-        [[name, rate(value), "" if name == "engine" else f"{rates['engine'] / value:,.0f} x"] for name, value in rates.items()],
-    )  # fmt: skip
+        [
+            [name, rate(value), "" if name == "engine" else f"{rates['engine'] / value:,.0f} x"]
+            for name, value in rates.items()
+        ],
+    )
 
 
 # --- the engine and the loops -----------------------------------------------------------------------------------------
@@ -102,9 +109,17 @@ def _engine(market: Market, policies: list[dict[str, Any]]) -> _Engine:
     truth, outcomes = results.empty_truth(calls), results.empty_outcomes(calls, len(policies))
     lo, rows = np.arange(calls, dtype=np.int64) * n, np.arange(calls)
     work = partial(
-        kernel.replay, market.flat(), np.full(calls, START_MS - RULES.latency_ms), lo, lo + n, rows, RULES,
-        compile_policies([parse_policy(p) for p in policies]), truth, outcomes,
-    )  # fmt: skip
+        kernel.replay,
+        market.flat(),
+        np.full(calls, START_MS - RULES.latency_ms),
+        lo,
+        lo + n,
+        rows,
+        RULES,
+        compile_policies([parse_policy(p) for p in policies]),
+        truth,
+        outcomes,
+    )
 
     def replay() -> results.Outcomes:
         return results.with_exits(outcomes, [(rows, work())])
@@ -226,9 +241,19 @@ class _Vectorbt(NamedTuple):
         entries, exits = _signals(n)
         candles = {k: v[call][:, None] for k, v in market._asdict().items()}
         return self.dispatch.simulate_from_signals(
-            (n, columns), np.ones(columns, np.int64), np.full(columns, 1e6), _call_sequence(n, columns), entries=entries[:, None],
-            exits=exits[:, None], size=np.asarray(1.0), max_orders=2 * columns, max_logs=1, engine=name, **candles, **levels,
-        )[0]  # fmt: skip
+            (n, columns),
+            np.ones(columns, np.int64),
+            np.full(columns, 1e6),
+            _call_sequence(n, columns),
+            entries=entries[:, None],
+            exits=exits[:, None],
+            size=np.asarray(1.0),
+            max_orders=2 * columns,
+            max_logs=1,
+            engine=name,
+            **candles,
+            **levels,
+        )[0]
 
     def from_signals(self, market: Market, call: int, levels: dict[str, npt.NDArray[Any]], name: str) -> Any:
         """What its documentation shows."""
@@ -237,8 +262,14 @@ class _Vectorbt(NamedTuple):
         entries, exits = _signals(market.open.shape[1])
         candles = {k: pd.Series(v[call]) for k, v in market._asdict().items()}
         return self.vbt.Portfolio.from_signals(
-            entries=pd.Series(entries), exits=pd.Series(exits), size=1.0, init_cash=1e6, engine=name, **candles, **levels
-        ).order_records  # fmt: skip
+            entries=pd.Series(entries),
+            exits=pd.Series(exits),
+            size=1.0,
+            init_cash=1e6,
+            engine=name,
+            **candles,
+            **levels,
+        ).order_records
 
     def exits(self, market: Market, call: int, levels: dict[str, npt.NDArray[Any]]) -> tuple[Any, Any]:
         """(candle, price) of every column's exit; all its engines must agree, and `from_signals` with the kernel."""

@@ -95,3 +95,10 @@ def test_files_are_made_with_the_users_mask(tmp_path: Path, mask: int, forbidden
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in made}
     assert not [path for path, mode in modes.items() if mode & forbidden]
     assert not [path for path, mode in modes.items() if path.is_file() and mode & 0o111], "no data is a program"
+
+
+def test_what_the_formatter_must_leave_alone_has_a_reason() -> None:
+    for path in [*SOURCES, *(ROOT.parent / "quantbot_pipeline_tests").rglob("*.py")]:
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            if "# fmt: " + "skip" in line or "# fmt: " + "off" in line:
+                assert re.search(r"fmt: \w+  # \w", line), f"{path}:{number}: say why"

@@ -110,7 +110,7 @@ def test_an_empty_policy_id_makes_nothing(home: Path, quantbot: Quantbot) -> Non
         done = quantbot(
             "backtest", "policy", "--from", "2024-01", "--to", "2024-01", "--policy-id", name,
             "--policy", '{"kind":"time_stop","max_hold_ms":60000}',
-        )  # fmt: skip
+        )  # fmt: skip  # a table: what belongs together stands on one line
         assert (done.status, done.err.count("\n")) == (2, 1)
         assert "policy_id: an empty name" in done.err
     assert not (home / "runs").exists()

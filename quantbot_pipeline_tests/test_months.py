@@ -56,7 +56,7 @@ def test_months_are_counted_over_years_and_cut_at_gaps() -> None:
     assert list(month_range("9999-11", "9999-12")) == ["9999-11", "9999-12"]
     assert contiguous(["2023-11", "2023-12", "2024-01", "2024-03", "2025-03"]) == [
         ["2023-11", "2023-12", "2024-01"], ["2024-03"], ["2025-03"],
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
     assert contiguous([]) == []
 
 
@@ -70,7 +70,7 @@ def test_days_as_people_write_them() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "2024", "2024-13", "2024-00", "2023-02-29", "2024-1-", "01/02/2024", "2024-01-01T00:00", "yesterday", " 2024-01", "0999-01", "9999-12", "2024-01\n"],
-)  # fmt: skip
+)  # fmt: skip  # a table: what belongs together stands on one line
 def test_what_is_no_day_is_refused(text: str) -> None:
     for end in (False, True):
         if (text, end) in (("9999-12", False), ("0999-01", False)):

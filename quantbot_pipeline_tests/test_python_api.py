@@ -30,7 +30,7 @@ def printed(home: Path, *arguments: str) -> list[dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, "-m", "quantbot_pipeline", *arguments, "--format", "json", "--home", str(home)],
         capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
     assert done.returncode == 0, done.stderr
     rows: list[dict[str, Any]] = json.loads(done.stdout)
     return rows
@@ -45,7 +45,7 @@ FRAMES: dict[str, tuple[Callable[[Home], pd.DataFrame], list[str]]] = {
         lambda home: home.sql("SELECT * EXCLUDE run_id FROM trades ORDER BY ALL LIMIT 50"),
         ["query", "SELECT * EXCLUDE run_id FROM trades ORDER BY ALL LIMIT 50"],
     ),
-}  # fmt: skip
+}  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @pytest.mark.parametrize("name", FRAMES)

@@ -182,8 +182,11 @@ def find_unchanged(home: Home, plan: _Plan) -> MonthResult | None:
     completed = sorted(home.runs.completed(plan.month), key=lambda pair: pair[1].created_at, reverse=True)
     for run_dir, made in completed:
         identity = (
-            made.run_type, made.parameters.get("config_hash"), made.dataset.fingerprint, made.versions.get("code")
-        )  # fmt: skip
+            made.run_type,
+            made.parameters.get("config_hash"),
+            made.dataset.fingerprint,
+            made.versions.get("code"),
+        )
         if identity == wanted and _is_sound(run_dir):
             return MonthResult(run_dir, made, reused=True)
     return None

@@ -35,8 +35,17 @@ def parameters_of(kind: RunKind, config: BacktestConfig, bounds: tuple[int, int]
 
 # What computes a number of a run. A change elsewhere, in a report or a command, leaves runs as they are.
 COMPUTES = (
-    "artifacts", "backtest", "config.py", "evidence", "market", "months.py", "replay", "search", "specs.py", "vocabulary.py",
-)  # fmt: skip
+    "artifacts",
+    "backtest",
+    "config.py",
+    "evidence",
+    "market",
+    "months.py",
+    "replay",
+    "search",
+    "specs.py",
+    "vocabulary.py",
+)
 
 
 @functools.cache
@@ -49,8 +58,11 @@ def git_provenance() -> tuple[str | None, str | None, bool | None]:
             done = subprocess.run(
                 # Git distrusts a checkout of another user, as a service's is; but it is the code that is running already.
                 ["git", "-c", "safe.directory=*", "-C", str(here), *arguments],  # noqa: S607  (the git of whoever runs this)
-                capture_output=True, text=True, timeout=10, check=False,
-            )  # fmt: skip
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=False,
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None

@@ -58,8 +58,13 @@ class Record:
         """A row of errors.parquet."""
         text = None if details is None else json.dumps(details, sort_keys=True, ensure_ascii=False)
         return {
-            "timestamp": self.started_at, "level": level, "phase": phase, "call_id": call_id, "message": message, "details": text
-        }  # fmt: skip
+            "timestamp": self.started_at,
+            "level": level,
+            "phase": phase,
+            "call_id": call_id,
+            "message": message,
+            "details": text,
+        }
 
     def write_errors(self, staged: StagedRun) -> None:
         """Write errors.parquet and note its rows for the log; a month can leave out most of its calls, so piece by piece."""

@@ -49,11 +49,15 @@ def add_trades(run: Run, trades: ArtifactWriter, replayed: Replayed, policies: d
             some = slice(first, first + at_once)
             for rows in pieces(calls.num_rows, PIECE):
                 table = trades_table(
-                    calls[rows], truth.of_calls(rows), replayed.outcomes.part(rows, some), names[some], run.cost,
+                    calls[rows],
+                    truth.of_calls(rows),
+                    replayed.outcomes.part(rows, some),
+                    names[some],
+                    run.cost,
                     None if replayed.other_order is None else replayed.other_order.part(rows, some),
                     other_is_optimistic=not replayed.rules.optimistic,
                     raised=None if replayed.raised is None else replayed.raised[rows, some],
-                )  # fmt: skip
+                )
                 trades.add(table)
 
 

@@ -18,9 +18,23 @@ from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.runs.store import LocalRuns
 
 RUN_COLUMNS = (
-    "run_id", "run_type", "status", "month", "created_at", "git_branch", "git_commit", "git_dirty", "dataset_from", "dataset_to",
-    "dataset_interval", "dataset_calls_count", "dataset_calls_excluded", "config_hash", "timing_total_ms", "run_dir",
-)  # fmt: skip
+    "run_id",
+    "run_type",
+    "status",
+    "month",
+    "created_at",
+    "git_branch",
+    "git_commit",
+    "git_dirty",
+    "dataset_from",
+    "dataset_to",
+    "dataset_interval",
+    "dataset_calls_count",
+    "dataset_calls_excluded",
+    "config_hash",
+    "timing_total_ms",
+    "run_dir",
+)
 
 
 @dataclass(frozen=True)

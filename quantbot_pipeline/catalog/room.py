@@ -21,9 +21,23 @@ if TYPE_CHECKING:
 
 # Functions that make rows and reach nothing; no other may stand in a FROM. Some of DuckDB's take an address in memory.
 TABLE_FUNCTIONS = frozenset(
-    ("range", "generate_series", "unnest", "repeat", "json_each", "json_tree", "histogram", "histogram_values",
-     "pragma_table_info", "duckdb_columns", "duckdb_functions", "duckdb_tables", "duckdb_types", "duckdb_views")
-)  # fmt: skip
+    (
+        "range",
+        "generate_series",
+        "unnest",
+        "repeat",
+        "json_each",
+        "json_tree",
+        "histogram",
+        "histogram_values",
+        "pragma_table_info",
+        "duckdb_columns",
+        "duckdb_functions",
+        "duckdb_tables",
+        "duckdb_types",
+        "duckdb_views",
+    )
+)
 TEXT_TYPES = ("INTERVAL", "BIT", "BIGNUM", "UHUGEINT", "TIME WITH TIME ZONE", "TIME_NS")
 OUT_OF_REACH = "a query reads the catalog's tables and views, no file and no address"
 WRITES = re.compile(r"(INSERT|UPDATE|DELETE|MERGE|COPY|CREATE)\w*_QUERY_NODE")  # DuckDB 2 has them inside WITH
@@ -102,9 +116,14 @@ def _locked_room(catalog: Catalog) -> Iterator[duckdb.DuckDBPyConnection]:
     views are Arrow datasets over exactly the cataloged files; DuckDB itself may not touch the file system any more.
     """
     con = duckdb.connect(
-        config={"memory_limit": catalog.memory_limit, "temp_directory": "", "allow_persistent_secrets": False,
-                "autoinstall_known_extensions": False, "autoload_known_extensions": False}
-    )  # fmt: skip
+        config={
+            "memory_limit": catalog.memory_limit,
+            "temp_directory": "",
+            "allow_persistent_secrets": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+    )
     try:
         con.execute("SET TimeZone = 'UTC'")
         con.execute(TABLES)

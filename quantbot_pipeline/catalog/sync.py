@@ -286,10 +286,28 @@ def _time(text: str | None) -> datetime | None:
 QUARANTINE_COLUMNS = ("path", "reason")
 TIMINGS = tuple(Timing.model_fields)
 RUN_COLUMNS = (
-    "run_id", "run_type", "status", "month", "created_at", "started_at", "completed_at", "git_commit", "git_branch", "git_dirty",
-    "dataset_from", "dataset_to", "dataset_interval", "dataset_calls_count", "dataset_calls_excluded", "parameters_json",
-    "config_hash", "artifacts_json", "run_dir", "manifest_path", *(f"timing_{name}" for name in TIMINGS),
-)  # fmt: skip
+    "run_id",
+    "run_type",
+    "status",
+    "month",
+    "created_at",
+    "started_at",
+    "completed_at",
+    "git_commit",
+    "git_branch",
+    "git_dirty",
+    "dataset_from",
+    "dataset_to",
+    "dataset_interval",
+    "dataset_calls_count",
+    "dataset_calls_excluded",
+    "parameters_json",
+    "config_hash",
+    "artifacts_json",
+    "run_dir",
+    "manifest_path",
+    *(f"timing_{name}" for name in TIMINGS),
+)
 ARTIFACT_COLUMNS = ("run_id", "artifact_type", "artifact_path", "rows", "bytes", "sha256", "created_at", "columns")
 _as_text = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 _ENTRIES = TypeAdapter(dict[str, ArtifactEntry])
@@ -302,10 +320,28 @@ def _rows(path: str, verified: Verified) -> _Rows:
     parameters = _as_text(m.parameters)
     entries = _ENTRIES.dump_json(m.artifacts).decode()
     run = (
-        m.run_id, m.run_type, m.status, m.month, created, _time(m.started_at), _time(m.completed_at), m.git_commit, m.git_branch,
-        m.git_dirty, data.from_, data.to, data.interval, data.calls_count, data.calls_excluded, parameters,
-        m.parameters.get("config_hash"), entries, path, f"{path}/{MANIFEST_NAME}", *(getattr(m.timing, name) for name in TIMINGS),
-    )  # fmt: skip
+        m.run_id,
+        m.run_type,
+        m.status,
+        m.month,
+        created,
+        _time(m.started_at),
+        _time(m.completed_at),
+        m.git_commit,
+        m.git_branch,
+        m.git_dirty,
+        data.from_,
+        data.to,
+        data.interval,
+        data.calls_count,
+        data.calls_excluded,
+        parameters,
+        m.parameters.get("config_hash"),
+        entries,
+        path,
+        f"{path}/{MANIFEST_NAME}",
+        *(getattr(m.timing, name) for name in TIMINGS),
+    )
     artifacts = [
         (m.run_id, name, f"{path}/{e.path}", e.rows, e.bytes, e.sha256, created, verified.columns.get(name, ""))
         for name, e in m.artifacts.items()

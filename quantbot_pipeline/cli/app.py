@@ -7,9 +7,12 @@ import typer
 from quantbot_pipeline.version import __version__
 
 app = typer.Typer(
-    help="The research lab for calls.", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="The research lab for calls.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-)  # fmt: skip
+)
 ingest_app = typer.Typer(help="Bring calls and candles into the input stores.", no_args_is_help=True)
 backtest_app = typer.Typer(help="Make runs and query their catalog.", no_args_is_help=True)
 app.add_typer(ingest_app, name="ingest")

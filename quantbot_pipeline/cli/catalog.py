@@ -107,10 +107,14 @@ def catalog_query(
         print(artifact_path(catalog, run_id, artifact_type))
         return
     found = query_runs(
-        catalog, run_type=run_type, status=status, git_branch=git_branch, limit=limit,
+        catalog,
+        run_type=run_type,
+        status=status,
+        git_branch=git_branch,
+        limit=limit,
         from_ms=parse_day(from_date, end=False) if from_date else None,
         to_ms=parse_day(to_date, end=True) if to_date else None,
-    )  # fmt: skip
+    )
     shown = (
         "run_id",
         "run_type",

@@ -17,12 +17,20 @@ TABLE_ROWS = 100
 @app.command("query")
 def query_command(
     sql: Annotated[str, typer.Argument(help="One SELECT over the catalog's tables and views, or @FILE with it.")],
-    fmt: Annotated[Literal["table", "json", "csv", "parquet"], typer.Option("--format", help="How to print it.")] = "table",
-    limit: Annotated[int | None, typer.Option(min=0, help=f"At most so many rows (default: {TABLE_ROWS} in a table, else all).")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write json, csv or parquet to this file instead of standard output.")] = None,
-    timeout: Annotated[float, typer.Option(min=0.001, max=threading.TIMEOUT_MAX, help="Stop after so many seconds.")] = 300.0,
+    fmt: Annotated[
+        Literal["table", "json", "csv", "parquet"], typer.Option("--format", help="How to print it.")
+    ] = "table",
+    limit: Annotated[
+        int | None, typer.Option(min=0, help=f"At most so many rows (default: {TABLE_ROWS} in a table, else all).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write json, csv or parquet to this file instead of standard output.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, max=threading.TIMEOUT_MAX, help="Stop after so many seconds.")
+    ] = 300.0,
     home: HomeFolder = None,
-) -> None:  # fmt: skip
+) -> None:
     """Answer a SELECT over the catalog; it cannot read or write a file, nor change anything."""
     from quantbot_pipeline.catalog.room import answering
     from quantbot_pipeline.cli import export, tables

@@ -44,9 +44,7 @@ def frontier_command(
     lab = open_home(home)
     if month is not None and month_of(parse_day(month, end=False)) != month:
         raise InputError(f"--month {month}: not a month; write YYYY-MM")
-    rows = frontier(
-        lab.catalog, caller=caller, month=month, interval=interval, strategy_id=strategy, limit=limit
-    )  # fmt: skip
+    rows = frontier(lab.catalog, caller=caller, month=month, interval=interval, strategy_id=strategy, limit=limit)
     print_rows(rows, fmt, "Frontier", FRONTIER_COLUMNS if fmt == "table" else ())
     note_runs(lab, "frontier", interval=interval, month=month, strategy_id=strategy)
 

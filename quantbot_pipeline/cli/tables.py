@@ -86,8 +86,9 @@ def print_table(rows: Sequence[dict[str, Any]], title: str, columns: Sequence[st
     if len(shown) < len(names):
         left_out = ", ".join(name.replace("_", " ") for name in names[len(shown) :])
         Console(stderr=True).print(
-            Text(f"too narrow for {left_out}: widen the terminal, pipe into `less -S`, or take --format csv"), soft_wrap=True
-        )  # fmt: skip
+            Text(f"too narrow for {left_out}: widen the terminal, pipe into `less -S`, or take --format csv"),
+            soft_wrap=True,
+        )
 
 
 def _fitting(rows: Sequence[dict[str, Any]], natural: dict[str, int], width: int) -> dict[str, int]:

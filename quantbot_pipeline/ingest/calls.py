@@ -40,17 +40,32 @@ COLUMNS = (
     Column("call_id", required=False),
     Column(
         "mint",
-        ("mint_b58", "tokenaddress", "token_address", "contract", "contract_address", "contractaddress", "ca",
-         "mint_address", "mintaddress", "token_mint", "tokenmint"),
+        (
+            "mint_b58",
+            "tokenaddress",
+            "token_address",
+            "contract",
+            "contract_address",
+            "contractaddress",
+            "ca",
+            "mint_address",
+            "mintaddress",
+            "token_mint",
+            "tokenmint",
+        ),
         spares=("text",),
     ),
     Column("caller_name", ("caller", "sender", "sender_name", "callername"), spares=("text",)),
     Column("chain", ("blockchain", "network"), required=False),
     Column("alert_ts_ms", required=False),
-    Column("alert_ts", ("created_at", "call_time", "called_at", "alert_time", "timestamp", "datetime", "date", "time"),
-           spares=("alert_ts_ms",), told=("alert_ts_ms", "alert_ts", "created_at", "call_time")),
+    Column(
+        "alert_ts",
+        ("created_at", "call_time", "called_at", "alert_time", "timestamp", "datetime", "date", "time"),
+        spares=("alert_ts_ms",),
+        told=("alert_ts_ms", "alert_ts", "created_at", "call_time"),
+    ),
     Column("source", required=False),
-)  # fmt: skip
+)
 CHAT_WINDOW_H = 24.0  # of the first mention, for chats: people and bots repeat a token that runs
 # The first test that fails names the reason.
 REASON = f"""CASE WHEN caller_name IS NULL OR caller_name = '' THEN 'caller_name'

@@ -101,8 +101,10 @@ def _merge_month(con: duckdb.DuckDBPyConnection, folder: Path, interval: str, mo
         n = _count(con, "SELECT count(*) FROM ordered WHERE t >= $first AND t < $end", span)
         write_sorted(target, con.sql(f"{fresh} ORDER BY rowid", params=span).to_arrow_reader(ROW_GROUP))
         return n, 0
-    con.execute("CREATE OR REPLACE TEMP TABLE stored (mint VARCHAR, ts_ms BIGINT, open DOUBLE, high DOUBLE, low DOUBLE, "
-                "close DOUBLE, volume DOUBLE)")  # fmt: skip
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE stored (mint VARCHAR, ts_ms BIGINT, open DOUBLE, high DOUBLE, low DOUBLE, "
+        "close DOUBLE, volume DOUBLE)"
+    )
     con.execute(f"CREATE OR REPLACE TEMP TABLE fresh AS {fresh}", span)
     _load_stored(con, target, interval)
     inserted, updated = con.execute(

@@ -61,8 +61,11 @@ def stage(con: duckdb.DuckDBPyConnection, number: int, file: Plain, asked: Asked
         ms = _open_of_close(ms)
         if asked.stamp is None and not notes:
             notes.append(f"{label or 'the time'} is the close; stored by the open, one {asked.interval} earlier")
-    con.execute(_insert(found, ms), {"base": number << 40, "step": INTERVALS_MS[asked.interval], "now": asked.now}
-                | ({} if "mint" in found else {"mint": token}))  # fmt: skip
+    con.execute(
+        _insert(found, ms),
+        {"base": number << 40, "step": INTERVALS_MS[asked.interval], "now": asked.now}
+        | ({} if "mint" in found else {"mint": token}),
+    )
     con.execute("DROP TABLE incoming; DROP TABLE timed")
     if found.remarks.by_place:
         _refuse_wrong_places(con, file, number)

@@ -22,20 +22,53 @@ POOL_HOSTS = frozenset(("dexscreener.com", "dextools.io", "defined.fi", "dexlab.
 PAGES = {
     TOKEN: ("token", "tokens", "coin", "coins", "mint", "ca", "t"),
     POOL: (
-        "lp", "pool", "pools", "pair", "pairs", "pair-explorer", "pairexplorer", "amm", "dlmm", "clmm", "liquidity",
-        "liquidity-pools", "meme", "market", "markets", "whirlpool", "whirlpools", "dexscan",
+        "lp",
+        "pool",
+        "pools",
+        "pair",
+        "pairs",
+        "pair-explorer",
+        "pairexplorer",
+        "amm",
+        "dlmm",
+        "clmm",
+        "liquidity",
+        "liquidity-pools",
+        "meme",
+        "market",
+        "markets",
+        "whirlpool",
+        "whirlpools",
+        "dexscan",
     ),
     WALLET: (
-        "account", "accounts", "address", "addresses", "wallet", "wallets", "profile", "profiles", "portfolio", "holder",
-        "holders", "trader", "traders", "user", "users", "u", "wallet-analyzer", "owner", "contract-creator",
+        "account",
+        "accounts",
+        "address",
+        "addresses",
+        "wallet",
+        "wallets",
+        "profile",
+        "profiles",
+        "portfolio",
+        "holder",
+        "holders",
+        "trader",
+        "traders",
+        "user",
+        "users",
+        "u",
+        "wallet-analyzer",
+        "owner",
+        "contract-creator",
     ),
-}  # fmt: skip
+}
 KEYS = {
     TOKEN: ("outputmint", "outputcurrency", "tokenout", "output", "out", "buy", "to", "tocurrency"),
     POOL: ("pool", "poolid", "pair", "pairaddress", "lp", "amm", "ammid", "market", "marketid"),
     WALLET: ("maker", "wallet", "account", "owner", "user", "trader", "holder", "creator", "dev", "ref", "referrer"),
     SWAP_INPUT: ("inputmint", "inputcurrency", "tokenin", "input", "in", "sell", "from", "fromcurrency"),
-}  # fmt: skip
+}
 SWAPS = frozenset(("swap", "limit", "dca", "recurring", "exchange"))
 _PAGE = {word: verdict for verdict, words in PAGES.items() for word in words}
 _KEY = {word: verdict for verdict, words in KEYS.items() for word in words}

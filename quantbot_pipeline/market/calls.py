@@ -29,10 +29,13 @@ CREATE TABLE IF NOT EXISTS rejected_alerts (
 MIGRATIONS = "".join(
     f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column};"
     for table, column in (
-        ("alerts", "source_kind VARCHAR"), ("alerts", "edited_at VARCHAR"), ("rejected_alerts", "text VARCHAR"),
-        ("rejected_alerts", "file VARCHAR"), ("rejected_alerts", "row BIGINT"),
+        ("alerts", "source_kind VARCHAR"),
+        ("alerts", "edited_at VARCHAR"),
+        ("rejected_alerts", "text VARCHAR"),
+        ("rejected_alerts", "file VARCHAR"),
+        ("rejected_alerts", "row BIGINT"),
     )
-)  # fmt: skip
+)
 BATCH = 131_072  # rows that go from one DuckDB to the other at a time
 
 

@@ -30,8 +30,15 @@ MEDIAN_NOISE_BPS = 100.0  # 1 %: differences of a month's median return below it
 BEST_OUT_OF_SAMPLE = "best_out_of_sample_median_bps"
 # Hit rates compare between runs whose windows were made alike; whatever else was computed in the run does not matter.
 WINDOW_KEYS = (
-    "interval", "latency_ms", "entry", "horizon_ms", "max_entry_delay_ms", "min_coverage", "from_ms", "to_ms",
-)  # fmt: skip
+    "interval",
+    "latency_ms",
+    "entry",
+    "horizon_ms",
+    "max_entry_delay_ms",
+    "min_coverage",
+    "from_ms",
+    "to_ms",
+)
 
 
 class Reading(NamedTuple):

@@ -96,6 +96,12 @@ def _run(entry_ts, exit_ts, realized, risk_fraction):  # type: ignore[no-untyped
         event_cash[events], event_equity[events] = cash, cash + invested
         events += 1
     return (
-        cash, decision, size, event_call[:events], event_opens[:events], event_ts[:events], event_cash[:events],
+        cash,
+        decision,
+        size,
+        event_call[:events],
+        event_opens[:events],
+        event_ts[:events],
+        event_cash[:events],
         event_equity[:events],
-    )  # fmt: skip
+    )

@@ -169,9 +169,14 @@ def _replay_calls(candles, alert_ts, lo, hi, rows, rules, policies, truth, first
     n_down, n_up = len(policies.down), len(policies.up)
     slots = n_down + n_up + len(policies.hold) + len(policies.pair_keep) + 1
     events = _Events(
-        np.empty(slots, np.int32), np.empty(slots), np.empty(slots), np.empty(slots), np.empty(slots, np.int64),
-        np.empty(slots), np.empty(slots, np.uint8),
-    )  # fmt: skip
+        np.empty(slots, np.int32),
+        np.empty(slots),
+        np.empty(slots),
+        np.empty(slots),
+        np.empty(slots, np.int64),
+        np.empty(slots),
+        np.empty(slots, np.uint8),
+    )
     # Levels in the order of their event slots: stops, then multiples; the other slots have none.
     level = np.empty(n_down + n_up)
     key, number = np.empty(slots, np.int64), np.empty(2 * slots, np.int32)
@@ -197,9 +202,15 @@ def _replay_calls(candles, alert_ts, lo, hi, rows, rules, policies, truth, first
         observed = candles.ts[end - 1] + rules.interval_ms - entry_ts
         censored = observed < rules.horizon_ms - rules.interval_ms
         window = _Window(
-            candles.ts[begin:end], candles.open[begin:end], candles.high[begin:end], candles.low[begin:end],
-            candles.close[begin:end], p0, entry_ts, censored,
-        )  # fmt: skip
+            candles.ts[begin:end],
+            candles.open[begin:end],
+            candles.high[begin:end],
+            candles.low[begin:end],
+            candles.close[begin:end],
+            p0,
+            entry_ts,
+            censored,
+        )
         truth.observed[row] = observed
         truth.censored[row] = censored
         if (end - begin) // BLOCK + 2 > len(blocks.top):
@@ -220,13 +231,27 @@ def _replay_calls(candles, alert_ts, lo, hi, rows, rules, policies, truth, first
             first[row] = used
             used, conflicts = _settle_policies(policies, events, key, number, unsettled, exits, used, which[row])
             used = _settle_conflicts(
-                window, rules, policies, level, n_down, events, unsettled, conflicts, exits, used, which[row], first[row]
-            )  # fmt: skip
+                window,
+                rules,
+                policies,
+                level,
+                n_down,
+                events,
+                unsettled,
+                conflicts,
+                exits,
+                used,
+                which[row],
+                first[row],
+            )
             distinct[row] = used - first[row]
     return (
-        exits.ts[:used].copy(), exits.px[:used].copy(), exits.reason[:used].copy(), exits.fills[:used].copy(),
+        exits.ts[:used].copy(),
+        exits.px[:used].copy(),
+        exits.reason[:used].copy(),
+        exits.fills[:used].copy(),
         exits.mae_bps[:used].copy(),
-    )  # fmt: skip
+    )
 
 
 @_kernel
@@ -513,9 +538,7 @@ def _settle_policies(policies, events, key, number, unsettled, exits, used, whic
 
 
 @_kernel
-def _settle_conflicts(
-    window, rules, policies, level, n_down, events, unsettled, count, exits, used, which, begin
-):  # fmt: skip
+def _settle_conflicts(window, rules, policies, level, n_down, events, unsettled, count, exits, used, which, begin):
     """The exit in the last candle of each unsettled policy, step by step as the rules say: it touches several of its levels."""
     slip = 1 - rules.stop_slippage_bps / 10_000
     first_hold = n_down + len(policies.up)
@@ -652,9 +675,12 @@ def _same_exit(exits, n, begin):
     """One of the exits just before exit n (not before `begin`) that equals it; n if there is none."""
     for x in range(n - 1, max(begin, n - RECENT) - 1, -1):
         if (
-            exits.px[x] == exits.px[n] and exits.ts[x] == exits.ts[n] and exits.mae_bps[x] == exits.mae_bps[n]
-            and exits.reason[x] == exits.reason[n] and exits.fills[x] == exits.fills[n]
-        ):  # fmt: skip
+            exits.px[x] == exits.px[n]
+            and exits.ts[x] == exits.ts[n]
+            and exits.mae_bps[x] == exits.mae_bps[n]
+            and exits.reason[x] == exits.reason[n]
+            and exits.fills[x] == exits.fills[n]
+        ):
             return x
     return n
 

@@ -110,8 +110,19 @@ def aggregate(
     first, distinct, exits = outcomes.first[calls], outcomes.distinct[calls], outcomes.exits
     derived = np.empty((distinct.sum(), FACTS))
     _derive(
-        truth.p0, truth.entry_ts, truth.peak, exits.ts, exits.px, exits.reason, exits.mae_bps, calls, first, distinct, c, derived
-    )  # fmt: skip
+        truth.p0,
+        truth.entry_ts,
+        truth.peak,
+        exits.ts,
+        exits.px,
+        exits.reason,
+        exits.mae_bps,
+        calls,
+        first,
+        distinct,
+        c,
+        derived,
+    )
     base = np.cumsum(distinct) - distinct
     _aggregate(derived, base[members], which, groups, ends, leader, result)
     return np.take_along_axis(result, leader[:, :, None], axis=1)

@@ -135,9 +135,7 @@ class ArtifactWriter:
         schema = ARTIFACTS[artifact_type][1]
         # A dictionary pays for texts, which repeat, and not for numbers: a frontier is a fifth smaller, and faster written.
         texts = [field.name for field in schema if pa.types.is_string(field.type)]
-        self.file = pq.ParquetWriter(
-            target, schema, compression="zstd", use_dictionary=texts, write_page_checksum=True
-        )  # fmt: skip
+        self.file = pq.ParquetWriter(target, schema, compression="zstd", use_dictionary=texts, write_page_checksum=True)
         self._content = ContentHash()
         self._rows = 0
 

@@ -77,7 +77,7 @@ def test_every_call_is_included_or_left_out_with_its_reason(tmp_path: Path) -> N
         *candles("next year", "2025-06-01", 30),
         candle("invalid only", T, low=-1.0),
         candle("thin", T), candle("thin", T + STEP),
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
     calls = [call(mint, T - 60_000, call_id=mint) for mint in dict.fromkeys(row["mint"] for row in market)]
     calls.append(call("no such mint", T - 60_000, call_id="no such mint"))
     on_time = next(c for c in calls if c["mint"] == "last moment")
@@ -86,7 +86,7 @@ def test_every_call_is_included_or_left_out_with_its_reason(tmp_path: Path) -> N
     expected = {
         "too late": "no_entry", "before": "no_entry", "another month": "no_entry", "next year": "no_entry",
         "invalid only": "no_candles", "no such mint": "no_candles",
-    }  # fmt: skip
+    }  # fmt: skip  # a table: what belongs together stands on one line
     result = run(lab)
     assert {i: d["reason"] for i, d in reported(result) if i} == expected
     assert all(d["mint"] == i for i, d in reported(result) if i)
@@ -123,11 +123,11 @@ def test_rejected_candles_are_counted_where_a_window_would_have_used_them(tmp_pa
         bad("stranger", T), bad("other", T + STEP),  # no call on that token; no window in this month
         bad("dead", T), bad("dead", T + HOUR_MS),  # no window: what an entry could have used
         bad("feb", ms("2024-02-01T00:30")),
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
     calls = [
         call("m", T - 60_000, call_id="1"), call("m", T + 60_000, call_id="2"), call("dead", T - 60_000, call_id="3"),
         call("feb", "2024-01-31T23:00", call_id="4"), call("other", "2024-02-10", call_id="5"),
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
     lab = make_home(tmp_path, calls, market)
     result = run(lab)
     counts = {
@@ -346,7 +346,7 @@ def test_a_run_knows_the_commit_it_was_made_from(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROVENANCE, str(tmp_path)],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["outside"] == found["untracked"] == [None, None, None]

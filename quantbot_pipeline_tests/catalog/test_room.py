@@ -39,7 +39,7 @@ def answer(base: Path, sql: str, memory_limit: str = "2GB", **limits: Any) -> pa
 
 @pytest.mark.parametrize(
     "name", [*ARTIFACTS, "latest_runs", "backtest_runs_catalog", "backtest_artifacts_catalog", "quarantine", "catalog_meta"]
-)  # fmt: skip
+)  # fmt: skip  # a table: what belongs together stands on one line
 def test_every_table_and_view_says_what_plain_duckdb_says(base: Path, name: str) -> None:
     with reading(Catalog(base.with_name("c.duckdb"), LocalRuns(base))) as con:
         expected = con.sql(f"FROM {name} ORDER BY ALL").to_arrow_table()
@@ -80,7 +80,7 @@ def tricks(base: Path) -> Iterator[str]:
             for function in ("read_text", "read_blob", "read_csv", "read_csv_auto", "read_json", "read_ndjson_objects",
                              "read_parquet", "parquet_scan", "parquet_metadata", "parquet_schema", "sniff_csv", "glob",
                              "read_duckdb")
-        )  # fmt: skip
+        )  # fmt: skip  # a table: what belongs together stands on one line
         yield f"ATTACH '{name}' AS other"
     target = str(outside).replace("'", "''")
     for path in (target, str(artifact).replace("'", "''"), str(catalog).replace("'", "''")):
@@ -148,7 +148,7 @@ def test_the_look_at_the_statement_refuses_them_too(base: Path) -> None:
         "PREPARE p AS SELECT 1", "BEGIN", "CALL pragma_version()", "PRAGMA database_list", "ATTACH ':memory:' AS m", "USE memory",
         "FROM enable_logging()", "VACUUM", "CHECKPOINT", "EXPLAIN SELECT 1", "", "-- nothing",
     ],
-)  # fmt: skip
+)  # fmt: skip  # a table: what belongs together stands on one line
 def test_only_one_select_is_a_query(base: Path, sql: str) -> None:
     with pytest.raises(InputError, match=r"a query (is one SELECT|reads)"):
         answer(base, sql)
@@ -178,7 +178,7 @@ def test_the_caller_s_python_is_out_of_reach(base: Path) -> None:
         ("SELECT call_id AS id, mint AS ID FROM paths", "two columns are called 'ID' and 'id'"),
         ("SELECT " + "(" * 3000 + "1" + ")" * 3000, "depth"),
     ],
-)  # fmt: skip
+)  # fmt: skip  # a table: what belongs together stands on one line
 def test_wrong_sql_is_explained(base: Path, sql: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         answer(base, sql)
@@ -187,7 +187,7 @@ def test_wrong_sql_is_explained(base: Path, sql: str, message: str) -> None:
 def test_time_and_memory_have_an_end(base: Path) -> None:
     with pytest.raises(QuantbotError, match=r"stopped after 0\.3 s"):
         answer(base, ENDLESS, timeout_s=0.3)
-    with pytest.raises(QuantbotError, match=r"stopped after 0\.3 s"), answering(Catalog(base.with_name("c.duckdb"), LocalRuns(base)), "FROM range(1000000000000)", timeout_s=0.3) as found:  # fmt: skip
+    with pytest.raises(QuantbotError, match=r"stopped after 0\.3 s"), answering(Catalog(base.with_name("c.duckdb"), LocalRuns(base)), "FROM range(1000000000000)", timeout_s=0.3) as found:  # fmt: skip  # a table: what belongs together stands on one line
         assert sum(batch.num_rows for batch in found.batches) < 0
     with pytest.raises(QuantbotError, match="more than 50MB of memory"):
         answer(base, "SELECT list(i::VARCHAR || repeat('x', 99)) AS l FROM range(3000000) AS t(i)", memory_limit="50MB")

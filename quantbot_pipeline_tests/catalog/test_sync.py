@@ -81,7 +81,7 @@ def test_everything_the_manifest_says_is_in_the_tables(lab: Lab) -> None:
     run_dir = commit_run(
         lab.runs, git_commit="abc", git_branch="main", git_dirty=True, created_at="2024-06-01T02:00:00.250+02:00",
         parameters={"config_hash": "h", "text": "O'Brien"}, tables={"paths": artifact_rows("paths", 3)},
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
     report = lab.sync()
     assert (report.registered, report.runs, report.quarantined, report.published) == (1, 1, 0, True)
     with duckdb.connect(str(lab.catalog), read_only=True) as con:
@@ -102,7 +102,7 @@ def test_everything_the_manifest_says_is_in_the_tables(lab: Lab) -> None:
         "timing_plan_ms": 0, "timing_coverage_ms": 0, "timing_slice_ms": 0, "timing_execution_ms": 0,
         "timing_optimization_ms": 0, "timing_total_ms": 12.5,
         "run_dir": path, "manifest_path": f"{path}/run.json",
-    }  # fmt: skip
+    }  # fmt: skip  # a table: what belongs together stands on one line
     assert [(a["artifact_type"], a["artifact_path"], a["rows"], a["bytes"], a["sha256"]) for a in artifacts] == [
         (name, f"{path}/{entry['path']}", entry["rows"], entry["bytes"], entry["sha256"])
         for name, entry in sorted(manifest["artifacts"].items())
@@ -125,7 +125,7 @@ def test_a_sync_with_nothing_new_leaves_the_file_alone(lab: Lab, monkeypatch: py
     assert (identity(lab.catalog), lab.catalog.read_bytes()) == (before, content)
     assert sorted(p.name for p in lab.catalog.parent.iterdir()) == [
         ".catalog.duckdb.lock", ".catalog.duckdb.memo.json", "catalog.duckdb",
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @pytest.mark.usefixtures("settled")
@@ -281,12 +281,12 @@ def test_failed_runs_are_listed_but_not_in_the_views(lab: Lab) -> None:
     failed = commit_run(
         lab.runs, status="failed", error="why", created_at="2024-07-01T00:00:00Z",
         tables={"alerts": artifact_rows("alerts", 5), "errors": artifact_rows("errors", 3)},
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
     report = lab.sync()
     assert (report.registered, report.quarantined) == (2, 0)
     assert lab.ask("SELECT run_dir, status FROM backtest_runs_catalog ORDER BY status") == [
         (lab.relative(good), "completed"), (lab.relative(failed), "failed"),
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
     run_id = good.name.removeprefix("run_id=")
     assert lab.ask("SELECT run_id FROM latest_runs") == [(run_id,)]
     assert lab.ask("SELECT DISTINCT run_id FROM errors") == [(run_id,)]
@@ -333,7 +333,7 @@ def test_a_broken_catalog_is_set_aside_and_made_again(lab: Lab) -> None:
         aside.unlink()
     assert sorted(p.name for p in lab.catalog.parent.iterdir()) == [
         ".catalog.duckdb.lock", ".catalog.duckdb.memo.json", "catalog.duckdb",
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @pytest.mark.usefixtures("settled")

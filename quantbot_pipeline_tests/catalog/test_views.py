@@ -84,7 +84,7 @@ def test_views_work_from_anywhere_and_for_every_home(
         assert sorted(i for (i,) in ask(catalog, f"SELECT DISTINCT run_id FROM {view}")) == ids
     assert ask(catalog, "SELECT caller_name, count(*), avg(hit_2x::int) FROM paths GROUP BY 1 ORDER BY 1") == [
         ("caller_name-0", 2, 1.0), ("caller_name-1", 2, 1.0),
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
     (base,) = ask(catalog, "SELECT value FROM catalog_meta WHERE key = 'base'")[0]
     listed = ask(catalog, "SELECT artifact_path FROM backtest_artifacts_catalog")
     assert len(listed) == 6 and all(os.path.exists(os.path.join(base, path)) for (path,) in listed)

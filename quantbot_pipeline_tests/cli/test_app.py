@@ -41,7 +41,7 @@ def test_the_package_is_run_as_the_command_is(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "quantbot_pipeline", "--version"], env=environment(tmp_path), cwd=tmp_path,
         capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
     assert (done.returncode, done.stdout, done.stderr) == (0, f"quantbot {__version__}\n", "")
 
 

@@ -70,7 +70,7 @@ def run_on_a_terminal(home: Path, *arguments: object) -> Done:
     process = subprocess.Popen(
         [QUANTBOT, *map(str, arguments)], env=environment(home, TERM="xterm"), cwd=home, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs,
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
     os.close(theirs)
     shown = b""
     with contextlib.suppress(OSError):  # how Linux reports the end of a terminal
@@ -249,7 +249,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown status": (("backtest", "catalog-query", "--status", "done"), ("--status", "completed")),
     "nothing to verify": (("backtest", "verify", "nowhere"), ("nowhere",)),
     "no runs to verify": (("backtest", "verify", "nothing_inside"), ("nothing_inside", "run_id=")),
-}  # fmt: skip
+}  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -301,7 +301,7 @@ def run_unprivileged(home: Path, *command: object) -> Done:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_PRIVILEGES, *map(str, command)], env=environment(home), cwd=home.parent,
         capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
     return Done(done.returncode, done.stdout, done.stderr)
 
 
@@ -425,7 +425,7 @@ def interrupt(home: Path, *arguments: object) -> Done:
         [QUANTBOT, *map(str, arguments)], env=environment(home), cwd=home, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored if the tests run in the background
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
     while process.poll() is None and run_dirs(home) == before:
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
@@ -454,11 +454,11 @@ def test_options_reach_the_run(quantbot: Quantbot, home: Path) -> None:
         "backtest", "policy", *JANUARY, "--policy", '{"kind": "fixed_stop", "stop_pct": 0.2}', "--policy", "@two.json",
         "--intrabar", "optimistic", "--entry", "close", "--latency-ms", 0, "--horizon-hours", 1.5,
         "--taker-fee-bps", 0, "--slippage-bps", 5, "--format", "json",
-    ).json()  # fmt: skip
+    ).json()  # fmt: skip  # a table: what belongs together stands on one line
     parameters = check_run(Path(runs[0]["run_dir"])).parameters
     assert {name: parameters[name] for name in ("intrabar", "entry", "latency_ms", "horizon_ms")} == {
         "intrabar": "optimistic", "entry": "close", "latency_ms": 0, "horizon_ms": 5_400_000,
-    }  # fmt: skip
+    }  # fmt: skip  # a table: what belongs together stands on one line
     assert (parameters["taker_fee_bps"], parameters["slippage_bps"]) == (0, 5)
     assert runs[0]["artifacts"]["summary"] == 3
     assert runs[0]["artifacts"]["trades"] == 3 * CALLS_PER_MONTH

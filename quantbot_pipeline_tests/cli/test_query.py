@@ -49,7 +49,7 @@ def test_json_keeps_every_value(asked: Quantbot) -> None:
         "double": 0.1 + 0.2, "nan": None, "list": [1.5, None], "day": "2024-01-02", "at": "2024-01-02T03:04:05.678901Z",
         "ns": "2024-01-02 03:04:05.123456789", "span": "01:30:00", "blob": "61", "nothing": None, "negative": -1,
         "struct": {"a": "=1"},
-    }  # fmt: skip
+    }  # fmt: skip  # a table: what belongs together stands on one line
 
 
 def test_csv_is_complete_and_guards_formulas_in_cells_and_headings(asked: Quantbot) -> None:
@@ -137,7 +137,7 @@ def test_mistakes_get_one_line(asked: Quantbot, home: Path, tmp_path: Path) -> N
     assert "cast it to text" in asked("SELECT DATE 'infinity' AS d", "--format", "json").complaint
     missing = tmp_path / "nowhere" / "x.csv"
     assert "nowhere" in asked("SELECT 1", "--format", "csv", "--out", missing).complaint
-    failed = asked("SELECT CASE WHEN i > 50000 THEN error('late') END FROM range(90000) AS t(i)", "--format", "csv", "--out", tmp_path / "x")  # fmt: skip
+    failed = asked("SELECT CASE WHEN i > 50000 THEN error('late') END FROM range(90000) AS t(i)", "--format", "csv", "--out", tmp_path / "x")  # fmt: skip  # a table: what belongs together stands on one line
     assert failed.complaint == "query: Invalid Input Error: late"
     assert not any(path.is_file() for path in tmp_path.iterdir())
     assert asked("SELECT count(*) FROM range(1000000000000) AS t(i) WHERE i % 7 = 3", "--timeout", 0.2).status == 1

@@ -96,7 +96,7 @@ BOMBS: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda p: parquet(p, mint=pa.array([b"caf\xe9"]).view(pa.string())),
         "x.parquet: not readable as parquet: .*[Ii]nvalid",
     ),
-}  # fmt: skip
+}  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @pytest.mark.parametrize(("name", "make", "message"), BOMBS.values(), ids=BOMBS)
@@ -285,7 +285,7 @@ FEATHER_BOMBS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda p: spoil(p, struct.pack("<2i", 7, 8), struct.pack("<2i", 7, 1 << 30), compression="uncompressed"),
         "not readable as feather: .*[Oo]ffset",
     ),
-}  # fmt: skip
+}  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @pytest.mark.parametrize(("make", "message"), FEATHER_BOMBS.values(), ids=FEATHER_BOMBS)
@@ -306,7 +306,7 @@ def test_a_feather_bomb_is_refused(tmp_path: Path, make: Callable[[Path], object
 def test_every_kind_of_feather_is_read(tmp_path: Path, kind: pa.DataType, compression: str) -> None:
     rows = 70_000  # more than are handed on at once
     mint = pa.array(["é", "m"] * (rows // 2)).dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else (
-        pa.array(["é", "m"] * (rows // 2), kind))  # fmt: skip
+        pa.array(["é", "m"] * (rows // 2), kind))  # fmt: skip  # a table: what belongs together stands on one line
     feather(tmp_path / "x.feather", rows, mint, compression=compression, ts_ms=T + 300_000 * (np.arange(rows) // 2))
     report = ingest_candles([tmp_path / "x.feather"], CandleStore(tmp_path / "store"), "5m")
     assert (report.inserted, report.rejected) == (rows, {})

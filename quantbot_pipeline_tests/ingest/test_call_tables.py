@@ -173,7 +173,7 @@ def test_rejected_rows_keep_their_text_file_and_row(tmp_path: Path, store: CallS
     assert kept == [
         ("alert_ts_ms", late, str(path), 2), ("mint", "", str(path), 3), ("reserved_caller", "__all__", str(path), 4),
         ("alert_ts_ms", late, str(path), 5),
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
     assert report.notes == [
         f"{path}: row 2: alert_ts {late!r} is no time; write ISO-8601 or a count of s, ms or µs "
         "(4 rows of the file rejected); rejected rows are in the table rejected_alerts"

@@ -143,7 +143,7 @@ def test_units_are_inferred_per_column_by_magnitude(tmp_path: Path, store: Path)
     assert report.rejected == {"alert_ts_ms": 7} and added_up(report)
     assert dict(stored(store, "mint", "alert_ts_ms")) == {
         "s0": JAN_1, "s1": JAN_1 + 123, "us0": JAN_1 + 123, "us1": JAN_1, "ms0": JAN_1 + 456, "ms1": JAN_1 + 456,
-    }  # fmt: skip
+    }  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_units_are_inferred_per_column_by_magnitude(tmp_path: Path, store: Path)
         ("alert_ts_ms", ["1704067200"], "column alert_ts_ms holds s by magnitude, not milliseconds"),
         ("alert_ts", ["20240101", "20240102"], "column alert_ts holds 20240101, which is no time in s, ms or µs"),
     ],
-)  # fmt: skip
+)  # fmt: skip  # a table: what belongs together stands on one line
 def test_times_of_unclear_unit_are_refused(
     tmp_path: Path, store: Path, column: str, cells: list[str], message: str
 ) -> None:
@@ -201,7 +201,7 @@ def test_times_without_an_offset_are_utc_whatever_the_machines_zone(tmp_path: Pa
     columns = {
         "s": pa.timestamp("s"), "ms": pa.timestamp("ms"), "us": pa.timestamp("us"), "ns": pa.timestamp("ns"),
         "zoned": pa.timestamp("ms", "America/New_York"),
-    }  # fmt: skip
+    }  # fmt: skip  # a table: what belongs together stands on one line
     instant = ms("2024-03-10T02:30")
     for name, kind in columns.items():
         times = pa.array([instant], pa.int64()).cast(pa.timestamp("ms")).cast(kind)
@@ -212,7 +212,7 @@ def test_times_without_an_offset_are_utc_whatever_the_machines_zone(tmp_path: Pa
     done = subprocess.run(
         [sys.executable, "-c", IN_NEW_YORK, str(tmp_path)],
         env=os.environ | {"TZ": "America/New_York"}, capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
     calls, candles = json.loads(done.stdout)
     assert calls == {mint: [ms(created.removesuffix("Z")), created] for mint, (_, created) in texts.items()}
     assert candles == dict.fromkeys(columns, instant)
@@ -245,7 +245,7 @@ REFUSED = {
     "another page": ("c.html", b"<html><p>x</p></html>", r"c\.html: an HTML page that is no export of Telegram Desktop"),
     "a page for a table": ("c.csv", b"\n<!DOCTYPE html><p>x</p>", r"c\.csv: an HTML page that is no export"),
     "not a format of calls": ("c.feather", b"x", r"unknown file type '\.feather'"),
-}  # fmt: skip
+}  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @pytest.mark.parametrize(("name", "content", "message"), REFUSED.values(), ids=REFUSED)
@@ -292,7 +292,7 @@ def test_invalid_calls_are_left_out_and_counted_once(tmp_path: Path, store: Path
     bad = [
         good | {"caller_name": None}, good | {"caller_name": ""}, good | {"mint": None}, good | {"mint": ""},
         good | {"alert_ts_ms": None}, good | {"caller_name": "__all__"}, good | {"caller_name": "__all__", "mint": ""},
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
     rows = [good, *bad, good | {"caller_name": "__ALL__"}, good | {"caller_name": " "}]
     report = ingest_calls([write_jsonl(tmp_path / "c.jsonl", rows)], CallStore(store))
     counts = {"alert_ts_ms": 1, "caller_name": 2, "mint": 3, "reserved_caller": 1}
@@ -390,7 +390,7 @@ def test_reading_takes_a_half_open_range_in_order(tmp_path: Path, store: Path) -
     rows = [
         call("m", JAN_1, call_id="b"), call("m", JAN_1, "bob", call_id="a"), call("n", JAN_1 - 1, call_id="z"),
         call("o", ms("2024-02-01"), call_id="c"),
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
     ingest_calls([write_csv(tmp_path / "c.csv", rows)], CallStore(store))
     assert read_calls(CallStore(store), JAN_1, ms("2024-02-01")).calls["call_id"].to_pylist() == ["a", "b"]
     assert read_calls(CallStore(store), *FOREVER).calls["call_id"].to_pylist() == ["z", "a", "b", "c"]
@@ -527,7 +527,7 @@ def test_features_are_read_as_often_as_wanted_and_within_a_limit(tmp_path: Path)
     assert once.equals(again) and once["call_id"].to_pylist() == [row["call_id"] for row in calls]
     assert once["caller_prior_calls"].to_pylist() == [i // 20 for i in range(20_000)]
     for reading in (lambda: read_calls(CallStore(store, memory_limit="1MB"), *FOREVER),
-                    lambda: call_features(CallStore(store, memory_limit="1MB"), *FOREVER).__enter__()):  # fmt: skip
+                    lambda: call_features(CallStore(store, memory_limit="1MB"), *FOREVER).__enter__()):  # fmt: skip  # a table: what belongs together stands on one line
         with pytest.raises(
             StoreError, match=r"alerts\.duckdb: reading the calls stopped: Out of Memory .*QUANTBOT_MEMORY_LIMIT"
         ):

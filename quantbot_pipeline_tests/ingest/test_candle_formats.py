@@ -218,7 +218,7 @@ FORMATS: list[Make] = [
     freqtrade_json, freqtrade_json_gz, freqtrade_feather, binance, binance_zip, binance_header, gecko_terminal, birdeye,
     tradingview, codex, cryptodatadownload, kraken, polygon, kaggle, unnamed_index, date_and_time, metatrader, digits,
     pandas_parquet, json_records, json_lines_called_json, excel_separator, commented,
-]  # fmt: skip
+]  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @pytest.mark.parametrize("make", FORMATS, ids=lambda make: make.__name__)

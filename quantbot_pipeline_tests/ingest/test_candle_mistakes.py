@@ -251,7 +251,7 @@ OTHERS: dict[str, tuple[str, bytes, str]] = {
     "no token in JSON": ("a.json", b"[[1735689600000,1,1,1,1,1]]", "missing column mint, and neither folder nor name names a token; pass --mint"),
     "odd width": ("mint=M/a.csv", b"1735689600000,1,1,1,1,1,1,1,1\n", "no header line, and 9 columns; say which is which"),
     "mark prices": ("BTC_USDT-5m-mark.json", b"[]", r"no file of 5m candles is left \(left out: mark 1\)"),
-}  # fmt: skip
+}  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @pytest.mark.parametrize(("name", "content", "message"), OTHERS.values(), ids=OTHERS)

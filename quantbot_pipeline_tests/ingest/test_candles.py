@@ -187,7 +187,7 @@ REFUSED = {
     "not feather": ("c.feather", b"hello, world", "not readable as feather"),
     "not for candles": ("c.duckdb", b"", r"unknown file type '\.duckdb'.*--format parquet\|csv\|feather\|jsonl"),
     "wrong suffix": ("c.txt", b"", r"unknown file type '\.txt'"),
-}  # fmt: skip
+}  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @pytest.mark.parametrize(("name", "content", "message"), REFUSED.values(), ids=REFUSED)
@@ -360,7 +360,7 @@ def test_intervals_live_side_by_side(store: Path) -> None:
         )
     assert sorted(p.name for p in store.iterdir() if p.is_dir()) == [
         "interval=15m", "interval=1h", "interval=1m",
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
     assert [r["ts_ms"] - JAN_1 for r in stored(store, interval="15m")] == [0, 900_000, 1_800_000]
 
 
@@ -429,7 +429,7 @@ def test_an_ingest_larger_than_its_memory_spills(tmp_path: Path, store: Path, mo
             "ts_ms": np.repeat(JAN_1 + np.arange(n) * STEP, tokens),
             "open": price, "high": price * 1.1, "low": price * 0.9, "close": price, "volume": price,
         }
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
     path = write_parquet(tmp_path / "big.parquet", table)
     # One thread: how much memory several need depends on the machine. Without room on the disk it is one clear line.
     monkeypatch.setattr(

@@ -84,7 +84,7 @@ GROUP = chat(
     said(22, f"{A} and {B}", 62, **{"from": "Cem", "from_id": "user3", "reply_to_message_id": 20}),
     said(23, f"again {A}", 63),
     name="Den", type="private_supergroup",
-)  # fmt: skip
+)  # fmt: skip  # a table: what belongs together stands on one line
 
 
 def test_replies_that_repeat_an_address_commands_and_repetitions_are_no_calls(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_every_chat_of_an_account_is_a_caller(tmp_path: Path) -> None:
         "about": "Here is the data you requested.", "personal_information": {"user_id": 1}, "contacts": {"list": many},
         "chats": {"about": "", "list": [chat(said(1, A), name="One", id=1), chat(said(1, B, 1), name="Two", id=2), chat(said(1, "hi"), name=None, id=3), 5]},
         "left_chats": {"list": [chat(said(7, A, 2), name="Left", id=4)]},
-    }  # fmt: skip
+    }  # fmt: skip  # a table: what belongs together stands on one line
     report, calls = ingest(write(tmp_path / "result.json", account))
     assert calls == [("One", A, T), ("Two", B, T + 60_000), ("Left", A, T + 120_000)]
     assert report.rejected == {}
@@ -152,7 +152,7 @@ def test_edited_and_forwarded_messages_are_told_apart(tmp_path: Path) -> None:
     messages = [
         said(1, A), said(2, A, 1, edited_unixtime=str(T // 1000 + 90), edited="2025-02-06T14:01:30"),
         said(3, A, 2, forwarded_from=None), said(4, A, 3, edited="1970-01-01T03:00:00", edited_unixtime="0"),
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
     ingest(path := write(tmp_path / "result.json", chat(*messages)), first_mention=0)
     with duckdb.connect(str(path.parent / "store" / "alerts.duckdb"), read_only=True) as con:
         found = con.execute("SELECT source_kind, edited_at FROM alerts ORDER BY alert_ts_ms").fetchall()
@@ -250,7 +250,7 @@ PAGE = page(
            f'<div class="text">{A} 2x <a href="https://solscan.io/account/{WALLET}">{WALLET}</a></div>'),
     bubble(4, "06.02.2025 11:42:00 UTC+10:00", "Bob", '<div class="forwarded body"><div class="from_name">Else <span class="date details" '
            f'title="01.01.2020 00:00:00 UTC+10:00"> 01.01.2020</span></div><div class="text">{A}</div></div>'),
-)  # fmt: skip
+)  # fmt: skip  # a table: what belongs together stands on one line
 
 
 def test_pages_of_an_export_are_read(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_pages_of_an_export_are_read(tmp_path: Path) -> None:
     first = ms("2025-02-06T01:35:32")
     assert calls == [
         ("Ann & Co", A, first), ("Ann & Co", B, first + 268_000), ("Bob", A, first + 388_000),
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
     assert report.left_out == {"reply": 1, "wallet": 1}
     report, calls = ingest(write(tmp_path / "chat" / "messages.html", PAGE), fmt="telegram")
     assert calls == [("Den", A, first), ("Den", B, first + 268_000)]
@@ -303,7 +303,7 @@ def test_a_page_made_to_hurt_is_refused(tmp_path: Path, body: str, message: str)
 def posted(number: int, text: str, minute: int = 0, **more: Any) -> dict[str, Any]:
     author = {"id": "3", "name": "alice", "nickname": "Alice", "isBot": False}
     return {"id": str(number), "type": "Default", "timestamp": f"2025-07-18T14:{minute:02}:51.588+00:00", "timestampEdited": None,
-            "content": text, "author": author, "embeds": []} | more  # fmt: skip
+            "content": text, "author": author, "embeds": []} | more  # fmt: skip  # a table: what belongs together stands on one line
 
 
 def test_discord_exports_are_read(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_discord_exports_are_read(tmp_path: Path) -> None:
         posted(1, f"ape {A}"), posted(2, f"{A} stats {B}", 1, author=bot), posted(3, f"nice {A}", 2, reference={"messageId": "1"}),
         posted(4, "look", 3, embeds=[card], author={"id": "4", "name": "bob", "nickname": None, "isBot": False}),
         posted(5, f"!x {A}", 4), posted(6, "", 5, forwardedMessage={"content": solana_address(9)}),
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
     export = {
         "guild": {"id": "1"},
         "channel": {"id": "2", "name": "calls"},
@@ -339,7 +339,7 @@ TELETHON = [
     {"_": "Message", "id": 7, "peer_id": {"_": "PeerChannel", "channel_id": 77}, "date": "2025-02-06T11:02:00+00:00", "message": f"{A} 2x",
      "reply_to": {"reply_to_msg_id": 5}},
     {"_": "MessageService", "id": 8, "date": "2025-02-06T11:02:00+00:00", "action": {}},
-]  # fmt: skip
+]  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @pytest.mark.parametrize("lines", [False, True], ids=["array", "lines"])

@@ -74,7 +74,7 @@ def test_every_quote_and_program_is_an_address_spelled_as_it_is_looked_up() -> N
         f"https://photon-sol.tinyastro.io/en/r/@someone/{TOKEN}", f"https://letsbonk.fun/token/{TOKEN}", f"https://x.com/search?q={TOKEN}",
         f"https://t.me/share/url?url=https%3A%2F%2Fpump.fun%2Fcoin%2F{TOKEN}", f"tg://resolve?domain=bot&start={TOKEN}",
     ],
-)  # fmt: skip
+)  # fmt: skip  # a table: what belongs together stands on one line
 def test_a_link_to_a_token_calls_it(link: str) -> None:
     for found in (called_in("Chart", [link]), called_in(f"see {link}\nnow"), called_in(f"[chart]({link})")):
         assert list(found.tokens) == [TOKEN]
@@ -95,7 +95,7 @@ def test_a_link_to_a_token_calls_it(link: str) -> None:
         (f"https://t.me/share/url?url=https%3A%2F%2Fdexscreener.com%2Fsolana%2F{TOKEN}", "pool"),
         (f"https://raydium.io/swap/?inputMint={WSOL}&outputMint=sol", "quote_token"),
     ],
-)  # fmt: skip
+)  # fmt: skip  # a table: what belongs together stands on one line
 def test_a_link_to_something_else_calls_nothing(link: str, reason: str) -> None:
     for found in (called_in("Chart", [link]), called_in(f"see {link} now"), called_in(f"[chart]({link})")):
         assert found == ({}, [reason])
@@ -156,4 +156,4 @@ def test_spellings_of_a_chain_are_one_word_in_python_and_in_sql() -> None:
     assert found == [(word, folded_chain(word)) for word in words]
     assert [folded_chain(w) for w in ("SOL", "Solana", "ERC20", "BNB", "MATIC", "avax", "Binance")] == [
         "solana", "solana", "ethereum", "bsc", "polygon", "avalanche", "Binance",
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line

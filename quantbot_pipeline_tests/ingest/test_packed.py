@@ -70,7 +70,7 @@ REFUSED = {
     "empty zip": (lambda p: archive_of(p), "no file in this archive"),
     "packed twice": (lambda p: archive_of(p, ("a.csv.gz", gzip.compress(TEXT))), r"a\.csv\.gz: packed twice; unpack"),
     "workbook": (lambda p: archive_of(p, ("[Content_Types].xml", b"x"), ("xl/a.xml", b"x")), "save its sheet as CSV"),
-}  # fmt: skip
+}  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @pytest.mark.parametrize(("make", "message"), REFUSED.values(), ids=REFUSED)

@@ -56,7 +56,7 @@ def test_one_call_per_message_and_address(tmp_path: Path) -> None:
         for number, mint, chain in [
             (1, SOL, "solana"), (1, EVM.lower(), "evm"), (2, PUMP, "solana"), (2, SOL, "solana"), (6, SOL, "solana"),
         ]
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
     assert {c["caller_name"] for c in calls} == {"Alpha 🦊"}
     # The same chat exported again, with one more message: only that is new.
     again = write_export(tmp_path / "later.json", [*messages, message(7, PUMP)])

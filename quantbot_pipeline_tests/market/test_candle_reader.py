@@ -96,7 +96,7 @@ needs = st.dictionaries(
     st.sampled_from([*MINTS, "edge", "absent", "a", "zzz"]),
     st.integers(FIRST // STEP, LAST // STEP).map(lambda t: t * STEP) | st.sampled_from([month_start_ms(m) + d for m in MONTHS for d in (-1, 0, 1)]),
     min_size=1,
-)  # fmt: skip
+)  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)

@@ -15,7 +15,7 @@ FRONTIER = artifact_rows(
     "frontier", 5, caller_name=["__all__", "a", "a", "b", "c"], rank=[1, 1, 2, 1, 1], meets_constraints=[True, False, False, True, True],
     objective_score=[9.0, 99.0, 1.0, 5.0, 7.0], median_return_bps=[4.0, 90.0, 0.0, 2.0, 3.0], stop_out_rate=[0.25, 0.0, 0.0, 0.5, 0.1],
     data_end_share=[0.5, 0.2, 0.9, 0.3, 0.0], stressed_avg_return_bps=[-3.0, 1.0, 1.0, 1.0, 1.0],
-)  # fmt: skip
+)  # fmt: skip  # a table: what belongs together stands on one line
 
 
 def test_a_frontier_counts_callers_and_ranks_the_feasible_first() -> None:
@@ -23,7 +23,7 @@ def test_a_frontier_counts_callers_and_ranks_the_feasible_first() -> None:
     assert numbers == {
         "callers": 3, "feasible_callers": 2, "all_objective_score": 9.0, "all_median_return_bps": 4.0,
         "all_stop_out_rate": 0.25, "callers_data_end": 1, "all_data_end_share": 0.5, "all_stressed_avg_return_bps": -3.0,
-    }  # fmt: skip
+    }  # fmt: skip  # a table: what belongs together stands on one line
     assert [row["caller_name"] for row in best] == ["c", "b", "a"]
 
 
@@ -33,13 +33,13 @@ def test_a_walk_forward_shows_promise_and_result() -> None:
         in_sample_avg_return_bps=[1.0, 2.0, 3.0, None], out_of_sample_avg_return_bps=[4.0, 5.0, 6.0, None],
         hold_avg_return_bps=[7.0, 8.0, 9.0, None], out_of_sample_trades=[10, 10, 4, 0],
         out_of_sample_data_end_share=[0.5, 0.1, 0.1, None], out_of_sample_stressed_avg_return_bps=[-8.0, 1.0, 1.0, None],
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
     numbers, best = highlights("walk_forward", rows)
     assert numbers == {
         "all_in_sample_avg_return_bps": 1.0, "all_out_of_sample_avg_return_bps": 4.0,
         "all_hold_avg_return_bps": 7.0, "all_out_of_sample_trades": 10, "all_out_of_sample_data_end_share": 0.5,
         "all_out_of_sample_stressed_avg_return_bps": -8.0,
-    }  # fmt: skip
+    }  # fmt: skip  # a table: what belongs together stands on one line
     assert [row["caller_name"] for row in best] == ["a"]  # b traded nothing
 
 

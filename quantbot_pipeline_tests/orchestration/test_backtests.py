@@ -218,7 +218,7 @@ def test_damaged_candles_are_a_failed_run_and_leave_the_other_months(
     made = manifests(home)
     assert {month: m.status for month, m in made.items()} == {
         "2024-01": "failed", "2024-02": "completed", "2024-03": "completed",
-    }  # fmt: skip
+    }  # fmt: skip  # a table: what belongs together stands on one line
     run_dir = home / "runs" / "2024-01" / f"run_id={made['2024-01'].run_id}"
     errors = read_artifact(run_dir, made["2024-01"], "errors").to_pylist()
     assert any(row["level"] == "error" and "candles.parquet" in row["message"] for row in errors)

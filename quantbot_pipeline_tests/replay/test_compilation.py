@@ -73,7 +73,7 @@ def test_code_from_the_cache_gives_the_same_bits(tmp_path: Path) -> None:
     def start() -> list[str]:
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM], env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}, capture_output=True, text=True, check=True
-        )  # fmt: skip
+        )  # fmt: skip  # a table: what belongs together stands on one line
         return done.stdout.split()
 
     (first, *first_counts), (second, *second_counts) = start(), start()
@@ -93,7 +93,7 @@ def test_read_only_candles_are_no_second_specialisation(readonly: bool) -> None:
     none = np.empty(0, np.int64)
     kernel.replay(
         candles, none, none, none, none, results.Rules(), compile_policies([]), results.empty_truth(0), results.empty_outcomes(0, 0)
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
     assert len(kernel._replay_calls.signatures) == before == 1
 
 
@@ -121,7 +121,7 @@ def test_machine_code_of_other_sources_is_not_used(tmp_path: Path) -> None:
     def start() -> list[float]:
         done = subprocess.run(
             [sys.executable, "-c", AGGREGATION], env=environment, capture_output=True, text=True, check=True, cwd=tmp_path
-        )  # fmt: skip
+        )  # fmt: skip  # a table: what belongs together stands on one line
         return [float(word) for word in done.stdout.split()]
 
     assert start() == [0.5, -7500.0]

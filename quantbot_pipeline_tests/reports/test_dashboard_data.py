@@ -158,7 +158,7 @@ def test_v1_accounts_equal_a_query_on_the_catalog(data: dict[str, Any], market: 
         curve = curves[key(end)]
         assert (curve["start_ts_ms"], len(curve["equity"]), curve["equity"][-1]) == (
             end["start_ts_ms"], end["events"], end["last"],
-        )  # fmt: skip
+        )  # fmt: skip  # a table: what belongs together stands on one line
 
 
 def test_walk_forward_equals_a_query_on_the_catalog(data: dict[str, Any], market: Home) -> None:
@@ -268,7 +268,7 @@ def test_quality_and_errors_are_what_the_runs_reported(data: dict[str, Any], mar
     runs = {(row["kind"], row["status"]): row["runs"] for row in rows_of(data["overview"]["runs"])}
     assert runs == {
         ("full", "completed"): 3, ("v1-baseline", "completed"): 3, ("walk-forward", "completed"): 3, ("path-only", "failed"): 1,
-    }  # fmt: skip
+    }  # fmt: skip  # a table: what belongs together stands on one line
     assert {"warning", "info"} <= set(data["errors"]["messages"]["level"])
     assert sum(count for count in ask(market, "SELECT count(*) AS n FROM errors")[0].values()) == sum(
         data["errors"]["messages"]["rows"]
@@ -320,7 +320,7 @@ def test_each_run_says_what_its_artifacts_say(data: dict[str, Any], market: Home
     assert len(truth) == len(MONTHS)
     assert len(summary) == 4 * len(MONTHS)
     for rows, of in ((truth, lambda _: None), (summary, lambda row: row.pop("policy_id")),
-                     (walk, lambda row: "all callers, " + row.pop("scheme")), (best, lambda _: "best policy of all callers")):  # fmt: skip
+                     (walk, lambda row: "all callers, " + row.pop("scheme")), (best, lambda _: "best policy of all callers")):  # fmt: skip  # a table: what belongs together stands on one line
         for row in rows:
             found = measured(row.pop("run_id"), of(row))
             expected = {name: value for name, value in row.items() if value is not None}

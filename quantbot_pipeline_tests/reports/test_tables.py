@@ -24,7 +24,7 @@ MONTHS = {"2024-01": JANUARY, "2024-02": FEBRUARY, "2024-03": MARCH}
 GRID: dict[str, Any] = {
     "stops": [0.05, 0.2], "take_profits": [0.5, None], "holds_ms": [30 * MINUTE], "hold_take_profits": [None], "activations": [0.1],
     "trails": [0.05], "hard_stops": [None], "ladders": [], "ladder_stops": [], "combo_holds_ms": [],
-}  # fmt: skip
+}  # fmt: skip  # a table: what belongs together stands on one line
 CONFIG = {"horizon_ms": 3 * HOUR, "grid": GRID}
 UP, CHOP = (1.08, 1.02, 1.0, 0.97), (0.94, 1.06, 1.0)
 

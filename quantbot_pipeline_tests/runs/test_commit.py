@@ -41,7 +41,7 @@ def test_a_run_is_invisible_until_it_is_whole(tmp_path: Path) -> None:
         assert final == runs / "2024-01" / f"run_id={staged.run_id}"
     assert files(final) == [
         "_SUCCESS", "errors/errors.parquet", "inputs/alerts.parquet", "logs/stderr.txt", "logs/stdout.txt", "run.json",
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
     assert list((runs / STAGING).iterdir()) == []
     assert sync(Catalog(catalog, LocalRuns(runs))).runs == 1
 

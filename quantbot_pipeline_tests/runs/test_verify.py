@@ -119,7 +119,7 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "other manifest": (
         lambda d: (d / "run.json").write_text((d / "run.json").read_text().replace("12.5", "12.4")), "not the one that _SUCCESS",
     ),
-}  # fmt: skip
+}  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @pytest.mark.parametrize(("harm", "message"), HARM.values(), ids=HARM)

@@ -44,7 +44,7 @@ def tables(draw: st.DrawFn, n: int, policies: int) -> list[list[Exit]]:
                 Exit(p0, entry, peak, p0 * draw(multiples), entry + draw(st.integers(0, 48)) * HOUR, draw(st.sampled_from(EXIT_REASONS)), draw(mae))
                 for _ in range(policies)
             ]
-        )  # fmt: skip
+        )  # fmt: skip  # a table: what belongs together stands on one line
     return calls
 
 
@@ -88,7 +88,7 @@ def test_quantiles_and_shortfall_at_their_edges(n: int, distinct: int) -> None:
         [Exit(1.0, 0, rng.choice((1.1, 2.0)), rng.choice(values), rng.choice((1, 2, 3)) * HOUR, rng.choice(EXIT_REASONS), -1e4 * rng.choice(values) / 3)
          for _ in range(8)]
         for _ in range(n)
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
     check([[first._replace(peak=exits[0].peak) for first in exits] for exits in calls], [n])
 
 

@@ -151,7 +151,7 @@ IN_ARTIFACT = (
     "stop_out_rate", "rank", "trades", "calls_excluded", "distinct_mints", "censored_count", "loss_rate", "es95_bps",
     "p95_drawdown_bps", "stressed_avg_return_bps", "avg_time_exposed_ms", "avg_tail_capture", "violations", "is_pareto",
     "data_end_share",
-)  # fmt: skip
+)  # fmt: skip  # a table: what belongs together stands on one line
 
 
 def assert_frontier(rows: Sequence[Mapping[str, Any]], want: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -319,7 +319,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "entry at the close": {"entry": "close", "latency_ms": 0},
     "optimistic, dear": {"intrabar": "optimistic", "taker_fee_bps": 100.0, "slippage_bps": 55.5, "stop_slippage_bps": 250.0},
     "thin windows left out": {"min_coverage": 0.85, "max_entry_delay_ms": 5 * MINUTE},
-}  # fmt: skip
+}  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @pytest.mark.parametrize("variation", list(VARIATIONS))
@@ -533,7 +533,7 @@ def test_a_grid_larger_than_one_replay_holds_is_done_in_parts(
 TRADE_COLUMNS = (
     "entry_ts_ms", "entry_px", "exit_ts_ms", "exit_px", "exit_reason", "fills", "max_adverse_excursion_bps",
     "realized_return_bps", "gross_return_bps", "stop_out", "time_exposed_ms", "tail_capture",
-)  # fmt: skip
+)  # fmt: skip  # a table: what belongs together stands on one line
 
 
 def assert_trades(

@@ -40,7 +40,7 @@ POLICIES: list[dict[str, Any]] = [
 FAMILIES = (
     "stops", "take_profits", "holds_ms", "hold_take_profits", "activations", "trails", "hard_stops", "ladders", "ladder_stops",
     "combo_holds_ms",
-)  # fmt: skip
+)  # fmt: skip  # a table: what belongs together stands on one line
 CONFIG: dict[str, Any] = {
     "horizon_ms": HORIZON,
     "rolling_months": 2,

@@ -32,7 +32,7 @@ SHOWN = 3  # differences that are spelled out per compared thing
 UNSHARED = frozenset((
     "created_at", "started_at", "completed_at", "cataloged_at", "detected_at", "built_at", "timestamp", "git_commit", "git_branch",
     "git_dirty", "elapsed_ms", "avg_total_ms", "bytes", "sha256",
-))  # fmt: skip
+))  # fmt: skip  # a table: what belongs together stands on one line
 PROSE = frozenset(("does",))  # says in words what a schedule is for; it may be said better
 RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 DURATION = re.compile(r"\b\d+(\.\d+)? (ms|s)\b")
@@ -52,7 +52,7 @@ POLICIES = (
         {"kind": "trailing_stop", "activation_pct": 0.1, "trail_pct": 0.05},
         {"kind": "ladder", "levels": [{"multiple": 1.3, "fraction": 0.4}, {"multiple": 2, "fraction": 0.4}]},
     ]},
-)  # fmt: skip
+)  # fmt: skip  # a table: what belongs together stands on one line
 
 
 class Step(NamedTuple):
@@ -277,7 +277,7 @@ class Recording:
         return subprocess.run(
             [self.program, *arguments, "--home", self.home], capture_output=True, text=True, check=False, cwd=self.home.parent,
             env=clean | {"COLUMNS": "200", "NO_COLOR": "1"},
-        )  # fmt: skip
+        )  # fmt: skip  # a table: what belongs together stands on one line
 
     def _take(self, step: Step) -> None:
         done = self._run(step.arguments)

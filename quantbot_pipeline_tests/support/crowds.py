@@ -57,7 +57,7 @@ def commit_crowd(home: Path, crowd: Crowd) -> Home:
             commit_run(
                 lab.runs.folder, month, tables={"alerts": calls, **found}, run_type="optimization",
                 parameters=parameters, **common,
-            )  # fmt: skip
+            )  # fmt: skip  # a table: what belongs together stands on one line
     sync(lab.catalog)
     return lab
 
@@ -95,7 +95,7 @@ def _paths(rng: np.random.Generator, calls: pa.Table) -> pa.Table:
             "peak_multiple": peak, "entry_ts_ms": alert + 60_000, "entry_delay_ms": np.full(n, 60_000),
             "observed_ms": np.full(n, 48 * HOUR_MS), "coverage": np.ones(n), "censored": np.zeros(n, bool),
         }
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
 
 
 def _replayed(rng: np.random.Generator, truth: pa.Table, policies: list[tuple[str, str]]) -> dict[str, pa.Table]:
@@ -112,7 +112,7 @@ def _replayed(rng: np.random.Generator, truth: pa.Table, policies: list[tuple[st
             "stop_out": rng.random(total) < 0.3, "max_adverse_excursion_bps": -rng.uniform(0, 5_000, total),
             "time_exposed_ms": rng.integers(0, HOUR_MS, total), "gross_return_bps": np.zeros(total), "fills": np.ones(total, int),
         }
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
     counts = {name: [n] * p for name in ("calls_processed", "calls_excluded", "trades_count", "censored_count")}
     names = {"policy_id": [name for name, _ in policies], "policy_params": [text for _, text in policies]}
     return {"trades": trades, "summary": pa.table({**counts, **names})}
@@ -153,7 +153,7 @@ def _v1(rng: np.random.Generator, names: list[str]) -> pa.Table:
             "policy_params": pa.repeat(params, n), "meets_constraints": np.ones(n, bool), "violations": pa.repeat("", n),
             "rank": np.ones(n, int), "is_pareto": np.zeros(n, bool), "objective_score": rng.normal(10_000, 900, n),
         }
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
 
 
 def _equity(rng: np.random.Generator, calls: pa.Table) -> pa.Table:
@@ -167,7 +167,7 @@ def _equity(rng: np.random.Generator, calls: pa.Table) -> pa.Table:
             "call_id": calls["call_id"].take(pa.array(index)), "size": np.full(n, 400.0), "cash": np.full(n, 9_000.0),
             "equity": rng.normal(10_000, 500, n),
         }
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
 
 
 def _walk_forward(rng: np.random.Generator, names: list[str], policies: list[tuple[str, str]]) -> pa.Table:
@@ -185,4 +185,4 @@ def _walk_forward(rng: np.random.Generator, names: list[str], policies: list[tup
             **{name: rng.integers(10, 60, n) for name in counts},
             **{f"{prefix}_{measure}": rng.normal(0, 900, n) for prefix in prefixes for measure in measures},
         }
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line

@@ -68,7 +68,7 @@ def start(home: Path, *arguments: object, **more: str) -> "subprocess.Popen[str]
         [QUANTBOT, *map(str, arguments)], env=environment(home, **more), cwd=home, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         preexec_fn=_heed_ctrl_c,
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
 
 
 def _heed_ctrl_c() -> None:

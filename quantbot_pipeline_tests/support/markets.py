@@ -23,7 +23,7 @@ SEARCH: dict[str, Any] = {
         "ladder_stops": [0.2], "combo_holds_ms": [None, 14_400_000],
     },
     "constraints": {"min_trades": 1, "min_avg_return_bps": -9_000, "max_stop_out_rate": 1.0},
-}  # fmt: skip
+}  # fmt: skip  # a table: what belongs together stands on one line
 
 
 def make_market(home: Path) -> Home:

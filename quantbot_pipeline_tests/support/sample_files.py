@@ -83,7 +83,7 @@ def _walk(dice: random.Random, mint: str, born: int) -> list[Row]:
         row: Row = {
             "mint": mint, "timestamp": born + nth * 5 * MINUTE_MS, "open": price, "high": high, "low": low, "close": close,
             "volume": None if dice.random() < 0.05 else round(dice.random() * 1e4, 2),
-        }  # fmt: skip
+        }  # fmt: skip  # a table: what belongs together stands on one line
         price = close
         if nth in gap:
             continue
@@ -105,7 +105,7 @@ def _hourly(candles: Iterable[Row]) -> list[Row]:
         known = hours.setdefault((row["mint"], hour), row | {"timestamp": hour, "volume": 1.0})
         known |= {
             "high": max(known["high"], row["high"]), "low": min(known["low"], row["low"]), "close": row["close"]
-        }  # fmt: skip
+        }  # fmt: skip  # a table: what belongs together stands on one line
     return list(hours.values())
 
 
@@ -146,7 +146,7 @@ def _write_telegram(path: Path) -> Path:
         {"id": n, "type": "message", "date": f"2025-02-0{n + 1}T10:00:00", "date_unixtime": str(_ms(f"2025-02-0{n + 1}") // 1000),
          "from": "someone", "text": text}
         for n, text in enumerate(texts)
-    ]  # fmt: skip
+    ]  # fmt: skip  # a table: what belongs together stands on one line
     path.write_text(json.dumps({"name": "a chat", "type": "public_channel", "id": 1, "messages": messages}), "utf-8")
     return path
 

@@ -54,7 +54,7 @@ class Program:
             self.process = subprocess.Popen(
                 list(command), env=environment(home, **{"DAGSTER_HOME": str(home), "QUANTBOT_SENSOR_INTERVAL_S": "1", **more}),
                 cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+            )  # fmt: skip  # a table: what belongs together stands on one line
 
     def wait(self, what: str, ready: Callable[[], Found | None], patience_s: float = PATIENCE_S) -> Found:
         """What `ready` returns as soon as it is true; the program must live so long."""

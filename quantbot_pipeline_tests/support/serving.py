@@ -21,7 +21,7 @@ def serving(program: str, home: Path, *arguments: str, **more: str) -> Iterator[
     process = subprocess.Popen(
         [sys.executable, "-c", program, home, *arguments], env=environment(home, **more), text=True, start_new_session=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
     try:
         assert said(process) == "ready"
         yield process

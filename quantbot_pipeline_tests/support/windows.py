@@ -9,7 +9,7 @@ from playwright.sync_api import Dialog, Locator, Page, Route
 ARGUMENTS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+]  # fmt: skip  # a table: what belongs together stands on one line
 SECTIONS = ("overview", "callers", "policies", "frontier", "walk-forward", "v1", "calls", "errors")
 
 

@@ -121,7 +121,7 @@ BOMBS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "60 MB of open tags": ("messages.html", lambda p: p.write_bytes(b'<html><div class="page_wrap">' + b"<b>" * (20 << 20))),
     "60 MB before a message": ("messages.html", lambda p: p.write_bytes(b'<html><div class="page_wrap">' + b"< " * (30 << 20))),
     "1 GB of brackets as an export": ("result.json", lambda p: gigabyte(p, b'{"name":"x","messages":[', b"[" * (1 << 20))),
-}  # fmt: skip
+}  # fmt: skip  # a table: what belongs together stands on one line
 
 
 # A process of its own that starts the command and nothing else: a child begins with the peak of whoever started it.
@@ -148,7 +148,7 @@ def watch_ingest(folder: Path, name: str, *options: str, **more: str) -> tuple[i
     watched = subprocess.run(
         [sys.executable, "-c", WATCH, QUANTBOT, *arguments], env=environment(folder.parent, **more), capture_output=True,
         text=True, timeout=10 * SECONDS, check=False,
-    )  # fmt: skip
+    )  # fmt: skip  # a table: what belongs together stands on one line
     status, out, err, peak, seconds = json.loads(watched.stdout)
     return status, out, err, peak, seconds
 

@@ -156,7 +156,7 @@ def linked(run_dir: Path, other: Path, path: str) -> Path:
 
 HARM: tuple[Harm, ...] = (
     emptied, taken_from_another_run, deleted, another_beside_it, hidden_beside_it, in_a_new_folder, linked,
-)  # fmt: skip
+)  # fmt: skip  # a table: what belongs together stands on one line
 
 
 @pytest.mark.parametrize("artifacts", sizes(("paths", "errors"), ARTIFACTS))

@@ -94,7 +94,7 @@ def test_zone_language_and_clock_change_nothing(tmp_path: Path, whole: bool, tal
         done = subprocess.run(
             [sys.executable, "-c", LAB, tmp_path / f"home-{i}", source], capture_output=True, text=True, timeout=120,
             env=os.environ | told | preload, check=False,
-        )  # fmt: skip
+        )  # fmt: skip  # a table: what belongs together stands on one line
         assert done.returncode == 0, (zone, language, error, done.stderr[-2000:])
         found.append(json.loads(done.stdout)[0])
     differ = [machine for machine, one in zip(chosen, found, strict=True) if one != found[0]]

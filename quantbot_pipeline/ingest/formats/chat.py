@@ -22,10 +22,22 @@ from quantbot_pipeline.ingest.mentions import called_in, is_command
 CallerFrom = Literal["chat", "sender"]
 BATCH = 10_000
 SCHEMA = pa.schema(
-    [("row_no", pa.int64()), ("chat", pa.int32()), ("message", pa.string()), ("mint", pa.string()), ("chain", pa.string()),
-     ("alert_ts_ms", pa.int64()), ("time_text", pa.string()), ("sender", pa.string()), ("sender_id", pa.string()),
-     ("reply_to", pa.string()), ("source_kind", pa.string()), ("edited_at", pa.string()), ("against", pa.string())]
-)  # fmt: skip
+    [
+        ("row_no", pa.int64()),
+        ("chat", pa.int32()),
+        ("message", pa.string()),
+        ("mint", pa.string()),
+        ("chain", pa.string()),
+        ("alert_ts_ms", pa.int64()),
+        ("time_text", pa.string()),
+        ("sender", pa.string()),
+        ("sender_id", pa.string()),
+        ("reply_to", pa.string()),
+        ("source_kind", pa.string()),
+        ("edited_at", pa.string()),
+        ("against", pa.string()),
+    ]
+)
 COLUMNS = ("call_id", "mint", "caller_name", "chain", "alert_ts_ms", "time_text", "source", "source_kind", "edited_at")
 MAX_NAMES = 3  # of a sentence
 
@@ -137,10 +149,22 @@ def _rows(export: Export, message: Message) -> list[tuple[Any, ...]]:
         export.left_out[against] += len(tokens)
     m = message
     return [
-        (m.chat, m.number, mint, chain, m.time_ms, m.time_text if m.time_ms is None else None, m.sender, m.sender_id,
-         m.reply_to, m.kind, m.edited_at, against)
+        (
+            m.chat,
+            m.number,
+            mint,
+            chain,
+            m.time_ms,
+            m.time_text if m.time_ms is None else None,
+            m.sender,
+            m.sender_id,
+            m.reply_to,
+            m.kind,
+            m.edited_at,
+            against,
+        )
         for mint, chain in tokens.items()
-    ]  # fmt: skip
+    ]
 
 
 def _count_left_out(con: duckdb.DuckDBPyConnection, export: Export) -> None:

@@ -14,14 +14,27 @@ from quantbot_pipeline.ingest.mentions import called_in, is_command
 BATCH = 10_000
 # Read only when a table has no column of tokens.
 COLUMNS = (
-    Column("text", ("message", "content", "message_text", "raw_text", "caption", "body"), required=False, only_without="mint"),
-    Column("chat", ("chat_name", "chat_title", "channel", "channel_name", "channel_title", "group", "group_name", "peer"),
-           required=False, only_without="mint"),
-    Column("sender", ("from", "author", "username", "user", "from_name", "sender_id", "from_id", "user_id"), required=False,
-           only_without="mint"),
+    Column(
+        "text",
+        ("message", "content", "message_text", "raw_text", "caption", "body"),
+        required=False,
+        only_without="mint",
+    ),
+    Column(
+        "chat",
+        ("chat_name", "chat_title", "channel", "channel_name", "channel_title", "group", "group_name", "peer"),
+        required=False,
+        only_without="mint",
+    ),
+    Column(
+        "sender",
+        ("from", "author", "username", "user", "from_name", "sender_id", "from_id", "user_id"),
+        required=False,
+        only_without="mint",
+    ),
     Column("message_id", ("id", "msg_id"), required=False, only_without="mint"),
     Column("reply_to", ("reply_to_msg_id", "reply_to_message_id"), required=False, only_without="mint"),
-)  # fmt: skip
+)
 SCHEMA = pa.schema([("said_no", pa.int64()), ("mint", pa.string()), ("chain", pa.string()), ("against", pa.string())])
 
 WITH_ADDRESS = """SELECT row_no, text::VARCHAR FROM said

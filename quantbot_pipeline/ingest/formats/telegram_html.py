@@ -150,6 +150,16 @@ class _Page(HTMLParser):
         moment = f"{title[3]}-{title[2]}-{title[1]}T{title[4]}{title[5] or ''}" if title else ""
         time_ms = self.export.local_ms(moment, what) if moment else None
         self._done.append(
-            Message(text, self._links, len(self.export.chats) - 1, self._number, time_ms, self._title or None, self._sender,
-                    None, self._reply, self._kind)
-        )  # fmt: skip
+            Message(
+                text,
+                self._links,
+                len(self.export.chats) - 1,
+                self._number,
+                time_ms,
+                self._title or None,
+                self._sender,
+                None,
+                self._reply,
+                self._kind,
+            )
+        )

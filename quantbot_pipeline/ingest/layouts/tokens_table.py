@@ -7,8 +7,18 @@ TOKENS = Layout(
     "a column that names the token; a column symbol, pair or ticker does where nothing else names it",
     names={
         "mint": (
-            "token_address", "mint_b58", "mint_address", "contract", "contract_address", "ca", "address", "base_address",
-            "token", "symbol", "pair", "ticker",
+            "token_address",
+            "mint_b58",
+            "mint_address",
+            "contract",
+            "contract_address",
+            "ca",
+            "address",
+            "base_address",
+            "token",
+            "symbol",
+            "pair",
+            "ticker",
         ),
     },
-)  # fmt: skip
+)

@@ -138,10 +138,22 @@ def _commands(host: str, port: int, door: Path, workspace: Path, read_only: bool
     """The programs in the order of their start: the other two ask the code server."""
     python = [sys.executable, "-m"]
     programs = {
-        CODE_SERVER: [*python, "dagster", "code-server", "start", "-s", str(door), "-m", LOCATION,
-                        "--location-name", LOCATION, "--log-level", "warning"],
+        CODE_SERVER: [
+            *python,
+            "dagster",
+            "code-server",
+            "start",
+            "-s",
+            str(door),
+            "-m",
+            LOCATION,
+            "--location-name",
+            LOCATION,
+            "--log-level",
+            "warning",
+        ],
         "web server": [*python, "dagster_webserver", "-h", host, "-p", str(port), "-w", str(workspace)],
-    }  # fmt: skip
+    }
     if read_only:
         programs["web server"].append("--read-only")
     else:

@@ -19,7 +19,18 @@ PEAK_EDGES = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 DRAWDOWN_EDGES_BPS = (-9_000.0, -8_000.0, -7_000.0, -6_000.0, -5_000.0, -4_000.0, -3_000.0, -2_000.0, -1_000.0)
 FIRST_MINUTES = (5.0, 15.0, 30.0, 60.0, 120.0, 240.0, 480.0, 720.0, 1_440.0, 2_880.0)
 CHOICE_ROWS = 12_000  # of callers' months; the newest stay
-MEASURES = ("calls", "mints", "hit_2x_rate", "hit_3x_rate", "hit_4x_rate", "median_peak_multiple", "median_dd_bps", "median_min_to_2x", "data_end_share", "stressed_avg_return_bps")  # fmt: skip
+MEASURES = (
+    "calls",
+    "mints",
+    "hit_2x_rate",
+    "hit_3x_rate",
+    "hit_4x_rate",
+    "median_peak_multiple",
+    "median_dd_bps",
+    "median_min_to_2x",
+    "data_end_share",
+    "stressed_avg_return_bps",
+)
 CHOSEN = ("policy", "policy_month", "in_sample_median_bps", "out_of_sample_median_bps", "out_of_sample_trades")
 
 

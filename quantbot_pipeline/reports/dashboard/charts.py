@@ -70,7 +70,12 @@ def _histogram(alt: Any) -> Any:
     """Bars: this caller's (or policy's) share per bin; ticks: the share of all, to compare with."""
     x = alt.X("bin:O", sort=None, title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
     y = alt.Y("share:Q", title="share of calls", axis=alt.Axis(format="%"))
-    tips = [alt.Tooltip("bin:O"), alt.Tooltip("calls:Q"), alt.Tooltip("share:Q", format=".1%"), alt.Tooltip("all:Q", format=".1%")]  # fmt: skip
+    tips = [
+        alt.Tooltip("bin:O"),
+        alt.Tooltip("calls:Q"),
+        alt.Tooltip("share:Q", format=".1%"),
+        alt.Tooltip("all:Q", format=".1%"),
+    ]
     bars = alt.Chart(_data(alt)).mark_bar(color="@accent").encode(x=x, y=y, tooltip=tips)
     ticks = alt.Chart(_data(alt)).mark_tick(color="@ink", thickness=2, width=alt.RelativeBandSize(0.9))
     return _sized(bars + ticks.encode(x=x, y=alt.Y("all:Q"), tooltip=tips), 200)
@@ -101,10 +106,17 @@ def _hit_months(alt: Any) -> Any:
     x = alt.X("month:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
     y = alt.Y("low:Q", title="hit 2x rate", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]))
     tips = [
-        "month:O", "calls:Q", alt.Tooltip("hit_2x_rate:Q", format=".1%"), alt.Tooltip("low:Q", format=".1%"),
+        "month:O",
+        "calls:Q",
+        alt.Tooltip("hit_2x_rate:Q", format=".1%"),
+        alt.Tooltip("low:Q", format=".1%"),
         alt.Tooltip("high:Q", format=".1%"),
-    ]  # fmt: skip
-    rules = alt.Chart(_data(alt)).mark_rule(color="@accent", strokeWidth=3, opacity=0.4).encode(x=x, y=y, y2="high:Q", tooltip=tips)  # fmt: skip
+    ]
+    rules = (
+        alt.Chart(_data(alt))
+        .mark_rule(color="@accent", strokeWidth=3, opacity=0.4)
+        .encode(x=x, y=y, y2="high:Q", tooltip=tips)
+    )
     points = alt.Chart(_data(alt)).mark_point(color="@accent", filled=True, size=70, opacity=1)
     return _sized(rules + points.encode(x=x, y=alt.Y("hit_2x_rate:Q"), tooltip=tips), 200)
 
@@ -119,12 +131,18 @@ def _frontier(alt: Any) -> Any:
     )
     y = alt.Y("value:Q", title="return, bps", axis=alt.Axis(format=",d", tickMinStep=1), scale=alt.Scale(zero=False))
     tips = [
-        alt.Tooltip("words:N", title="policy"), alt.Tooltip("policy_id:N"), alt.Tooltip("rank:Q"),
-        alt.Tooltip("meets_constraints:N"), alt.Tooltip("violations:N"), alt.Tooltip("is_pareto:N"),
-        alt.Tooltip("avg_return_bps:Q", format=",d"), alt.Tooltip("median_return_bps:Q", format=",d"),
-        alt.Tooltip("stop_out_rate:Q", format=".1%"), alt.Tooltip("p95_drawdown_bps:Q", format=",d"),
+        alt.Tooltip("words:N", title="policy"),
+        alt.Tooltip("policy_id:N"),
+        alt.Tooltip("rank:Q"),
+        alt.Tooltip("meets_constraints:N"),
+        alt.Tooltip("violations:N"),
+        alt.Tooltip("is_pareto:N"),
+        alt.Tooltip("avg_return_bps:Q", format=",d"),
+        alt.Tooltip("median_return_bps:Q", format=",d"),
+        alt.Tooltip("stop_out_rate:Q", format=".1%"),
+        alt.Tooltip("p95_drawdown_bps:Q", format=",d"),
         alt.Tooltip("objective_score:Q", format=",d"),
-    ]  # fmt: skip
+    ]
     line = alt.Chart(_data(alt, "edge")).mark_line(interpolate="step-after", color="@ink", strokeWidth=1.2)
     points = alt.Chart(_data(alt)).mark_point(filled=True, strokeWidth=1.4, size=46)
     opacity = alt.condition(_FEASIBLE, alt.value(0.95), alt.value(0.22))
@@ -148,11 +166,16 @@ def _best(alt: Any) -> Any:
         scale=alt.Scale(type="symlog", constant=1000, padding=14),
     )
     tips = [
-        alt.Tooltip("caller_name:N"), alt.Tooltip("words:N", title="policy"), alt.Tooltip("trades:Q"),
-        alt.Tooltip("meets_constraints:N"), alt.Tooltip("violations:N"), alt.Tooltip("avg_return_bps:Q", format=",.1f"),
-        alt.Tooltip("median_return_bps:Q", format=",.1f"), alt.Tooltip("stop_out_rate:Q", format=".1%"),
+        alt.Tooltip("caller_name:N"),
+        alt.Tooltip("words:N", title="policy"),
+        alt.Tooltip("trades:Q"),
+        alt.Tooltip("meets_constraints:N"),
+        alt.Tooltip("violations:N"),
+        alt.Tooltip("avg_return_bps:Q", format=",.1f"),
+        alt.Tooltip("median_return_bps:Q", format=",.1f"),
+        alt.Tooltip("stop_out_rate:Q", format=".1%"),
         alt.Tooltip("p95_drawdown_bps:Q", format=",.1f"),
-    ]  # fmt: skip
+    ]
     points = alt.Chart(_data(alt)).mark_point(filled=True, cursor="pointer")
     opacity = alt.condition(_FEASIBLE, alt.value(0.95), alt.value(0.3))
     size = alt.Size("trades:Q", scale=alt.Scale(range=[40, 500], domainMin=0), legend=None)
@@ -190,9 +213,12 @@ def _walk_callers(alt: Any) -> Any:
     x = alt.X("inside:Q", title="in sample, bps", axis=alt.Axis(format=",d"))
     y = alt.Y("outside:Q", title="out of sample, bps", axis=alt.Axis(format=",d"))
     tips = [
-        "caller_name:N", "scheme:N", alt.Tooltip("trades:Q", title="out_of_sample_trades"),
-        alt.Tooltip("inside:Q", title="in sample", format=",.1f"), alt.Tooltip("outside:Q", title="out of sample", format=",.1f"),
-    ]  # fmt: skip
+        "caller_name:N",
+        "scheme:N",
+        alt.Tooltip("trades:Q", title="out_of_sample_trades"),
+        alt.Tooltip("inside:Q", title="in sample", format=",.1f"),
+        alt.Tooltip("outside:Q", title="out of sample", format=",.1f"),
+    ]
     colour = alt.Color(
         "scheme:N",
         scale=alt.Scale(domain=["anchored", "rolling"], range=["@kind1", "@kind2"]),
@@ -256,7 +282,12 @@ def _candles(alt: Any) -> Any:
     exits = alt.Chart(_data(alt, "exits")).mark_point(
         filled=True, size=90, stroke="@surface", strokeWidth=1.2, opacity=1
     )
-    exit_tips = ["words:N", "exit_reason:N", alt.Tooltip("exit_multiple:Q", format=".3f"), alt.Tooltip("realized_return_bps:Q", format=",.1f")]  # fmt: skip
+    exit_tips = [
+        "words:N",
+        "exit_reason:N",
+        alt.Tooltip("exit_multiple:Q", format=".3f"),
+        alt.Tooltip("realized_return_bps:Q", format=",.1f"),
+    ]
     marked = exits.encode(
         x="hours:Q",
         y="exit_multiple:Q",
@@ -269,6 +300,16 @@ def _candles(alt: Any) -> Any:
 
 
 _CHARTS = (
-    _months, _histogram, _reached, _hit_months, _frontier, _best, _policy_months, _policy_returns, _walk_callers,
-    _walk_months, _equity, _candles,
-)  # fmt: skip
+    _months,
+    _histogram,
+    _reached,
+    _hit_months,
+    _frontier,
+    _best,
+    _policy_months,
+    _policy_returns,
+    _walk_callers,
+    _walk_months,
+    _equity,
+    _candles,
+)

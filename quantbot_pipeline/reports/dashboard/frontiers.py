@@ -32,13 +32,33 @@ _POINT_DIGITS = {
     "p95_drawdown_bps": 0,
 }
 _BEST = (
-    "meets_constraints", "objective_score", "avg_return_bps", "median_return_bps", "stop_out_rate", "p95_drawdown_bps",
-    "trades", "data_end_share", "stressed_avg_return_bps", "is_pareto",
-)  # fmt: skip
+    "meets_constraints",
+    "objective_score",
+    "avg_return_bps",
+    "median_return_bps",
+    "stop_out_rate",
+    "p95_drawdown_bps",
+    "trades",
+    "data_end_share",
+    "stressed_avg_return_bps",
+    "is_pareto",
+)
 _POOLED = (
-    "rank", "meets_constraints", "trades", "objective_score", "avg_return_bps", "median_return_bps", "stop_out_rate",
-    "loss_rate", "es95_bps", "p95_drawdown_bps", "stressed_avg_return_bps", "data_end_share", "avg_time_exposed_ms", "avg_tail_capture",
-)  # fmt: skip
+    "rank",
+    "meets_constraints",
+    "trades",
+    "objective_score",
+    "avg_return_bps",
+    "median_return_bps",
+    "stop_out_rate",
+    "loss_rate",
+    "es95_bps",
+    "p95_drawdown_bps",
+    "stressed_avg_return_bps",
+    "data_end_share",
+    "avg_time_exposed_ms",
+    "avg_tail_capture",
+)
 _POOLED_DIGITS = {
     name: 6 if name.endswith(("_rate", "_share")) or name == "avg_tail_capture" else 2 for name in _POOLED[3:]
 }

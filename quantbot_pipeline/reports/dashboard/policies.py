@@ -18,9 +18,18 @@ PolicyKey = tuple[str, str | None]  # (policy_id, policy_params): a name given b
 MAX_POLICIES = 60  # replayed ones, newest first: what a person can compare
 RETURN_EDGES_BPS = (-5_000.0, -2_500.0, -1_000.0, -500.0, 0.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0, 20_000.0)
 _TRADES = (
-    "policy_id", "call_id", "exit_ts_ms", "exit_px", "exit_reason", "entry_px", "realized_return_bps", "stop_out",
-    "max_adverse_excursion_bps", "time_exposed_ms", "tail_capture",
-)  # fmt: skip
+    "policy_id",
+    "call_id",
+    "exit_ts_ms",
+    "exit_px",
+    "exit_reason",
+    "entry_px",
+    "realized_return_bps",
+    "stop_out",
+    "max_adverse_excursion_bps",
+    "time_exposed_ms",
+    "tail_capture",
+)
 # As in docs/semantics.md, "Aggregates": over all trades of a policy.
 _STATS = """
     count(*) AS trades_count, avg(r) AS avg_return_bps, median(r) AS median_return_bps,

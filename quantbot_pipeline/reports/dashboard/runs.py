@@ -15,13 +15,22 @@ from quantbot_pipeline.vocabulary import ALL_CALLERS
 
 RUNS = 40  # the newest: what a person chooses from
 _SUMMARY = (
-    "trades_count", "avg_return_bps", "median_return_bps", "stop_out_rate", "loss_rate", "es95_bps", "p95_drawdown_bps",
+    "trades_count",
+    "avg_return_bps",
+    "median_return_bps",
+    "stop_out_rate",
+    "loss_rate",
+    "es95_bps",
+    "p95_drawdown_bps",
     "avg_time_exposed_ms",
-)  # fmt: skip
+)
 _WALK = (
-    "out_of_sample_trades", "in_sample_avg_return_bps", "out_of_sample_avg_return_bps", "in_sample_median_return_bps",
+    "out_of_sample_trades",
+    "in_sample_avg_return_bps",
+    "out_of_sample_avg_return_bps",
+    "in_sample_median_return_bps",
     "out_of_sample_median_return_bps",
-)  # fmt: skip
+)
 _RANKED = ("objective_score", "avg_return_bps", "median_return_bps", "stop_out_rate", "trades")
 # {artifact: (its columns, the query that sums it up; `of` says of what, null: of the run)}
 _MEASURES = {
@@ -41,7 +50,7 @@ _MEASURES = {
         ("caller_name", "scheme", *_WALK),
         f"""SELECT 'all callers, ' || scheme AS "of", {", ".join(_WALK)} FROM rows WHERE caller_name = $all ORDER BY scheme""",
     ),
-}  # fmt: skip
+}
 
 
 def runs_section(catalog: Catalog) -> dict[str, Any]:
