@@ -32,7 +32,7 @@ def build_defs(
     """
     resources = {"lab": Lab(), **(resource_overrides or {})}
     settings = resources["lab"].settings()
-    months = month_partitions(settings.partitions_start)
+    months = month_partitions(settings.first_partition)
     return dg.Definitions(
         assets=[
             *input_assets(months, backfill_policy),

@@ -52,7 +52,7 @@ def _inside_partitions(home: "Home", with_calls: list[str]) -> list[str]:
     """Return the months that Dagster can be asked for; log which are left out."""
     from quantbot_pipeline.orchestration.partitions import month_partitions
 
-    known = month_partitions(home.settings.partitions_start).get_partition_keys()
+    known = month_partitions(home.settings.first_partition).get_partition_keys()
     inside = [month for month in with_calls if month in known]
     if outside := [month for month in with_calls if month not in known]:
         text = (

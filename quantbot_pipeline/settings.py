@@ -5,6 +5,7 @@ the configuration of a backtest (`config.BacktestConfig`) and is written into ev
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,10 @@ def memory_bytes(limit: str) -> int:
     return int(float(limit[:-2]) * {"MB": 10**6, "GB": 10**9}[limit[-2:]])
 
 
+MONTH = r"^\d{4}-(0[1-9]|1[0-2])$"
+FIRST_MONTH_FILE = ".first-month"
+
+
 class Settings(BaseSettings):
     """Settings of one home directory (`--home` or `QUANTBOT_HOME`, default: the current directory)."""
 
@@ -25,7 +30,9 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=Path.cwd, description="directory under which `data/` and `runs/` lie")
     calls_db: Path | None = Field(None, description="another DuckDB file with a table `alerts`, instead of the store")
     partitions_start: str = Field(
-        "2017-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$", description="first month partition, `YYYY-MM`"
+        "2017-01",
+        pattern=MONTH,
+        description="first month partition, `YYYY-MM`; where it is not set, the first month with calls is the first partition",
     )
     threads: int = Field(
         default_factory=lambda: os.cpu_count() or 1,
@@ -106,6 +113,22 @@ class Settings(BaseSettings):
     def data_dir(self) -> Path:
         """Inputs and the catalog; everything the user owns but the runs."""
         return self.home / "data"
+
+    @property
+    def first_month_file(self) -> Path:
+        """The first month that ever had calls, as every ingest of calls notes it; it only ever moves to an earlier month."""
+        return self.alerts_db.with_name(FIRST_MONTH_FILE)
+
+    @property
+    def first_partition(self) -> str:
+        """The first month partition. The code location asks at every start, so nothing but a small file is read."""
+        if "partitions_start" in self.model_fields_set:
+            return self.partitions_start
+        try:
+            noted = self.first_month_file.read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return self.partitions_start
+        return noted if re.fullmatch(MONTH, noted) else self.partitions_start
 
     @property
     def runs_dir(self) -> Path:

@@ -55,8 +55,17 @@ def ui(
             stack.enter_context(claimed(folders, f"http://{host}:{port}"))
         os.chdir(lab.path)
 
-        def chore() -> None:
-            free_slots(instance)  # dagster.yaml of an earlier version does not
-            say_again(instance)
+        served = lab.settings.first_partition
 
-        serve(host, port, note, (lambda: None) if read_only else chore, read_only=read_only)
+        def chore() -> bool:
+            nonlocal served
+            if not read_only:
+                free_slots(instance)  # dagster.yaml of an earlier version does not
+                say_again(instance)
+            moved = (
+                lab.settings.first_partition < served
+            )  # calls of an earlier month came: its partition is not served yet
+            served = min(served, lab.settings.first_partition)
+            return moved
+
+        serve(host, port, note, chore, read_only=read_only)

@@ -31,7 +31,7 @@ from quantbot_pipeline.ingest.packed import plain_files
 from quantbot_pipeline.ingest.report import IngestReport
 from quantbot_pipeline.ingest.times import DAY_MS, DIGITS, UNIT_RANGES, infer_unit, raw_time_sql, require_ms, to_ms_sql
 from quantbot_pipeline.ingest.tokens import folded_mint_sql
-from quantbot_pipeline.market.calls import CallStore
+from quantbot_pipeline.market.calls import CallStore, note_first_month
 from quantbot_pipeline.vocabulary import ALL_CALLERS
 
 BINARY = ("parquet", "duckdb", "feather")
@@ -160,6 +160,7 @@ def ingest_calls(
             raise
         except duckdb.Error as e:
             raise StoreError(f"{path}: not usable as the store of calls: {str(e).splitlines()[0][:200]}") from None
+    note_first_month(store)
     return _report(store, len(files), rows, merged, taken, faults)
 
 

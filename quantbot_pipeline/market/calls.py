@@ -10,9 +10,10 @@ import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.duck import UNTRUSTED, in_use, is_in_use, open_untrusted, untrusted_tables
-from quantbot_pipeline.durable import MEND_DISK, disk_fault
+from quantbot_pipeline.durable import MEND_DISK, disk_fault, replacing
 from quantbot_pipeline.errors import InputError, StoreError
-from quantbot_pipeline.months import parse_day
+from quantbot_pipeline.months import month_of, parse_day
+from quantbot_pipeline.settings import FIRST_MONTH_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,6 +115,20 @@ def month_statistics(store: CallStore) -> dict[str, dict[str, int]]:
                FROM alerts GROUP BY 1 ORDER BY 1"""
         ).fetchall()
     return {month: {"calls": n, "callers": callers, "mints": mints} for month, n, callers, mints in found}
+
+
+def note_first_month(store: CallStore) -> None:
+    """Note the first month with calls beside the store, where none or a later one is noted.
+
+    It is the first partition of months. It never moves to a later month, so that no partition that was made is lost.
+    """
+    file = store.path.with_name(FIRST_MONTH_FILE)
+    with reading_calls(store) as con:
+        ((earliest,),) = con.execute("SELECT min(alert_ts_ms) FROM alerts").fetchall()
+    noted = file.read_text().strip() if file.exists() else ""
+    if earliest is not None and (not noted or month_of(earliest) < noted):
+        with replacing(file) as temporary:
+            temporary.write_text(f"{month_of(earliest)}\n")
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def _tick(context: dg.ScheduleEvaluationContext) -> datetime:
 )
 def closed_month(context: dg.ScheduleEvaluationContext, lab: Lab) -> list[dg.RunRequest] | dg.SkipReason:
     now, home = _tick(context), lab.open()
-    known = month_partitions(home.settings.partitions_start).get_partition_keys(current_time=now)
+    known = month_partitions(home.settings.first_partition).get_partition_keys(current_time=now)
     due = look(context.instance, home, int(now.timestamp() * 1000), known)
     if not due:
         return dg.SkipReason("every month that has ended is closed")

@@ -86,7 +86,7 @@ def touched_months(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorRe
         candles |= set(metadata["candle_months"].value) if "candle_months" in metadata else set()  # type: ignore[arg-type]
     last = records[-1].storage_id
     home = lab.open()
-    known = set(month_partitions(home.settings.partitions_start).get_partition_keys())
+    known = set(month_partitions(home.settings.first_partition).get_partition_keys())
     if outside := sorted((calls | candles) - known):
         context.log.warning(
             f"{', '.join(outside)} changed, but lie outside the month partitions (QUANTBOT_PARTITIONS_START sets the first)"
@@ -128,7 +128,7 @@ def months_to_sync(home: "Home") -> list[str]:
     from quantbot_pipeline.catalog.last_sync import due_months
 
     due = due_months(home.catalog)
-    known = month_partitions(home.settings.partitions_start).get_partition_keys()
+    known = month_partitions(home.settings.first_partition).get_partition_keys()
     return [month for month in due if month in known] or (list(known[:1]) if due else [])
 
 

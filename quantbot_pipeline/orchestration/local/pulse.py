@@ -15,6 +15,7 @@ from pathlib import Path
 
 ASK_S = 5.0
 SILENT_S = 60.0  # a busy machine takes seconds to answer
+RELOAD_S = 60
 START_S = 180.0  # for the first answer; a busy machine needs ten
 
 
@@ -38,6 +39,14 @@ class Pulse:
     def stop(self) -> None:
         """Ask no more."""
         self._over.set()
+
+    def reload(self) -> None:
+        """Have the code server load the code location anew; the web server and the daemon notice by themselves."""
+        # Dagster's own client: there is no public one.
+        from dagster._grpc.client import DagsterGrpcClient
+
+        DagsterGrpcClient(socket=str(self._door)).reload_code(timeout=RELOAD_S)
+        self.expect()
 
     def silent_s(self) -> float:
         """For how long there was no answer."""

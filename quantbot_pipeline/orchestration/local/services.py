@@ -36,14 +36,14 @@ def serve(
     host: str,
     port: int,
     say: Callable[[str], object],
-    chore: Callable[[], object] = lambda: None,
+    chore: Callable[[], bool | None] = lambda: None,
     *,
     read_only: bool = False,
 ) -> None:
     """Run all three until Ctrl-C or SIGTERM. A program that ends by itself is started again, unless it cannot stay up.
 
-    A code server that does not answer any more is ended, and so started again. `chore` is done every CHORE_S seconds; what it
-    raises is said, and ends nothing. `read_only` leaves out the daemon, and the web server then changes nothing.
+    A code server that does not answer any more is ended, and so started again. `chore` is done every CHORE_S seconds;
+    where it returns true, the code location is loaded anew. What it raises is said, and ends nothing. `read_only` leaves out the daemon, and the web server then changes nothing.
 
     DAGSTER_HOME and QUANTBOT_HOME are those of the environment. Raises InputError for an address that cannot be had,
     StoreError when a program does not stay up.
@@ -67,7 +67,8 @@ def serve(
                 if time.monotonic() - rested > CHORE_S:
                     rested = time.monotonic()
                     try:
-                        chore()
+                        if chore():
+                            watch.reload()
                     except Exception as e:
                         say(f"{type(e).__name__}: {str(e)[:200]}")
                 watch.look()
@@ -112,6 +113,11 @@ class _Watch:
                 raise StoreError(f"{how}, {PATIENCE} times soon after its start; its log is above")
             self._say(f"{how} and is started again")
             self._start(name)
+
+    def reload(self) -> None:
+        """Have the code location loaded anew."""
+        self._pulse.reload()
+        self._say("the code location is loaded anew")
 
     def stop(self) -> None:
         """End all."""
