@@ -120,7 +120,7 @@ def test_ctrl_c_stops_a_backtest_at_fifty_moments(busy: Home, kind: str) -> None
 
 @pytest.mark.torture
 def test_ctrl_c_stops_small_months_at_fifty_moments(home: Path) -> None:
-    campaign_of_ctrl_c(home, 50, 1.0, "backtest", "full", "--from", "2024-01", "--to", "2024-05")
+    campaign_of_ctrl_c(home, 50, 3.0, "backtest", "full", "--from", "2024-01", "--to", "2024-05")
 
 
 def launch_everything(server: Server) -> str:
