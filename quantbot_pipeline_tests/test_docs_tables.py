@@ -36,7 +36,8 @@ def test_a_table_follows_the_code() -> None:
     assert row == "| `t_2x_ms` | int64 | yes | ts | when that was known; null without |"
     settings = docs_tables.settings().splitlines()
     assert len(settings) == 2 + len(Settings.model_fields) + 1, "a header of two lines, and DAGSTER_HOME"
-    assert "| `QUANTBOT_PARTITIONS_START` | `2017-01` | first month partition, `YYYY-MM`; where it is not set, " in settings
+    (first,) = (row for row in settings if row.startswith("| `QUANTBOT_PARTITIONS_START` |"))
+    assert first.startswith("| `QUANTBOT_PARTITIONS_START` | `2017-01` | first month partition, `YYYY-MM`; ")
     assert all(re.match(r"\| `[A-Z_]+` \| \S.* \| \S.* \|$", row) for row in settings[2:]), (
         "each has a default and a meaning"
     )
