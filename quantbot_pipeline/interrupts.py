@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -57,7 +57,9 @@ def noticed() -> Iterator[None]:
             stack.enter_context(_swallowed_requests_made_again())
         try:
             yield
-        except Exception as e:
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as e:  # Dagster's own interruption is no Exception
             if asked():
                 raise KeyboardInterrupt from e
             raise
@@ -104,26 +106,34 @@ def put_off() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _swallowed_requests_made_again() -> Iterator[None]:
-    """Make a request again that a destructor or a weak reference's callback swallows, instead of printing it.
+    """Make a request again that somebody swallows, instead of printing it: a destructor, a weak reference, a C library's import.
 
     A timer of the kernel does so: a thread could not be started inside a callback that interrupted the start of another.
     """
-    hook, handler = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
+    unraisable, printed, handler = sys.unraisablehook, sys.excepthook, signal.getsignal(signal.SIGALRM)
 
-    def swallowed(what: Any) -> None:
-        if issubclass(what.exc_type, Exception) or not asked():
-            hook(what)
-        else:
-            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+    def is_request(kind: type[BaseException]) -> bool:
+        if issubclass(kind, Exception) or not asked():
+            return False
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+        return True
+
+    def on_unraisable(what: Any) -> None:
+        if not is_request(what.exc_type):
+            unraisable(what)
+
+    def on_printed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not is_request(kind):
+            printed(kind, error, trace)
 
     def again(number: int, frame: FrameType | None) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    sys.unraisablehook = swallowed
+    sys.unraisablehook, sys.excepthook = on_unraisable, on_printed
     signal.signal(signal.SIGALRM, again)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        sys.unraisablehook = hook
+        sys.unraisablehook, sys.excepthook = unraisable, printed
         signal.signal(signal.SIGALRM, handler)

@@ -76,6 +76,16 @@ def test_a_request_that_a_weak_reference_swallows_is_made_again() -> None:
     assert reference() is None
 
 
+def test_a_request_that_a_c_library_prints_is_made_again(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), noticed():
+        try:
+            ask()
+        except KeyboardInterrupt:
+            sys.excepthook(*sys.exc_info())  # as PyErr_Print does
+        time.sleep(10)
+    assert capsys.readouterr().err == ""
+
+
 def test_other_errors_of_destructors_are_still_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda what: told.append(what.exc_value))

@@ -5,8 +5,10 @@ Heavy libraries are imported inside the commands.
 """
 
 import contextlib
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from typing import NoReturn
 
 import typer
@@ -16,7 +18,7 @@ from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.cli.output import complain, note
 from quantbot_pipeline.durable import MEND_DISK
 from quantbot_pipeline.errors import InputError, QuantbotError
-from quantbot_pipeline.interrupts import noticed
+from quantbot_pipeline.interrupts import asked, noticed
 
 INTERRUPTED = 130  # as shells report Ctrl-C
 
@@ -24,7 +26,7 @@ INTERRUPTED = 130  # as shells report Ctrl-C
 def main() -> None:
     """Entry point: every foreseen mistake ends in one line and an exit status, never in a traceback."""
     try:
-        with noticed():
+        with noticed(), _without_noise():
             status = app(prog_name="quantbot", standalone_mode=False)
     except KeyboardInterrupt:
         status = INTERRUPTED
@@ -42,6 +44,23 @@ def main() -> None:
         complain("interrupted; what is committed stays", INTERRUPTED)
         _end_at_once(INTERRUPTED)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextlib.contextmanager
+def _without_noise() -> Iterator[None]:
+    """Print nothing that a library logs about a request to stop: SQLAlchemy logs it with a traceback, and raises it again."""
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return not asked()
+
+    handler = logging.lastResort  # of whoever has no handler
+    if handler is not None:
+        handler.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        if handler is not None:
+            handler.removeFilter(is_wanted)
 
 
 def _end_at_once(status: int) -> NoReturn:

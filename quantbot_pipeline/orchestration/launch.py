@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -29,7 +30,7 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepo
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.durable import MEND_DISK, locked
 from quantbot_pipeline.errors import InputError, QuantbotError, StoreError
-from quantbot_pipeline.interrupts import noticed, stop_if_asked
+from quantbot_pipeline.interrupts import asked, noticed, put_off, stop_if_asked
 from quantbot_pipeline.months import contiguous
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
 from quantbot_pipeline.orchestration.partitions import range_tags
@@ -109,19 +110,28 @@ def _execute(
     """
     job = defs.resolve_job_def(job_name).as_ephemeral_job(resource_defs={}, input_values={})
     origin = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(LOCATION), defs.get_repository_def().name)
-    run = instance.create_run_for_job(
-        served.resolve_job_def(job_name),  # with another snapshot the run's page would warn that the job has changed
-        run_config=config.to_config_dict(),
-        tags={**job.run_tags, **tags, **launched_tag(), MAX_RETRIES_TAG: "0"},
-        remote_job_origin=origin.get_job_origin(job_name),
-    )
+    run_id = str(uuid.uuid4())
     try:
+        run = instance.create_run_for_job(
+            # With another snapshot the run's page would warn that the job has changed.
+            served.resolve_job_def(job_name),
+            run_id=run_id,
+            run_config=config.to_config_dict(),
+            tags={**job.run_tags, **tags, **launched_tag(), MAX_RETRIES_TAG: "0"},
+            remote_job_origin=origin.get_job_origin(job_name),
+        )
         return execute_run(InMemoryJob(job), run, instance)
-    except KeyboardInterrupt:  # before its first step or after its last; else the run itself says how it ended
-        left = instance.get_run_by_id(run.run_id)
+    finally:
+        if asked():
+            _end(instance, run_id)
+
+
+def _end(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Mark a run as canceled that a request to stop has left between its steps: to Dagster it would still be at work."""
+    with put_off():
+        left = instance.get_run_by_id(run_id)
         if left is not None and not left.is_finished:
             instance.report_run_canceled(left, "Interrupted in the shell.")
-        raise
 
 
 def launched_tag() -> dict[str, str]:
