@@ -54,8 +54,8 @@ class Answer(NamedTuple):
 def answering(catalog: Catalog, sql: str, *, timeout_s: float = 300.0) -> Iterator[Answer]:
     """The rows of one SELECT over the catalog's tables and views; whoever wrote it, it can only read them.
 
-    Raises InputError for what is not one SELECT or is wrong SQL, QuantbotError when
-    it needs more memory or time than it may have, or when a file of a run is gone; while batches are read, too.
+    Raises InputError for what is not one SELECT, or is wrong SQL. Raises QuantbotError when it needs more memory or time than it
+    may have, and when a file of a run is gone. Both may come while batches are read.
     """
     with ExitStack() as stack:
         with _explaining(catalog.memory_limit, timeout_s):

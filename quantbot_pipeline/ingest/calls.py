@@ -1,7 +1,7 @@
 """Calls from files: their columns, times and validity. What becomes of valid rows is in `calls_merge`.
 
-A call is rejected when its caller, mint or alert time is empty, its time is later than tomorrow, or its caller is named
-`__all__` (the pooled frontier's name). Of several valid rows with one call_id the first ever ingested stays.
+A call is rejected when its caller, mint or alert time is empty, or its time is later than tomorrow. A caller named `__all__`
+is rejected, too: that is the name of all callers pooled. Of several valid rows with one call_id the first ever ingested stays.
 """
 
 import re

@@ -1,7 +1,7 @@
 """What the footer of a candle file says of its row groups: whose rows they hold, and a checksum of every column.
 
-With it a reader knows which row groups a month needs and where each token's rows are before it decodes anything, and
-verifies what it decoded ten times faster than by Parquet's page checksums (which are written too, for other readers).
+With it a reader knows which row groups a month needs, and where each token's rows are, before it decodes anything.
+Checking the decoded values is ten times faster than checking Parquet's page checksums. Those are written for other readers.
 A file that another program wrote has no such entry; then the tokens are read from its column `mint`.
 """
 

@@ -1,7 +1,7 @@
 """The commit protocol: a run becomes visible all at once or not at all.
 
-Everything is written and flushed under `runs/.staging/<uuid>/`, then `run.json` with every checksum, then the directory
-is renamed to `runs/YYYY-MM/run_id=<uuid>/`, then `_SUCCESS` (the SHA-256 of run.json) is put there last. Whoever
+Everything is written and flushed under `runs/.staging/<uuid>/`, and `run.json` with every checksum after it. Then the directory
+is renamed to `runs/YYYY-MM/run_id=<uuid>/`. `_SUCCESS` (the SHA-256 of run.json) is put there last. Whoever
 dies on the way leaves either a staging directory or a directory without `_SUCCESS`; neither is ever believed.
 A failed run goes the same way with `status: failed` and no `_SUCCESS`.
 """
@@ -29,8 +29,8 @@ STAGING = ".staging"
 class StagedRun:
     """A run being written; nobody sees it before `commit`. Use as a context manager: leaving it cleans up.
 
-    The lock file beside the staging directory is held by the kernel as long as this process lives, so that a sweep
-    can tell a slow run from a dead one.
+    The kernel holds the lock file beside the staging directory as long as this process lives. So a sweep can tell a slow run
+    from a dead one.
     """
 
     def __init__(self, runs_dir: Path, month: str, run_id: str | None = None) -> None:

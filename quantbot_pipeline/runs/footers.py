@@ -1,7 +1,7 @@
 """The rows and columns of a Parquet file from its footer, without parsing it where its beginning is known.
 
 A footer holds, in this order, a version, the schema and the number of rows. All files that one version writes for one
-artifact type agree up to the number of rows, so one comparison of bytes says that the schema is the contract's. Any other
+artifact type agree up to the number of rows. So one comparison of bytes says that the schema is the contract's. Any other
 footer is parsed.
 """
 

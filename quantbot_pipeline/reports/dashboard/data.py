@@ -1,7 +1,7 @@
 """All numbers of the dashboard: aggregates of verified artifacts and answers of the catalog, as one JSON-able mapping.
 
-Belongs here: which sections there are and what they share. A number that the page shows is computed in a section's module or
-in the report behind the command of the same name, never in the browser (which only sorts, filters and draws).
+Belongs here: which sections there are and what they share. A number that the page shows is computed in a section's module, or
+in the report behind the command of the same name. The browser only sorts, filters and draws.
 """
 
 from typing import Any
