@@ -36,6 +36,8 @@ def home(lab_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in ("QUANTBOT_HOME", "DAGSTER_HOME"):
         monkeypatch.setenv(name, str(folder))
     monkeypatch.setenv("QUANTBOT_THREADS", "1")
+    monkeypatch.setenv("QUANTBOT_UI_URL", "")  # so that what `quantbot ui` sets in this process ends with the test
+    monkeypatch.delenv("QUANTBOT_UI_URL")
     monkeypatch.chdir(folder)
     return folder
 

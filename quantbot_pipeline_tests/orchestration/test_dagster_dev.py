@@ -162,7 +162,7 @@ def look_at_the_ui(server: Server, chromium: str, folder: Path) -> None:
         see("automation", "/automation", *(d.name for d in (*(defs.schedules or ()), *(defs.sensors or ()))))
         location = "/locations/quantbot_pipeline.definitions"
         text = see("schedule", f"{location}/schedules/closed_month", "Execution timezone")
-        assert "Everything for the month that has just ended, on the 2nd at 03:00 UTC." in text
+        assert "Everything for each month that has ended, once its last windows have closed" in text
         assert "have not changed since the last look" in see("sensor", f"{location}/sensors/inbox_files", "Frequency")
         see("jobs", "/jobs", "everything", "catalog_sync")
         browser.close()

@@ -175,12 +175,14 @@ def test_every_attack_is_refused_and_named(attacked: Path, tmp_path: Path, tally
     sync(Catalog(catalog, LocalRuns(runs)))
     assert {runs / d for (d,) in ask(catalog, "SELECT run_dir FROM backtest_runs_catalog")} == believed
     aside = {runs / path for (path,) in ask(catalog, "SELECT path FROM quarantine")}
-    assert aside == {run_dir for run_dir, _ in harmed(attacked)}
+    linked = {folder for folder in aside if folder.parent.name == "2024-02"}  # its manifest says another month
+    assert len(linked) == 1
+    assert aside - linked == {run_dir for run_dir, _ in harmed(attacked)}
     assert ask(catalog, "SELECT count(*) FROM paths WHERE mint = 'secret'") == [(0,)]
     done = quantbot("backtest", "verify", runs, "--format", "json")
     assert (done.status, "Traceback" in done.err) == (1, False)
     assert f"{len(ATTACKS) + 1} of " in done.err  # and the run behind the linked month
-    tally("hostile run.json: refused, named, nothing outside reached", tried=len(ATTACKS), detected=len(aside))
+    tally("hostile run.json: refused, named, nothing outside reached", tried=len(ATTACKS), detected=len(aside - linked))
 
 
 MEASURED = """
