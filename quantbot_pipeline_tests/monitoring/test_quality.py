@@ -35,7 +35,9 @@ def test_candles_where_windows_of_a_token_overlap_count_once(paths: pa.Table, ex
 
 
 def test_the_quality_of_a_real_run(tmp_path: Path) -> None:
-    half = [row for i, row in enumerate(candles("b", "2024-01-01", 600)) if i % 4 < 2]  # thin, and of no coarser interval
+    half = [
+        row for i, row in enumerate(candles("b", "2024-01-01", 600)) if i % 4 < 2
+    ]  # thin, and of no coarser interval
     rows = candles("a", "2024-01-01", 600) + half
     for i in (10, 20, 30):
         rows[i]["close"] = -1.0

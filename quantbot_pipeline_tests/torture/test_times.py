@@ -21,7 +21,17 @@ ZONES = ("UTC", "America/New_York", "Asia/Kathmandu", "Pacific/Kiritimati", "Pac
 LOCALES = ("C", "C.UTF-8", "tr_TR.UTF-8", "de_DE.UTF-8", "ar_SA.UTF-8")
 CLOCKS = (0, -86_400, 86_400 * 400)
 # The last and the first millisecond of months, of a leap day and of the day that others have instead, of a year.
-EDGES = ("2023-12-31", "2024-01-01", "2024-02-28", "2024-02-29", "2024-03-01", "2023-02-28", "2023-03-01", "2000-02-29", "2000-03-01")
+EDGES = (
+    "2023-12-31",
+    "2024-01-01",
+    "2024-02-28",
+    "2024-02-29",
+    "2024-03-01",
+    "2023-02-28",
+    "2023-03-01",
+    "2000-02-29",
+    "2000-03-01",
+)
 
 LAB = """
 import json, sys
