@@ -94,6 +94,22 @@ class Settings(BaseSettings):
         description="address of the web UI, for links in alerts; `quantbot ui` says its own where this is not set",
     )
 
+    fetch_source: str | None = Field(
+        None,
+        description="source that `fetch_daily` and `inputs/fetched_candles` ask unless told otherwise; none: `fetch_daily` skips",
+    )
+    fetch_interval: str = Field("5m", description="interval of the candles that they ask for unless told otherwise")
+    fetch_per_minute: float | None = Field(
+        None, gt=0, description="requests a minute and host of `quantbot fetch`, instead of what each source publishes"
+    )
+    fetch_backoff_s: float = Field(
+        1.0, ge=0, description="pause of `quantbot fetch` before a request is repeated; it doubles with each repetition"
+    )
+    geckoterminal_url: str = Field("https://api.geckoterminal.com/api/v2", description="where GeckoTerminal is asked")
+    birdeye_url: str = Field("https://public-api.birdeye.so", description="where Birdeye is asked")
+    binance_vision_url: str = Field("https://data.binance.vision", description="where Binance Vision is asked")
+    ccxt_url: str | None = Field(None, description="another host for the exchange of ccxt, such as a proxy")
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
@@ -144,6 +160,11 @@ class Settings(BaseSettings):
     def alerts_db(self) -> Path:
         """The store of calls."""
         return self.calls_db or self.data_dir / "alerts.duckdb"
+
+    @property
+    def raw_dir(self) -> Path:
+        """The raw answers of `quantbot fetch`, one folder per source."""
+        return self.data_dir / "raw"
 
     @property
     def candles_dir(self) -> Path:

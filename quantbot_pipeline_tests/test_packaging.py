@@ -53,5 +53,5 @@ def test_every_direct_dependency_has_one_exact_version() -> None:
     names = [line.split("==")[0] for line in lines]
     assert names == sorted(set(names), key=lambda name: f"{name}==")
     extras = PROJECT["project"]["optional-dependencies"]
-    asked = [*PROJECT["project"]["dependencies"], *extras["dev"], *extras["docs"], *extras["bench"]]
+    asked = [*PROJECT["project"]["dependencies"], *extras["dev"], *extras["docs"], *extras["bench"], *extras["sources"]]
     assert {re.match(r"[a-z0-9-]+", requirement)[0] for requirement in asked} <= set(names)  # type: ignore[index]
