@@ -115,10 +115,19 @@ class Hosts:
         found = [row for row in market(query["address"], first, last + 1, step) if row[0] >= self.born]
         assert (last - first) // step < 1000
         items = [
-            {"unixTime": ts // 1000, "o": o, "h": h, "l": low, "c": c, "v": v, "type": query["type"],
-             "address": query["address"], "currency": "usd"}
+            {
+                "unixTime": ts // 1000,
+                "o": o,
+                "h": h,
+                "l": low,
+                "c": c,
+                "v": v,
+                "type": query["type"],
+                "address": query["address"],
+                "currency": "usd",
+            }
             for ts, o, h, low, c, v in found
-        ]  # fmt: skip
+        ]
         return 200, json.dumps({"success": True, "data": {"items": items}}).encode()
 
     def vision(self, name: str) -> tuple[int, bytes]:

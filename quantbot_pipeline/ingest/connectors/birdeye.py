@@ -35,9 +35,19 @@ class Birdeye(Source):
     """Candles in USD as Birdeye makes them of all pools of a token."""
 
     steps: ClassVar[dict[str, str]] = {
-        "1m": "1m", "3m": "3m", "5m": "5m", "15m": "15m", "30m": "30m", "1h": "1H", "2h": "2H", "4h": "4H", "6h": "6H",
-        "8h": "8H", "12h": "12H", "1d": "1D",
-    }  # fmt: skip
+        "1m": "1m",
+        "3m": "3m",
+        "5m": "5m",
+        "15m": "15m",
+        "30m": "30m",
+        "1h": "1H",
+        "2h": "2H",
+        "4h": "4H",
+        "6h": "6H",
+        "8h": "8H",
+        "12h": "12H",
+        "1d": "1D",
+    }
 
     def __init__(self, name: str, interval: str, http: Http) -> None:
         super().__init__(name, interval)
@@ -54,9 +64,12 @@ class Birdeye(Source):
 
     def ask(self, token: Token, span: Span) -> Answer:
         params: dict[str, str | int] = {
-            "address": token.mint, "type": self.kind, "currency": "usd", "time_from": span.start // 1000,
+            "address": token.mint,
+            "type": self.kind,
+            "currency": "usd",
+            "time_from": span.start // 1000,
             "time_to": (span.end - self.step_ms) // 1000,
-        }  # fmt: skip
+        }
         body, answer = self.http.get("/defi/ohlcv", json.loads, params, {"x-chain": chain_of(token) or ""})
         return Answer(body, len(self._items(answer, token)), span)
 

@@ -20,9 +20,17 @@ from quantbot_pipeline.ingest.connectors.raw import RawStore
 from quantbot_pipeline.ingest.tokens import folded_mint
 
 NETWORKS = {
-    "solana": "solana", "ethereum": "eth", "bsc": "bsc", "base": "base", "polygon": "polygon_pos", "arbitrum": "arbitrum",
-    "avalanche": "avax", "sui": "sui-network", "ton": "ton", "tron": "tron",
-}  # fmt: skip
+    "solana": "solana",
+    "ethereum": "eth",
+    "bsc": "bsc",
+    "base": "base",
+    "polygon": "polygon_pos",
+    "arbitrum": "arbitrum",
+    "avalanche": "avax",
+    "sui": "sui-network",
+    "ton": "ton",
+    "tron": "tron",
+}
 PER_MINUTE = 30.0  # of the public interface
 POOL = re.compile(r"[0-9A-Za-z_:.-]{1,128}")
 
@@ -31,8 +39,14 @@ class GeckoTerminal(Source):
     """Candles in USD of the first pool, in GeckoTerminal's own order, whose base is the token."""
 
     steps: ClassVar[dict[str, str]] = {
-        "1m": "minute/1", "5m": "minute/5", "15m": "minute/15", "1h": "hour/1", "4h": "hour/4", "12h": "hour/12", "1d": "day/1",
-    }  # fmt: skip
+        "1m": "minute/1",
+        "5m": "minute/5",
+        "15m": "minute/15",
+        "1h": "hour/1",
+        "4h": "hour/4",
+        "12h": "hour/12",
+        "1d": "day/1",
+    }
 
     def __init__(self, name: str, interval: str, http: Http, raw: RawStore) -> None:
         super().__init__(name, interval)
@@ -59,9 +73,12 @@ class GeckoTerminal(Source):
         slots = (span.end - span.start) // self.step_ms
         where = f"/networks/{NETWORKS[chain_of(token) or '']}/pools/{pool}/ohlcv/{self.timeframe}"
         params: dict[str, str | int] = {
-            "aggregate": self.aggregate, "before_timestamp": span.end // 1000, "limit": slots, "currency": "usd",
+            "aggregate": self.aggregate,
+            "before_timestamp": span.end // 1000,
+            "limit": slots,
+            "currency": "usd",
             "token": "base",
-        }  # fmt: skip
+        }
         body, answer = self.http.get(where, json.loads, params)
         rows = _rows(where, answer)
         base = _at(answer, "meta", "base", "address")

@@ -70,9 +70,14 @@ class Http:
     """A host with its rate, its headers and its secrets; `backoff_s` is the first pause before a second attempt."""
 
     def __init__(
-        self, base_url: str, per_minute: float, *, backoff_s: float = 1.0, headers: Mapping[str, str] | None = None,
+        self,
+        base_url: str,
+        per_minute: float,
+        *,
+        backoff_s: float = 1.0,
+        headers: Mapping[str, str] | None = None,
         secrets: tuple[str, ...] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         require_extra("httpx", "tenacity")
         import httpx
 
@@ -90,9 +95,12 @@ class Http:
         return text
 
     def get(
-        self, path: str, read: Callable[[bytes], Read], params: Mapping[str, str | int] | None = None,
+        self,
+        path: str,
+        read: Callable[[bytes], Read],
+        params: Mapping[str, str | int] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> tuple[bytes, Read]:  # fmt: skip
+    ) -> tuple[bytes, Read]:
         """Return the body of an answer without secrets, and what `read` makes of it.
 
         A cut answer, one that `read` refuses with ValueError, 429, 5xx and a broken connection are asked for again. Raises
@@ -122,9 +130,12 @@ class Http:
         return max(grown, asked.after_s if isinstance(asked, Again) else 0.0)
 
     def _once(
-        self, where: str, read: Callable[[bytes], Read], params: Mapping[str, str | int] | None,
+        self,
+        where: str,
+        read: Callable[[bytes], Read],
+        params: Mapping[str, str | int] | None,
         headers: Mapping[str, str] | None,
-    ) -> tuple[bytes, Read]:  # fmt: skip
+    ) -> tuple[bytes, Read]:
         import httpx
 
         self.bucket.take()

@@ -296,9 +296,18 @@ def test_one_refused_token_does_not_keep_the_others_out(tmp_path: Path, hosts: H
     home = lab(tmp_path, hosts, [call(ONE, "2024-01-05"), call(TWO, "2024-01-05")])
     at = ms("2024-01-05")
     rows = [
-        {"unixTime": (at + i * 2 * STEP) // 1000, "o": 1, "h": 1, "l": 1, "c": 1, "v": 1, "type": "5m", "address": min(ONE, TWO)}
+        {
+            "unixTime": (at + i * 2 * STEP) // 1000,
+            "o": 1,
+            "h": 1,
+            "l": 1,
+            "c": 1,
+            "v": 1,
+            "type": "5m",
+            "address": min(ONE, TWO),
+        }
         for i in range(40)
-    ]  # fmt: skip
+    ]
     hosts.faults = [status(200, json.dumps({"success": True, "data": {"items": rows}}).encode())]
     report: FetchReport = fetch_candles(home, "birdeye", "5m")
     assert list(report.refused) == [min(ONE, TWO)]
