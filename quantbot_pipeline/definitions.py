@@ -7,6 +7,7 @@ import dagster as dg
 
 from quantbot_pipeline.orchestration.assets.backtests import backtest_assets
 from quantbot_pipeline.orchestration.assets.catalog import catalog_assets
+from quantbot_pipeline.orchestration.assets.fetching import fetch_assets
 from quantbot_pipeline.orchestration.assets.inputs import input_assets
 from quantbot_pipeline.orchestration.assets.reports import dashboard
 from quantbot_pipeline.orchestration.checks import build_checks
@@ -36,6 +37,7 @@ def build_defs(
     return dg.Definitions(
         assets=[
             *input_assets(months, backfill_policy),
+            *fetch_assets(months, backfill_policy),
             *backtest_assets(months, backfill_policy),
             *catalog_assets(months, backfill_policy),
             dashboard,

@@ -36,6 +36,11 @@ def build_jobs() -> list[Any]:
             description="Ingest the files of data/inbox/.",
         ),
         dg.define_asset_job(
+            "fetch_candles",
+            dg.AssetSelection.assets(["inputs", "fetched_candles"]),
+            description="Fetch the candles that the windows of the months' calls still miss.",
+        ),
+        dg.define_asset_job(
             "write_dashboard",
             dg.AssetSelection.assets(["reports", "dashboard"]),
             description="Render the catalog into the dashboard file.",

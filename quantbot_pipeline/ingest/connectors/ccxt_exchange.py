@@ -17,7 +17,7 @@ from quantbot_pipeline.ingest.connectors.common import (
     require_extra,
     require_step,
 )
-from quantbot_pipeline.ingest.connectors.http import ATTEMPTS, Again, bucket_of, pause
+from quantbot_pipeline.ingest.connectors.http import SPENT, Again, bucket_of, repeated
 
 LEAST_LIMIT, MOST_LIMIT = 100, 1000
 
@@ -41,10 +41,8 @@ class CcxtExchange(Source):
         self.word = require_step(name, {own: own for own in self.exchange.timeframes or {}}, interval)
         if url is not None:
             self.exchange.urls["api"] = _moved(self.exchange.urls["api"], url.rstrip("/"))
-        limit = (
-            self.exchange.feature_value("spot", None, "fetchOHLCV") if hasattr(self.exchange, "feature_value") else None
-        )
-        asked = limit.get("limit") if isinstance(limit, dict) else None
+        features = ((self.exchange.features or {}).get("spot") or {}).get("fetchOHLCV") or {}
+        asked = features.get("limit")
         self.page = max(LEAST_LIMIT, min(MOST_LIMIT, int(asked or 500)))
         self.bucket = bucket_of(name, per_minute) if per_minute else None
         self.backoff_s, self.asked = backoff_s, 0
@@ -67,7 +65,13 @@ class CcxtExchange(Source):
     def ask(self, token: Token, span: Span) -> Answer:
         pair = (self.pairs or {})[_bare(token.mint)]
         slots = (span.end - span.start) // self.step_ms
-        rows = self._call(lambda: self.exchange.fetch_ohlcv(pair, self.word, since=span.start, limit=slots))
+
+        def question() -> Any:
+            found = self.exchange.fetch_ohlcv(pair, self.word, since=span.start, limit=slots)
+            json.loads(self.exchange.last_http_response or "")  # of a cut answer ccxt makes no candles, and no error
+            return found
+
+        rows = self._call(question)
         if not isinstance(rows, list) or any(not isinstance(row, list) or len(row) < 6 for row in rows):
             raise SourceError(f"{self.name}, {pair}: no rows of six numbers; update ccxt, or the exchange changed")
         inside = [row[:6] for row in rows if isinstance(row[0], int) and span.start <= row[0] < span.end]
@@ -77,7 +81,6 @@ class CcxtExchange(Source):
 
     def _call(self, question: Any) -> Any:
         import ccxt
-        import tenacity
 
         def once() -> Any:
             if self.bucket is not None:
@@ -90,17 +93,10 @@ class CcxtExchange(Source):
             except ccxt.BaseError as e:
                 raise SourceError(f"{self.name}: {type(e).__name__}: {str(e)[:200]}") from None
 
-        waiting = tenacity.wait_exponential_jitter(initial=self.backoff_s, max=300, jitter=self.backoff_s)
-        again = tenacity.retry_if_exception_type(Again)
-        retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(ATTEMPTS), wait=waiting, retry=again, sleep=pause, reraise=True
-        )
         try:
-            return retrying(once)
+            return repeated(once, self.backoff_s)
         except Again as e:
-            raise SourceError(
-                f"{self.name}: no answer after {ATTEMPTS} attempts: {e}; run the same again later"
-            ) from None
+            raise SourceError(f"{self.name}: {SPENT}: {e}; run the same again later") from None
 
 
 def _bare(symbol: str) -> str:

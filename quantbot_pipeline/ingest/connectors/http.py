@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import tenacity
 
 ATTEMPTS = 6
+SPENT = f"no answer after {ATTEMPTS} attempts"
 LONGEST_WAIT_S = 900.0  # a host that asks for more is left alone; the next run goes on
 LARGEST_ANSWER = 64 << 20
 TIMEOUT_S = 30.0
@@ -40,6 +41,25 @@ def pause(seconds: float) -> None:
     while (left := end - time.monotonic()) > 0:
         stop_if_asked()
         time.sleep(min(left, 0.25))
+
+
+def repeated(question: Callable[[], Read], backoff_s: float) -> Read:
+    """Ask until there is an answer, with pauses that double, or as long as the host says. Raises the last Again."""
+    import tenacity
+
+    def wait(state: "tenacity.RetryCallState") -> float:
+        error = state.outcome.exception() if state.outcome else None
+        grown = backoff_s * 2.0 ** (state.attempt_number - 1) * random.uniform(1.0, 1.5)  # noqa: S311 (no secret)
+        return max(grown, error.after_s if isinstance(error, Again) else 0.0)
+
+    retrying = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        wait=wait,
+        retry=tenacity.retry_if_exception_type(Again),
+        sleep=pause,
+        reraise=True,
+    )
+    return retrying(question)
 
 
 class Bucket:
@@ -106,28 +126,12 @@ class Http:
         A cut answer, one that `read` refuses with ValueError, 429, 5xx and a broken connection are asked for again. Raises
         UnknownThere for 404, and SourceError for every other answer and when the attempts are spent.
         """
-        import tenacity
-
-        retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(ATTEMPTS),
-            wait=self._wait,
-            retry=tenacity.retry_if_exception_type(Again),
-            sleep=pause,
-            reraise=True,
-        )
         where = f"{self.base}{path}"
         try:
-            return retrying(lambda: self._once(where, read, params, headers))
+            return repeated(lambda: self._once(where, read, params, headers), self.backoff_s)
         except Again as e:
             why = self.hide(str(e))
-            raise SourceError(
-                f"{where}: no answer after {ATTEMPTS} attempts: {why}; run the same again later"
-            ) from None
-
-    def _wait(self, state: "tenacity.RetryCallState") -> float:
-        asked = state.outcome.exception() if state.outcome else None
-        grown = self.backoff_s * 2.0 ** (state.attempt_number - 1) * random.uniform(1.0, 1.5)  # noqa: S311 (no secret)
-        return max(grown, asked.after_s if isinstance(asked, Again) else 0.0)
+            raise SourceError(f"{where}: {SPENT}: {why}; run the same again later") from None
 
     def _once(
         self,
