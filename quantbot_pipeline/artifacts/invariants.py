@@ -5,21 +5,35 @@ that finds one may stop everything that would be built on it. The rules follow d
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from quantbot_pipeline.artifacts import evidence_rules
-from quantbot_pipeline.artifacts.columns import Columns, Fault, Mask, Rows, above, counts, named, outside, rates
+from quantbot_pipeline.artifacts.columns import Fault, Mask, above, counts, named, outside, rates
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.vocabulary import EXIT_REASONS, LEVELS, PHASES, PROTECTIVE_EXITS, SCHEMES
 
 FEATURE_COUNTS = ("caller_prior_calls", "mint_prior_callers", "mint_prior_calls")
+TEXTS_AT_ONCE = 1 << 16  # as Python objects, a hundred bytes each and more
 MEASURES = ("avg_return_bps", "median_return_bps", "stop_out_rate", "es95_bps")
+
+
+class Rows(Protocol):
+    """The rows of an artifact: a `pyarrow.Table`, or something that reads a column whenever it is looked at."""
+
+    @property
+    def schema(self) -> pa.Schema: ...
+    @property
+    def num_rows(self) -> int: ...
+    @property
+    def column_names(self) -> list[str]: ...
+    def __getitem__(self, name: str, /) -> pa.ChunkedArray: ...
 
 
 def broken(artifact_type: str, table: Rows) -> list[str]:
@@ -30,7 +44,7 @@ def broken(artifact_type: str, table: Rows) -> list[str]:
     schema = ARTIFACTS[artifact_type][1]
     if wrong := _schema_faults(schema, table):
         return [f"{artifact_type}.{sentence}" for sentence in wrong]
-    columns = Columns(table)
+    columns = _Columns(table)
     # Rules compare; where a null or an impossible number makes a comparison void, another rule names it.
     with np.errstate(all="ignore"):
         faults = chain(_not_finite(columns, schema), RULES.get(artifact_type, _no_rules)(columns))
@@ -63,6 +77,61 @@ def _sentence(table: Rows, column: str, wrong: str, rows: Mask) -> str:
     return f"{column}: {wrong} in {int(rows.sum())} of {len(rows)} rows, e.g. {who} ({value[:80]})"
 
 
+class _Columns:
+    """A table's columns as numpy arrays; a null reads as NaN, 0, False or an empty text, and `absent` tells."""
+
+    def __init__(self, table: Rows) -> None:
+        self._table = table
+        self.rows = table.num_rows
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        column = self._table[name]
+        if column.null_count:
+            fill: dict[pa.DataType, Any] = {pa.float64(): float("nan"), pa.int64(): 0, pa.bool_(): False}
+            column = column.fill_null(fill.get(column.type, ""))
+        return column.to_numpy()
+
+    def absent(self, name: str) -> Mask:
+        return self._table[name].is_null().to_numpy()
+
+    def empty(self, name: str) -> Mask:
+        """Rows whose text is empty; a null is not."""
+        return self._mask(pc.equal(self._table[name], ""))
+
+    def among(self, name: str, known: Sequence[str]) -> Mask:
+        return self._mask(pc.is_in(self._table[name], value_set=pa.array(known, pa.string())))
+
+    def codes(self, *names: str) -> npt.NDArray[np.int64]:
+        """A number per row, equal for rows with equal values in all these columns."""
+        combined = np.zeros(self.rows, np.int64)
+        for name in names:
+            encoded = pc.dictionary_encode(self._table[name], null_encoding="encode").combine_chunks()
+            own = encoded.indices.to_numpy().astype(np.int64) if self.rows else combined
+            combined = np.unique(combined * (own.max(initial=0) + 1) + own, return_inverse=True)[1]
+        return combined
+
+    def repeated(self, *names: str) -> Mask:
+        """Rows whose values in these columns an earlier row has already."""
+        codes = self.codes(*names)
+        again = np.ones(self.rows, bool)
+        again[np.unique(codes, return_index=True)[1]] = False
+        return again
+
+    def unlike(self, name: str, test: Callable[[str], bool]) -> Mask:
+        """Rows whose text fails a test; a null passes. A text is tested once, or once in every so many rows."""
+        column = self._table[name]
+        failing = {
+            text
+            for first in range(0, len(column), TEXTS_AT_ONCE)
+            for text in pc.unique(column[first : first + TEXTS_AT_ONCE]).to_pylist()
+            if text is not None and not test(text)
+        }
+        return self.among(name, list(failing)) & ~self.absent(name) if failing else np.zeros(self.rows, bool)
+
+    def _mask(self, column: pa.ChunkedArray) -> Mask:
+        return column.fill_null(False).to_numpy()
+
+
 def _is_object(text: str) -> bool:
     """A JSON object with sorted keys."""
     try:
@@ -72,18 +141,18 @@ def _is_object(text: str) -> bool:
     return isinstance(value, dict) and list(value) == sorted(value)
 
 
-def _not_finite(t: Columns, schema: pa.Schema) -> Iterator[Fault]:
+def _not_finite(t: _Columns, schema: pa.Schema) -> Iterator[Fault]:
     for name in (f.name for f in schema if f.type == pa.float64()):
         yield name, "not finite", ~np.isfinite(t[name]) & ~t.absent(name)
 
 
-def _alerts(t: Columns) -> Iterator[Fault]:
+def _alerts(t: _Columns) -> Iterator[Fault]:
     yield from named(t, "call_id", "mint", "caller_name", "created_at")
     yield "call_id", "repeated", t.repeated("call_id")
     yield "alert_ts_ms", "not a time after 1970", t["alert_ts_ms"] <= 0
 
 
-def _paths(t: Columns) -> Iterator[Fault]:
+def _paths(t: _Columns) -> Iterator[Fault]:
     entry, peak, dd = t["entry_ts_ms"], t["peak_multiple"], t["dd_bps"]
     yield from named(t, "call_id", "caller_name", "mint", "interval")
     yield "call_id", "repeated", t.repeated("call_id")
@@ -106,7 +175,7 @@ def _paths(t: Columns) -> Iterator[Fault]:
         yield name, "outside the observed window", late & ~t.absent(name)
 
 
-def _hits(t: Columns, peak: npt.NDArray[Any]) -> Iterator[Fault]:
+def _hits(t: _Columns, peak: npt.NDArray[Any]) -> Iterator[Fault]:
     for k in (2, 3, 4):
         hit, column = t[f"hit_{k}x"], f"t_{k}x_ms"
         yield f"hit_{k}x", f"without {column}, or the other way round", hit == t.absent(column)
@@ -118,7 +187,7 @@ def _hits(t: Columns, peak: npt.NDArray[Any]) -> Iterator[Fault]:
         yield f"t_{k}x_ms", f"before t_{k - 1}x_ms", both & (t[f"t_{k}x_ms"] < t[f"t_{k - 1}x_ms"])
 
 
-def _features(t: Columns) -> Iterator[Fault]:
+def _features(t: _Columns) -> Iterator[Fault]:
     yield from named(t, "call_id")
     yield "call_id", "repeated", t.repeated("call_id")
     yield from counts(t, *FEATURE_COUNTS)
@@ -134,7 +203,7 @@ def _features(t: Columns) -> Iterator[Fault]:
     yield "features", "not a JSON object with sorted keys", t.unlike("features", _is_object)
 
 
-def _trades(t: Columns) -> Iterator[Fault]:
+def _trades(t: _Columns) -> Iterator[Fault]:
     gross, entry, reason = t["gross_return_bps"], t["entry_px"], "exit_reason"
     yield from named(t, "policy_id", "call_id", "caller_name")
     # A walk-forward run has a call once under each scheme: as its caller's, and as one of all callers' calls.
@@ -159,7 +228,7 @@ def _trades(t: Columns) -> Iterator[Fault]:
     yield "ambiguous", "without optimistic_return_bps, or the other way round", alone
 
 
-def _summary(t: Columns) -> Iterator[Fault]:
+def _summary(t: _Columns) -> Iterator[Fault]:
     trades = t["trades_count"]
     yield "policy_id", "repeated", t.repeated("policy_id")
     yield from counts(t, "calls_processed", "calls_excluded", "trades_count", "censored_count")
@@ -174,7 +243,7 @@ def _summary(t: Columns) -> Iterator[Fault]:
     yield "avg_max_adverse_excursion_bps", "above 0", t["avg_max_adverse_excursion_bps"] > 0
 
 
-def _aggregates(t: Columns, trades: npt.NDArray[Any]) -> Iterator[Fault]:
+def _aggregates(t: _Columns, trades: npt.NDArray[Any]) -> Iterator[Fault]:
     """Statistics over trades, as the summary and the frontier have them; without a trade there are none."""
     average = t["avg_return_bps"]
     yield "avg_return_bps", "without a trade, or the other way round", t.absent("avg_return_bps") != (trades == 0)
@@ -186,7 +255,7 @@ def _aggregates(t: Columns, trades: npt.NDArray[Any]) -> Iterator[Fault]:
     yield "censored_count", "more than the trades", t["censored_count"] > trades
 
 
-def _frontier(t: Columns) -> Iterator[Fault]:
+def _frontier(t: _Columns) -> Iterator[Fault]:
     caller, rank, feasible, score = t.codes("caller_name"), t["rank"], t["meets_constraints"], t["objective_score"]
     yield from named(t, "caller_name", "policy_id")
     yield "policy_params", "not a JSON object with sorted keys", t.unlike("policy_params", _is_object)
@@ -218,7 +287,7 @@ def _at(rows: int, chosen: npt.NDArray[np.int64]) -> Mask:
     return mask
 
 
-def _equity(t: Columns) -> Iterator[Fault]:
+def _equity(t: _Columns) -> Iterator[Fault]:
     yield from named(t, "caller_name", "policy_id", "call_id")
     yield "event", "neither open nor close", ~t.among("event", ("open", "close"))
     yield "call_id", "opened or closed twice", t.repeated("caller_name", "policy_id", "call_id", "event")
@@ -233,7 +302,7 @@ def _equity(t: Columns) -> Iterator[Fault]:
     yield "equity", "below cash", above(t["cash"], t["equity"])
 
 
-def _walk_forward(t: Columns) -> Iterator[Fault]:
+def _walk_forward(t: _Columns) -> Iterator[Fault]:
     tested = t["test_calls"]
     yield from named(t, "caller_name")
     yield "scheme", "unknown", ~t.among("scheme", SCHEMES)
@@ -267,19 +336,19 @@ def _walk_forward(t: Columns) -> Iterator[Fault]:
     yield "efficiency", "without a gain in training, or the other way round", wrong
 
 
-def _errors(t: Columns) -> Iterator[Fault]:
+def _errors(t: _Columns) -> Iterator[Fault]:
     yield from named(t, "timestamp", "message")
     yield "level", "unknown", ~t.among("level", LEVELS)
     yield "phase", "unknown", ~t.among("phase", PHASES)
     yield "details", "not a JSON object with sorted keys", t.unlike("details", _is_object)
 
 
-def _no_rules(t: Columns) -> Iterator[Fault]:
+def _no_rules(t: _Columns) -> Iterator[Fault]:
     """Yield nothing: an artifact without rules of its own is held against its schema alone."""
     yield from ()
 
 
-RULES: dict[str, Callable[[Columns], Iterator[Fault]]] = {
+RULES: dict[str, Callable[[_Columns], Iterator[Fault]]] = {
     "alerts": _alerts,
     "paths": _paths,
     "features": _features,

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of, joint_hash
 from quantbot_pipeline.backtest.provenance import parameters_of, versions
-from quantbot_pipeline.backtest.recipes.search import goals_of
 from quantbot_pipeline.backtest.run import Run
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.months import month_start_ms
@@ -21,6 +20,7 @@ from quantbot_pipeline.specs import KINDS
 if TYPE_CHECKING:
     from quantbot_pipeline.replay import results
     from quantbot_pipeline.search.frontier import Candidates, Group
+    from quantbot_pipeline.search.objective import Constraints, Objective
     from quantbot_pipeline.search.walk_forward import Evaluated
 
 SCHEME = "anchored"
@@ -40,8 +40,10 @@ ByCaller = dict[str, Chosen]
 class Choices:
     """The choices of every month up to the judged one, made part after part of the grid where nobody made them before."""
 
-    def __init__(self, run: Run, months: Sequence[MonthInputs], search: "Candidates") -> None:
-        self._run, self._months, self._search = run, months, search
+    def __init__(
+        self, run: Run, months: Sequence[MonthInputs], search: "Candidates", goals: "tuple[Constraints, Objective]"
+    ) -> None:
+        self._run, self._months, self._search, self._goals = run, months, search, goals
         self._keys = [self._key(i) for i in range(len(months))]
         self.known: dict[int, ByCaller] = {}
         for i, key in enumerate(self._keys):
@@ -67,7 +69,7 @@ class Choices:
             if i not in self._groups:
                 since = {"anchored": first, "rolling": start}
                 self._groups[i] = train_groups(data, start, since, self._run.config.horizon_ms)[SCHEME]
-            found = statistics(self._groups[i], data.truth, outcomes, self._run.cost, goals_of(self._run.config)[1])
+            found = statistics(self._groups[i], data.truth, outcomes, self._run.cost, self._goals[1])
             self._stats.setdefault(i, []).append(found[:, : part.stop - part.start])
 
     def finish(self, truth: "results.Truth") -> Mapping[int, ByCaller]:
@@ -77,7 +79,7 @@ class Choices:
 
         for i, groups in self._groups.items():
             stats = np.concatenate(self._stats[i], axis=1)
-            rankings = rank(groups, truth, stats, self._search, *goals_of(self._run.config))
+            rankings = rank(groups, truth, stats, self._search, *self._goals)
             made = {}
             for name in set(self._months[i].calls["caller_name"].to_pylist()):
                 choice = choice_of(name, groups, rankings)

@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.artifacts.columns import Rows
-from quantbot_pipeline.artifacts.invariants import broken
+from quantbot_pipeline.artifacts.invariants import Rows, broken
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.runs.manifest import RunManifest
 from quantbot_pipeline.runs.verify import check_run

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from quantbot_pipeline.backtest.choices import NO_TRADE, ByCaller, Choices, Chosen
 from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of
 from quantbot_pipeline.backtest.provenance import parameters_of
-from quantbot_pipeline.backtest.recipes.search import search_of
+from quantbot_pipeline.backtest.recipes.search import goals_of, search_of
 from quantbot_pipeline.backtest.replaying import Replayed, replay_month
 from quantbot_pipeline.backtest.run import Run
 from quantbot_pipeline.backtest.writing import write_rows
@@ -119,7 +119,7 @@ def _replayed(run: Run, search: "Candidates", rules: "EvidenceRules") -> _Histor
     units = find_units(calls, run.config.latency_ms, run.config.horizon_ms)
     resolved = units.of(units.resolved)
     ends = _ends(units, truth, grid.of(last)[1])
-    choices = Choices(run, grid.months, search)
+    choices = Choices(run, grid.months, search, goals_of(run.config))
     if not choices.complete:
         data = _evaluated(names, calls, grid.months)
         for part in grid.parts:
