@@ -43,6 +43,7 @@ class BacktestConfig(BaseModel):
     constraints: dict[str, Any] = Field(default_factory=dict, description="limits of the search; empty: the default")
     objective: dict[str, Any] = Field(default_factory=dict, description='{"kind": "growth"} or {"kind": "median"}')
     rolling_months: int = Field(3, ge=1, description="months that the rolling walk-forward learns from")
+    evidence: dict[str, Any] = Field(default_factory=dict, description="parameters of the evidence; empty: the default")
     from_ms: int | None = Field(None, description="leave out calls before this UTC time")
     to_ms: int | None = Field(None, description="leave out calls at or after this UTC time")
 
@@ -66,6 +67,11 @@ def make_config(values: dict[str, Any]) -> BacktestConfig:
     if config.policy_id is not None and not config.policy_id.strip():
         raise InputError("policy_id: an empty name; give the policy a name, or leave it out")
     config.parsed_policies()
+    if config.evidence:
+        from quantbot_pipeline.evidence.rules import EvidenceRules
+        from quantbot_pipeline.search.objective import parse_model
+
+        parse_model(EvidenceRules, "evidence", config.evidence)
     if config.grid or config.constraints or config.objective:
         from quantbot_pipeline.search.grid import parse_grid
         from quantbot_pipeline.search.objective import Constraints, Objective, parse_model

@@ -94,6 +94,17 @@ V1_EQUITY = Output(("results", "v1_equity"), "equity", "The equity curve of each
 WALK_FORWARD = Output(
     ("results", "walk_forward"), "walk_forward", "What the choice made before the month earned in it."
 )
+EVIDENCE = Output(
+    ("results", "evidence"), "evidence", "How sure it is that a caller has an edge: verdict, e-value, intervals, costs."
+)
+EVIDENCE_TIMES = Output(
+    ("results", "evidence_times"),
+    "evidence_times",
+    "How long a double takes: incidence curves against stop and silence.",
+)
+EVIDENCE_COSTS = Output(
+    ("results", "evidence_costs"), "evidence_costs", "What size and delay cost each caller's monthly choice."
+)
 
 BACKTEST = Op("backtest", "backtest_contract", "Replay the calls of each month and commit one run per month.")
 V1 = Op("v1_baseline", "v1_contract", "Optimize the capital-aware baseline per caller and for the grouped account.")
@@ -102,6 +113,12 @@ WALK = Op(
     "walk_forward_contract",
     "Apply the policy chosen on the months before to this month. Earlier months are read in the body: the declared "
     "dependency is this month's inputs, so that a range of months stays one run.",
+)
+PROVE = Op(
+    "judge_evidence",
+    "evidence_contract",
+    "Judge how sure each caller's edge is, on all calls up to and including the month. Earlier months are read in the body: "
+    "the declared dependency is this month's inputs, so that a range of months stays one run.",
 )
 
 # In the order of the command line's help. Of the kinds of one op the narrow ones come first.
@@ -184,6 +201,20 @@ KINDS: dict[str, RunKind] = {
             recipe=f"{_RECIPES}.walk_forward",
             help="Whether last month's choice held up in this one.",
             about="Whether the choice made before each month held up in it.",
+            learns=True,
+        ),
+        RunKind(
+            name="evidence",
+            command="evidence",
+            job="evidence",
+            op=PROVE,
+            run_type="optimization",
+            strategy="evidence",
+            outputs=(EVIDENCE, EVIDENCE_TIMES, EVIDENCE_COSTS),
+            depends_on=(*_WINDOW, *_SEARCH, "evidence"),
+            recipe=f"{_RECIPES}.evidence",
+            help="How sure each caller's edge is.",
+            about="How sure each caller's edge is: verdicts, e-values, intervals, costs.",
             learns=True,
         ),
     )

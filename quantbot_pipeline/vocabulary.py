@@ -36,6 +36,9 @@ MUCH_ENDED = 0.2  # a greater share of `data_end` exits is remarked: a token tha
 
 SCHEMES = ("anchored", "rolling")  # of the walk-forward
 
+# What is said of a caller, in the order in which tables show it.
+VERDICTS = ("evidence", "inconclusive", "none")
+
 # Of a row of errors.parquet.
 LEVELS = ("error", "warning", "info")
 PHASES = ("plan", "coverage", "slice", "execution", "optimization")

@@ -14,11 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quantbot_pipeline.artifacts import evidence_rules
+from quantbot_pipeline.artifacts.columns import Fault, Mask, above, counts, named, outside, rates
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.vocabulary import EXIT_REASONS, LEVELS, PHASES, PROTECTIVE_EXITS, SCHEMES
-
-Mask = npt.NDArray[np.bool_]
-Fault = tuple[str, str, Mask]  # column, what is wrong with it, the rows where it is
 
 FEATURE_COUNTS = ("caller_prior_calls", "mint_prior_callers", "mint_prior_calls")
 TEXTS_AT_ONCE = 1 << 16  # as Python objects, a hundred bytes each and more
@@ -133,16 +132,6 @@ class _Columns:
         return column.fill_null(False).to_numpy()
 
 
-def _above(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Mask:
-    """`a > b` by more than a summation's order can do."""
-    return a > b + 1e-6 + 1e-9 * np.abs(b)
-
-
-def _outside(values: npt.NDArray[Any], low: float, high: float) -> Mask:
-    """Out of [low, high]; NaN is not."""
-    return (values < low) | (values > high)
-
-
 def _is_object(text: str) -> bool:
     """A JSON object with sorted keys."""
     try:
@@ -157,47 +146,32 @@ def _not_finite(t: _Columns, schema: pa.Schema) -> Iterator[Fault]:
         yield name, "not finite", ~np.isfinite(t[name]) & ~t.absent(name)
 
 
-def _named(t: _Columns, *names: str) -> Iterator[Fault]:
-    for name in names:
-        yield name, "empty", t.empty(name)
-
-
-def _rates(t: _Columns, *names: str) -> Iterator[Fault]:
-    for name in names:
-        yield name, "outside 0 to 1", _outside(t[name], 0, 1)
-
-
-def _counts(t: _Columns, *names: str) -> Iterator[Fault]:
-    for name in names:
-        yield name, "negative", t[name] < 0
-
-
 def _alerts(t: _Columns) -> Iterator[Fault]:
-    yield from _named(t, "call_id", "mint", "caller_name", "created_at")
+    yield from named(t, "call_id", "mint", "caller_name", "created_at")
     yield "call_id", "repeated", t.repeated("call_id")
     yield "alert_ts_ms", "not a time after 1970", t["alert_ts_ms"] <= 0
 
 
 def _paths(t: _Columns) -> Iterator[Fault]:
     entry, peak, dd = t["entry_ts_ms"], t["peak_multiple"], t["dd_bps"]
-    yield from _named(t, "call_id", "caller_name", "mint", "interval")
+    yield from named(t, "call_id", "caller_name", "mint", "interval")
     yield "call_id", "repeated", t.repeated("call_id")
     yield "p0", "not above 0", ~(t["p0"] > 0)
     yield "entry_ts_ms", "before the alert", entry < t["alert_ts_ms"]
     yield "entry_delay_ms", "not entry_ts_ms - alert_ts_ms", t["entry_delay_ms"] != entry - t["alert_ts_ms"]
     yield "observed_ms", "not above 0", t["observed_ms"] <= 0
-    yield from _rates(t, "coverage")
+    yield from rates(t, "coverage")
     yield "peak_multiple", "below 1", peak < 1
     yield "t_peak_ms", "without a peak above 1, or the other way round", t.absent("t_peak_ms") != (peak == 1)
     yield from _hits(t, peak)
-    yield "dd_bps", "outside -10,000 to 0", _outside(dd, -10_000, 0)
+    yield "dd_bps", "outside -10,000 to 0", outside(dd, -10_000, 0)
     yield "dd_to_2x_bps", "without hit_2x, or the other way round", t.absent("dd_to_2x_bps") == t["hit_2x"]
     yield "dd_to_2x_bps", "deeper than dd_bps or above 0", (t["dd_to_2x_bps"] < dd) | (t["dd_to_2x_bps"] > 0)
     for name, times in (
         *((name, t[name]) for name in ("t_2x_ms", "t_3x_ms", "t_4x_ms", "t_peak_ms")),
         ("alert_to_activity_ms", t["alert_ts_ms"] + t["alert_to_activity_ms"]),
     ):
-        late = _outside(times, entry + 1, entry + t["observed_ms"])  # type: ignore[arg-type]
+        late = outside(times, entry + 1, entry + t["observed_ms"])  # type: ignore[arg-type]
         yield name, "outside the observed window", late & ~t.absent(name)
 
 
@@ -214,11 +188,11 @@ def _hits(t: _Columns, peak: npt.NDArray[Any]) -> Iterator[Fault]:
 
 
 def _features(t: _Columns) -> Iterator[Fault]:
-    yield from _named(t, "call_id")
+    yield from named(t, "call_id")
     yield "call_id", "repeated", t.repeated("call_id")
-    yield from _counts(t, *FEATURE_COUNTS)
-    yield "hour_utc", "outside 0 to 23", _outside(t["hour_utc"], 0, 23)
-    yield "weekday_utc", "outside 1 to 7", _outside(t["weekday_utc"], 1, 7)
+    yield from counts(t, *FEATURE_COUNTS)
+    yield "hour_utc", "outside 0 to 23", outside(t["hour_utc"], 0, 23)
+    yield "weekday_utc", "outside 1 to 7", outside(t["weekday_utc"], 1, 7)
     yield "mint_prior_callers", "more than mint_prior_calls", t["mint_prior_callers"] > t["mint_prior_calls"]
     for age, count in (
         ("since_callers_last_call_ms", "caller_prior_calls"),
@@ -231,7 +205,7 @@ def _features(t: _Columns) -> Iterator[Fault]:
 
 def _trades(t: _Columns) -> Iterator[Fault]:
     gross, entry, reason = t["gross_return_bps"], t["entry_px"], "exit_reason"
-    yield from _named(t, "policy_id", "call_id", "caller_name")
+    yield from named(t, "policy_id", "call_id", "caller_name")
     # A walk-forward run has a call once under each scheme: as its caller's, and as one of all callers' calls.
     yield "call_id", "repeated under one policy", t.repeated("policy_id", "call_id", "caller_name", "scheme")
     yield "scheme", "unknown", ~(t.among("scheme", SCHEMES) | t.absent("scheme"))
@@ -242,13 +216,13 @@ def _trades(t: _Columns) -> Iterator[Fault]:
     yield "time_exposed_ms", "not exit_ts_ms - entry_ts_ms", t["time_exposed_ms"] != exposed
     yield reason, "unknown", ~t.among(reason, EXIT_REASONS)
     expected = (t["exit_px"] / entry - 1) * 10_000
-    yield "gross_return_bps", "not what the prices say", _above(gross, expected) | _above(expected, gross)
-    yield "realized_return_bps", "above gross_return_bps", _above(t["realized_return_bps"], gross)
+    yield "gross_return_bps", "not what the prices say", above(gross, expected) | above(expected, gross)
+    yield "realized_return_bps", "above gross_return_bps", above(t["realized_return_bps"], gross)
     stopped = t.among(reason, PROTECTIVE_EXITS) & (gross < -1e-6)
     yield "stop_out", "not what exit_reason and gross_return_bps say", t["stop_out"] != stopped
     drawdown = t["max_adverse_excursion_bps"]
-    yield "max_adverse_excursion_bps", "outside -10,000 to 0", _outside(drawdown, -10_000, 0)
-    yield from _rates(t, "tail_capture")
+    yield "max_adverse_excursion_bps", "outside -10,000 to 0", outside(drawdown, -10_000, 0)
+    yield from rates(t, "tail_capture")
     yield "fills", "less than 1", t["fills"] < 1
     alone = t.absent("ambiguous") != t.absent("optimistic_return_bps")
     yield "ambiguous", "without optimistic_return_bps, or the other way round", alone
@@ -257,15 +231,15 @@ def _trades(t: _Columns) -> Iterator[Fault]:
 def _summary(t: _Columns) -> Iterator[Fault]:
     trades = t["trades_count"]
     yield "policy_id", "repeated", t.repeated("policy_id")
-    yield from _counts(t, "calls_processed", "calls_excluded", "trades_count", "censored_count")
+    yield from counts(t, "calls_processed", "calls_excluded", "trades_count", "censored_count")
     left = t["calls_processed"] - t["calls_excluded"]
     yield "trades_count", "not calls_processed - calls_excluded", trades != left
     yield from _aggregates(t, trades)
-    yield from _rates(t, "median_tail_capture")
-    yield from _counts(t, "median_time_exposed_ms")
+    yield from rates(t, "median_tail_capture")
+    yield from counts(t, "median_time_exposed_ms")
     quartiles = ("p25_return_bps", "median_return_bps", "p75_return_bps", "p90_return_bps")
     for low, high in pairwise(quartiles):
-        yield high, f"below {low}", _above(t[low], t[high])
+        yield high, f"below {low}", above(t[low], t[high])
     yield "avg_max_adverse_excursion_bps", "above 0", t["avg_max_adverse_excursion_bps"] > 0
 
 
@@ -273,24 +247,24 @@ def _aggregates(t: _Columns, trades: npt.NDArray[Any]) -> Iterator[Fault]:
     """Statistics over trades, as the summary and the frontier have them; without a trade there are none."""
     average = t["avg_return_bps"]
     yield "avg_return_bps", "without a trade, or the other way round", t.absent("avg_return_bps") != (trades == 0)
-    yield from _rates(t, "stop_out_rate", "loss_rate", "avg_tail_capture", "data_end_share")
-    yield from _counts(t, "avg_time_exposed_ms")
-    yield "es95_bps", "above avg_return_bps", _above(t["es95_bps"], average)
-    yield "p95_drawdown_bps", "outside -10,000 to 0", _outside(t["p95_drawdown_bps"], -10_000, 0)
-    yield "stressed_avg_return_bps", "above avg_return_bps", _above(t["stressed_avg_return_bps"], average)
+    yield from rates(t, "stop_out_rate", "loss_rate", "avg_tail_capture", "data_end_share")
+    yield from counts(t, "avg_time_exposed_ms")
+    yield "es95_bps", "above avg_return_bps", above(t["es95_bps"], average)
+    yield "p95_drawdown_bps", "outside -10,000 to 0", outside(t["p95_drawdown_bps"], -10_000, 0)
+    yield "stressed_avg_return_bps", "above avg_return_bps", above(t["stressed_avg_return_bps"], average)
     yield "censored_count", "more than the trades", t["censored_count"] > trades
 
 
 def _frontier(t: _Columns) -> Iterator[Fault]:
     caller, rank, feasible, score = t.codes("caller_name"), t["rank"], t["meets_constraints"], t["objective_score"]
-    yield from _named(t, "caller_name", "policy_id")
+    yield from named(t, "caller_name", "policy_id")
     yield "policy_params", "not a JSON object with sorted keys", t.unlike("policy_params", _is_object)
     yield "policy_id", "repeated for one caller", t.repeated("caller_name", "policy_id")
     policies = np.bincount(caller, minlength=1)[caller] if t.rows else rank
-    gap = _outside(rank, 1, policies) | t.repeated("caller_name", "rank")  # type: ignore[arg-type]
+    gap = outside(rank, 1, policies) | t.repeated("caller_name", "rank")  # type: ignore[arg-type]
     yield "rank", "not 1 to the number of the caller's policies", gap
     yield "meets_constraints", "not what violations say", feasible != t.empty("violations")
-    yield from _counts(t, "trades", "calls_excluded", "distinct_mints", "censored_count")
+    yield from counts(t, "trades", "calls_excluded", "distinct_mints", "censored_count")
     yield "distinct_mints", "more than trades", t["distinct_mints"] > t["trades"]
     yield from _aggregates(t, t["trades"])
     order = np.lexsort([rank, caller])
@@ -301,7 +275,7 @@ def _frontier(t: _Columns) -> Iterator[Fault]:
         (
             "objective_score",
             "above that of the rank before",
-            (feasible[after] == feasible[before]) & _above(score[after], score[before]),
+            (feasible[after] == feasible[before]) & above(score[after], score[before]),
         ),
     ):
         yield column, wrong, _at(t.rows, after[rows])
@@ -314,7 +288,7 @@ def _at(rows: int, chosen: npt.NDArray[np.int64]) -> Mask:
 
 
 def _equity(t: _Columns) -> Iterator[Fault]:
-    yield from _named(t, "caller_name", "policy_id", "call_id")
+    yield from named(t, "caller_name", "policy_id", "call_id")
     yield "event", "neither open nor close", ~t.among("event", ("open", "close"))
     yield "call_id", "opened or closed twice", t.repeated("caller_name", "policy_id", "call_id", "event")
     position, opens = t.codes("caller_name", "policy_id", "call_id"), t.among("event", ("open",))
@@ -325,15 +299,15 @@ def _equity(t: _Columns) -> Iterator[Fault]:
     yield "ts_ms", "before the event above", _at(t.rows, back)
     yield "size", "not above 0", ~(t["size"] > 0)
     yield "cash", "below 0", t["cash"] < -1e-6
-    yield "equity", "below cash", _above(t["cash"], t["equity"])
+    yield "equity", "below cash", above(t["cash"], t["equity"])
 
 
 def _walk_forward(t: _Columns) -> Iterator[Fault]:
     tested = t["test_calls"]
-    yield from _named(t, "caller_name")
+    yield from named(t, "caller_name")
     yield "scheme", "unknown", ~t.among("scheme", SCHEMES)
     yield "caller_name", "repeated under one scheme", t.repeated("caller_name", "scheme")
-    yield from _counts(t, "train_calls", "test_calls")
+    yield from counts(t, "train_calls", "test_calls")
     yield (
         "policy_params",
         "without policy_id, or the other way round",
@@ -348,14 +322,14 @@ def _walk_forward(t: _Columns) -> Iterator[Fault]:
     ):
         trades = t[f"{kind}_trades"]
         yield f"{kind}_trades", "not test_calls, or 0 without a policy", trades != np.where(idle, 0, tested)
-        yield from _rates(t, f"{kind}_stop_out_rate")
-        yield f"{kind}_es95_bps", "above the mean", _above(t[f"{kind}_es95_bps"], t[f"{kind}_avg_return_bps"])
+        yield from rates(t, f"{kind}_stop_out_rate")
+        yield f"{kind}_es95_bps", "above the mean", above(t[f"{kind}_es95_bps"], t[f"{kind}_avg_return_bps"])
         for measure in MEASURES:
             yield f"{kind}_{measure}", "not 0 without a trade", (trades == 0) & (t[f"{kind}_{measure}"] != 0)
     for measure in MEASURES:
         column = f"in_sample_{measure}"
         yield column, "without policy_id, or the other way round", t.absent(column) != t.absent("policy_id")
-    yield from _rates(t, "in_sample_stop_out_rate", "out_of_sample_data_end_share")
+    yield from rates(t, "in_sample_stop_out_rate", "out_of_sample_data_end_share")
     void, untested = ~(t["in_sample_avg_return_bps"] > 0), t["out_of_sample_trades"] == 0
     # Runs of earlier versions have null, not 0, where there was no trade.
     wrong = (t.absent("efficiency") != void) & ~(t.absent("efficiency") & untested)
@@ -363,7 +337,7 @@ def _walk_forward(t: _Columns) -> Iterator[Fault]:
 
 
 def _errors(t: _Columns) -> Iterator[Fault]:
-    yield from _named(t, "timestamp", "message")
+    yield from named(t, "timestamp", "message")
     yield "level", "unknown", ~t.among("level", LEVELS)
     yield "phase", "unknown", ~t.among("phase", PHASES)
     yield "details", "not a JSON object with sorted keys", t.unlike("details", _is_object)
@@ -383,5 +357,8 @@ RULES: dict[str, Callable[[_Columns], Iterator[Fault]]] = {
     "frontier": _frontier,
     "walk_forward": _walk_forward,
     "equity": _equity,
+    "evidence": evidence_rules.evidence,
+    "evidence_times": evidence_rules.evidence_times,
+    "evidence_costs": evidence_rules.evidence_costs,
     "errors": _errors,
 }

@@ -58,6 +58,16 @@ WALK_FORWARD = _schema(
     hold_es95_bps:f pooled_policy_id:s? pooled_trades:i pooled_avg_return_bps:f pooled_median_return_bps:f
     pooled_stop_out_rate:f pooled_es95_bps:f out_of_sample_data_end_share:f? out_of_sample_stressed_avg_return_bps:f?"""
 )
+EVIDENCE = _schema(
+    """run_id:s caller_name:s verdict:s calls_needed:i? towards:s? flags:s tested:b e_value:f e_threshold:f e_zero:f e_known:f
+    e_family:f e_choice:f e_none:f e_recent:f calls:i units:i mints:i missing_units:i unresolved_units:i choice_units:i
+    choice_mean_bps:f? choice_low_bps:f? choice_high_bps:f? spa_p:f? stepm_policies:i? deflated_sharpe:f?
+    hit_2x:i hit_2x_shrunk:f? hit_2x_low:f? hit_2x_high:f? hit_3x:i hit_3x_shrunk:f? hit_3x_low:f? hit_3x_high:f?
+    hit_4x:i hit_4x_shrunk:f? hit_4x_low:f? hit_4x_high:f? median_ms_to_2x:i? break_even_share:f? break_even_usd:f?
+    break_even_latency_ms:f?"""
+)
+EVIDENCE_TIMES = _schema("run_id:s caller_name:s t_ms:i hit_2x:f hit_low:f hit_high:f stop:f silent:f at_risk:i")
+EVIDENCE_COSTS = _schema("run_id:s caller_name:s kind:s value:f units:i same_entry:f? mean_bps:f se_bps:f?")
 ERRORS = _schema("run_id:s timestamp:s level:s phase:s call_id:s? message:s details:s?")
 
 # type: (file inside the run directory, schema)
@@ -70,6 +80,9 @@ ARTIFACTS: dict[str, tuple[str, pa.Schema]] = {
     "frontier": ("results/frontier.parquet", FRONTIER),
     "walk_forward": ("results/walk_forward.parquet", WALK_FORWARD),
     "equity": ("results/equity.parquet", EQUITY),
+    "evidence": ("results/evidence.parquet", EVIDENCE),
+    "evidence_times": ("results/evidence_times.parquet", EVIDENCE_TIMES),
+    "evidence_costs": ("results/evidence_costs.parquet", EVIDENCE_COSTS),
     "errors": ("errors/errors.parquet", ERRORS),
 }
 

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,8 +16,9 @@ from quantbot_pipeline.home import Home
 from quantbot_pipeline.replay.policies import Policy
 from quantbot_pipeline.runs.commit import StagedRun
 
-# Replays of earlier months that a walk-forward over several months need not repeat, by (month, fingerprint, config hash).
-ReplayCache = dict[tuple[str, str, str], Replayed]
+# Replays and choices of earlier months that a run over several months need not repeat, by month, fingerprint, config hash
+# and whatever else tells them apart.
+ReplayCache = dict[tuple[str, ...], Any]
 
 
 @dataclass

@@ -55,7 +55,7 @@ def _config_values(given: dict[str, Any]) -> dict[str, Any]:
     values["horizon_ms"] = round(hours * 3_600_000)
     if given.get("policy"):
         values["policies"] = [p for text in given["policy"] for p in _read_policies(text)]
-    for key in ("constraints", "grid"):
+    for key in ("constraints", "grid", "evidence"):
         if given.get(key) is not None:
             values[key] = read_json(f"--{key}", given[key])
     if given.get("objective") is not None:
@@ -101,7 +101,7 @@ def backfill(
     fmt: Format = "table",
     home: HomeFolder = None,
 ) -> None:
-    """Everything for a range of months: truth, policies, frontier, baseline, walk-forward, and the catalog."""
+    """Everything for a range of months: truth, policies, frontier, baseline, walk-forward, evidence, and the catalog."""
     from quantbot_pipeline.catalog.sync import sync
     from quantbot_pipeline.config import make_config
     from quantbot_pipeline.materialize import materialize

@@ -82,6 +82,9 @@ BY_FIELD: dict[str, Options] = {
     "constraints": {"constraints": _option(str | None, None, 'Limits as JSON or @file.json, e.g. {"min_trades": 20}.')},
     "objective": {"objective": _option(str | None, None, "growth or median, or JSON with a key kind.")},
     "grid": {"grid": _option(str | None, None, "Levels of the policy grid as JSON or @file.json.")},
+    "evidence": {
+        "evidence": _option(str | None, None, 'Parameters of the evidence as JSON or @file.json, e.g. {"fdr": 0.05}.')
+    },
     "intrabar": {
         "intrabar": _option(Literal["pessimistic", "optimistic"], "pessimistic", "Order of touches inside a candle.")
     },

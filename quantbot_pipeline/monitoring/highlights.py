@@ -118,6 +118,16 @@ def _walk_forward(table: pa.Table, limit: int) -> tuple[dict[str, float], list[d
     return numbers, _top(traded, "out_of_sample_avg_return_bps", columns, limit)
 
 
+def _evidence(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    numbers = {
+        "claimed": float(pc.sum(pc.equal(table["verdict"], "evidence")).as_py()),
+        "tested": float(pc.sum(table["tested"]).as_py()),
+        "largest_e": float(pc.max(table["e_value"]).as_py()),
+    }
+    columns = ["caller_name", "verdict", "e_value", "e_threshold", "units", "flags"]
+    return numbers, _top(table, "e_value", columns, limit)
+
+
 def _equity(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
     grouped = table.filter(pc.equal(table["caller_name"], ALL_CALLERS))["equity"]
     numbers = {"accounts": pc.count_distinct(table["caller_name"]).as_py()}
@@ -135,4 +145,5 @@ _HIGHLIGHTS = {
     "frontier": _frontier,
     "walk_forward": _walk_forward,
     "equity": _equity,
+    "evidence": _evidence,
 }

@@ -37,6 +37,27 @@ class Evaluated(NamedTuple):
     truth: Truth
 
 
+class Choice(NamedTuple):
+    """Whose calls a caller's choice is made on, how many they are, and their ranking; None: nothing to learn from."""
+
+    pooled: bool
+    train_calls: int
+    ranking: Ranking | None
+
+    def column(self) -> int | None:
+        """Return the chosen policy; None: no trade."""
+        return None if self.ranking is None else self.ranking.best()
+
+
+def choice_of(name: str, groups: Sequence[Group], rankings: Sequence[Ranking]) -> Choice:
+    """Return the choice of a caller: of its own calls if they are enough, else of all callers' calls."""
+    place = {group.name: i for i, group in enumerate(groups)}
+    own = place.get(name)
+    pooled = own is None or len(groups[own].rows) < MIN_TRAIN_CALLS
+    used = place.get(ALL_CALLERS) if pooled else own
+    return Choice(pooled, 0, None) if used is None else Choice(pooled, len(groups[used].rows), rankings[used])
+
+
 def train_groups(
     data: Evaluated, month_start: int, since: Mapping[str, int], horizon_ms: int
 ) -> dict[str, list[Group]]:
@@ -77,21 +98,19 @@ def walk_forward(
     test = {name: rows[data.truth.status[rows] == INCLUDED] for name, rows in calls.items()}
     rows = []
     for scheme in SCHEMES:
-        trained = {group.name: len(group.rows) for group in groups[scheme]}
         rankings = rank(groups[scheme], data.truth, stats[scheme], found, constraints, objective)
         ranked = {group.name: ranking for group, ranking in zip(groups[scheme], rankings, strict=True)}
         for name, test_rows in test.items():
-            pooled = trained.get(name, 0) < MIN_TRAIN_CALLS
-            choice = ranked.get(ALL_CALLERS if pooled else name)
+            choice = choice_of(name, groups[scheme], rankings)
             rows.append(
                 {
                     "caller_name": name,
                     "scheme": scheme,
-                    "pooled": pooled,
-                    "train_calls": trained.get(ALL_CALLERS, 0) if pooled else trained[name],
+                    "pooled": choice.pooled,
+                    "train_calls": choice.train_calls,
                     "test_calls": len(test_rows),
                 }
-                | _judge(data.truth, tested, test_rows, choice, found, c)
+                | _judge(data.truth, tested, test_rows, choice.ranking, found, c)
                 | _beside(data.truth, tested, test_rows, ranked.get(ALL_CALLERS), found, c)
             )
     return rows

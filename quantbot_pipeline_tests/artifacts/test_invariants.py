@@ -43,7 +43,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Home:
 def tables(lab: Home) -> Tables:
     """Every artifact as a real run wrote it; `v1` is the frontier of the baseline."""
     found: Tables = {}
-    recipes: tuple[str, ...] = ("v1-baseline", "walk-forward", "full")
+    recipes: tuple[str, ...] = ("v1-baseline", "walk-forward", "evidence", "full")
     for recipe in recipes:
         result = run_month(lab, recipe, MONTHS[1], BacktestConfig(both_orders=True))
         assert result is not None
@@ -78,7 +78,7 @@ def test_every_artifact_of_a_real_run_keeps_its_invariants(tables: Tables) -> No
         {"horizon_ms": 1, "latency_ms": 0},  # no call has a window
     ],
 )
-@pytest.mark.parametrize("recipe", ["full", "v1-baseline", "walk-forward"])
+@pytest.mark.parametrize("recipe", ["full", "v1-baseline", "walk-forward", "evidence"])
 def test_no_configuration_breaks_them(lab: Home, recipe: str, config: dict[str, Any]) -> None:
     result = run_month(lab, recipe, MONTHS[1], BacktestConfig(**config))
     assert result is not None
