@@ -103,7 +103,7 @@ def judge_choices(rows: pa.Table, trades: pa.Table) -> list[dict[str, Any]]:
 
     What needs the trades is null where those of a run are missing.
     """
-    with duckdb.connect() as con:
+    with duckdb.connect(config={"threads": 1}) as con:  # sums in one order: the same bits at every call
         con.register("rows", rows)
         con.register("trades", trades)
         return (

@@ -378,7 +378,7 @@ def test_the_same_file_again_changes_nothing(tmp_path: Path, store: Path) -> Non
     after = store.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert store.read_bytes() == content
-    assert sorted(p.name for p in store.parent.iterdir()) == [".alerts.duckdb.lock", "alerts.duckdb"]
+    assert sorted(p.name for p in store.parent.iterdir()) == [".alerts.duckdb.lock", ".first-month", "alerts.duckdb"]
 
 
 # --- the store --------------------------------------------------------------------------------------------------------
@@ -464,7 +464,7 @@ def test_more_calls_than_fit_into_memory_spill_and_leave_nothing_behind(tmp_path
     store.with_name(".alerts.duckdb.0.tmp.tmp").mkdir(parents=True)
     report = ingest_calls([path], CallStore(store, memory_limit="96MB"))
     assert (report.rows, report.inserted) == (n, n)
-    assert sorted(p.name for p in store.parent.iterdir()) == [".alerts.duckdb.lock", "alerts.duckdb"]
+    assert sorted(p.name for p in store.parent.iterdir()) == [".alerts.duckdb.lock", ".first-month", "alerts.duckdb"]
     calls = read_calls(CallStore(store), *FOREVER).calls
     assert calls["alert_ts_ms"].to_pylist() == rows["alert_ts_ms"]
     assert calls["call_id"].to_pylist() == rows["call_id"]
@@ -532,4 +532,9 @@ def test_features_are_read_as_often_as_wanted_and_within_a_limit(tmp_path: Path)
             StoreError, match=r"alerts\.duckdb: reading the calls stopped: Out of Memory .*QUANTBOT_MEMORY_LIMIT"
         ):
             reading()
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".alerts.duckdb.lock", "alerts.duckdb", "calls.jsonl"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        ".alerts.duckdb.lock",
+        ".first-month",
+        "alerts.duckdb",
+        "calls.jsonl",
+    ]
