@@ -1,12 +1,12 @@
 """`quantbot fetch …`: candles and calls from the network into the stores."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from quantbot_pipeline.cli.app import fetch_app
-from quantbot_pipeline.cli.options import Format, HomeFolder, Output, days_of, open_home
-from quantbot_pipeline.cli.output import note, print_rows
+from quantbot_pipeline.cli.options import Format, HomeFolder, Output, PrintAs, days_of, open_home
+from quantbot_pipeline.cli.output import note, print_report, print_rows
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.vocabulary import Interval
 
@@ -50,6 +50,40 @@ def fetch_candles_command(
     )
     _print(report, fmt)
     report.require_whole()
+
+
+@fetch_app.command("calls")
+def fetch_calls_command(
+    chat: Annotated[str, typer.Option(help="@name, link or number of a chat that the account can read.")],
+    source: Annotated[Literal["telegram"], typer.Option("--source", help="Where the chat is.")] = "telegram",
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Only messages from this UTC day on (default: all).")
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="Only messages up to this UTC day, included (default: all).")
+    ] = None,
+    caller_from: Annotated[
+        Literal["chat", "sender"] | None, typer.Option(help="Whose the calls are (default: chat).")
+    ] = None,
+    first_mention: Annotated[
+        float | None,
+        typer.Option(metavar="HOURS", help="Keep a caller's first call of a token in this time (default: 24; 0: all)."),
+    ] = None,
+    output: PrintAs = "table",
+    home: HomeFolder = None,
+) -> None:
+    """Read a chat's new messages, and merge their calls into data/alerts.duckdb; no message is read twice."""
+    from quantbot_pipeline.ingest.connectors.telegram import fetch_calls
+
+    days = days_of(from_ or "1970-01", to or "9998-12")
+    lab = open_home(home, may_begin=True)
+    new, report = fetch_calls(
+        lab, chat, from_ms=days["from_ms"], to_ms=days["to_ms"], caller_from=caller_from, first_mention=first_mention
+    )
+    note(f"{source}: {new:,} new messages of {chat}")
+    if report is not None:
+        print_report(report, output)
+        report.require_some()
 
 
 def _print(report: "FetchReport", fmt: Output) -> None:

@@ -28,8 +28,8 @@ def folder_name(source: str) -> str:
 class RawStore:
     """The kept answers of one source; one process at a time adds to them."""
 
-    def __init__(self, folder: Path, source: str, lock_timeout_s: float) -> None:
-        self.root, self.lock_timeout_s = folder / folder_name(source), lock_timeout_s
+    def __init__(self, folder: Path, source: str, lock_timeout_s: float, *, key: str = "mint") -> None:
+        self.root, self.lock_timeout_s, self.key = folder / folder_name(source), lock_timeout_s, key
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -40,8 +40,11 @@ class RawStore:
             yield
 
     def place(self, interval: str, mint: str) -> Path:
-        """Return the folder of a token's answers."""
-        return self.root / f"interval={interval}" / f"mint={quote(mint, safe='')}"
+        """Return the folder of the answers about a token (or a chat, of which the level is no interval)."""
+        return self.root / self._level(interval) / f"{self.key}={quote(mint, safe='')}"
+
+    def _level(self, interval: str) -> str:
+        return f"interval={interval}" if self.key == "mint" else interval
 
     def kept(self, interval: str, mint: str) -> list[Span]:
         """Return the stretches that kept answers cover, ascending."""
@@ -80,7 +83,7 @@ class RawStore:
             answer = self.root / marker.read_text(encoding="utf-8")
             if not answer.exists():  # killed between the two, or removed by its owner
                 marker.unlink(missing_ok=True)
-            elif answer.relative_to(self.root).parts[0] == f"interval={interval}":
+            elif answer.relative_to(self.root).parts[0] == self._level(interval):
                 found[answer] = marker
         return {answer: found[answer] for answer in sorted(found, key=os.fsencode)}
 
