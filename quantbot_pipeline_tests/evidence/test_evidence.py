@@ -1,6 +1,7 @@
 """The evidence, from files to rows, against the oracle that was written from docs/evidence.md alone."""
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ BULL = {"rise": UP, "rise2": UP, "rise3": UP, "few": UP, "lost": MIXED}  # other
 KINDS = {"rise": UP, "mixed": MIXED, "fall": DOWN, "few": MIXED, "lost": MIXED}
 
 
-def market(seed: int, kinds: dict[str, tuple[float, ...]] = KINDS, months: int = 3) -> Market:
+def market(seed: int, kinds: Mapping[str, tuple[float, ...]] = KINDS, months: int = 3) -> Market:
     """Callers of every kind: good, plain, bad, with few calls, and with candles missing; some calls repeat a token."""
     rng, calls, candles = random.Random(seed), list[Call](), {}
     for caller, moves in kinds.items():

@@ -35,8 +35,10 @@ def doubles(oracle: Any, name: str) -> dict[str, Any]:
         low = high = f = at[1]
         if 0 < f < 1 - 1e-12:
             v = 0.0
-            for _, r, d, hits, before, after in past:
-                v += ((f - after[1]) ** 2 * d / (r * (r - d)) if d < r else 0) + before**2 * hits * (r - hits) / r**3
+            for _, r, ended, hits, before, after in past:
+                v += ((f - after[1]) ** 2 * ended / (r * (r - ended)) if ended < r else 0) + before**2 * hits * (
+                    r - hits
+                ) / r**3
                 v -= 2 * (f - after[1]) * before * hits / r**2
             width = 1.959963984540054 * math.sqrt(max(0.0, v)) / (f * math.log(f))
             low, high = f ** math.exp(-width), f ** math.exp(width)
@@ -58,7 +60,12 @@ def doubles(oracle: Any, name: str) -> dict[str, Any]:
 
 def costs(oracle: Any, traded: Sequence[tuple[Any, int]]) -> dict[str, Any]:
     """Break-evens; `_costs` are the rows of evidence_costs.parquet."""
-    void = {"break_even_share": None, "break_even_usd": None, "break_even_latency_ms": None, "_costs": []}
+    void: dict[str, Any] = {
+        "break_even_share": None,
+        "break_even_usd": None,
+        "break_even_latency_ms": None,
+        "_costs": [],
+    }
     if not traded:
         return void
     cap, c, gross = oracle.rules["cap"], oracle.c, []
