@@ -718,7 +718,7 @@ def test_two_backfills_at_once_on_a_fresh_home_are_two_complete_sets_of_runs(hom
     assert reported_months() == reported_months("results/walk_forward") == set(MONTHS)
     again = quantbot(*command, "--only-changed")
     assert {r["unchanged"] for r in again.json()} == {True}
-    assert "0 runs made, 12 unchanged" in again.err
+    assert "0 runs made, 16 unchanged" in again.err
     rows = quantbot("backtest", "catalog-query", "--limit", "100", "--format", "json").json()
     assert {row["run_id"] for row in rows} == {r["run_id"] for made in runs for r in made}
     assert {(row["run_type"], row["status"]) for row in rows} == {(kind, "completed") for kind in kinds}

@@ -88,7 +88,7 @@ class Oracle:
         return min(trade.exit_px * (1 - self.c) / (window.p0 * (1 + self.c)) - 1, self.rules["cap"]), trade.exit_ts
 
     def _units(self) -> list[Unit]:
-        found = []
+        found: list[tuple[int, bytes, homes.Call, Any]] = []
         for call in self.market.calls:
             if not self.months[0] <= call.alert_ts < self.months[-1]:
                 continue
