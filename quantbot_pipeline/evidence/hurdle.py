@@ -17,9 +17,14 @@ Floats = npt.NDArray[np.float64]
 
 
 def hurdles(
-    units: Units, x: Floats, starts: Sequence[int], numbers: Sequence[int], names: Sequence[str],
-    rules: EvidenceRules, horizon_ms: int,
-) -> Floats:  # fmt: skip
+    units: Units,
+    x: Floats,
+    starts: Sequence[int],
+    numbers: Sequence[int],
+    names: Sequence[str],
+    rules: EvidenceRules,
+    horizon_ms: int,
+) -> Floats:
     """Return h, shape (callers, months, policies).
 
     x: (P, N) capped returns of resolved units. starts, numbers: of each month its start (UTC ms) and its number on the

@@ -16,9 +16,15 @@ from quantbot_pipeline_tests.support.reference import canonical
 
 MONTHS = ("2024-01", "2024-02", "2024-03")
 LEVELS: dict[str, Any] = {
-    "stops": [0.1, 0.3], "take_profits": [0.5, None], "holds_ms": [15 * MINUTE, HOUR], "hold_take_profits": [None, 1.0],
-    "activations": [], "trails": [], "ladders": [], "ladder_stops": [],
-}  # fmt: skip
+    "stops": [0.1, 0.3],
+    "take_profits": [0.5, None],
+    "holds_ms": [15 * MINUTE, HOUR],
+    "hold_take_profits": [None, 1.0],
+    "activations": [],
+    "trails": [],
+    "ladders": [],
+    "ladder_stops": [],
+}
 GRID = [
     *({"kind": "fixed_stop", "stop_pct": s, "take_profit_pct": t} for s in (0.1, 0.3) for t in (0.5, None)),
     *({"kind": "time_stop", "max_hold_ms": h, "take_profit_pct": t} for h in (15 * MINUTE, HOUR) for t in (None, 1.0)),
@@ -32,9 +38,11 @@ SMALL = {
     "recent_months": 2,
 }
 CONFIG: dict[str, Any] = {
-    "horizon_ms": 2 * HOUR, "grid": LEVELS, "evidence": SMALL,
+    "horizon_ms": 2 * HOUR,
+    "grid": LEVELS,
+    "evidence": SMALL,
     "constraints": {"max_stop_out_rate": 1.0, "min_p95_drawdown_bps": -10_000.0},
-}  # fmt: skip
+}
 UP, MIXED, DOWN = (1.0, 1.12, 0.97), (1.0, 1.1, 0.92), (1.0, 0.97, 0.9)
 BULL = {"rise": UP, "rise2": UP, "rise3": UP, "few": UP, "lost": MIXED}  # others earn, too: the hurdle is above 0
 KINDS = {"rise": UP, "mixed": MIXED, "fall": DOWN, "few": MIXED, "lost": MIXED}

@@ -70,13 +70,26 @@ class Planted:
         closed = np.broadcast_to(units.entry + HORIZON, x.shape).copy()
         now = Delayed(known, x[0], units.entry)
         return Case(
-            names=names, units=units, closed=closed, x=x, hurdle=hurdle, chosen=chosen,
-            idle=np.zeros(len(chosen), bool), gross=1 + x[0], liquidity=np.full(len(chosen), np.nan),
-            hits=x[0][:, None] >= np.array([1, 2, 3]), calls=np.bincount(calls.caller), unresolved=np.zeros(len(names), int),
-            calendar=np.arange(self.months), text_order=np.arange(POLICIES),
+            names=names,
+            units=units,
+            closed=closed,
+            x=x,
+            hurdle=hurdle,
+            chosen=chosen,
+            idle=np.zeros(len(chosen), bool),
+            gross=1 + x[0],
+            liquidity=np.full(len(chosen), np.nan),
+            hits=x[0][:, None] >= np.array([1, 2, 3]),
+            calls=np.bincount(calls.caller),
+            unresolved=np.zeros(len(names), int),
+            calendar=np.arange(self.months),
+            text_order=np.arange(POLICIES),
             ends=(units.caller[known], np.full(known.sum(), HORIZON), np.zeros(known.sum(), int)),
-            delayed={0: now}, latency_ms=0, horizon_ms=HORIZON, cost=0.0,
-        )  # fmt: skip
+            delayed={0: now},
+            latency_ms=0,
+            horizon_ms=HORIZON,
+            cost=0.0,
+        )
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -21,10 +21,24 @@ from quantbot_pipeline_tests.support.reference import canonical, cost
 
 DAY = 86_400_000
 DEFAULTS: dict[str, Any] = {
-    "cap": 3.0, "hurdle_months": 3, "hurdle_min_units": 30, "hurdle_caller_units": 10, "control": [],
-    "fractions": [0.05, 0.1, 0.2, 0.4, 0.8], "recent_months": 6, "missing_lost": True, "edge": 0.03, "min_units": 30,
-    "min_mints": 5, "fdr": 0.10, "none_alpha": 0.05, "max_missing": 0.05, "draws": 1000, "seed": 0, "stop_pct": 0.5,
-}  # fmt: skip
+    "cap": 3.0,
+    "hurdle_months": 3,
+    "hurdle_min_units": 30,
+    "hurdle_caller_units": 10,
+    "control": [],
+    "fractions": [0.05, 0.1, 0.2, 0.4, 0.8],
+    "recent_months": 6,
+    "missing_lost": True,
+    "edge": 0.03,
+    "min_units": 30,
+    "min_mints": 5,
+    "fdr": 0.10,
+    "none_alpha": 0.05,
+    "max_missing": 0.05,
+    "draws": 1000,
+    "seed": 0,
+    "stop_pct": 0.5,
+}
 Choice = tuple[int | None, int]  # position of the policy, train_calls
 
 
@@ -69,9 +83,13 @@ class Oracle:
     """The evidence of one month. months: UTC starts up to the judged one and the end of it."""
 
     def __init__(
-        self, market: homes.Market, months: Sequence[int], grid: Sequence[Mapping[str, Any]], config: Mapping[str, Any],
+        self,
+        market: homes.Market,
+        months: Sequence[int],
+        grid: Sequence[Mapping[str, Any]],
+        config: Mapping[str, Any],
         choices: Mapping[tuple[str, int], Choice],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.market, self.months, self.grid, self.config, self.choices = market, months, grid, config, choices
         self.rules = DEFAULTS | dict(config.get("evidence", {}))
         self.replay = homes.rules_of(market, config)
@@ -198,15 +216,26 @@ class Oracle:
         weights = [(w, 0.5 / len(family)) for w in family] + [(w, 0.5 / len(choice)) for w in choice]
         traded = [(u, p) for u in known if (p := self.choice(u)[0]) is not None]
         return {
-            "e_value": value((family, choice)), "e_zero": value(self.accounts(staked, against=False)),
-            "e_known": value(self.accounts(known)), "e_family": float(np.mean(family)), "e_choice": float(np.mean(choice)),
-            "e_none": float(np.mean(none)), "e_recent": value(self.accounts(recent)), "calls": self.calls[name],
-            "units": len(known), "mints": mints, "missing_units": len(own) - len(known),
+            "e_value": value((family, choice)),
+            "e_zero": value(self.accounts(staked, against=False)),
+            "e_known": value(self.accounts(known)),
+            "e_family": float(np.mean(family)),
+            "e_choice": float(np.mean(choice)),
+            "e_none": float(np.mean(none)),
+            "e_recent": value(self.accounts(recent)),
+            "calls": self.calls[name],
+            "units": len(known),
+            "mints": mints,
+            "missing_units": len(own) - len(known),
             "unresolved_units": sum(u.caller == name and not u.resolved for u in self.units),
             "tested": len(known) >= r["min_units"] and mints >= r["min_mints"],
-            "_growth": (weights, len(staked)), "_none": ([(w, 1 / len(none)) for w in none], bets),
-            **self._interval(traded), **self._support(name, known), **costs(self, traded), **doubles(self, name),
-        }  # fmt: skip
+            "_growth": (weights, len(staked)),
+            "_none": ([(w, 1 / len(none)) for w in none], bets),
+            **self._interval(traded),
+            **self._support(name, known),
+            **costs(self, traded),
+            **doubles(self, name),
+        }
 
     def _finish(self, row: dict[str, Any]) -> None:
         """Flags and calls_needed."""

@@ -209,9 +209,15 @@ def _capped(px: Floats, p0: Floats, reason: npt.NDArray[np.uint8], cost: float, 
 
 
 def _fill(
-    units: "Units", truth: "results.Truth", outcomes: "results.Outcomes", part: slice, run: Run, rules: "EvidenceRules",
-    closed: Ints, x: Floats,
-) -> None:  # fmt: skip
+    units: "Units",
+    truth: "results.Truth",
+    outcomes: "results.Outcomes",
+    part: slice,
+    run: Run,
+    rules: "EvidenceRules",
+    closed: Ints,
+    x: Floats,
+) -> None:
     """Fill in what some policies made of every resolved unit; a missing one loses its stake at the horizon."""
     closed[part], x[part] = units.entry + run.config.horizon_ms, -1.0
     known = ~units.missing

@@ -41,9 +41,15 @@ class Chat:
 
 
 def fetch_calls(
-    home: Home, chat: str, *, from_ms: int = 0, to_ms: int = 1 << 62, caller_from: str | None = None,
-    first_mention: float | None = None, connect: Connect | None = None,
-) -> tuple[int, IngestReport | None]:  # fmt: skip
+    home: Home,
+    chat: str,
+    *,
+    from_ms: int = 0,
+    to_ms: int = 1 << 62,
+    caller_from: str | None = None,
+    first_mention: float | None = None,
+    connect: Connect | None = None,
+) -> tuple[int, IngestReport | None]:
     """Read the messages of a chat that were not read before, and ingest the chat; return how many are new, and the report.
 
     No message is asked for again after it was kept. There is no report where there is nothing new. Raises InputError for a

@@ -44,9 +44,15 @@ class Telegram:
         return CHANNEL
 
     async def iter_messages(
-        self, entity: Any, limit: int | None = None, *, offset_date: datetime | None = None, min_id: int = 0,
-        max_id: int = 0, reverse: bool = False,
-    ) -> AsyncIterator[Any]:  # fmt: skip
+        self,
+        entity: Any,
+        limit: int | None = None,
+        *,
+        offset_date: datetime | None = None,
+        min_id: int = 0,
+        max_id: int = 0,
+        reverse: bool = False,
+    ) -> AsyncIterator[Any]:
         assert reverse and entity is CHANNEL
         given = 0
         for number in range(min_id + 1, min(self.newest + 1, max_id or self.newest + 1)):
