@@ -59,6 +59,16 @@ def walk_forward_command(interval: OfInterval = None, fmt: Format = "table", hom
     note_runs(lab, "walk_forward", interval=interval)
 
 
+@app.command("evidence")
+def evidence_command(interval: OfInterval = None, fmt: Format = "table", home: HomeFolder = None) -> None:
+    """How sure each caller's edge is, from the newest month: verdict, e-value, intervals, hit rates, costs."""
+    from quantbot_pipeline.reports.evidence import COLUMNS, evidence
+
+    lab = open_home(home)
+    print_rows(evidence(lab.catalog, interval), fmt, "Evidence", COLUMNS)
+    note_runs(lab, "evidence", interval=interval)
+
+
 @app.command("dashboard")
 def dashboard_command(
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,

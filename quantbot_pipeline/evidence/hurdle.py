@@ -34,7 +34,6 @@ def hurdles(
     made = np.zeros((callers, len(starts), len(x)))
     control = np.array([not rules.control or name in rules.control for name in names])
     counts = np.array([rules.hurdle_min_units, rules.hurdle_caller_units, MIN_HURDLE_CALLERS])
-    bounds = np.searchsorted(units.caller, np.arange(callers + 1))
     calendar = np.array(numbers, np.int64)
     for m, start in enumerate(starts):
         known = (
@@ -44,7 +43,8 @@ def hurdles(
             & control[units.caller]
         )
         if known.sum() >= rules.hurdle_min_units:
-            _month(x, known, bounds, counts, made[:, m])
+            bounds = np.searchsorted(units.caller[known], np.arange(callers + 1))
+            _month(np.ascontiguousarray(x[:, known]), bounds, counts, made[:, m])
     return made
 
 
@@ -52,12 +52,10 @@ _kernel = compiled(error_model="numpy")
 
 
 @_kernel
-def _month(x: Any, known: Any, bounds: Any, counts: Any, out: Any) -> None:
+def _month(x: Any, bounds: Any, counts: Any, out: Any) -> None:
+    """Fill `out` (callers, P). x: (P, n) of the known units, caller after caller; bounds: where each caller's begin."""
     callers = len(bounds) - 1
-    n = np.zeros(callers, np.int64)
-    for k in range(callers):
-        for i in range(bounds[k], bounds[k + 1]):
-            n[k] += known[i]
+    n = bounds[1:] - bounds[:-1]
     mean, spread, others = np.zeros(callers), np.zeros(callers), np.empty(callers)
     for p in range(len(x)):
         row = x[p]
@@ -67,12 +65,10 @@ def _month(x: Any, known: Any, bounds: Any, counts: Any, out: Any) -> None:
                 continue
             total = 0.0
             for i in range(bounds[k], bounds[k + 1]):
-                if known[i]:
-                    total += row[i]
+                total += row[i]
             mean[k] = total / n[k]
             for i in range(bounds[k], bounds[k + 1]):
-                if known[i]:
-                    spread[k] += (row[i] - mean[k]) ** 2
+                spread[k] += (row[i] - mean[k]) ** 2
         for c in range(callers):
             out[c, p] = _without(c, n, mean, spread, others, counts)
 

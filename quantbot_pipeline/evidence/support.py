@@ -39,8 +39,8 @@ def draw_counts(name: str, groups: int, rules: EvidenceRules) -> Floats:
     digest = hashlib.sha256(f"{rules.seed}|spa|{name}".encode()).digest()
     words = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(rules.draws * groups)
     drawn = (((words >> np.uint64(32)) * np.uint64(groups)) >> np.uint64(32)).astype(np.int64)
-    place = np.repeat(np.arange(rules.draws), groups) * groups + drawn
-    return np.bincount(place, minlength=rules.draws * groups).reshape(rules.draws, groups).astype(float)
+    place = drawn.reshape(rules.draws, groups) + np.arange(rules.draws)[:, None] * groups
+    return np.bincount(place.ravel(), minlength=rules.draws * groups).reshape(rules.draws, groups).astype(float)
 
 
 def _resampled(name: str, entry: Ints, x: Floats, rules: EvidenceRules) -> tuple[float | None, int | None]:
@@ -54,19 +54,21 @@ def _resampled(name: str, entry: Ints, x: Floats, rules: EvidenceRules) -> tuple
     error = np.maximum(LEAST_ERROR, cluster_error(sums, counts, mean))
     t = mean / error
     drawn = draw_counts(name, groups, rules)
-    means = (drawn @ sums) / (drawn @ counts)[:, None]
+    # In units of each policy's error, and in place: these arrays are draws times policies large.
+    scaled = (drawn / (drawn @ counts)[:, None]) @ (sums / error)
     centre = np.where(t >= -math.sqrt(2 * math.log(math.log(groups))), mean, 0.0)
     best = max(0.0, float(t.max()))
-    drawn_best = np.maximum(0.0, ((means - centre) / error).max(axis=1))
+    drawn_best = np.maximum(0.0, (scaled - centre / error).max(axis=1))
     p = (1 + int((drawn_best >= best).sum())) / (rules.draws + 1)
-    return p, _stepm(t, (means - mean) / error)
+    scaled -= t
+    return p, _stepm(t, scaled)
 
 
 def _stepm(t: Floats, drawn: Floats) -> int:
     """Return how many policies are rejected, step after step."""
     left = np.ones(len(t), bool)
     while left.any():
-        rejected = left & (t > np.quantile(drawn[:, left].max(axis=1), LEVEL))
+        rejected = left & (t > np.quantile((drawn if left.all() else drawn[:, left]).max(axis=1), LEVEL))
         if not rejected.any():
             break
         left &= ~rejected
