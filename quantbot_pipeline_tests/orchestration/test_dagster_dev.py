@@ -139,7 +139,7 @@ def look_at_the_ui(server: Server, chromium: str, folder: Path) -> None:
         see("lineage", "/asset-groups", "catalog", "inputs", "policy", "reports", "results", "truth")
         page.get_by_text("results", exact=True).last.click()
         # The graph draws what is in the window: which assets of the group that is depends on how many it has.
-    page.get_by_text(re.compile("^(frontier|v1_frontier|walk_forward|evidence)$")).first.wait_for()
+        page.get_by_text(re.compile("^(frontier|v1_frontier|walk_forward|evidence)$")).first.wait_for()
         keep("lineage_results")
 
         month = f"partition={RANGE[1]}"
