@@ -166,7 +166,8 @@ class Home(base.Home):
         from quantbot_pipeline.frames import frame_of_rows
         from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
 
-        return frame_of_rows(leaderboard(self.catalog, interval), COLUMNS, **self._attrs("paths", interval=interval))
+        rows = leaderboard(self.catalog, interval)
+        return frame_of_rows(rows, COLUMNS, **self._attrs("paths", rows, interval=interval))
 
     def paths(
         self, *, caller: str | None = None, month: str | None = None, interval: str | None = None
@@ -204,7 +205,7 @@ class Home(base.Home):
         from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, frontier
 
         rows = frontier(self.catalog, caller=caller, month=month, interval=interval, strategy_id=strategy, limit=limit)
-        attrs = self._attrs("frontier", interval=interval, month=month, strategy_id=strategy)
+        attrs = self._attrs("frontier", rows, interval=interval, month=month, strategy_id=strategy)
         return frame_of_rows(rows, FRONTIER_COLUMNS, **attrs)
 
     def walk_forward(self, *, interval: str | None = None) -> "pd.DataFrame":
@@ -213,7 +214,7 @@ class Home(base.Home):
         from quantbot_pipeline.reports.searches import WALK_FORWARD_COLUMNS, walk_forward
 
         rows = walk_forward(self.catalog, interval)
-        return frame_of_rows(rows, WALK_FORWARD_COLUMNS, **self._attrs("walk_forward", interval=interval))
+        return frame_of_rows(rows, WALK_FORWARD_COLUMNS, **self._attrs("walk_forward", rows, interval=interval))
 
     def catalog_query(self, **filters: Any) -> "pd.DataFrame":
         """Return cataloged runs, newest first, as `quantbot backtest catalog-query` prints them.
@@ -254,15 +255,15 @@ class Home(base.Home):
         rows = load_newest(self.catalog, artifact, **which)
         if caller is not None:
             rows = rows.filter(pc.equal(rows["caller_name"], caller))
-        return frame_of(rows, **self._attrs(artifact, **which))
+        return frame_of(rows, **self._attrs(artifact, (), **which))
 
-    def _attrs(self, artifact: str, **which: str | None) -> dict[str, Any]:
+    def _attrs(self, artifact: str, rows: Sequence[dict[str, Any]], **which: str | None) -> dict[str, Any]:
         from quantbot_pipeline.catalog.catalog import newest_runs_with
-        from quantbot_pipeline.reports.remarks import remarks
+        from quantbot_pipeline.reports.remarks import ended_remarks, remarks
 
         found = newest_runs_with(self.catalog, artifact, **which)
         runs = [read_manifest(self.runs.folder / run_dir) for run_dir in found]
-        return _told(runs) | {"remarks": remarks(self.catalog, artifact, **which)}
+        return _told(runs) | {"remarks": remarks(self.catalog, artifact, **which) + ended_remarks(rows)}
 
 
 def _told(runs: Sequence[RunManifest]) -> dict[str, Any]:

@@ -107,8 +107,9 @@ def text_target(out: Path | None) -> Iterator[IO[str]]:
         yield file
 
 
-def note_runs(lab: "Home", artifact_type: str, **which: str | None) -> None:
-    from quantbot_pipeline.reports.remarks import remarks
+def note_runs(lab: "Home", artifact_type: str, rows: Sequence[dict[str, Any]], **which: str | None) -> None:
+    """Say what a reader of the rows must know of them and of the runs behind them."""
+    from quantbot_pipeline.reports.remarks import ended_remarks, remarks
 
-    for remark in remarks(lab.catalog, artifact_type, **which):
+    for remark in remarks(lab.catalog, artifact_type, **which) + ended_remarks(rows):
         note(remark)

@@ -24,8 +24,9 @@ def leaderboard_command(
     from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
 
     lab = open_home(home)
-    print_rows(leaderboard(lab.catalog, interval), fmt, "Callers", COLUMNS)
-    note_runs(lab, "paths", interval=interval)
+    rows = leaderboard(lab.catalog, interval)
+    print_rows(rows, fmt, "Callers", COLUMNS)
+    note_runs(lab, "paths", rows, interval=interval)
 
 
 @app.command("frontier")
@@ -46,7 +47,7 @@ def frontier_command(
         raise InputError(f"--month {month}: not a month; write YYYY-MM")
     rows = frontier(lab.catalog, caller=caller, month=month, interval=interval, strategy_id=strategy, limit=limit)
     print_rows(rows, fmt, "Frontier", FRONTIER_COLUMNS if fmt == "table" else ())
-    note_runs(lab, "frontier", interval=interval, month=month, strategy_id=strategy)
+    note_runs(lab, "frontier", rows, interval=interval, month=month, strategy_id=strategy)
 
 
 @app.command("walk-forward")
@@ -55,8 +56,9 @@ def walk_forward_command(interval: OfInterval = None, fmt: Format = "table", hom
     from quantbot_pipeline.reports.searches import WALK_FORWARD_COLUMNS, walk_forward
 
     lab = open_home(home)
-    print_rows(walk_forward(lab.catalog, interval), fmt, "Walk-forward", WALK_FORWARD_COLUMNS)
-    note_runs(lab, "walk_forward", interval=interval)
+    rows = walk_forward(lab.catalog, interval)
+    print_rows(rows, fmt, "Walk-forward", WALK_FORWARD_COLUMNS)
+    note_runs(lab, "walk_forward", rows, interval=interval)
 
 
 @app.command("evidence")
@@ -65,8 +67,9 @@ def evidence_command(interval: OfInterval = None, fmt: Format = "table", home: H
     from quantbot_pipeline.reports.evidence import COLUMNS, evidence
 
     lab = open_home(home)
-    print_rows(evidence(lab.catalog, interval), fmt, "Evidence", COLUMNS)
-    note_runs(lab, "evidence", interval=interval)
+    rows = evidence(lab.catalog, interval)
+    print_rows(rows, fmt, "Evidence", COLUMNS)
+    note_runs(lab, "evidence", rows, interval=interval)
 
 
 @app.command("dashboard")

@@ -1,8 +1,8 @@
 """The newest run of every month that holds an artifact, verified and as one table: what every report starts from."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
@@ -68,37 +68,34 @@ def remarks(
             f"the runs of {', '.join(old)} hold no test trades, so medians, shortfall and data_end_share are missing: "
             "make them again with `quantbot backtest walk-forward`"
         )
-    return said + ended_remarks(
-        load_newest(catalog, artifact_type, interval=interval, month=month, strategy_id=strategy_id), artifact_type
-    )
+    return said
 
 
 NAMED = 8  # callers in one remark
-_ENDED = {
-    "paths": "SELECT caller_name, avg(censored::INT) AS share FROM rows GROUP BY 1",
-    "frontier": "SELECT caller_name, sum(data_end_share * trades) / sum(trades) AS share FROM rows WHERE rank = 1 GROUP BY 1",
-    "walk_forward": """SELECT caller_name, max(share) AS share FROM (
-        SELECT caller_name, scheme, sum(out_of_sample_data_end_share * out_of_sample_trades) / sum(out_of_sample_trades) AS share
-        FROM rows WHERE out_of_sample_trades > 0 GROUP BY 1, 2) GROUP BY 1""",
-}
 
 
-def ended_remarks(rows: pa.Table, artifact_type: str) -> list[str]:
-    """Return what to say of callers of whose trades more than a fifth end because the data end; of paths: calls."""
-    if artifact_type not in _ENDED:
-        return []
-    with duckdb.connect() as con:
-        con.register("rows", rows)
-        shares = con.execute(_ENDED[artifact_type]).fetchall()
-    found = sorted((-share, name) for name, share in shares if share is not None and share > MUCH_ENDED)
+def ended_remarks(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what to say of the callers in a report of whose trades more than a fifth end because the data end.
+
+    rows: of the leaderboard, a frontier or a walk-forward. Of a frontier the first policies count.
+    """
+    ended: dict[str, float] = {}
+    counted: dict[str, int] = {}
+    for row in rows:
+        share, n = row.get("data_end_share"), row.get("trades", row.get("calls", 0))
+        if share is not None and row.get("rank", 1) == 1:
+            name = row["caller_name"]
+            ended[name], counted[name] = ended.get(name, 0.0) + share * n, counted.get(name, 0) + n
+    shares = {name: ended[name] / n for name, n in counted.items() if n}
+    found = sorted((-share, name) for name, share in shares.items() if share > MUCH_ENDED)
     if not found:
         return []
     named = ", ".join(f"{name!r} {-share:.0%}" for share, name in found[:NAMED])
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    what = "calls" if artifact_type == "paths" else "trades"
+    what = "trades" if "trades" in rows[0] else "calls"
     return [
         f"the data end before the window does in more than {MUCH_ENDED:.0%} of the {what} of {named}{more}: a token that "
-        "stopped trading could not be sold at its last close; stressed_avg_return_bps takes such trades as a total loss"
+        "stopped trading could not be sold at its last close; stressed means take such trades as a total loss"
     ]
 
 

@@ -1,8 +1,5 @@
 """A run that the command line made is, to Dagster, a run of the job that the web UI serves."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import dagster as dg
 import pytest
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteRepositoryOrigin
@@ -10,17 +7,9 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG as DAGSTERS_TAG
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG, WILL_RETRY_TAG
 
 from quantbot_pipeline.definitions import defs
-from quantbot_pipeline.home import Home
-from quantbot_pipeline.orchestration.launch import LOCATION, MAX_RETRIES_TAG, open_instance
+from quantbot_pipeline.orchestration.launch import LOCATION, MAX_RETRIES_TAG
 from quantbot_pipeline.orchestration.partitions import MONTHS_TAG, months_of
-from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.conftest import Quantbot
-
-
-@pytest.fixture
-def instance(home: Path) -> Iterator[dg.DagsterInstance]:
-    with open_instance(Home(Settings(home=home))) as found:
-        yield found
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.reports.leaderboard import leaderboard
-from quantbot_pipeline.reports.remarks import remarks
+from quantbot_pipeline.reports.remarks import ended_remarks, remarks
 from quantbot_pipeline.reports.searches import frontier, walk_forward
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.labs import Done
@@ -65,8 +65,8 @@ def test_a_drained_token_is_named_and_remarked(lab: Callable[..., Home], quantbo
     assert (best["data_end_share"], best["stressed_avg_return_bps"]) == (1.0, -10_000.0)
     (row,) = leaderboard(home.catalog)
     assert (row["data_end_share"], row["stressed_avg_return_bps"]) == (1.0, -10_000.0)
-    for artifact in ("paths", "frontier"):
-        assert any("'caller' 100%" in text for text in remarks(home.catalog, artifact))
+    assert "more than 20% of the trades of '__all__' 100%, 'caller' 100%" in ended_remarks(frontier(home.catalog))[0]
+    assert "more than 20% of the calls of 'caller' 100%" in ended_remarks([row])[0]
     done = quantbot("frontier", "--home", home.path)
     assert "data end share" in done.out
     assert "distinct mints" in done.out
@@ -83,8 +83,8 @@ def test_a_drained_token_is_named_and_remarked(lab: Callable[..., Home], quantbo
 def test_a_fifth_is_not_yet_much(lab: Callable[..., Home]) -> None:
     home = lab(2, 8)
     assert leaderboard(home.catalog)[0]["data_end_share"] == 0.2
-    assert not [text for text in remarks(home.catalog, "frontier") if "data end" in text]
-    assert not [text for text in remarks(home.catalog, "paths") if "data end" in text]
+    assert ended_remarks(leaderboard(home.catalog)) == []
+    assert ended_remarks(frontier(home.catalog, caller="caller")) == []
 
 
 def test_limits_of_tokens_and_ends_of_data_make_policies_infeasible(lab: Callable[..., Home]) -> None:

@@ -58,7 +58,7 @@ def _write_test_trades(run: Run, trained: "_Trained", search: "Candidates", rows
             column = np.array(
                 [chosen.get((scheme, ALL_CALLERS if pooled else name), -1) for name in names], dtype=np.int64
             )
-            column = np.maximum(column, 0) if (none := column < 0).any() else column
+            none, column = column < 0, np.maximum(column, 0)
             table = chosen_trades_table(
                 calls, truth, trained.tested.of_chosen(everybody, column), ids.take(pa.array(column)), run.cost
             ).filter(pa.array(~none[included]))

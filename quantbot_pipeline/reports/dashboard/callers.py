@@ -10,7 +10,7 @@ import pyarrow as pa
 from quantbot_pipeline.evidence.intervals import wilson
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, histogram, of_rows
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey
-from quantbot_pipeline.reports.leaderboard import rank_callers
+from quantbot_pipeline.reports.leaderboard import COLUMNS, rank_callers
 from quantbot_pipeline.reports.searches import judge_choices
 
 SCHEME = "anchored"  # the choice shown in the leaderboard; the walk-forward page shows both
@@ -19,24 +19,12 @@ PEAK_EDGES = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 DRAWDOWN_EDGES_BPS = (-9_000.0, -8_000.0, -7_000.0, -6_000.0, -5_000.0, -4_000.0, -3_000.0, -2_000.0, -1_000.0)
 FIRST_MINUTES = (5.0, 15.0, 30.0, 60.0, 120.0, 240.0, 480.0, 720.0, 1_440.0, 2_880.0)
 CHOICE_ROWS = 12_000  # of callers' months; the newest stay
-MEASURES = (
-    "calls",
-    "mints",
-    "hit_2x_rate",
-    "hit_3x_rate",
-    "hit_4x_rate",
-    "median_peak_multiple",
-    "median_dd_bps",
-    "median_min_to_2x",
-    "data_end_share",
-    "stressed_avg_return_bps",
-)
 CHOSEN = ("policy", "policy_month", "in_sample_median_bps", "out_of_sample_median_bps", "out_of_sample_trades")
 
 
 def callers_section(
     paths: pa.Table,
-    frontier: pa.Table,
+    first: pa.Table,
     walk_forward: pa.Table,
     trades: pa.Table,
     callers: Index[str],
@@ -46,13 +34,13 @@ def callers_section(
     judged = judge_choices(walk_forward, trades)
     choices = _choices(walk_forward, judged, policies)
     rows = []
-    for row in rank_callers(paths, frontier):
+    for row in rank_callers(paths, first):
         intervals = {
             f"hit_{k}x_interval": wilson(round(row[f"hit_{k}x_rate"] * row["calls"]), row["calls"]) for k in HITS
         }
         chosen = choices.get(row["caller_name"], dict.fromkeys(CHOSEN))
         rows.append({"caller": callers.of(row["caller_name"]), **row, **intervals, **chosen})
-    names = ("caller", *MEASURES, *(f"hit_{k}x_interval" for k in HITS), *CHOSEN)
+    names = ("caller", *COLUMNS[1:], *(f"hit_{k}x_interval" for k in HITS), *CHOSEN)
     return {
         "scheme": SCHEME,
         "leaderboard": of_rows(rows, names),

@@ -17,10 +17,11 @@ from quantbot_pipeline.reports.dashboard.frontiers import frontier_section, v1_s
 from quantbot_pipeline.reports.dashboard.overview import errors, overview
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey, load_replayed, policy_columns, replayed_section
 from quantbot_pipeline.reports.dashboard.runs import runs_section
+from quantbot_pipeline.reports.leaderboard import first_policies
 from quantbot_pipeline.reports.remarks import load_newest
 from quantbot_pipeline.reports.searches import tested_trades
 from quantbot_pipeline.version import __version__
-from quantbot_pipeline.vocabulary import ALL_CALLERS
+from quantbot_pipeline.vocabulary import ALL_CALLERS, MUCH_ENDED
 
 MIN_CALLS = 10  # below that a caller is marked: the same number that the search asks for
 
@@ -36,10 +37,11 @@ def collect(home: Home) -> dict[str, Any]:
         "built_at": iso_now(),
         "version": __version__,
         "min_calls": MIN_CALLS,
+        "much_ended": MUCH_ENDED,
         "overview": overview(catalog),
         "callers": callers_section(
             paths,
-            load_newest(catalog, "frontier", strategy_id="grid-search"),
+            first_policies(catalog),
             load_newest(catalog, "walk_forward"),
             tested_trades(catalog),
             callers,

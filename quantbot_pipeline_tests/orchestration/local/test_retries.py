@@ -1,17 +1,11 @@
 """A failure that the daemon did not see is said again until it does, and no other."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import dagster as dg
-import pytest
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, PARENT_RUN_ID_TAG, WILL_RETRY_TAG
 
-from quantbot_pipeline.home import Home
-from quantbot_pipeline.orchestration.launch import open_instance
 from quantbot_pipeline.orchestration.local.retries import AT_MOST, PATIENCE, SINCE, say_again
-from quantbot_pipeline.settings import Settings
 
 
 @dg.op
@@ -21,12 +15,6 @@ def nothing() -> None: ...
 @dg.job
 def job() -> None:
     nothing()
-
-
-@pytest.fixture
-def instance(home: Path) -> Iterator[dg.DagsterInstance]:
-    with open_instance(Home(Settings(home=home))) as found:
-        yield found
 
 
 def failed(instance: dg.DagsterInstance, **tags: str) -> dg.DagsterRun:

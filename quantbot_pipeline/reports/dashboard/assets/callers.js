@@ -14,7 +14,7 @@ function mintsTag(mints) {
 
 // More than a fifth: the numbers beside it count sales that nobody could have made.
 function endedCell(share) {
-  return share > 0.2 ? [fmt.rate(share), el('span', { class: 'tag', title: 'more than a fifth have no price until the window’s end: what stopped trading could not be sold at its last close' }, 'data end')] : fmt.rate(share);
+  return share > D.much_ended ? [fmt.rate(share), el('span', { class: 'tag', title: 'more than a fifth have no price until the window’s end: what stopped trading could not be sold at its last close' }, 'data end')] : fmt.rate(share);
 }
 
 function hitColumn(k) {

@@ -1,0 +1,18 @@
+"""Fixtures of the tests of Dagster."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from quantbot_pipeline.home import Home
+from quantbot_pipeline.orchestration.launch import open_instance
+from quantbot_pipeline.settings import Settings
+
+
+@pytest.fixture
+def instance(home: Path) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of the fresh home, as `quantbot ui` shows it."""
+    with open_instance(Home(Settings(home=home))) as found:
+        yield found
