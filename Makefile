@@ -15,7 +15,7 @@ ui: $(STAMP)
 test: $(STAMP)
 	$(MAKE) lint
 	$(BIN)/python -W error -c 'import dagster as dg; from quantbot_pipeline.definitions import defs; dg.Definitions.validate_loadable(defs)'
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # The whole fault campaign of docs/reliability.md, which says how long it takes; the counts go to torture-report.txt.
 torture: $(STAMP)

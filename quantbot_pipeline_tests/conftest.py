@@ -1,5 +1,6 @@
 """Fixtures shared by the tests of the command line and of Dagster; what they build is in `labs`."""
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--snapshot-update", action="store_true", help="write the snapshot of the Dagster definitions anew"
     )
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than cores: tests with a real daemon wait for it for most of their time."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.ingest.files import hive_value, is_archive, known_suffix, readable_file, walk
 from quantbot_pipeline.ingest.names import said_by_name
 
-FORMATS = ("parquet", "csv", "feather", "jsonl", "json")
+FORMATS = ("parquet", "csv", "feather", "jsonl", "json", "hdf5")
 
 
 class Sources(NamedTuple):
@@ -58,7 +58,7 @@ def _of_folder(folder: Path, interval: str, fmt: str, left_out: Counter[str]) ->
         inside = [p for p in files if not known_suffix(p.name)]
     if not inside:
         raise InputError(
-            f"{folder}: no file of candles in this folder; files end in .csv, .json, .jsonl, .parquet or .feather, or in "
+            f"{folder}: no file of candles in this folder; files end in .csv, .json, .jsonl, .parquet, .feather or .h5, or in "
             ".gz, .zst or .zip behind it"
         )
     if len(files) > len(inside):

@@ -19,6 +19,8 @@ SUFFIXES = {
     ".json": "json",
     ".html": "telegram-html",
     ".htm": "telegram-html",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
 }
 PACKED_SUFFIXES = (".gz", ".zst", ".zstd", ".zip")
 

@@ -1,7 +1,6 @@
 """Schedules, sensors and the switch: each decision as a pure function, and each definition on a real instance."""
 
 import ast
-import json
 import os
 import subprocess
 import sys
@@ -18,8 +17,9 @@ from quantbot_pipeline.definitions import build_defs
 from quantbot_pipeline.orchestration import partitions, schedules, sensors
 from quantbot_pipeline.orchestration.jobs import everything_config
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline_tests.conftest import Quantbot
 from quantbot_pipeline_tests.support.builders import call, write_csv
-from quantbot_pipeline_tests.support.labs import environment, run
+from quantbot_pipeline_tests.support.labs import environment
 
 
 @pytest.fixture
@@ -187,11 +187,11 @@ def test_everything_starts_stopped() -> None:
     assert all(len(d.description or "") > 40 for d in described)
 
 
-def test_the_switch_turns_all_on_and_off(tmp_path: Path) -> None:
+def test_the_switch_turns_all_on_and_off(quantbot: Quantbot) -> None:
     def status(*arguments: str) -> set[str]:
-        done = run(tmp_path, "automation", *arguments, "--format", "json", "--home", str(tmp_path))
+        done = quantbot("automation", *arguments, "--format", "json")
         assert done.status == 0, done.err
-        return {row["now"] for row in json.loads(done.out)}
+        return {row["now"] for row in done.json()}
 
     assert status("status") == {"off"}
     assert status("on", "--dry-run") == {"on"}

@@ -17,6 +17,7 @@ from quantbot_pipeline.ingest.formats.common import Column, Found, Incoming, Mat
 from quantbot_pipeline.ingest.formats.csv import load_csv
 from quantbot_pipeline.ingest.formats.duckdb import load_duckdb
 from quantbot_pipeline.ingest.formats.feather import load_feather
+from quantbot_pipeline.ingest.formats.hdf5 import load_hdf5
 from quantbot_pipeline.ingest.formats.json import load_json
 from quantbot_pipeline.ingest.formats.jsonl import load_jsonl
 from quantbot_pipeline.ingest.formats.parquet import load_parquet
@@ -66,4 +67,5 @@ _LOADERS = {
     "jsonl": load_jsonl,
     "json": load_json,
     "duckdb": load_duckdb,
+    "hdf5": load_hdf5,
 }

@@ -6,7 +6,7 @@ from quantbot_pipeline.ingest.layouts.common import TIME_TO_VOLUME, Layout
 
 FREQTRADE = Layout(
     "freqtrade, ccxt",
-    "a folder of `PAIR-5m[-futures]` as feather, json, json.gz or parquet; mark, funding and trades files are left out",
+    "a folder of `PAIR-5m[-futures]` as feather, json, json.gz, parquet or h5; mark, funding and trades files are left out",
     by_place=TIME_TO_VOLUME,
     file_name=re.compile(
         r"(?P<token>[A-Z0-9][A-Z0-9._]*|[A-Za-z0-9.]+_[A-Z0-9_]+)-"
