@@ -4,7 +4,7 @@
 of a deployment (see `deploy/systemd/`), and share one code server.
 """
 
-import ctypes
+import os
 import signal
 import socket
 import subprocess
@@ -167,16 +167,23 @@ def _commands(host: str, port: int, door: Path, workspace: Path, read_only: bool
     return programs
 
 
+# Signals are the child's own; on Linux, a `quantbot ui` that is killed leaves no daemon behind that nobody sees.
+# The child does this itself, not between fork and exec: this process has threads of gRPC, which a fork may abort.
+AS_CHILD = """
+import ctypes, os, signal, sys
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, which outlives exec
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 def _start(command: Sequence[str]) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_as_child)
-
-
-def _as_child() -> None:
-    """Signals are the child's own; on Linux, a `quantbot ui` that is killed leaves no daemon behind that nobody sees."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    launcher = [sys.executable, "-I", "-S", "-c", AS_CHILD, str(os.getpid())]
+    return subprocess.Popen([*launcher, *command], stdin=subprocess.DEVNULL)
 
 
 def _wait_for(door: Path, process: "subprocess.Popen[bytes]", asked: Sequence[int]) -> None:
