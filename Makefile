@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test torture ui bench examples lint hooks docs docs-tables clean
+.PHONY: demo test suite torture ui bench examples lint hooks docs docs-tables clean
 
 demo: $(STAMP)
 	$(BIN)/quantbot demo --home .
@@ -12,8 +12,11 @@ demo: $(STAMP)
 ui: $(STAMP)
 	$(BIN)/quantbot ui --home .
 
+# The checks of `lint` take one core and run beside the tests.
 test: $(STAMP)
-	$(MAKE) lint
+	$(MAKE) --jobs 2 lint suite
+
+suite: $(STAMP)
 	$(BIN)/python -W error -c 'import dagster as dg; from quantbot_pipeline.definitions import defs; dg.Definitions.validate_loadable(defs)'
 	$(BIN)/python -m pytest -n auto --dist worksteal
 

@@ -106,10 +106,9 @@ def asked(home: Path, at: datetime) -> list[str]:
 
 def test_what_was_made_decides_and_not_the_tick(home: Path, quantbot: Quantbot) -> None:
     """Runs of the command line close months, too; those of another configuration do not."""
-    late = datetime(2024, 5, 10, tzinfo=UTC)
+    late = datetime(2024, 3, 10, tzinfo=UTC)
     due = asked(home, late)
-    assert due == sorted(due)
-    assert len(due) >= 2
+    assert due == ["2024-01", "2024-02"]
     first, last = due[0], due[-1]
     assert asked(home, datetime.fromisoformat(f"{first}-28T00:00:00+00:00")) == []
     span = ("--from", first, "--to", last)

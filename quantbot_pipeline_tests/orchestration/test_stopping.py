@@ -101,15 +101,17 @@ def campaign_of_ctrl_c(home: Path, times: int, longest_s: float, *arguments: str
             continue
         tried, late, made = tried + 1, late + (took > WITHIN_S), made + runs
         print(f"{arguments[1]}: {tried} of {times} ended with 130, {late} of them late; {made} runs made", flush=True)
-    assert late <= times // 20, "a busy machine is late at times, the kind is not"
+    assert late <= max(1, times // 20), "a busy machine is late at times, the kind is not"
     with dg.DagsterInstance.get() as instance:
+        shown = instance.get_materialized_partitions(dg.AssetKey(["truth", "paths"]))
+        assert shown <= {path.parent.name for path in run_dirs(home)}
         assert not instance.get_runs_count(
             dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED])
         )
 
 
 def test_ctrl_c_stops_a_backtest_wherever_it_lands(busy: Home) -> None:
-    campaign_of_ctrl_c(busy.path, 4, 3.0, "backtest", "path-only", "--from", ALL[0], "--to", ALL[-1])
+    campaign_of_ctrl_c(busy.path, 3, 3.0, "backtest", "path-only", "--from", ALL[0], "--to", ALL[-1])
 
 
 @pytest.mark.torture
