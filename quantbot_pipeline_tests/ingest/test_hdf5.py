@@ -114,6 +114,25 @@ def test_a_file_that_is_cut_is_refused(tmp_path: Path, kept: int) -> None:
     assert not (tmp_path / "store").exists() or stored(tmp_path) == []
 
 
+def test_bombs_are_refused(tmp_path: Path) -> None:
+    """A few kilobytes that claim gigabytes: wide rows, and a piece that unfolds to more than any table has."""
+    wide = np.dtype([("date", "<i8"), ("name", "S100000")])
+    narrow = np.dtype([("date", "<i8"), ("close", "<f8")])
+    for name, kind, rows, chunk in (("wide", wide, 60_000, 10), ("deep", narrow, 20_000_000, 10_000_000)):
+        path = tmp_path / f"{name}-5m.h5"
+        with h5py.File(path, "w") as file:
+            file.create_dataset("x/table", shape=(rows,), dtype=kind, chunks=(chunk,), compression="gzip")
+        with pytest.raises(
+            InputError, match=rf"{name}-5m\.h5: (a row of the table takes|the table is stored in pieces)"
+        ):
+            ingest(tmp_path, path)
+    dense = tmp_path / "dense-5m.h5"
+    with h5py.File(dense, "w") as file:
+        file.create_dataset("x/table", shape=(1 << 40,), dtype=narrow, chunks=(65_536,), compression="gzip")
+    with pytest.raises(InputError, match=r"dense-5m\.h5: claims 1,099,511,627,776 rows in"):
+        ingest(tmp_path, dense)
+
+
 def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = freqtrade(tmp_path / "BTC_USDT-5m.h5", frame())
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)

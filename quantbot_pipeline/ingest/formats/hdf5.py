@@ -19,7 +19,8 @@ from quantbot_pipeline.ingest.limits import refuse_dense
 if TYPE_CHECKING:
     import h5py
 
-PIECE = 65_536  # rows
+PIECE = 65_536  # rows read at once
+MAX_ROW = 1_024  # bytes; ten numbers and a name take a tenth
 MAX_CHUNK = 64 << 20  # bytes that one compressed chunk may unfold to
 MAX_OBJECTS = 10_000
 EXTRA = "HDF5 needs the extra: pip install 'quantbot-pipeline[hdf5]'"
@@ -92,6 +93,10 @@ def _only_table(path: Path, file: "h5py.File", wanted: str | None) -> "h5py.Data
             f"{path}: holds the tables {', '.join(sorted(found)[:5])}; write one table to a file of its own"
         )
     (dataset,) = found.values()
+    if dataset.dtype.itemsize > MAX_ROW:
+        raise InputError(
+            f"{path}: a row of the table takes {dataset.dtype.itemsize:,} bytes; is this a table of candles?"
+        )
     if dataset.ndim != 1 or (dataset.chunks and dataset.chunks[0] * dataset.dtype.itemsize > MAX_CHUNK):
         raise InputError(f"{path}: the table is stored in pieces of more than {MAX_CHUNK >> 20} MiB; is it damaged?")
     return dataset
