@@ -7,21 +7,17 @@ every source file that holds a kernel or feeds one.
 
 import contextlib
 import functools
-import os
-import shutil
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numba
 
+from quantbot_pipeline.machine_cache import cache_folder
 from quantbot_pipeline.sources import source_digest
 
 # Every package and file whose constants and functions kernels use.
 FEEDS_KERNELS = ("replay", "search", "evidence", "vocabulary.py")
-STALE_S = 7 * 86_400.0  # machine code of other sources goes when nobody has used it for a week
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -53,25 +49,14 @@ def is_kept(kernel: Any) -> bool:
     return folder is not None and any(folder.rglob(f"*.{kernel.py_func.__name__}-*.nbi"))
 
 
-@functools.cache
 def _folder(given: str) -> Path | None:
     """Return the folder of these sources below NUMBA_CACHE_DIR, beside the kernels, or in the user's cache.
 
     None where nothing can be written: numba then looks for a place itself, or says that there is none.
     """
-    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quantbot"
-    for parent in [Path(given)] if given else [Path(__file__).parent / "__pycache__", users]:
-        folder = parent / f"kernels-{source_digest(FEEDS_KERNELS)}"
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                os.utime(folder)
-            _sweep(parent, folder)
-            return folder
-    return None
+    return cache_folder("kernels", _digest(), given)
 
 
-def _sweep(parent: Path, own: Path) -> None:
-    for other in parent.glob("kernels-*"):
-        if other != own and time.time() - other.stat().st_mtime > STALE_S:
-            shutil.rmtree(other, ignore_errors=True)
+@functools.cache
+def _digest() -> str:
+    return source_digest(FEEDS_KERNELS)
