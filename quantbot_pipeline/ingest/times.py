@@ -21,7 +21,15 @@ UNIT_RANGES = {
 TO_MS = {"s": "* 1000.0", "ms": "", "us": "/ 1000.0", "ns": "/ 1000000.0"}
 DIGITS = {"YYYYMMDDhhmm": "%Y%m%d%H%M", "YYYYMMDDhhmmss": "%Y%m%d%H%M%S"}
 # Dates that are not ISO-8601 and have one meaning only: day and month have their place behind the year.
-FORMATS = ("%Y-%m-%d %I-%p", "%Y.%m.%d %H:%M:%S", "%Y.%m.%d %H:%M", "%Y.%m.%d", "%Y%m%d %H:%M:%S", "%Y%m%d %H:%M")
+FORMATS = (
+    "%Y-%m-%d %I-%p",
+    "%Y.%m.%d %H:%M:%S",
+    "%Y.%m.%d %H:%M",
+    "%Y.%m.%d",
+    "%Y%m%d %H:%M:%S",
+    "%Y%m%d %H:%M",
+    "%Y%m%d %H%M%S",
+)
 DAY_MS = 86_400_000
 
 

@@ -265,6 +265,47 @@ def test_a_file_of_another_kind_is_called_what_it_is(tmp_path: Path, name: str, 
 # --- the inbox --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("text", "sep"), [("1,015", ";"), ("1,001.00", ";"), ("0,5", "\t")])
+def test_a_price_with_a_comma_is_named(tmp_path: Path, text: str, sep: str) -> None:
+    path = tmp_path / "mint=M" / "a.csv"
+    path.parent.mkdir()
+    rows = [f"{JAN_1 + i * STEP}{sep}{sep.join(['1' if i else text] * 4)}" for i in range(3)]
+    path.write_text("\n".join([sep.join(("ts_ms", "open", "high", "low", "close")), *rows]) + "\n")
+    refused(
+        tmp_path, rf"row 1: column open holds '{text}'; a number with a comma is not read: write a decimal point", path
+    )
+
+
+def test_a_row_of_words_is_no_minute_without_a_trade(tmp_path: Path) -> None:
+    path = tmp_path / "mint=M" / "a.csv"
+    path.parent.mkdir()
+    rows = [f"{JAN_1 + i * STEP},{','.join([text] * 4)}" for i, text in enumerate(["1", "soon", "", "N/A", "nan"])]
+    path.write_text("\n".join(["ts_ms,open,high,low,close", *rows]) + "\n")
+    report = ingest(tmp_path, path)
+    assert (report.inserted, report.rejected) == (1, {"no_trade": 3, "price": 1})
+
+
+def test_a_chat_among_candles_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(
+        '{"name": "C", "type": "public_channel", "id": 1, "messages": [{"id": 1, "date": "x", "text": "gem"}]}'
+    )
+    refused(tmp_path, r"this is a Telegram export \(JSON\); read it with quantbot ingest calls", path)
+
+
+def test_a_file_without_a_token_names_the_option(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", candles("m", JAN_1, 3), FIELDS)
+    refused(tmp_path, "missing column mint.*; --mint TOKEN or a folder mint=TOKEN names the token of all rows", path)
+
+
+@pytest.mark.parametrize("kind", ["trades", "aggTrades", "fundingRate", "metrics", "bookDepth"])
+def test_other_files_of_binance_vision_are_no_candles(tmp_path: Path, kind: str) -> None:
+    write_csv(tmp_path / "in" / "BTCUSDT-5m-2025-01.csv", candles("m", JAN_1, 3), FIELDS)
+    (tmp_path / "in" / f"BTCUSDT-{kind}-2025-01.csv").write_text("0,1.0,1.0,0,0,1735689600000,True,True\n")
+    report = ingest(tmp_path, tmp_path / "in")
+    assert (report.inserted, len(report.left_out), sum(report.left_out.values())) == (3, 1, 1)
+
+
 @pytest.mark.parametrize(
     "name", ["BTCUSDT-7m-2025-01.csv", "btc_45s.csv", "BTC-1M.csv", "x_weekly.csv", "interval=7m/a.csv"]
 )

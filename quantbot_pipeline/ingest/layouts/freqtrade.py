@@ -13,4 +13,14 @@ FREQTRADE = Layout(
         r"(?:(?P<step>\d+[a-zM]{1,2})(?:-(?P<kind>[A-Za-z_]+))?|(?P<trades>trades))"
     ),
 )
-OTHER_KINDS = ("mark", "funding_rate", "index", "premiumIndex", "trades")
+OTHER_KINDS = (
+    "mark",
+    "funding_rate",
+    "index",
+    "premiumIndex",
+    "trades",
+    "fundingRate",
+    "metrics",
+    "bookDepth",
+    "bookTicker",
+)
