@@ -307,7 +307,7 @@ def _refuse_dates_of_digits(con: duckdb.DuckDBPyConnection, path: Path, label: s
     ((odd,),) = con.execute(f"SELECT min(t) FROM timed WHERE t >= ? {below}", [least]).fetchall()
     if odd is not None:
         raise InputError(
-            f"{path}: column {label} holds {odd:.15g}, which is no time in s, ms or µs; convert it to one or to ISO-8601"
+            f"{path}: column {label} holds {odd:.17g}, which is no time in s, ms or µs; convert it to one or to ISO-8601"
         )
 
 

@@ -52,7 +52,7 @@ def stage(con: duckdb.DuckDBPyConnection, number: int, file: Plain, asked: Asked
     token = _token(file, found, token)
     _refuse_mixed(con, file, found, asked.interval)
     notes = list(found.remarks.notes)
-    _join_clock(con, found)
+    join_clock(con, found)
     time, label = raw_time_sql("ts_ms", found["ts_ms"].type), found["ts_ms"].source
     con.execute(f"CREATE OR REPLACE TEMP TABLE timed AS SELECT row_no, {time} AS t FROM incoming")
     unit = infer_unit(con, path, "timed", "t", label)
@@ -132,7 +132,7 @@ def _refuse_mixed(con: duckdb.DuckDBPyConnection, file: Plain, found: Incoming, 
                 )
 
 
-def _join_clock(con: duckdb.DuckDBPyConnection, found: Incoming) -> None:
+def join_clock(con: duckdb.DuckDBPyConnection, found: Incoming) -> None:
     """Make one time of a column of days and one of clock times; a column that has both in it stays as it is."""
     if "clock" not in found:
         return

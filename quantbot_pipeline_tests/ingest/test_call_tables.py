@@ -136,7 +136,7 @@ def test_a_store_of_an_earlier_version_goes_on(tmp_path: Path, store: CallStore)
 
 
 @pytest.mark.parametrize("column", ["alert_ts", "alert_ts_ms", "created_at"])
-@pytest.mark.parametrize("stamp", ["20250718", "202507181450", "20250718145051"])
+@pytest.mark.parametrize("stamp", ["20250718", "202507181450", "20250718145051", "20250718145051588"])
 def test_digits_of_a_date_are_no_count(tmp_path: Path, store: CallStore, column: str, stamp: str) -> None:
     path = write_csv(tmp_path / "c.csv", [{"mint": MINT, "caller": "a", column: stamp}])
     with pytest.raises(InputError, match=rf"c\.csv: column {column} holds {stamp}, which is no time in s, ms or µs"):

@@ -326,7 +326,7 @@ def test_local_times_are_read_in_their_time_zone(tmp_path: Path) -> None:
         ingest(tmp_path, path, timezone="Berlin")
 
 
-@pytest.mark.parametrize("form", ["%Y%m%d%H%M", "%Y%m%d%H%M%S"])
+@pytest.mark.parametrize("form", ["%Y%m%d%H%M", "%Y%m%d%H%M%S", "%Y%m%d%H%M%S000"])
 def test_dates_of_digits_are_dates(tmp_path: Path, form: str) -> None:
     def spelled(t: int) -> str:
         return pd.Timestamp(t, unit="ms").strftime(form)

@@ -323,6 +323,14 @@ def test_the_inbox_infers_no_interval_from_a_few_times(tmp_path: Path) -> None:
     assert candle_interval(write_csv(tmp_path / "BTC_30m.csv", candles("m", JAN_1, 2, interval="30m"))) == "30m"
 
 
+def test_the_inbox_joins_a_day_and_its_time_before_it_infers(tmp_path: Path) -> None:
+    path = tmp_path / "mint=M" / "a.csv"
+    path.parent.mkdir()
+    rows = [f"2025-01-{1 + i // 24:02},{i % 24:02}:00,1,1,1,1" for i in range(24 * 20)]
+    path.write_text("\n".join(["Date,Time,Open,High,Low,Close", *rows]) + "\n")
+    assert candle_interval(path) == "1h"
+
+
 def test_the_inbox_sets_aside_what_an_ingest_refuses(tmp_path: Path) -> None:
     lab = Home(Settings(home=tmp_path))
     inbox = lab.settings.inbox_dir
