@@ -50,6 +50,8 @@ def stage(con: duckdb.DuckDBPyConnection, number: int, file: Plain, asked: Asked
     columns = columns_of(asked.mapping, token_known=bool(token), token_required=not token and fmt != "json")
     found = _loaded(con, file, fmt, columns)
     token = _token(file, found, token)
+    if token is not None and asked.mint is None:
+        _refuse_other_token(con, file, found, token)
     _refuse_mixed(con, file, found, asked.interval)
     notes = list(found.remarks.notes)
     join_clock(con, found)
@@ -60,7 +62,9 @@ def stage(con: duckdb.DuckDBPyConnection, number: int, file: Plain, asked: Asked
     ms = to_ms_sql(time, unit)
     if _is_close(con, found, asked, to_ms_sql("t", unit)):
         ms = _open_of_close(ms)
-        if asked.stamp is None and not notes:
+        if asked.stamp is None and found.remarks.close_stamped:
+            notes.append(f"stamps are taken as the close ({found.remarks.close_stamped}); --stamp open says otherwise")
+        elif asked.stamp is None and not notes:
             notes.append(f"{label or 'the time'} is the close; stored by the open, one {asked.interval} earlier")
     con.execute(
         _insert(found, ms),
@@ -100,6 +104,23 @@ def _token(file: Plain, found: Incoming, said: str | None) -> str | None:
             "into a folder mint=TOKEN"
         )
     return folded_mint(token)
+
+
+def _refuse_other_token(con: duckdb.DuckDBPyConnection, file: Plain, found: Incoming, token: str) -> None:
+    """Refuse rows whose own address is another one than that of their folder or their file's name."""
+    if "address" not in found or not _is_address(token):
+        return
+    others = con.execute(
+        f"SELECT {folded_mint_sql('address::VARCHAR')} AS a, min(row_no) FROM incoming WHERE address IS NOT NULL AND a <> ? "
+        "GROUP BY 1 ORDER BY 2 LIMIT 10",
+        [token],
+    ).fetchall()
+    for other, row in others:
+        if _is_address(other):
+            raise InputError(
+                f"{file.shown}: row {row}: column {found['address'].source} says {other}, but the name says {token}; rename the "
+                f"file, or pass --mint {token} if the column is none of the token"
+            )
 
 
 def _is_address(text: str) -> bool:

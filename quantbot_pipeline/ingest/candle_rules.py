@@ -64,6 +64,7 @@ def columns_of(mapping: Mapping[str, str], *, token_known: bool, token_required:
         *(_column(name, mapping, names_of(name)) for name in PRICES),
         _column("volume", mapping, names_of("volume"), required=False),
         Column("clock", names_of("clock"), required=False, beside=("ts_ms", "date")),
+        Column("address", names_of("address"), required=False, only_without="mint"),
         Column("symbol", names_of("symbol"), required=False),
         Column("step", names_of("step"), required=False),
     ]

@@ -14,7 +14,16 @@ from quantbot_pipeline.ingest.report import IngestReport
 from quantbot_pipeline.market.candle_files import CandleStore, rejected_file, rejected_hash, wicks_file
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import INTERVALS_MS
-from quantbot_pipeline_tests.support.builders import Row, candle, candles, ms, write_csv, write_jsonl, write_parquet
+from quantbot_pipeline_tests.support.builders import (
+    Row,
+    candle,
+    candles,
+    ms,
+    solana_address,
+    write_csv,
+    write_jsonl,
+    write_parquet,
+)
 
 JAN_1 = ms("2025-01-01")
 STEP = INTERVALS_MS["5m"]
@@ -283,6 +292,24 @@ def test_a_row_of_words_is_no_minute_without_a_trade(tmp_path: Path) -> None:
     path.write_text("\n".join(["ts_ms,open,high,low,close", *rows]) + "\n")
     report = ingest(tmp_path, path)
     assert (report.inserted, report.rejected) == (1, {"no_trade": 3, "price": 1})
+
+
+@pytest.mark.parametrize("column", ["address", "tokenAddress"])
+def test_rows_of_another_address_than_the_name_says_are_refused(tmp_path: Path, column: str) -> None:
+    one, other = solana_address(1), solana_address(2)
+    rows = [row | {column: other} for row in candles("m", JAN_1, 3)]
+    path = write_csv(tmp_path / f"{one}.csv", rows, (column, *FIELDS))
+    refused(
+        tmp_path, f"row 1: column {column} says {other}, but the name says {one}; rename the file, or pass --mint", path
+    )
+    assert ingest(tmp_path, path, mint=one).inserted == 3
+    named = write_csv(tmp_path / f"{other}.csv", rows, (column, *FIELDS))
+    assert ingest(tmp_path, named).inserted == 3
+
+
+def test_a_name_with_an_interval_that_is_none_offers_none(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "BTC_USDT-1M.csv", candles("m", JAN_1, 3), FIELDS)
+    refused(tmp_path, "the name says 1M, not 1d; 1M is not supported; take the file out", path, interval="1d")
 
 
 def test_a_chat_among_candles_is_named(tmp_path: Path) -> None:

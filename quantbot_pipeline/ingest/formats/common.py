@@ -33,7 +33,7 @@ class Remarks:
     """What a file says besides its rows: its token, whether it is stamped with the close time, what was assumed of it."""
 
     token: str | None = None
-    close_stamped: bool = False
+    close_stamped: str = ""  # the layout that is
     notes: list[str] = field(default_factory=list)
     by_place: bool = False
 
