@@ -46,7 +46,9 @@ def ingest_calls_command(
     ] = None,
     timezone: Annotated[
         str | None,
-        typer.Option(help="Zone of an export's local times, e.g. Europe/Moscow (Telegram Desktop before 3.7.6)."),
+        typer.Option(
+            help="Zone of times without one, e.g. Europe/Moscow (tables: UTC; Telegram Desktop before 3.7.6 needs it)."
+        ),
     ] = None,
     mapping: Annotated[
         list[str] | None, typer.Option("--map", help="NAME=COLUMN, our name and that of the file; repeatable.")

@@ -29,7 +29,16 @@ from quantbot_pipeline.ingest.formats.message_table import call_messages
 from quantbot_pipeline.ingest.formats.registry import format_of, load
 from quantbot_pipeline.ingest.packed import plain_files
 from quantbot_pipeline.ingest.report import IngestReport
-from quantbot_pipeline.ingest.times import DAY_MS, DIGITS, UNIT_RANGES, infer_unit, raw_time_sql, require_ms, to_ms_sql
+from quantbot_pipeline.ingest.times import (
+    DAY_MS,
+    DIGITS,
+    UNIT_RANGES,
+    infer_unit,
+    local_time,
+    raw_time_sql,
+    require_ms,
+    to_ms_sql,
+)
 from quantbot_pipeline.ingest.tokens import folded_mint_sql
 from quantbot_pipeline.market.calls import CallStore, note_first_month
 from quantbot_pipeline.vocabulary import ALL_CALLERS
@@ -126,7 +135,7 @@ def ingest_calls(
 
     `caller` names the caller of files without a caller's column. `caller_from` says whose the calls of a chat are: `chat` or
     `sender`. `first_mention` keeps a caller's first call of a token in so many hours (None: 24 for chats, else all).
-    `timezone` is the zone of local times in exports, `mapping` {our name: column of a table}. Memory is bounded by the limit of the store, once for reading and once for
+    `timezone` is the zone of times without one, `mapping` {our name: column of a table}. Memory is bounded by the limit of the store, once for reading and once for
     merging; what does not fit spills beside the store. Raises InputError (file, row, column and how to mend it) before
     anything is written. Where every row is rejected, the rejected ones are kept and the report has a refusal.
     """
@@ -143,6 +152,7 @@ def ingest_calls(
         workspace(memory_limit=store.memory_limit, temp_directory=f"{spill}/reading") as con,
     ):
         con.execute(STAGED)
+        local_time(con, timezone)
         for file in files:
             with plain_files(file, Path(spill)) as places:
                 for plain, _ in places:
@@ -297,7 +307,7 @@ def _refuse_dates_of_digits(con: duckdb.DuckDBPyConnection, path: Path, label: s
     ((odd,),) = con.execute(f"SELECT min(t) FROM timed WHERE t >= ? {below}", [least]).fetchall()
     if odd is not None:
         raise InputError(
-            f"{path}: column {label} holds {odd:.15g}, which is no time in s, ms or µs; convert it to one or to ISO-8601"
+            f"{path}: column {label} holds {odd:.17g}, which is no time in s, ms or µs; convert it to one or to ISO-8601"
         )
 
 
@@ -335,7 +345,7 @@ def _first_faults(con: duckdb.DuckDBPyConnection, taken: _Taken) -> list[str]:
 
 def _fault(reason: str, column: str, text: str | None) -> str:
     return {
-        "caller_name": "the caller is empty",
+        "caller_name": "the caller is empty; give --caller NAME where the file names none",
         "mint": "the mint is empty",
         "alert_ts_ms": f"{column} {text!r} is no time; write ISO-8601 or a count of s, ms or µs"
         if text

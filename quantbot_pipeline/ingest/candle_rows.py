@@ -9,14 +9,15 @@ from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.ingest.candle_rules import (
     NAMES,
     PRICES,
-    REASON_OF_INPUT,
     columns_of,
     number_sql,
+    reason_of_input,
     volume_sql,
 )
 from quantbot_pipeline.ingest.candle_sources import FORMATS, refuse_stated
 from quantbot_pipeline.ingest.files import hive_value
-from quantbot_pipeline.ingest.formats.common import Found, Incoming, folded
+from quantbot_pipeline.ingest.formats.chats import CHATS, chat_format_of, is_chat
+from quantbot_pipeline.ingest.formats.common import Column, Found, Incoming, folded
 from quantbot_pipeline.ingest.formats.registry import format_of, load
 from quantbot_pipeline.ingest.layouts.registry import CLOSE_TIMES
 from quantbot_pipeline.ingest.names import interval_word, said_by_name
@@ -47,11 +48,13 @@ def stage(con: duckdb.DuckDBPyConnection, number: int, file: Plain, asked: Asked
     fmt = format_of(path, asked.fmt, FORMATS)
     token = asked.mint or hive_value(path, "mint") or said_by_name(path).token
     columns = columns_of(asked.mapping, token_known=bool(token), token_required=not token and fmt != "json")
-    found = load(con, path, fmt, columns)
+    found = _loaded(con, file, fmt, columns)
     token = _token(file, found, token)
+    if token is not None and asked.mint is None:
+        _refuse_other_token(con, file, found, token)
     _refuse_mixed(con, file, found, asked.interval)
     notes = list(found.remarks.notes)
-    _join_clock(con, found)
+    join_clock(con, found)
     time, label = raw_time_sql("ts_ms", found["ts_ms"].type), found["ts_ms"].source
     con.execute(f"CREATE OR REPLACE TEMP TABLE timed AS SELECT row_no, {time} AS t FROM incoming")
     unit = infer_unit(con, path, "timed", "t", label)
@@ -59,17 +62,32 @@ def stage(con: duckdb.DuckDBPyConnection, number: int, file: Plain, asked: Asked
     ms = to_ms_sql(time, unit)
     if _is_close(con, found, asked, to_ms_sql("t", unit)):
         ms = _open_of_close(ms)
-        if asked.stamp is None and not notes:
+        if asked.stamp is None and found.remarks.close_stamped:
+            notes.append(f"stamps are taken as the close ({found.remarks.close_stamped}); --stamp open says otherwise")
+        elif asked.stamp is None and not notes:
             notes.append(f"{label or 'the time'} is the close; stored by the open, one {asked.interval} earlier")
     con.execute(
         _insert(found, ms),
         {"base": number << 40, "step": INTERVALS_MS[asked.interval], "now": asked.now}
         | ({} if "mint" in found else {"mint": token}),
     )
+    _refuse_commas(con, file, number, found)
     con.execute("DROP TABLE incoming; DROP TABLE timed")
     if found.remarks.by_place:
         _refuse_wrong_places(con, file, number)
     return notes
+
+
+def _loaded(con: duckdb.DuckDBPyConnection, file: Plain, fmt: str, columns: list[Column]) -> Incoming:
+    """Read a file into `incoming`. Raises InputError, which says so where it is a chat."""
+    try:
+        return load(con, file.path, fmt, columns)
+    except InputError:
+        if is_chat(file.path) and (kind := chat_format_of(file.path)) in CHATS:
+            raise InputError(
+                f"{file.shown}: this is {CHATS[kind].is_called}; read it with quantbot ingest calls"
+            ) from None
+        raise
 
 
 def _token(file: Plain, found: Incoming, said: str | None) -> str | None:
@@ -86,6 +104,23 @@ def _token(file: Plain, found: Incoming, said: str | None) -> str | None:
             "into a folder mint=TOKEN"
         )
     return folded_mint(token)
+
+
+def _refuse_other_token(con: duckdb.DuckDBPyConnection, file: Plain, found: Incoming, token: str) -> None:
+    """Refuse rows whose own address is another one than that of their folder or their file's name."""
+    if "address" not in found or not _is_address(token):
+        return
+    others = con.execute(
+        f"SELECT {folded_mint_sql('address::VARCHAR')} AS a, min(row_no) FROM incoming WHERE address IS NOT NULL AND a <> ? "
+        "GROUP BY 1 ORDER BY 2 LIMIT 10",
+        [token],
+    ).fetchall()
+    for other, row in others:
+        if _is_address(other):
+            raise InputError(
+                f"{file.shown}: row {row}: column {found['address'].source} says {other}, but the name says {token}; rename the "
+                f"file, or pass --mint {token} if the column is none of the token"
+            )
 
 
 def _is_address(text: str) -> bool:
@@ -118,7 +153,7 @@ def _refuse_mixed(con: duckdb.DuckDBPyConnection, file: Plain, found: Incoming, 
                 )
 
 
-def _join_clock(con: duckdb.DuckDBPyConnection, found: Incoming) -> None:
+def join_clock(con: duckdb.DuckDBPyConnection, found: Incoming) -> None:
     """Make one time of a column of days and one of clock times; a column that has both in it stays as it is."""
     if "clock" not in found:
         return
@@ -130,6 +165,8 @@ def _join_clock(con: duckdb.DuckDBPyConnection, found: Incoming) -> None:
         return
     clock = "trim(clock::VARCHAR)"
     digits = f"regexp_replace(lpad({clock}, CASE WHEN strlen({clock}) <= 4 THEN 4 ELSE 6 END, '0'), '^(..)(..)(..)?$', '\\1:\\2:\\3')"
+    if folded(found["clock"].source) == "hour":  # 13 is 13:00, and not 13 minutes past midnight
+        digits = f"CASE WHEN strlen({clock}) <= 2 THEN concat(lpad({clock}, 2, '0'), ':00') ELSE {digits} END"
     spelled = f"CASE WHEN regexp_full_match({clock}, '\\d{{1,6}}') THEN rtrim({digits}, ':') ELSE {clock} END"
     iso = f"regexp_replace(replace(replace(trim({day}), '.', '-'), '/', '-'), '^(\\d{{4}})(\\d\\d)(\\d\\d)$', '\\1-\\2-\\3')"
     con.execute(
@@ -166,14 +203,39 @@ def _insert(found: Incoming, ms: str) -> str:
     mint = folded_mint_sql("mint::VARCHAR") if "mint" in found else "$mint"
     prices = ", ".join(f"{number_sql(name, found[name].type)} AS {name}" for name in PRICES)
     volume = volume_sql("volume", found["volume"].type) if "volume" in found else "NULL::DOUBLE"
+    reason = reason_of_input(_texts(found))
     raw = [name for name in NAMES if name in found]
     cells = ", ',', ".join(f"coalesce(raw_{name}::VARCHAR, '')" for name in raw)
     kept = ", ".join(f"{name} AS raw_{name}" for name in raw)
     return f"""INSERT INTO judged
         SELECT seq, mint, t, open, high, low, close, volume, reason,
                CASE WHEN reason IS NOT NULL THEN left(concat({cells}), {TEXT_KEPT}) END
-        FROM (SELECT *, {REASON_OF_INPUT} AS reason
+        FROM (SELECT *, {reason} AS reason
               FROM (SELECT $base::BIGINT + row_no AS seq, {mint} AS mint, {ms} AS t, {prices}, {volume} AS volume, {kept} FROM incoming))"""
+
+
+def _texts(found: Incoming) -> list[str]:
+    return [name for name in PRICES if found[name].type == "VARCHAR"]
+
+
+def _refuse_commas(con: duckdb.DuckDBPyConnection, file: Plain, number: int, found: Incoming) -> None:
+    """Refuse a file whose prices have commas: nobody can tell whether 1,015 is one or a thousand."""
+    texts = _texts(found)
+    first = con.execute(
+        "SELECT min(seq) FROM judged WHERE reason = 'price' AND seq >= ? AND seq < ?",
+        [number << 40, (number + 1) << 40],
+    ).fetchall()[0][0]
+    if first is None or not texts:
+        return
+    odd = " UNION ALL ".join(
+        f"SELECT row_no, {name}, '{name}' FROM incoming WHERE regexp_full_match(trim({name}), '\\d+(,\\d+)+(\\.\\d+)?')"
+        for name in texts
+    )
+    for row, text, name in con.execute(f"FROM ({odd}) ORDER BY 1 LIMIT 1").fetchall():
+        raise InputError(
+            f"{file.shown}: row {row}: column {found[name].source} holds {text!r}; a number with a comma is not read: write a "
+            "decimal point, and no mark between thousands"
+        )
 
 
 def _refuse_wrong_places(con: duckdb.DuckDBPyConnection, file: Plain, number: int) -> None:

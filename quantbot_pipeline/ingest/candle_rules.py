@@ -1,6 +1,6 @@
 """What a reader of candles looks for in a file, and when a row is a valid candle."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.ingest.formats.common import Column
@@ -19,15 +19,22 @@ _INVALID = f"""
     WHEN t % $step <> 0 THEN 'off_grid'"""
 _NO_VALUE = " AND ".join(f"({c} IS NULL OR isnan({c}))" for c in (*PRICES, "volume"))
 REASON = f"CASE WHEN mint IS NULL OR mint = '' THEN 'mint' WHEN {_TIME} THEN 'timestamp' {_INVALID} END"
-# Of rows from outside: nothing later than a day from now is taken, a candle that goes on is not known yet, and a row
-# without any value is a minute without a trade.
-REASON_OF_INPUT = f"""CASE WHEN mint IS NULL OR mint = '' THEN 'mint'
-    WHEN {_TIME} OR t > $now + 86400000 THEN 'timestamp'
-    WHEN {_NO_VALUE} THEN 'no_trade' {_INVALID}
-    WHEN t + $step > $now THEN 'not_closed' END"""
 NOT_KEPT = ("no_trade", "not_closed")  # counted, but nothing is wrong with the row
 # The ways in which texts say that there is no value.
 _NO_WORDS = "('', 'null', 'none', 'nil', 'n/a', 'na', 'nan', '\\n', '-', '--', '#n/a', '<na>', 'undefined')"
+
+
+def reason_of_input(texts: Iterable[str]) -> str:
+    """Return the SQL of the reason against a row from outside; `texts` are prices whose text stands in `raw_NAME`.
+
+    Nothing later than a day from now is taken, and a candle that goes on is not known yet. A row without any value is a
+    minute without a trade; one with words for prices is not.
+    """
+    none = "".join(f" AND (raw_{c} IS NULL OR lower(trim(raw_{c})) IN {_NO_WORDS})" for c in texts)
+    return f"""CASE WHEN mint IS NULL OR mint = '' THEN 'mint'
+        WHEN {_TIME} OR t > $now + 86400000 THEN 'timestamp'
+        WHEN {_NO_VALUE}{none} THEN 'no_trade' {_INVALID}
+        WHEN t + $step > $now THEN 'not_closed' END"""
 
 
 def number_sql(column: str, dtype: str) -> str:
@@ -57,6 +64,7 @@ def columns_of(mapping: Mapping[str, str], *, token_known: bool, token_required:
         *(_column(name, mapping, names_of(name)) for name in PRICES),
         _column("volume", mapping, names_of("volume"), required=False),
         Column("clock", names_of("clock"), required=False, beside=("ts_ms", "date")),
+        Column("address", names_of("address"), required=False, only_without="mint"),
         Column("symbol", names_of("symbol"), required=False),
         Column("step", names_of("step"), required=False),
     ]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.ingest.files import hive_value, is_archive, known_suffix, readable_file, walk
 from quantbot_pipeline.ingest.names import said_by_name
+from quantbot_pipeline.vocabulary import INTERVALS_MS
 
 FORMATS = ("parquet", "csv", "feather", "jsonl", "json", "hdf5")
 
@@ -93,4 +94,5 @@ def refuse_stated(path: Path, shown: str, interval: str) -> None:
         raise InputError(f"{shown}: the folder says interval={declared}, not {interval}; pass --interval {declared}")
     step = said_by_name(path).step
     if step is not None and step != interval:
-        raise InputError(f"{shown}: the name says {step}, not {interval}; pass --interval {step}, or rename the file")
+        known = f"pass --interval {step}" if step in INTERVALS_MS else f"{step} is not supported; take the file out"
+        raise InputError(f"{shown}: the name says {step}, not {interval}; {known}, or rename the file")

@@ -138,11 +138,13 @@ def _stated(path: Path, con: "duckdb.DuckDBPyConnection", found: "Incoming") -> 
 
 def _by_times(path: Path, con: "duckdb.DuckDBPyConnection", found: "Incoming") -> str:
     """The interval by the distances of the candles: the smallest one, if it is often enough there and all times fit it."""
+    from quantbot_pipeline.ingest.candle_rows import join_clock
     from quantbot_pipeline.ingest.spacing import RUN, interval_of
     from quantbot_pipeline.ingest.times import infer_unit, raw_time_sql, to_ms_sql
 
     if "ts_ms" not in found:
         raise InputError(f"{path}: candles without a column ts_ms, timestamp or date")
+    join_clock(con, found)
     token = "mint::VARCHAR" if "mint" in found else "''"
     raw = raw_time_sql("ts_ms", found["ts_ms"].type)
     con.execute(f"CREATE TEMP TABLE timed AS SELECT row_no, {token} AS mint, {raw} AS t FROM incoming")

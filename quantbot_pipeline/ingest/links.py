@@ -18,7 +18,9 @@ LINK = re.compile(
 TOKEN, POOL, WALLET, SWAP_INPUT = "token", "pool", "wallet", "swap_input"
 
 # Pages that show a pool under any path of theirs, unless the path says otherwise.
-POOL_HOSTS = frozenset(("dexscreener.com", "dextools.io", "defined.fi", "dexlab.space", "dexview.com", "ave.ai"))
+POOL_HOSTS = frozenset(
+    ("dexscreener.com", "dextools.io", "defined.fi", "dexlab.space", "dexview.com", "ave.ai", "meteora.ag")
+)
 PAGES = {
     TOKEN: ("token", "tokens", "coin", "coins", "mint", "ca", "t"),
     POOL: (
@@ -86,6 +88,8 @@ def addresses_of(link: str, depth: int = 0) -> Iterator[tuple[str, str]]:
         rest = link
     place, _, query = rest.partition("?")
     host, _, path = place.partition("/")
+    if not found and "." not in host:  # no link: what a button copies, or sends to its bot
+        yield from ((address, TOKEN) for address in CANDIDATE.findall(host))
     host = host.lower().rpartition("@")[2].partition(":")[0]
     of_pools = any(host == known or host.endswith("." + known) for known in POOL_HOSTS)
     for address, verdict in _of_path(path, POOL if of_pools else TOKEN):
@@ -96,7 +100,7 @@ def addresses_of(link: str, depth: int = 0) -> Iterator[tuple[str, str]]:
             yield from addresses_of(value, depth + 1)
             continue
         for address in CANDIDATE.findall(value or key):
-            yield address, _KEY.get(key.lower(), TOKEN) if value else TOKEN
+            yield address, _KEY.get(re.sub("[-_]", "", key.lower()), TOKEN) if value else TOKEN
 
 
 def _of_path(path: str, otherwise: str) -> Iterator[tuple[str, str]]:

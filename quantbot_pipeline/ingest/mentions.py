@@ -72,6 +72,13 @@ PROGRAMS = frozenset(
 )
 FEWEST_LETTERS = 8  # different ones; a random address has about 30, a shout such as HAHAHA… two
 COMMAND = re.compile(r"\s*[/!][A-Za-z]")
+# What a text calls the address behind it: `Dev wallet: ADDRESS`, `LP: ADDRESS`.
+LABEL = re.compile(
+    r"(?<![A-Za-z])(?:(?P<pool>pair|pool|lp)|wallet|dev|developer|deployer|creator|owner|treasury)"
+    r"(?:\s(?:wallet|address|addy|id))?\s*[:=]\s*[`(\[]?$",
+    re.IGNORECASE,
+)
+LONGEST_LABEL = 40  # characters
 
 
 class Mentioned(NamedTuple):
@@ -90,7 +97,11 @@ def called_in(text: str, links: Sequence[str] = ()) -> Mentioned:
     if "/" in text:
         links = [*LINK.findall(text), *links]
         text = LINK.sub(" ", text)
-    verdicts = dict.fromkeys(CANDIDATE.findall(text), TOKEN)
+    verdicts: dict[str, str] = {}
+    for match in CANDIDATE.finditer(text):
+        verdict = _labelled(text[max(0, match.start() - LONGEST_LABEL) : match.start()])
+        if verdict == TOKEN or match[0] not in verdicts:
+            verdicts[match[0]] = verdict
     for link in links:
         for address, verdict in addresses_of(link):
             if verdict == TOKEN or address not in verdicts:
@@ -108,6 +119,14 @@ def called_in(text: str, links: Sequence[str] = ()) -> Mentioned:
     if not left_out:
         return Mentioned(tokens, [])
     return Mentioned(tokens, [reason for mint, reason in left_out.items() if mint not in tokens])
+
+
+def _labelled(before: str) -> str:
+    """Return what the words before an address say that it is."""
+    if ":" not in before[-8:] and "=" not in before[-8:]:
+        return TOKEN
+    label = LABEL.search(before)
+    return TOKEN if label is None else POOL if label["pool"] else WALLET
 
 
 @lru_cache(maxsize=1 << 16)

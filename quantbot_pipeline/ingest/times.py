@@ -13,15 +13,24 @@ from quantbot_pipeline.errors import InputError, counted
 UNIT_RANGES = {
     "YYYYMMDDhhmm": (199001010000, 210012312360),
     "YYYYMMDDhhmmss": (19900101000000, 21001231235960),
+    "YYYYMMDDhhmmssSSS": (19900101000000000, 21001231235960000),
     "s": (1e8, 1e11),  # 1973..5138, as in ms and us
     "ms": (1e11, 1e14),
     "us": (1e14, 1e17),
     "ns": (1e18, 1e19),  # 2001..2286
 }
 TO_MS = {"s": "* 1000.0", "ms": "", "us": "/ 1000.0", "ns": "/ 1000000.0"}
-DIGITS = {"YYYYMMDDhhmm": "%Y%m%d%H%M", "YYYYMMDDhhmmss": "%Y%m%d%H%M%S"}
+DIGITS = {"YYYYMMDDhhmm": "%Y%m%d%H%M", "YYYYMMDDhhmmss": "%Y%m%d%H%M%S", "YYYYMMDDhhmmssSSS": "%Y%m%d%H%M%S%g"}
 # Dates that are not ISO-8601 and have one meaning only: day and month have their place behind the year.
-FORMATS = ("%Y-%m-%d %I-%p", "%Y.%m.%d %H:%M:%S", "%Y.%m.%d %H:%M", "%Y.%m.%d", "%Y%m%d %H:%M:%S", "%Y%m%d %H:%M")
+FORMATS = (
+    "%Y-%m-%d %I-%p",
+    "%Y.%m.%d %H:%M:%S",
+    "%Y.%m.%d %H:%M",
+    "%Y.%m.%d",
+    "%Y%m%d %H:%M:%S",
+    "%Y%m%d %H:%M",
+    "%Y%m%d %H%M%S",
+)
 DAY_MS = 86_400_000
 
 

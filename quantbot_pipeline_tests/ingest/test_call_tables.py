@@ -136,12 +136,26 @@ def test_a_store_of_an_earlier_version_goes_on(tmp_path: Path, store: CallStore)
 
 
 @pytest.mark.parametrize("column", ["alert_ts", "alert_ts_ms", "created_at"])
-@pytest.mark.parametrize("stamp", ["20250718", "202507181450", "20250718145051"])
+@pytest.mark.parametrize("stamp", ["20250718", "202507181450", "20250718145051", "20250718145051588"])
 def test_digits_of_a_date_are_no_count(tmp_path: Path, store: CallStore, column: str, stamp: str) -> None:
     path = write_csv(tmp_path / "c.csv", [{"mint": MINT, "caller": "a", column: stamp}])
     with pytest.raises(InputError, match=rf"c\.csv: column {column} holds {stamp}, which is no time in s, ms or µs"):
         ingest_calls([path], store)
     assert not store.path.exists()
+
+
+def test_local_times_of_a_table_are_read_in_their_time_zone(tmp_path: Path, store: CallStore) -> None:
+    texts = {"a": "2025-07-18 16:50:51", "b": "2025-07-18T14:50:51Z", "c": f"{T}"}
+    for name, text in texts.items():
+        path = write_csv(tmp_path / f"{name}.csv", [{"mint": MINT, "caller": name, "call_time": text}])
+        assert ingest_calls([path], store, timezone="Europe/Berlin").inserted == 1
+    assert rows_of(store, "SELECT DISTINCT alert_ts_ms FROM alerts") == [(T,)]
+
+
+def test_a_table_without_callers_names_the_option(tmp_path: Path, store: CallStore) -> None:
+    path = write_csv(tmp_path / "m.csv", [{"id": 1, "date": "2025-07-18T14:50:51Z", "text": f"gem {MINT}"}])
+    assert "the caller is empty; give --caller NAME" in ingest_calls([path], store).refusal
+    assert ingest_calls([path], store, caller="Ann").inserted == 1
 
 
 def test_no_call_is_later_than_tomorrow(tmp_path: Path, store: CallStore) -> None:

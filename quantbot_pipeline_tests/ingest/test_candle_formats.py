@@ -55,6 +55,10 @@ def document(path: Path, value: object) -> Path:
     return path
 
 
+def utc(t: int, form: str) -> str:
+    return pd.Timestamp(t, unit="ms").strftime(form)
+
+
 def rows_of(times: Callable[[int], object], *more: object, sep: str = ",", interval: str = "5m") -> list[str]:
     return [sep.join(map(str, (times(r["ts_ms"]), *ohlcv(r), *more))) for r in market(interval)]
 
@@ -214,10 +218,20 @@ def commented(folder: Path) -> tuple[Path, str]:
     return text(folder / "mint=M" / "a.csv", "# of x", "", "#timestamp,open,high,low,close,volume", *rows_of(str)), "M"
 
 
+def metatrader_without_header(folder: Path) -> tuple[Path, str]:
+    rows = rows_of(lambda t: f"{utc(t, '%Y.%m.%d')},{utc(t, '%H:%M')}")
+    return text(folder / "mint=M" / "a.csv", *rows), "M"
+
+
+def histdata(folder: Path) -> tuple[Path, str]:
+    return text(folder / "mint=M" / "a.csv", *rows_of(lambda t: utc(t, "%Y%m%d %H%M%S"), sep=";")), "M"
+
+
 FORMATS: list[Make] = [
     freqtrade_json, freqtrade_json_gz, freqtrade_feather, binance, binance_zip, binance_header, gecko_terminal, birdeye,
     tradingview, codex, cryptodatadownload, kraken, polygon, kaggle, unnamed_index, date_and_time, metatrader, digits,
     pandas_parquet, json_records, json_lines_called_json, excel_separator, commented,
+    metatrader_without_header, histdata,
 ]  # fmt: skip  # a table: what belongs together stands on one line
 
 
@@ -231,6 +245,13 @@ def test_a_file_of_each_source_gives_its_candles(tmp_path: Path, make: Make) -> 
     # A folder is read like the file in it.
     again = ingest(tmp_path, tmp_path / "in")
     assert (again.inserted, again.updated, again.unchanged) == (0, 0, N)
+
+
+def test_a_column_of_hours_is_joined_with_its_day(tmp_path: Path) -> None:
+    rows = rows_of(lambda t: f"{utc(t, '%Y-%m-%d')},{int(utc(t, '%H'))}", interval="1h")
+    path = text(tmp_path / "mint=M" / "a.csv", "Date,Hour,Open,High,Low,Close,Volume", *rows)
+    assert ingest(tmp_path, path, interval="1h").inserted == N
+    assert stored(tmp_path / "store", "1h") == [row | {"mint": "M"} for row in market("1h")]
 
 
 # --- stamps -----------------------------------------------------------------------------------------------------------
@@ -305,7 +326,7 @@ def test_local_times_are_read_in_their_time_zone(tmp_path: Path) -> None:
         ingest(tmp_path, path, timezone="Berlin")
 
 
-@pytest.mark.parametrize("form", ["%Y%m%d%H%M", "%Y%m%d%H%M%S"])
+@pytest.mark.parametrize("form", ["%Y%m%d%H%M", "%Y%m%d%H%M%S", "%Y%m%d%H%M%S000"])
 def test_dates_of_digits_are_dates(tmp_path: Path, form: str) -> None:
     def spelled(t: int) -> str:
         return pd.Timestamp(t, unit="ms").strftime(form)

@@ -14,7 +14,16 @@ from quantbot_pipeline.ingest.report import IngestReport
 from quantbot_pipeline.market.candle_files import CandleStore, rejected_file, rejected_hash, wicks_file
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import INTERVALS_MS
-from quantbot_pipeline_tests.support.builders import Row, candle, candles, ms, write_csv, write_jsonl, write_parquet
+from quantbot_pipeline_tests.support.builders import (
+    Row,
+    candle,
+    candles,
+    ms,
+    solana_address,
+    write_csv,
+    write_jsonl,
+    write_parquet,
+)
 
 JAN_1 = ms("2025-01-01")
 STEP = INTERVALS_MS["5m"]
@@ -265,6 +274,65 @@ def test_a_file_of_another_kind_is_called_what_it_is(tmp_path: Path, name: str, 
 # --- the inbox --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("text", "sep"), [("1,015", ";"), ("1,001.00", ";"), ("0,5", "\t")])
+def test_a_price_with_a_comma_is_named(tmp_path: Path, text: str, sep: str) -> None:
+    path = tmp_path / "mint=M" / "a.csv"
+    path.parent.mkdir()
+    rows = [f"{JAN_1 + i * STEP}{sep}{sep.join(['1' if i else text] * 4)}" for i in range(3)]
+    path.write_text("\n".join([sep.join(("ts_ms", "open", "high", "low", "close")), *rows]) + "\n")
+    refused(
+        tmp_path, rf"row 1: column open holds '{text}'; a number with a comma is not read: write a decimal point", path
+    )
+
+
+def test_a_row_of_words_is_no_minute_without_a_trade(tmp_path: Path) -> None:
+    path = tmp_path / "mint=M" / "a.csv"
+    path.parent.mkdir()
+    rows = [f"{JAN_1 + i * STEP},{','.join([text] * 4)}" for i, text in enumerate(["1", "soon", "", "N/A", "nan"])]
+    path.write_text("\n".join(["ts_ms,open,high,low,close", *rows]) + "\n")
+    report = ingest(tmp_path, path)
+    assert (report.inserted, report.rejected) == (1, {"no_trade": 3, "price": 1})
+
+
+@pytest.mark.parametrize("column", ["address", "tokenAddress"])
+def test_rows_of_another_address_than_the_name_says_are_refused(tmp_path: Path, column: str) -> None:
+    one, other = solana_address(1), solana_address(2)
+    rows = [row | {column: other} for row in candles("m", JAN_1, 3)]
+    path = write_csv(tmp_path / f"{one}.csv", rows, (column, *FIELDS))
+    refused(
+        tmp_path, f"row 1: column {column} says {other}, but the name says {one}; rename the file, or pass --mint", path
+    )
+    assert ingest(tmp_path, path, mint=one).inserted == 3
+    named = write_csv(tmp_path / f"{other}.csv", rows, (column, *FIELDS))
+    assert ingest(tmp_path, named).inserted == 3
+
+
+def test_a_name_with_an_interval_that_is_none_offers_none(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "BTC_USDT-1M.csv", candles("m", JAN_1, 3), FIELDS)
+    refused(tmp_path, "the name says 1M, not 1d; 1M is not supported; take the file out", path, interval="1d")
+
+
+def test_a_chat_among_candles_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(
+        '{"name": "C", "type": "public_channel", "id": 1, "messages": [{"id": 1, "date": "x", "text": "gem"}]}'
+    )
+    refused(tmp_path, r"this is a Telegram export \(JSON\); read it with quantbot ingest calls", path)
+
+
+def test_a_file_without_a_token_names_the_option(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", candles("m", JAN_1, 3), FIELDS)
+    refused(tmp_path, "missing column mint.*; --mint TOKEN or a folder mint=TOKEN names the token of all rows", path)
+
+
+@pytest.mark.parametrize("kind", ["trades", "aggTrades", "fundingRate", "metrics", "bookDepth"])
+def test_other_files_of_binance_vision_are_no_candles(tmp_path: Path, kind: str) -> None:
+    write_csv(tmp_path / "in" / "BTCUSDT-5m-2025-01.csv", candles("m", JAN_1, 3), FIELDS)
+    (tmp_path / "in" / f"BTCUSDT-{kind}-2025-01.csv").write_text("0,1.0,1.0,0,0,1735689600000,True,True\n")
+    report = ingest(tmp_path, tmp_path / "in")
+    assert (report.inserted, len(report.left_out), sum(report.left_out.values())) == (3, 1, 1)
+
+
 @pytest.mark.parametrize(
     "name", ["BTCUSDT-7m-2025-01.csv", "btc_45s.csv", "BTC-1M.csv", "x_weekly.csv", "interval=7m/a.csv"]
 )
@@ -280,6 +348,14 @@ def test_the_inbox_infers_no_interval_from_a_few_times(tmp_path: Path) -> None:
     assert candle_interval(write_csv(tmp_path / "b.csv", candles("m", JAN_1, 13))) == "5m"
     assert candle_interval(write_csv(tmp_path / "c.csv", candles("m", JAN_1, 80, interval="4h"))) == "4h"
     assert candle_interval(write_csv(tmp_path / "BTC_30m.csv", candles("m", JAN_1, 2, interval="30m"))) == "30m"
+
+
+def test_the_inbox_joins_a_day_and_its_time_before_it_infers(tmp_path: Path) -> None:
+    path = tmp_path / "mint=M" / "a.csv"
+    path.parent.mkdir()
+    rows = [f"2025-01-{1 + i // 24:02},{i % 24:02}:00,1,1,1,1" for i in range(24 * 20)]
+    path.write_text("\n".join(["Date,Time,Open,High,Low,Close", *rows]) + "\n")
+    assert candle_interval(path) == "1h"
 
 
 def test_the_inbox_sets_aside_what_an_ingest_refuses(tmp_path: Path) -> None:

@@ -407,3 +407,13 @@ def test_a_table_of_messages_with_a_chat_belongs_to_the_chat(tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"m\.csv: row 1: the caller is empty"):
         ingest(write_csv(tmp_path / "o" / "m.csv", nameless))
     assert {c for c, *_ in ingest(write_csv(tmp_path / "p" / "m.csv", nameless), caller="me")[1]} == {"me"}
+
+
+def test_messages_of_the_bot_api_are_known_by_their_chat(tmp_path: Path) -> None:
+    entry = {
+        "message_id": 1,
+        "date": 1738805732,
+        "chat": {"id": -100, "type": "channel", "title": "Gems"},
+        "text": A,
+    }
+    assert ingest(write(tmp_path / "dump.json", [entry]))[0].inserted == 1

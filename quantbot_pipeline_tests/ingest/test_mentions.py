@@ -94,11 +94,34 @@ def test_a_link_to_a_token_calls_it(link: str) -> None:
         (f"https://jup.ag/swap/{TOKEN}-SOL", "swap_input"), (f"https://jup.ag/swap?sell={TOKEN}", "swap_input"),
         (f"https://t.me/share/url?url=https%3A%2F%2Fdexscreener.com%2Fsolana%2F{TOKEN}", "pool"),
         (f"https://raydium.io/swap/?inputMint={WSOL}&outputMint=sol", "quote_token"),
+        (f"https://raydium.io/liquidity/increase/?mode=add&pool_id={TOKEN}", "pool"), (f"https://app.meteora.ag/dammv2/{TOKEN}", "pool"),
+        (f"https://raydium.io/clmm/create-position/?pool-id={TOKEN}", "pool"),
     ],
 )  # fmt: skip  # a table: what belongs together stands on one line
 def test_a_link_to_something_else_calls_nothing(link: str, reason: str) -> None:
     for found in (called_in("Chart", [link]), called_in(f"see {link} now"), called_in(f"[chart]({link})")):
         assert found == ({}, [reason])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f"Dev wallet: {TOKEN}", "wallet"), (f"dev: {TOKEN} sold", "wallet"), (f"Deployer:\n{TOKEN}", "wallet"),
+        (f"Creator = {TOKEN}", "wallet"), (f"LP: `{TOKEN}`", "pool"), (f"Pair address: {EVM}", "pool"),
+    ],
+)  # fmt: skip  # a table: what belongs together stands on one line
+def test_an_address_that_its_label_calls_a_wallet_or_a_pool_is_no_token(text: str, reason: str) -> None:
+    assert called_in(text) == ({}, [reason])
+    assert called_in(f"{OTHER} {text}") == ({OTHER: "solana"}, [reason])
+
+
+@pytest.mark.parametrize("text", ["CA: {}", "Dev sold: {}", "LP burnt. {}", "helper: {}", "wallet: {0} {0}", "x_{}"])
+def test_other_labels_are_no_reason_against_a_token(text: str) -> None:
+    assert called_in(text.format(TOKEN)).tokens == {TOKEN: "solana"}
+
+
+def test_what_a_button_copies_or_sends_is_no_link_and_may_be_a_token() -> None:
+    assert called_in("Buy", [TOKEN, f"buy_{OTHER}"]).tokens == {TOKEN: "solana", OTHER: "solana"}
 
 
 def test_an_address_that_the_message_names_elsewhere_is_a_token() -> None:

@@ -98,7 +98,8 @@ def _is_dumped(message: dict[str, Any]) -> bool:
     """Whether an object is a message of Telegram's interface, and no call."""
     if "date_unixtime" in message or any(name in message for name in ("mint", "caller_name", "open")):
         return False
-    return "date" in message and any(name in message for name in OF_DUMPS)
+    has_chat = isinstance(message.get("chat"), dict)  # as the Bot API and Pyrogram write it
+    return "date" in message and (has_chat or any(name in message for name in OF_DUMPS))
 
 
 def load_chat(

@@ -33,7 +33,7 @@ class Remarks:
     """What a file says besides its rows: its token, whether it is stamped with the close time, what was assumed of it."""
 
     token: str | None = None
-    close_stamped: bool = False
+    close_stamped: str = ""  # the layout that is
     notes: list[str] = field(default_factory=list)
     by_place: bool = False
 
@@ -142,6 +142,8 @@ def _missing(path: Path, missing: Sequence[Column], found: Sequence[str]) -> str
         mend = f"add it or rename one, or say which it is with --map {missing[0].name}=COLUMN"
     else:
         mend = f"rename them, or say which they are with --map {missing[0].name}=COLUMN and so on"
+    if any(column.in_folder and column.mapped is None for column in missing):
+        mend += "; --mint TOKEN or a folder mint=TOKEN names the token of all rows"
     return f"{path}: missing column{'s' * (len(missing) > 1)} {', '.join(wanted)} (columns found: {shown}); {mend}"
 
 

@@ -11,12 +11,15 @@ from typing import NamedTuple
 
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.ingest.formats.common import Column, find_column
+from quantbot_pipeline.ingest.layouts.common import TIME_TO_VOLUME
 from quantbot_pipeline.ingest.layouts.registry import by_place
 from quantbot_pipeline.ingest.limits import HEADER_LIMIT
 
 LOOKED_AT = 10  # lines in which a header may be
 NUMBER = re.compile(r'\s*"?[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"?\s*|\s*"?(nan|null|none|n/a|-|)"?\s*', re.IGNORECASE)
-TIME = re.compile(r'\s*"?(\d{9,20}(\.\d*)?|\d{4}[-./]\d{1,2}[-./]\d{1,2}.*)"?\s*')
+TIME = re.compile(r'\s*"?(\d{9,20}(\.\d*)?|\d{8}([ T]\d{4,6})?|\d{4}[-./]\d{1,2}[-./]\d{1,2}.*)"?\s*')
+CLOCK = re.compile(r'\s*"?\d{1,2}:\d\d(:\d\d)?"?\s*')
+DATE_AND_CLOCK = ("date", "time", *TIME_TO_VOLUME[1:])
 
 
 class Header(NamedTuple):
@@ -124,16 +127,18 @@ def _without_header(
     cells, delimiter = _cells(first.text, separator)
     if not {"open", "close"} <= {column.name for column in columns}:
         return None
-    if len(cells) < 5 or not TIME.fullmatch(cells[0]) or not all(map(NUMBER.fullmatch, cells[1:])):
+    clock = len(cells) > 5 and CLOCK.fullmatch(cells[1]) is not None  # MetaTrader: a day, a time, and the prices
+    if len(cells) < 5 or not TIME.fullmatch(cells[0]) or not all(map(NUMBER.fullmatch, cells[1 + clock :])):
         return None
     if any(column.mapped is not None for column in columns):
         names = [str(n) for n in range(1, len(cells) + 1)]
         return Header(names, delimiter, first.number, False, True, "no header line; columns are named by their number")
     layout = by_place(len(cells))
-    if layout is None:
+    places = DATE_AND_CLOCK[: len(cells)] if clock else layout.by_place if layout else ()
+    if len(places) != len(cells):
         raise InputError(
             f"{path}: no header line, and {len(cells)} columns; say which is which, the first being 1: "
             "--map ts_ms=1 --map open=2 --map high=3 --map low=4 --map close=5"
         )
-    note = f"no header line; columns taken as {', '.join(layout.by_place)}"
-    return Header(list(layout.by_place), delimiter, first.number, False, True, note)
+    note = f"no header line; columns taken as {', '.join(places)}"
+    return Header(list(places), delimiter, first.number, False, True, note)

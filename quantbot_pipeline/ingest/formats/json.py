@@ -131,11 +131,7 @@ class _Reading:
             )
         else:
             matched = match_columns(self.path, layout.by_place, self.columns)
-            matched.remarks.close_stamped = layout.close_stamped
-            if layout.close_stamped:
-                matched.remarks.notes.append(
-                    f"stamps are taken as the close ({layout.name}); --stamp open says otherwise"
-                )
+            matched.remarks.close_stamped = layout.name if layout.close_stamped else ""
         matched.remarks.by_place = True
         self.places = list(layout.by_place) if layout else []
         self._open(matched, at)

@@ -9,5 +9,9 @@ BINANCE = Layout(
     "`SYMBOL-5m-2025-01.csv` or its zip, with and without header, ms and µs",
     names={"ts_ms": ("open_time",)},
     by_place=(*TIME_TO_VOLUME, "close_time", "quote_volume", "count", "taker_buy", "taker_buy_quote", "ignore"),
-    file_name=re.compile(r"(?P<token>[A-Z0-9]{4,30}(?:_\d{6}|_PERP)?)-(?P<step>\d+[a-zM]{1,2})-\d{4}-\d\d(?:-\d\d)?"),
+    file_name=re.compile(
+        r"(?P<token>[A-Z0-9]{4,30}(?:_\d{6}|_PERP)?)-"
+        r"(?:(?P<step>\d+[a-zM]{1,2})|(?P<trades>trades|aggTrades)|(?P<kind>fundingRate|metrics|bookDepth|bookTicker))"
+        r"-\d{4}-\d\d(?:-\d\d)?"
+    ),
 )

@@ -9,8 +9,18 @@ FREQTRADE = Layout(
     "a folder of `PAIR-5m[-futures]` as feather, json, json.gz, parquet or h5; mark, funding and trades files are left out",
     by_place=TIME_TO_VOLUME,
     file_name=re.compile(
-        r"(?P<token>[A-Z0-9][A-Z0-9._]*|[A-Za-z0-9.]+_[A-Z0-9_]+)-"
+        r"(?P<token>[A-Z0-9][A-Z0-9._]*|[A-Za-z0-9.]+_[A-Z0-9_]+(?:-\d{6})?)-"
         r"(?:(?P<step>\d+[a-zM]{1,2})(?:-(?P<kind>[A-Za-z_]+))?|(?P<trades>trades))"
     ),
 )
-OTHER_KINDS = ("mark", "funding_rate", "index", "premiumIndex", "trades")
+OTHER_KINDS = (
+    "mark",
+    "funding_rate",
+    "index",
+    "premiumIndex",
+    "trades",
+    "fundingRate",
+    "metrics",
+    "bookDepth",
+    "bookTicker",
+)
