@@ -95,7 +95,7 @@ def _case(run: Run, rules: "EvidenceRules") -> "Case":
         chosen=chosen,
         idle=idle,
         gross=gross,
-        liquidity=_liquidity(history.months)[units.row],
+        liquidity=np.concatenate([m.liquidity for m in history.months])[units.row],
         hits=history.calls.truth.t_multiple[units.row] >= 0,
         calls=np.bincount(history.calls.caller[status != NO_ENTRY], minlength=callers),
         unresolved=np.bincount(waiting.caller, minlength=callers),
@@ -297,14 +297,3 @@ def _replay_delayed(
         config = run.config.model_copy(update={"latency_ms": latency_ms})
         made = run.cache[key] = replay_month(run.home, inputs, config, policies, run.record)
     return made
-
-
-def _liquidity(months: Sequence[MonthInputs]) -> Floats:
-    """Return the liquidity of each call's pool, NaN where it is not known."""
-    columns = [
-        m.calls["liquidity_usd"].to_numpy()
-        if "liquidity_usd" in m.calls.column_names
-        else np.full(m.calls.num_rows, np.nan)
-        for m in months
-    ]
-    return np.concatenate(columns)
