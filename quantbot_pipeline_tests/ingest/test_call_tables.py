@@ -14,7 +14,7 @@ from quantbot_pipeline.ingest.chains import SPELLINGS
 from quantbot_pipeline.market.calls import CallStore, read_calls
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.conftest import Quantbot
-from quantbot_pipeline_tests.support.builders import WRITERS, call, ms, solana_address, write_csv, write_jsonl
+from quantbot_pipeline_tests.support.builders import call, ms, solana_address, write_csv, write_jsonl, write_parquet
 
 T = ms("2025-07-18T14:50:51")
 MINT = solana_address(1)
@@ -167,8 +167,10 @@ def test_an_object_below_the_name_of_the_liquidity_refuses_no_file(
     path = tmp_path / f"c.{suffix}"
     if suffix == "json":
         path.write_text(json.dumps({"calls": rows}))
+    elif suffix == "jsonl":
+        write_jsonl(path, rows)
     else:
-        WRITERS[f".{suffix}"](path, rows)
+        write_parquet(path, rows)
     assert ingest_calls([path], store).inserted == 2
     assert rows_of(store, "SELECT DISTINCT liquidity_usd FROM alerts") == [(None,)]
 
