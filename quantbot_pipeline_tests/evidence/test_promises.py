@@ -1,19 +1,27 @@
 """What must be true of the evidence beside its figures: bytes, memory, later months, other kinds of run, poor homes."""
 
+import math
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from quantbot_pipeline.backtest.month import RunFailedError
+from quantbot_pipeline.backtest.month import RunFailedError, run_month
 from quantbot_pipeline.backtest.provenance import parameters_of
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import month_start_ms
+from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.specs import KINDS
 from quantbot_pipeline_tests.evidence.test_evidence import CONFIG, contents, market
 from quantbot_pipeline_tests.support import homes
-from quantbot_pipeline_tests.support.homes import JANUARY, MINUTE, Call, Market
+from quantbot_pipeline_tests.support.homes import DAY, HOUR, JANUARY, MINUTE, Call, Market
+from quantbot_pipeline_tests.support.naive import Candle
+from quantbot_pipeline_tests.support.sizes import sizes
+
+STEP = 5 * MINUTE
+ARTIFACTS_OF = ("evidence", "evidence_times", "evidence_costs")
 
 # Of the version before there was evidence.
 SET: dict[str, Any] = {
@@ -63,3 +71,101 @@ def test_returns_count_against_the_memory_limit(tmp_path: Path) -> None:
     assert "set QUANTBOT_MEMORY_LIMIT to 44MB or search a smaller grid" in str(failed.value)
     enough = Home(roomy.settings.model_copy(update={"memory_limit": "44MB"}))
     assert homes.artifact(homes.run(enough, "evidence", "2024-01", {}), "evidence") == []
+
+
+# --- poor homes ---------------------------------------------------------------------------------------------------------
+
+
+def spread(n: int, mint: str = "") -> list[Call]:
+    """Calls of three callers, three hours apart."""
+    return [Call(f"c{i:03}", "abc"[i % 3], mint or f"m{i}", JANUARY + i * 3 * HOUR + 7 * MINUTE) for i in range(n)]
+
+
+def walks(calls: list[Call], moves: tuple[float, ...], candles: int = 60) -> dict[str, list[Candle]]:
+    """A token's candles for each call that names it alone."""
+    rng = random.Random(1)
+    return {c.mint: homes.token(rng, c.alert_ts // STEP * STEP, candles, "5m", moves, gaps=0.0) for c in calls}
+
+
+def apart(calls: list[Call]) -> dict[str, list[Candle]]:
+    """Prices of 1e-300 and of 1, one after the other."""
+    return {
+        c.mint: [Candle(c.alert_ts // STEP * STEP + i * STEP, *([(1e-300, 1.0)[i // 3 % 2]] * 4)) for i in range(60)]
+        for c in calls
+    }
+
+
+def poor(kind: str) -> Market:
+    """A market of which there is little to say."""
+    calls, plain = spread(60), (1.0, 1.05, 0.95)
+    if kind == "one call":
+        return Market("5m", calls[:1], walks(calls[:1], plain))
+    if kind == "no candles":
+        return Market("5m", calls, {})
+    if kind == "one token":
+        same = spread(60, "m")
+        return Market("5m", same, {"m": homes.token(random.Random(2), JANUARY, 3_000, "5m", plain)})
+    if kind == "all data_end":
+        return Market("5m", calls, walks(calls, plain, candles=5))
+    if kind == "prices 1e300 apart":
+        return Market("5m", calls, apart(calls))
+    later = [
+        c._replace(call_id=f"{c.call_id}-later", mint=f"{c.mint}-later", alert_ts=c.alert_ts + 62 * DAY) for c in calls
+    ]
+    return Market("5m", [*calls, *later], walks([*calls, *later], plain))
+
+
+@pytest.mark.parametrize(
+    "kind", ["one call", "no candles", "one token", "all data_end", "prices 1e300 apart", "a month without calls"]
+)
+def test_a_poor_home_gives_rows_or_a_sentence(tmp_path: Path, kind: str) -> None:
+    lab = homes.make_home(tmp_path, poor(kind))
+    month = "2024-03" if kind == "a month without calls" else "2024-01"
+    if month == "2024-03":
+        assert run_month(lab, "evidence", "2024-02", make_config(CONFIG)) is None
+    made = homes.run(lab, "evidence", month, CONFIG)
+    rows = [row for name in ARTIFACTS_OF for row in homes.artifact(made, name)]
+    assert not any(isinstance(value, float) and not math.isfinite(value) for row in rows for value in row.values())
+    said = [row["message"] for row in homes.artifact(made, "errors")]
+    assert homes.artifact(made, "evidence") or any("nothing to judge" in text for text in said)
+    if kind != "prices 1e300 apart":  # every call there gains without end
+        assert all(row["verdict"] != "evidence" for row in homes.artifact(made, "evidence"))
+    check_run(made.run_dir)
+
+
+# --- no edge, from files to verdicts --------------------------------------------------------------------------------------
+
+
+def fair_market(callers: int, seed: int) -> Market:
+    """Callers that name tokens without an edge, 40 to 60 in three months: as likely up as down, by the same on average."""
+    rng, calls, candles = random.Random(seed), list[Call](), {}
+    for i in range(callers):
+        for k in range(rng.randint(40, 60)):
+            at, mint = JANUARY + rng.randrange(88) * DAY + rng.randrange(280) * STEP + MINUTE, f"t{i}-{k}"
+            calls.append(Call(f"{i:03}-{k:02}", f"caller-{i:03}", mint, at))
+            candles[mint] = fair_token(rng, at // STEP * STEP)
+    return Market("5m", calls, candles)
+
+
+def fair_token(rng: random.Random, begin: int, n: int = 40) -> list[Candle]:
+    """A martingale that is +25 % or -20 % at times, and jumps now and then: mostly down, seldom far up."""
+    price, made = 1.0, []
+    for i in range(n):
+        opened = price
+        if rng.random() < 0.02:
+            price *= 4.0 if rng.random() < 0.2 else 0.25  # 0.2 * 4 + 0.8 * 0.25 = 1
+        else:
+            price *= rng.choice((1.04, 0.96))
+        made.append(Candle(begin + i * STEP, opened, max(opened, price), min(opened, price), price))
+    return made
+
+
+@pytest.mark.parametrize("size", sizes((20, 1), (100, 5)))
+def test_files_without_an_edge_are_not_claimed(tmp_path: Path, size: tuple[int, int]) -> None:
+    callers, seeds = size
+    config = {"horizon_ms": 2 * HOUR, "taker_fee_bps": 0, "slippage_bps": 0, "evidence": {"draws": 99}}
+    for seed in range(seeds):
+        lab = homes.make_home(tmp_path / str(seed), fair_market(callers, seed))
+        rows = homes.artifact(homes.run(lab, "evidence", "2024-03", config), "evidence")
+        assert sum(row["tested"] for row in rows) == callers
+        assert sum(row["verdict"] == "evidence" for row in rows) <= (1 if callers == 100 else 0)
