@@ -206,3 +206,16 @@ def test_draws_follow_the_seed_and_the_name_alone() -> None:
     assert (one.sum(axis=1) == 7).all()
     assert (one != draw_counts("bob", 7, RULES)).any()
     assert (one != draw_counts("alice", 7, RULES.model_copy(update={"seed": 1}))).any()
+
+
+def test_rivals_move_no_figure_of_ones_own() -> None:
+    alone, among = crowd(6, 3), crowd(6, 3)
+    own = alone.noise(60 * 6) + 0.1
+    for world in (alone, among):
+        world.add("own", own)
+    for i in range(3):
+        among.add(f"rival{i}", among.noise(80 * 6) + 0.2)
+    one, other = alone.judged()["own"], among.judged()["own"]
+    assert one["e_threshold"] != other["e_threshold"]
+    for name in ("e_zero", "spa_p", "stepm_policies", "choice_low_bps", "choice_mean_bps", "choice_high_bps", "e_none"):
+        assert one[name] == other[name], name
