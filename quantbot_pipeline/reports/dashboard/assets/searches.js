@@ -60,7 +60,7 @@ function promise(rows) {
     return [el('p', { class: 'note' }, `One dot per caller and scheme, larger with more trades, faded below ${D.min_calls}; ${above} of ${drawn.length} did at least as well as promised.`),
       chart('walk_callers', { rows: drawn, diagonal: ends, zero: [{ y: 0 }] }, { title: 'In-sample against out-of-sample return by caller', click: (row) => row.caller_name && (location.hash = '#/caller/' + encodeURIComponent(row.caller_name)) })];
   });
-  return [el('div', { class: 'controls' }, select('Return', [['avg', 'average per trade'], ['median', 'median (in sample: of monthly medians)']], measure, (value) => { measure = value; drawing.rebuild(); })), drawing];
+  return [el('div', { class: 'controls' }, select('Return', [['avg', 'average per trade'], ['median', 'median (in sample: of medians)']], measure, (value) => { measure = value; drawing.rebuild(); })), drawing];
 }
 
 function pooledMonths() {
