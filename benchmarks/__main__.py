@@ -18,6 +18,7 @@ SECTIONS = {
     "dashboard": "the page of the sample market, and of 500 callers with 50,000 calls",
     "catalog": "ten thousand runs indexed and queried; MLflow, if installed",
     "crowd": "a million calls of a thousand callers through ingest, truth and policies",
+    "evidence": "false claims, claimed shares, and what a judgement and a backfill of it cost",
     "backfill": "24 or more months launched in the UI as one Dagster run, and the same work without Dagster",
 }
 QUICK = ["sub_grid", "engine", "end_to_end"]  # about a minute together; the others take several each
@@ -39,6 +40,12 @@ def main() -> int:
     parser.add_argument("--searched", type=int, default=50_000, help="of them through the search too (50000)")
     parser.add_argument(
         "--months", type=int, default=24, help="months of the backfill, half-years of a sample market (24)"
+    )
+    parser.add_argument(
+        "--worlds",
+        type=int,
+        default=1,
+        help="evidence: worlds of each kind; more than 2 measure everything, for hours (1)",
     )
     parser.add_argument("--inline", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

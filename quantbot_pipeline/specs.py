@@ -32,7 +32,8 @@ class RunKind(NamedTuple):
     name: in configuration, logs and the Python API. command: `quantbot backtest COMMAND`. job: its Dagster job. run_type and
     strategy: under which it is kept (`run_type` and `parameters.strategy_id` of run.json). outputs: its assets. extras:
     artifacts that have no asset of their own. depends_on: the fields of `BacktestConfig` that change its results. recipe: the
-    module whose `make(run)` writes the artifacts. learns: whether it reads all earlier months too.
+    module whose `make(run)` writes the artifacts. learns: whether it reads all earlier months too. weighs_size: whether it
+    reads the liquidity of calls.
     """
 
     name: str
@@ -48,6 +49,7 @@ class RunKind(NamedTuple):
     strategy: str | None = None
     extras: tuple[str, ...] = ()
     learns: bool = False
+    weighs_size: bool = False
 
     @property
     def artifacts(self) -> tuple[str, ...]:
@@ -216,6 +218,7 @@ KINDS: dict[str, RunKind] = {
             help="How sure each caller's edge is.",
             about="How sure each caller's edge is: verdicts, e-values, intervals, costs.",
             learns=True,
+            weighs_size=True,
         ),
     )
 }

@@ -34,6 +34,7 @@ TIME_STOP, STOP_LOSS, HARD_STOP, TRAILING, TAKE_PROFIT, LADDER, HORIZON, DATA_EN
 PROTECTIVE_EXITS = ("stop_loss", "hard_stop", "trailing_stop")
 MUCH_ENDED = 0.2  # a greater share of `data_end` exits is remarked: a token that stopped trading cannot be sold
 
+IN_SAMPLE, OUT_OF_SAMPLE = "in sample", "out of sample"  # whether what is shown was chosen on the calls it is shown of
 SCHEMES = ("anchored", "rolling")  # of the walk-forward
 
 # What is said of a caller, in the order in which tables show it.

@@ -11,23 +11,36 @@ import pyarrow as pa
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.home import Home
-from quantbot_pipeline.market.calls import read_calls
+from quantbot_pipeline.market.calls import MonthCalls, read_calls
 from quantbot_pipeline.market.candle_reader import CandlePlan, Piece, plan_slices
 from quantbot_pipeline.months import month_of, month_range, month_start_ms, next_month
 from quantbot_pipeline.runs.content import content_sha256
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 
+Floats = npt.NDArray[np.float64]
+
 
 class MonthInputs(NamedTuple):
-    """A month's inputs: its calls, how many were rejected at ingest, what must be decoded, and the hash of it all."""
+    """A month's inputs: its calls, how many were rejected at ingest, what must be decoded, and the hash of it all.
+
+    The fingerprint leaves the liquidity out: of all kinds of run the evidence alone depends on it; see `with_liquidity`.
+    """
 
     month: str
     calls: pa.Table
     by_mint: "CallsByMint"
     rejected: dict[str, int]
+    liquidity: Floats
     plan: CandlePlan
     fingerprint: str
     broken: str | None
+
+    @property
+    def with_liquidity(self) -> str:
+        """The fingerprint, with the liquidity of the calls where any is known."""
+        if np.isnan(self.liquidity).all():
+            return self.fingerprint
+        return joint_hash(self.fingerprint, hashlib.sha256(self.liquidity.astype("<f8").tobytes()).hexdigest())
 
 
 def bounds_of(month: str, config: BacktestConfig) -> tuple[int, int]:
@@ -42,21 +55,29 @@ def reach_ms(config: BacktestConfig) -> int:
 
 def load_month(home: Home, month: str, config: BacktestConfig, bounds: tuple[int, int]) -> MonthInputs | None:
     """The inputs of a month; None when it has no calls."""
-    calls, rejected = read_calls(home.calls, *bounds)
-    return planned(home, month, config, calls, rejected) if calls.num_rows else None
+    read = read_calls(home.calls, *bounds)
+    return planned(home, month, config, read) if read.calls.num_rows else None
 
 
 PIECE = 1 << 17  # rows of a table that are made at a time
 
 
-def planned(home: Home, month: str, config: BacktestConfig, calls: pa.Table, rejected: dict[str, int]) -> MonthInputs:
+def planned(home: Home, month: str, config: BacktestConfig, read: MonthCalls) -> MonthInputs:
+    calls, rejected, liquidity = read
     by_mint = calls_by_mint(calls)
     try:
         plan, broken = _plan_candles(home, month, calls, by_mint, config), None
     except InputError as e:  # this month's run will be committed as failed; the other months go on
         plan, broken = CandlePlan([], []), str(e)
     return MonthInputs(
-        month, calls, by_mint, rejected, plan, joint_hash(content_sha256(calls), *plan.fingerprint), broken
+        month,
+        calls,
+        by_mint,
+        rejected,
+        liquidity,
+        plan,
+        joint_hash(content_sha256(calls), *plan.fingerprint),
+        broken,
     )
 
 
@@ -66,13 +87,14 @@ def joint_hash(*parts: str) -> str:
 
 def earlier_months(home: Home, month: str, config: BacktestConfig) -> list[MonthInputs]:
     """The inputs of all months before `month` that have calls, ascending; the calls are read at once."""
-    calls, _ = read_calls(home.calls, 0, month_start_ms(month))
+    calls, _, liquidity = read_calls(home.calls, 0, month_start_ms(month))
     alert = calls["alert_ts_ms"].to_numpy()
     earlier, start = [], 0
     while start < len(alert):
         name = month_of(int(alert[start]))
         end = int(np.searchsorted(alert, month_start_ms(next_month(name))))
-        earlier.append(planned(home, name, config, calls.slice(start, end - start), {}))
+        read = MonthCalls(calls.slice(start, end - start), {}, liquidity[start:end])
+        earlier.append(planned(home, name, config, read))
         start = end
     return earlier
 

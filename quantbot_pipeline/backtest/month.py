@@ -100,7 +100,8 @@ def _plan(home: Home, kind: RunKind, month: str, config: BacktestConfig, stores:
     if "features" in kind.artifacts:
         features = stores.enter_context(call_features(home.calls, *bounds))
     fingerprint = joint_hash(
-        inputs.fingerprint, *(m.fingerprint for m in earlier), *([content_sha256(features())] if features else [])
+        *(m.with_liquidity if kind.weighs_size else m.fingerprint for m in (inputs, *earlier)),
+        *([content_sha256(features())] if features else []),
     )
     parameters = parameters_of(kind, config, bounds, month)
     return _Plan(kind, month, bounds, inputs, earlier, features, parameters, fingerprint)

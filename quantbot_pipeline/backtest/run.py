@@ -49,11 +49,14 @@ class Run:
             self.excluded = report_exclusions(self.home, replayed, self.config, self.record)
         return replayed
 
-    def parts(self, policies: int, calls: int, also: int = 0) -> list[slice]:
-        """Return slices of so many policies that their outcomes take about the memory limit; `also` go with the last."""
+    def parts(self, policies: int, calls: int, also: int = 0, reserved: int = 0) -> list[slice]:
+        """Return slices of so many policies that their outcomes take about the memory limit; `also` go with the last.
+
+        reserved: bytes of the limit that the outcomes must leave.
+        """
         from quantbot_pipeline.replay.results import MAX_POLICIES, outcome_bytes
 
         most = range(1, min(policies, MAX_POLICIES - also) + 1)
-        fit = bisect_right(most, self.home.settings.memory_bytes, key=lambda n: outcome_bytes(calls, n))
+        fit = bisect_right(most, self.home.settings.memory_bytes - reserved, key=lambda n: outcome_bytes(calls, n))
         size = max(1, fit)
         return [slice(first, min(first + size, policies)) for first in range(0, max(1, policies), size)]

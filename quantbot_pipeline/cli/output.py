@@ -44,8 +44,9 @@ def print_report(report: "IngestReport", fmt: Output) -> None:
     row = report.model_dump(exclude={"months", "notes", "store", "refusal"})
     for counts in ("rejected", "left_out"):
         row[counts] = ", ".join(f"{reason} {n}" for reason, n in row[counts].items()) or "0"
-    if not report.freak_wicks:
-        del row["freak_wicks"]
+    for count in ("freak_wicks", "no_liquidity"):
+        if not row[count]:
+            del row[count]
     row["months"] = f"{report.months[0]} … {report.months[-1]}" if report.months else "none changed"
     print_rows([row], fmt, f"Ingested {report.kind}" + (f" into {report.store}" if report.store else ""))
 

@@ -27,6 +27,7 @@ from quantbot_pipeline.ingest.formats.common import Column, Found
 from quantbot_pipeline.ingest.formats.message_table import COLUMNS as MESSAGE_COLUMNS
 from quantbot_pipeline.ingest.formats.message_table import call_messages
 from quantbot_pipeline.ingest.formats.registry import format_of, load
+from quantbot_pipeline.ingest.liquidity import LIQUIDITY, amount_sql, emptied
 from quantbot_pipeline.ingest.packed import plain_files
 from quantbot_pipeline.ingest.report import IngestReport
 from quantbot_pipeline.ingest.times import (
@@ -74,6 +75,7 @@ COLUMNS = (
         told=("alert_ts_ms", "alert_ts", "created_at", "call_time"),
     ),
     Column("source", required=False),
+    LIQUIDITY,
 )
 CHAT_WINDOW_H = 24.0  # of the first mention, for chats: people and bots repeat a token that runs
 # The first test that fails names the reason.
@@ -84,7 +86,7 @@ REASON = f"""CASE WHEN caller_name IS NULL OR caller_name = '' THEN 'caller_name
                  WHEN caller_name = '{ALL_CALLERS}' THEN 'reserved_caller' END"""
 STAGED = """CREATE TEMP TABLE staged (file_no INTEGER, row_no BIGINT, call_id VARCHAR, mint VARCHAR, caller_name VARCHAR,
                 chain VARCHAR, alert_ts_ms BIGINT, source VARCHAR, source_kind VARCHAR, edited_at VARCHAR, time_text VARCHAR,
-                window_ms BIGINT)"""
+                window_ms BIGINT, liquidity_text VARCHAR, liquidity_usd DOUBLE)"""
 PAGE_OF_MESSAGES = re.compile(r"messages\d*\.html?", re.IGNORECASE)
 KEPT = "rejected rows are in the table rejected_alerts"
 MAX_SHOWN = 3  # files of one sentence
@@ -115,6 +117,7 @@ class _Taken:
     files: list[str] = field(default_factory=list)
     time_columns: list[str] = field(default_factory=list)
     messages: int = 0
+    unpriced: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
@@ -164,6 +167,8 @@ def ingest_calls(
         if not rows:
             raise _nothing(files, taken)
         faults = _first_faults(con, taken)
+        taken.unpriced, notes = emptied(con, taken.files)
+        taken.notes += notes
         try:
             merged = merge_calls(con, store, taken.files, f"{spill}/merging")
         except duckdb.OutOfMemoryException:
@@ -260,10 +265,12 @@ def _stage(con: duckdb.DuckDBPyConnection, taken: _Taken, path: Path, reading: R
     source = "coalesce(source::VARCHAR, $file)" if "source" in found else "$file"
     mint = folded_mint_sql(_text(found, "mint", "NULL"))
     chain = folded_chain_sql(_text(found, "chain", "''"))
+    liquidity = _text(found, LIQUIDITY.name, "NULL")
     con.execute(
         f"""INSERT INTO staged SELECT $n, row_no, {_text(found, "call_id", "NULL")}, {mint},
                    {_text(found, "caller_name", "$caller")}, coalesce({chain}, ''), {time_ms}, {source},
-                   {_text(found, "source_kind", "NULL")}, {_text(found, "edited_at", "NULL")}, left({time_text}, 200), $window
+                   {_text(found, "source_kind", "NULL")}, {_text(found, "edited_at", "NULL")}, left({time_text}, 200), $window,
+                   left({liquidity}, 60), {amount_sql(liquidity)}
             FROM incoming""",
         {"n": len(taken.files), "window": reading.window_ms(is_chat), "file": path.name}
         | ({} if "caller_name" in found else {"caller": reading.caller}),
@@ -365,12 +372,13 @@ def _report(store: CallStore, files: int, rows: int, merged: Merged, taken: _Tak
         files=files,
         rows=rows - merged.repeated,
         inserted=merged.inserted,
-        updated=0,
+        updated=merged.updated,
         unchanged=merged.same,
         superseded=merged.other,
         rejected=merged.reasons,
         months=merged.months,
         left_out=dict(sorted(left_out.items())),
+        no_liquidity=taken.unpriced,
         notes=[*taken.notes, *([f"{shown}; {KEPT}"] if faults and not nothing else [])],
         store=str(store.path),
         refusal=f"{shown}; no row was taken; {KEPT}" if nothing else "",

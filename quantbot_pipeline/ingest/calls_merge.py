@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.duck import published_duckdb
+from quantbot_pipeline.ingest.liquidity import learn
 from quantbot_pipeline.ingest.tokens import folded_mint_sql
 from quantbot_pipeline.market.calls import BATCH, MIGRATIONS, TABLES, CallStore
 
@@ -22,13 +23,19 @@ def _derived_id(chain: str) -> str:
 
 # The id does not depend on the chain, which one caller spells in several ways. It did before; see `_use_earlier_ids`.
 DERIVED_ID = _derived_id("''")
+# What makes a row r equal to a stored call a of its id.
+SAME = f"""{folded_mint_sql("a.mint")} = r.mint AND a.caller_name = r.caller_name AND a.chain = r.chain
+           AND a.alert_ts_ms = r.alert_ts_ms"""
 ISO_MS = "strftime(make_timestamp_ms(alert_ts_ms), '%Y-%m-%dT%H:%M:%S.%gZ')"
 
 
 class Merged(NamedTuple):
-    """What became of the rows: new, equal to a stored call, of an id that another call has, mentioned before, rejected."""
+    """What became of the rows: new, equal to a stored call (with a liquidity that it lacked, or without), of an id that
+    another call has, mentioned before, rejected.
+    """
 
     inserted: int
+    updated: int
     same: int
     other: int
     repeated: int
@@ -49,7 +56,9 @@ def merge_calls(incoming: duckdb.DuckDBPyConnection, store: CallStore, files: li
         _use_earlier_ids(con)
         repeated = _leave_out_repeated(con)
         merged = _insert(con, repeated)
-        publication.changed = bool(merged.inserted or merged.newly_rejected) or not store.path.exists()
+        publication.changed = (
+            bool(merged.inserted or merged.updated or merged.newly_rejected) or not store.path.exists()
+        )
     return merged
 
 
@@ -58,7 +67,7 @@ def _bring(incoming: duckdb.DuckDBPyConnection, con: duckdb.DuckDBPyConnection, 
     valid = incoming.sql(
         f"""SELECT coalesce(nullif(call_id, ''), {DERIVED_ID}) AS call_id, coalesce(call_id, '') = '' AS is_derived, mint,
                    caller_name, chain, alert_ts_ms, {ISO_MS} AS created_at, source, source_kind, edited_at, window_ms,
-                   file_no, row_no
+                   liquidity_usd, file_no, row_no
             FROM judged WHERE reason IS NULL"""
     ).to_arrow_reader(BATCH)
     con.register("valid_calls", valid)
@@ -167,13 +176,16 @@ def _insert(con: duckdb.DuckDBPyConnection, repeated: int) -> Merged:
             FROM (SELECT *, mint = k_mint AND caller_name = k_caller AND chain = k_chain AND alert_ts_ms = k_ts AS same
                   FROM kept)""",
     )
+    con.execute("CREATE TEMP TABLE known_before AS SELECT call_id FROM alerts SEMI JOIN ranked USING (call_id)")
     inserted = _one(
         con,
         """INSERT INTO alerts (call_id, mint, caller_name, chain, alert_ts_ms, created_at, source, ingested_at, source_kind,
-                               edited_at)
-           SELECT call_id, mint, caller_name, chain, alert_ts_ms, created_at, source, now()::TIMESTAMP, source_kind, edited_at
+                               edited_at, liquidity_usd)
+           SELECT call_id, mint, caller_name, chain, alert_ts_ms, created_at, source, now()::TIMESTAMP, source_kind, edited_at,
+                  liquidity_usd
            FROM ranked WHERE nth = 1 ON CONFLICT DO NOTHING""",
     )[0]
+    updated, learnt = learn(con, SAME)
     newly_rejected = _one(
         con,
         """INSERT INTO rejected_alerts (call_id, mint, caller_name, chain, alert_ts_ms, reason, nth, source, text, file, row)
@@ -187,7 +199,8 @@ def _insert(con: duckdb.DuckDBPyConnection, repeated: int) -> Merged:
                AND o.alert_ts_ms IS NOT DISTINCT FROM r.alert_ts_ms)""",
     )[0]
     reasons = con.execute("SELECT reason, count(*) FROM rejected_calls GROUP BY 1 ORDER BY 1").fetchall()
-    return Merged(inserted, same, other, repeated, newly_rejected, dict(reasons), months or [])
+    changed = sorted({*(months or []), *learnt})
+    return Merged(inserted, updated, same - updated, other, repeated, newly_rejected, dict(reasons), changed)
 
 
 def _one(con: duckdb.DuckDBPyConnection, sql: str) -> tuple:

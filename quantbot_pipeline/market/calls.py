@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from quantbot_pipeline.duck import UNTRUSTED, in_use, is_in_use, open_untrusted, untrusted_tables
@@ -32,6 +34,7 @@ MIGRATIONS = "".join(
     for table, column in (
         ("alerts", "source_kind VARCHAR"),
         ("alerts", "edited_at VARCHAR"),
+        ("alerts", "liquidity_usd DOUBLE"),
         ("rejected_alerts", "text VARCHAR"),
         ("rejected_alerts", "file VARCHAR"),
         ("rejected_alerts", "row BIGINT"),
@@ -43,11 +46,13 @@ BATCH = 131_072  # rows that go from one DuckDB to the other at a time
 class MonthCalls(NamedTuple):
     """Calls of a range of time, ordered by (alert_ts_ms, call_id), and how many were rejected at ingest, by reason.
 
-    Columns of `calls`: call_id, mint, caller_name, chain (string), alert_ts_ms (int64), created_at (string).
+    Columns of `calls`: call_id, mint, caller_name, chain (string), alert_ts_ms (int64), created_at (string). liquidity: of
+    each call's pool in USD, NaN where unknown. It is no column, so that the hash of the calls is that of earlier versions.
     """
 
     calls: pa.Table
     rejected: dict[str, int]
+    liquidity: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,15 @@ class CallStore:
         from quantbot_pipeline.frames import frame_of
 
         first, last = (0, 1 << 62) if month is None else (parse_day(month, end=False), parse_day(month, end=True))
-        return frame_of(read_calls(self, first, last).calls)
+        read = read_calls(self, first, last)
+        return frame_of(read.calls.append_column("liquidity_usd", pa.array(read.liquidity, from_pandas=True)))
 
 
 def read_calls(store: CallStore, from_ms: int, to_ms: int) -> MonthCalls:
     """Return calls with `from_ms <= alert_ts_ms < to_ms`; an absent store has none. Raises InputError for a broken store."""
     with reading_calls(store) as con:
         found = con.sql(
-            """SELECT call_id, mint, caller_name, chain, alert_ts_ms, created_at FROM alerts
+            """SELECT call_id, mint, caller_name, chain, alert_ts_ms, created_at, liquidity_usd FROM alerts
                WHERE alert_ts_ms >= ? AND alert_ts_ms < ? ORDER BY alert_ts_ms, call_id""",
             params=[from_ms, to_ms],
         )
@@ -80,7 +86,8 @@ def read_calls(store: CallStore, from_ms: int, to_ms: int) -> MonthCalls:
                GROUP BY 1 ORDER BY 1""",
             [from_ms, to_ms],
         ).fetchall()
-    return MonthCalls(calls, dict(rejected))
+    amounts = calls["liquidity_usd"].cast(pa.float64()).to_numpy()
+    return MonthCalls(calls.drop_columns("liquidity_usd"), dict(rejected), amounts)
 
 
 def pieces_of(path: Path, found: duckdb.DuckDBPyRelation) -> Iterator[pa.Table]:
@@ -131,6 +138,18 @@ def note_first_month(store: CallStore) -> None:
             temporary.write_text(f"{month_of(earliest)}\n")
 
 
+def _view_of(con: duckdb.DuckDBPyConnection, name: str) -> str:
+    """Return SQL of a table of the store; a column that an earlier version did not write is null."""
+    source = f"{UNTRUSTED}.{name}"
+    present = {column.lower() for column in con.sql(f"FROM {source}").columns}
+    if name != "alerts":
+        return f"FROM {source}"
+    if "liquidity_usd" not in present:
+        return f"SELECT *, NULL::DOUBLE AS liquidity_usd FROM {source}"
+    amount = "TRY_CAST(liquidity_usd AS DOUBLE)"
+    return f"SELECT * REPLACE (CASE WHEN isfinite({amount}) AND {amount} >= 0 THEN {amount} END AS liquidity_usd) FROM {source}"
+
+
 @contextmanager
 def reading_calls(store: CallStore) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that shows the tables of the store under their names; another file with calls may lack the rejected ones."""
@@ -142,9 +161,10 @@ def reading_calls(store: CallStore) -> Iterator[duckdb.DuckDBPyConnection]:
             if path.exists() and "alerts" not in tables:
                 raise InputError(f"{path}: no table alerts; make the store with `quantbot ingest calls`")
             con.execute(TABLES)  # empty ones, of our own database
+            con.execute(MIGRATIONS)
             for name in ("alerts", "rejected_alerts"):
                 if name in tables:
-                    con.execute(f"CREATE TEMP VIEW {name} AS FROM {UNTRUSTED}.{name}")
+                    con.execute(f"CREATE TEMP VIEW {name} AS {_view_of(con, name)}")
             yield con
     except duckdb.OutOfMemoryException as e:
         raise _out_of_memory(path, e) from None

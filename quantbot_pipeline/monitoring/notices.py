@@ -26,6 +26,7 @@ KINDS = {
     "rejected_file": "rejected file",
     "low_disk": "low disk",
     "waiting_run": "waiting run",
+    "changed_verdict": "verdict",
 }
 REMIND_S = 86_400.0
 KEEP_S = 7 * 86_400.0  # a message that nobody takes for a week is dropped; it is in the log
@@ -39,7 +40,8 @@ MAX_LISTED = 10
 class Finding:
     """Something wrong. `cause` names it across time; `subject` is the caller, file, run or job that it concerns.
 
-    A standing finding is a condition that is seen again at every look; any other is an event, and each one counts.
+    A standing finding is a condition that is seen again at every look; any other is an event, and each one counts. A passing
+    one is news: it is told once, and is never open.
     """
 
     cause: str
@@ -50,6 +52,7 @@ class Finding:
     subject: str = ""
     link: str = ""
     standing: bool = False
+    passing: bool = False
 
 
 class Entry(BaseModel):
@@ -98,6 +101,9 @@ def decide(
     still_open = {cause: entry for cause, entry in state.open.items() if now - entry.last < FORGET_S}
     news: list[tuple[Turn, Entry]] = []
     for finding in findings:
+        if finding.passing:
+            news.append(("", _seen(None, finding, now)))
+            continue
         entry = still_open[finding.cause] = _seen(still_open.get(finding.cause), finding, now)
         if entry.announced is None or now - entry.announced >= REMIND_S:
             news.append(("" if entry.announced is None else "again", entry))
@@ -109,7 +115,7 @@ def decide(
 
 def _seen(known: Entry | None, finding: Finding, now: float) -> Entry:
     """The entry of a cause after one more look at it."""
-    latest = {key: value for key, value in asdict(finding).items() if key != "cause"} | {"last": now}
+    latest = {key: value for key, value in asdict(finding).items() if key not in ("cause", "passing")} | {"last": now}
     if known is None:
         return Entry(**latest, since=now)
     return known.model_copy(update=latest | {"count": known.count + (0 if finding.standing else 1)})
@@ -141,7 +147,8 @@ def _compose(turn: Turn, entries: list[Entry], now: float) -> Message:
     paragraphs = [_paragraph(same, turn) for same in list(alike.values())[:MAX_LISTED]]
     if len(alike) > MAX_LISTED:
         paragraphs.append(f"and {len(alike) - MAX_LISTED} more")
-    worst: Severity = "failure" if any(entry.severity == "failure" for entry in entries) else "warning"
+    found = {entry.severity for entry in entries}
+    worst: Severity = "failure" if "failure" in found else "warning" if "warning" in found else "success"
     return Message(
         title=f"quantbot: {turn}{': ' if turn else ''}{', '.join(part for part in parts if part)}",
         body="\n\n".join(paragraphs),

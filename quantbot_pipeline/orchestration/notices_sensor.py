@@ -1,4 +1,5 @@
-"""The sensor that raises alerts: it looks at finished Dagster runs, the queue, the quarantine, rejected files and the disk.
+"""The sensor that raises alerts: it looks at finished Dagster runs, the queue, the quarantine, rejected files, the disk and
+the newest verdicts.
 
 Here is only the looking; what is announced, grouped, repeated or over is decided in `reports.alerts`. Everything it must
 remember is its cursor, so a restart neither forgets a cause nor announces it twice.
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import BaseModel, ValidationError
 
-from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.errors import InputError, QuantbotError
 from quantbot_pipeline.ingest.inbox import REJECTED
 from quantbot_pipeline.monitoring.notices import Finding, Message, State, decide, deliver
 from quantbot_pipeline.monitoring.send import send
+from quantbot_pipeline.monitoring.verdicts import Told, newest_verdicts, news_of
 from quantbot_pipeline.orchestration.assets.catalog import CATALOG
 from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.resources import Lab
@@ -48,13 +50,15 @@ Change = tuple[str, Finding | None]  # a cause, and what was found of it; None: 
 class Cursor(BaseModel):
     """What the sensor remembers: how far it has looked (seconds since 1970), runs of the overlap, and the alerts.
 
-    Failed runs that Dagster says it will repeat are remembered, too: it says so of some that it cannot repeat.
+    Failed runs that Dagster says it will repeat are remembered, too: it says so of some that it cannot repeat. verdicts: those
+    told last; None before the first evidence.
     """
 
     since: float
     seen: dict[str, float] = {}
     promised: dict[str, float] = {}
     alerts: State = State()
+    verdicts: Told | None = None
 
 
 def build_notices_sensor(interval_s: int) -> dg.SensorDefinition:
@@ -63,7 +67,7 @@ def build_notices_sensor(interval_s: int) -> dg.SensorDefinition:
         name="alerts_sensor",  # the name under which homes know whether it is on
         minimum_interval_seconds=interval_s,
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description="Failed runs and checks, failed catalog syncs, regressions, quarantined runs, rejected files, low disk and runs that wait too long become "
+        description="Failed runs and checks, failed catalog syncs, regressions, quarantined runs, rejected files, low disk, runs that wait too long and changed verdicts become "
         "alerts: written to this log, and sent to QUANTBOT_ALERT_URLS. One per cause; recoveries are announced.",
     )(notices)
 
@@ -77,6 +81,7 @@ def notices(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResult:
     changes = [
         *_run_changes(context.instance, cursor, home.settings.ui_url, now),
         *_standing_changes(home, context.instance, cursor.alerts, now),
+        *_verdict_changes(context, home, cursor),
     ]
     state, messages = decide(cursor.alerts, *_last_words(changes), now)
     for message in messages:
@@ -265,6 +270,22 @@ def _rejected_files(event: Any, link: str) -> Iterator[Change]:
                 cause, "rejected_file", "warning", f"set aside in inbox/{REJECTED}/: {reason}"[:1500], "", path, link
             ),
         )
+
+
+# --- verdicts -----------------------------------------------------------------------------------------------------------
+
+
+def _verdict_changes(context: dg.SensorEvaluationContext, home: "Home", cursor: Cursor) -> list[Change]:
+    """Return what the newest evidence says anew of callers; moves the cursor. Evidence that cannot be read says nothing."""
+    try:
+        newest = newest_verdicts(home.catalog, cursor.verdicts.run_id if cursor.verdicts else "")
+    except QuantbotError as e:
+        context.log.warning(f"the newest verdicts are not readable: {e}")
+        return []
+    if newest is None:
+        return []
+    cursor.verdicts, findings = news_of(cursor.verdicts, newest)
+    return [(finding.cause, finding) for finding in findings]
 
 
 # --- conditions that last -----------------------------------------------------------------------------------------------

@@ -1,15 +1,19 @@
 """What the searches found, as tables for people: a caller's frontier, and the walk-forward of all callers."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from quantbot_pipeline.artifacts.schemas import TRADES
 from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.reports.remarks import load_newest, read_each
+from quantbot_pipeline.reports.verdicts import verdicts_for
 from quantbot_pipeline.runs.manifest import read_manifest
+from quantbot_pipeline.vocabulary import IN_SAMPLE, OUT_OF_SAMPLE
 
 FRONTIER_COLUMNS = (
     "month",
@@ -28,6 +32,8 @@ FRONTIER_COLUMNS = (
     "stressed_avg_return_bps",
     "is_pareto",
     "violations",
+    "sample",
+    "verdict",
 )
 WALK_FORWARD_COLUMNS = (
     "caller_name",
@@ -36,7 +42,7 @@ WALK_FORWARD_COLUMNS = (
     "months_traded",
     "trades",
     "in_sample_avg_bps",
-    "in_sample_median_bps",
+    "in_sample_median_of_medians_bps",
     "out_of_sample_avg_bps",
     "out_of_sample_median_bps",
     "hold_avg_bps",
@@ -44,6 +50,8 @@ WALK_FORWARD_COLUMNS = (
     "out_of_sample_es95_bps",
     "data_end_share",
     "stressed_avg_bps",
+    "sample",
+    "verdict",
 )
 
 
@@ -58,6 +66,7 @@ def frontier(
 ) -> list[dict[str, Any]]:
     """The best `limit` policies of a caller (of every caller without one), newest run of each month, by month and rank.
 
+    Each was chosen on the calls it is shown of: `sample` says so. `verdict` is what the evidence says of the caller.
     Raises InputError when the caller has no frontier.
     """
     rows = load_newest(catalog, "frontier", interval=interval, month=month, strategy_id=strategy_id)
@@ -77,16 +86,32 @@ def frontier(
             where = (f"in {month}" if month else "in any month") + (f" on {interval} candles" if interval else "")
             known = f"callers there: {', '.join(names)}" if names else "run `quantbot backtest optimize` and sync"
             raise InputError(f"no frontier of caller {caller!r} {where}; {known}")
-    return found
+    verdicts = verdicts_for(catalog, (row["month"] for row in found), interval)
+    return [row | {"sample": IN_SAMPLE, "verdict": verdicts.of(row["caller_name"], row["month"])} for row in found]
 
 
 def walk_forward(catalog: Catalog, interval: str | None = None) -> list[dict[str, Any]]:
     """Per caller and scheme over all months: in-sample promise, out-of-sample result, holding, pooled choice; in bps.
 
     Out-of-sample means, medians and shortfall are of the test trades of all months together. In-sample figures are those
-    that stood behind each test trade: their mean and median over the trades.
+    that stood behind each test trade: the mean of monthly means over the trades, and the median of monthly medians. `verdict`
+    is what the evidence of the newest month, or of the last before it, says of the caller.
     """
-    return judge_choices(load_newest(catalog, "walk_forward", interval=interval), tested_trades(catalog, interval))
+    rows = load_newest(catalog, "walk_forward", interval=interval)
+    judged = judge_choices(rows, tested_trades(catalog, interval))
+    return with_verdicts(judged, latest_verdicts(catalog, rows, interval))
+
+
+def latest_verdicts(catalog: Catalog, rows: pa.Table, interval: str | None = None) -> dict[str, str]:
+    """Return the callers' verdicts as of the newest month of some rows."""
+    newest = pc.max(rows["month"]).as_py()
+    found = verdicts_for(catalog, [] if newest is None else [newest], interval)
+    return found.by_caller[-1] if found.by_caller else {}
+
+
+def with_verdicts(rows: Sequence[dict[str, Any]], verdicts: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return rows with the verdict of each one's caller; None where there is none."""
+    return [row | {"verdict": verdicts.get(row["caller_name"])} for row in rows]
 
 
 def tested_trades(catalog: Catalog, interval: str | None = None) -> pa.Table:
@@ -110,7 +135,7 @@ def judge_choices(rows: pa.Table, trades: pa.Table) -> list[dict[str, Any]]:
             con.sql(
                 """WITH of_trades AS (
                        SELECT caller_name, scheme, count(*) AS known,
-                              median(in_sample_median_return_bps) AS in_sample_median_bps,
+                              median(in_sample_median_return_bps) AS in_sample_median_of_medians_bps,
                               median(realized_return_bps) AS out_of_sample_median_bps,
                               list_avg(list_sort(list(realized_return_bps))[: greatest(1, count(*) // 20)])
                                   AS out_of_sample_es95_bps,
@@ -131,13 +156,15 @@ def judge_choices(rows: pa.Table, trades: pa.Table) -> list[dict[str, Any]]:
                                   / nullif(sum(pooled_trades) FILTER (out_of_sample_trades > 0), 0) AS pooled_avg_bps
                        FROM rows GROUP BY 1, 2)
                    SELECT caller_name, scheme, months, months_traded, trades, in_sample_avg_bps,
-                          if(known = trades, in_sample_median_bps, NULL) AS in_sample_median_bps, out_of_sample_avg_bps,
+                          if(known = trades, in_sample_median_of_medians_bps, NULL) AS in_sample_median_of_medians_bps,
+                          out_of_sample_avg_bps,
                           if(known = trades, out_of_sample_median_bps, NULL) AS out_of_sample_median_bps, hold_avg_bps,
                           pooled_avg_bps, if(known = trades, out_of_sample_es95_bps, NULL) AS out_of_sample_es95_bps,
                           if(known = trades, data_end_share, NULL) AS data_end_share,
-                          if(known = trades, stressed_avg_bps, NULL) AS stressed_avg_bps
+                          if(known = trades, stressed_avg_bps, NULL) AS stressed_avg_bps, $sample AS sample
                    FROM of_rows LEFT JOIN of_trades USING (caller_name, scheme)
-                   ORDER BY caller_name <> '__all__', caller_name, scheme"""
+                   ORDER BY caller_name <> '__all__', caller_name, scheme""",
+                params={"sample": OUT_OF_SAMPLE},
             )
             .to_arrow_table()
             .to_pylist()

@@ -53,7 +53,10 @@ KINDS = {"rise": UP, "mixed": MIXED, "fall": DOWN, "few": MIXED, "lost": MIXED}
 
 
 def market(seed: int, kinds: Mapping[str, tuple[float, ...]] = KINDS, months: int = 3) -> Market:
-    """Callers of every kind: good, plain, bad, with few calls, and with candles missing; some calls repeat a token."""
+    """Callers of every kind: good, plain, bad, with few calls, and with candles missing; some calls repeat a token.
+
+    The liquidity of every pool is known but for the callers `mixed` and `lost`.
+    """
     rng, calls, candles = random.Random(seed), list[Call](), {}
     for caller, moves in kinds.items():
         for i in range(months * (2 if caller == "few" else 13)):
@@ -62,9 +65,11 @@ def market(seed: int, kinds: Mapping[str, tuple[float, ...]] = KINDS, months: in
             if caller != "lost" or rng.random() < 0.8:
                 n = rng.choice((4, 30, 60, 60, 60))
                 candles[mint] = homes.token(rng, at // (5 * MINUTE) * 5 * MINUTE, n, "5m", moves)
-            calls.append(Call(f"{caller}-{i}", caller, mint, at))
+            pool = None if caller == "lost" or mint == "mixed-3" else 1000.0 + 97 * i
+            calls.append(Call(f"{caller}-{i}", caller, mint, at, pool))
             if rng.random() < 0.3:
-                calls.append(Call(f"{caller}-{i}-again", caller, mint, at + rng.choice((0, 10, 40, 119, 121)) * MINUTE))
+                later = at + rng.choice((0, 10, 40, 119, 121)) * MINUTE
+                calls.append(Call(f"{caller}-{i}-again", caller, mint, later, pool))
     rng.shuffle(calls)
     return Market("5m", calls, {mint: rows for mint, rows in candles.items() if rows})
 
@@ -126,6 +131,7 @@ def test_every_figure_is_that_of_the_oracle(tmp_path: Path, seed: int) -> None:
     result = homes.run(lab, "evidence", MONTHS[-1], config)
     compare(result, oracle(made, lab, MONTHS, config))
     rows = homes.artifact(result, "evidence")
+    assert {row["break_even_usd"] is None for row in rows} == {True, False}
     assert any(row["e_value"] != row["e_zero"] for row in rows) == (seed % 2 == 1)
     # The walk-forward runs that the oracle asked for now lend their choices.
     again = homes.run(lab, "evidence", MONTHS[-1], config)
@@ -205,3 +211,18 @@ def test_the_report_shows_the_newest_month_by_verdict_and_e(tmp_path: Path) -> N
     order = [(place, -row["e_value"]) for place, row in zip(places, rows, strict=True)]
     assert order == sorted(order)
     assert any("more calls" in row["verdict"] or "no end" in row["verdict"] for row in rows)
+
+
+def test_liquidity_is_an_input_of_the_evidence_alone(tmp_path: Path) -> None:
+    told = market(3, months=2)
+    bare = told._replace(calls=[call._replace(liquidity=None) for call in told.calls])
+    with_it, without = homes.make_home(tmp_path / "a", told), homes.make_home(tmp_path / "b", bare)
+
+    def fingerprints(kind: str) -> tuple[str, str]:
+        made = (homes.run(lab, kind, "2024-02", CONFIG) for lab in (with_it, without))
+        one, other = (result.manifest.dataset.fingerprint for result in made)
+        return one, other
+
+    for kind in ("walk-forward", "path-only"):
+        assert len(set(fingerprints(kind))) == 1, kind
+    assert len(set(fingerprints("evidence"))) == 2

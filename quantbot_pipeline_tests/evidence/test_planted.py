@@ -141,6 +141,20 @@ def test_a_lucky_hundredfold_is_no_evidence() -> None:
     assert row["e_value"] < 20
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_one_policy_that_looks_good_by_luck_is_no_evidence(seed: int) -> None:
+    """The best of the grid has t > 1.6, as the best of many has without an edge; the search is paid for."""
+    world = crowd(6, seed)
+    x = world.noise(50 * 6)
+    best = int(x.mean(axis=0).argmax())
+    x[:, best] += 1.7 * x[:, best].std() / np.sqrt(len(x)) - x[:, best].mean()
+    world.add("picked", x)
+    row = world.judged()["picked"]
+    assert row["verdict"] != "evidence"
+    assert row["spa_p"] >= 0.05
+    assert row["stepm_policies"] == 0
+
+
 def test_a_few_splendid_calls_lack_calls() -> None:
     world = crowd(6)
     world.add("few", np.full((12, POLICIES), 0.2) + world.rng.choice([-0.3, 0.3], size=(12, POLICIES)))
@@ -192,3 +206,16 @@ def test_draws_follow_the_seed_and_the_name_alone() -> None:
     assert (one.sum(axis=1) == 7).all()
     assert (one != draw_counts("bob", 7, RULES)).any()
     assert (one != draw_counts("alice", 7, RULES.model_copy(update={"seed": 1}))).any()
+
+
+def test_rivals_move_no_figure_of_ones_own() -> None:
+    alone, among = crowd(6, 3), crowd(6, 3)
+    own = alone.noise(60 * 6) + 0.1
+    for world in (alone, among):
+        world.add("own", own)
+    for i in range(3):
+        among.add(f"rival{i}", among.noise(80 * 6) + 0.2)
+    one, other = alone.judged()["own"], among.judged()["own"]
+    assert one["e_threshold"] != other["e_threshold"]
+    for name in ("e_zero", "spa_p", "stepm_policies", "choice_low_bps", "choice_mean_bps", "choice_high_bps", "e_none"):
+        assert one[name] == other[name], name

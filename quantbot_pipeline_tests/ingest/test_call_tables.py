@@ -14,7 +14,7 @@ from quantbot_pipeline.ingest.chains import SPELLINGS
 from quantbot_pipeline.market.calls import CallStore, read_calls
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.conftest import Quantbot
-from quantbot_pipeline_tests.support.builders import call, ms, solana_address, write_csv, write_jsonl
+from quantbot_pipeline_tests.support.builders import call, ms, solana_address, write_csv, write_jsonl, write_parquet
 
 T = ms("2025-07-18T14:50:51")
 MINT = solana_address(1)
@@ -130,6 +130,76 @@ def test_a_store_of_an_earlier_version_goes_on(tmp_path: Path, store: CallStore)
     assert (report.inserted, report.rejected) == (1, {"alert_ts_ms": 1})
     assert len(rows_of(store, "SELECT source_kind, edited_at FROM alerts")) == len(before) + 1
     assert read_calls(store, 0, 1 << 60).calls.num_rows == len(before) + 1
+
+
+# --- liquidity ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_liquidity_of_a_call_has_many_names_and_is_optional(tmp_path: Path, store: CallStore) -> None:
+    names = ("liquidity_usd", "Liquidity", "liquidityUsd", "liq", "pool_liquidity")
+    for i, name in enumerate(names):
+        ingest_calls([write_jsonl(tmp_path / f"{i}.jsonl", [call(MINT, T + i) | {name: 1000.5 + i}])], store)
+    ingest_calls([write_csv(tmp_path / "none.csv", [call(MINT, T + 9)])], store)
+    read = read_calls(store, 0, 1 << 60)
+    assert [None if v != v else v for v in read.liquidity.tolist()] == [1000.5, 1001.5, 1002.5, 1003.5, 1004.5, None]
+    assert "liquidity_usd" not in read.calls.column_names
+    frame = store.frame()
+    assert frame["liquidity_usd"].isna().tolist() == [False] * 5 + [True]
+
+
+def test_what_is_no_amount_is_empty_and_counted(tmp_path: Path, store: CallStore) -> None:
+    cells = ["0", "12.5", "-1", "inf", "nan", "", "N/A", "a lot", "1e400", "1,234"]
+    rows = [call(MINT, T + i) | {"liq": cell} for i, cell in enumerate(cells)]
+    report = ingest_calls([write_csv(tmp_path / "c.csv", rows)], store)
+    assert (report.inserted, report.rejected, report.no_liquidity) == (len(cells), {}, 5)
+    assert "c.csv: row 3: liquidity_usd '-1' is no amount of USD; it is left empty in 5 calls" in report.notes[0]
+    assert rows_of(store, "SELECT liquidity_usd FROM alerts WHERE liquidity_usd IS NOT NULL ORDER BY 1") == [
+        (0.0,),
+        (12.5,),
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
+def test_an_object_below_the_name_of_the_liquidity_refuses_no_file(
+    tmp_path: Path, store: CallStore, suffix: str
+) -> None:
+    rows = [call(MINT, T) | {"liquidity": {"usd": 5, "base": 7}}, call(MINT, T + 1) | {"liquidity": None}]
+    path = tmp_path / f"c.{suffix}"
+    if suffix == "json":
+        path.write_text(json.dumps({"calls": rows}))
+    elif suffix == "jsonl":
+        write_jsonl(path, rows)
+    else:
+        write_parquet(path, rows)
+    assert ingest_calls([path], store).inserted == 2
+    assert rows_of(store, "SELECT DISTINCT liquidity_usd FROM alerts") == [(None,)]
+
+
+def test_a_stored_call_learns_its_liquidity_once(tmp_path: Path, store: CallStore) -> None:
+    plain = [call(MINT, T, call_id="a"), call(MINT, T + 1, call_id="b")]
+    ingest_calls([write_csv(tmp_path / "plain.csv", plain)], store)
+    with duckdb.connect(str(store.path)) as con:  # as an earlier version made it
+        con.execute("ALTER TABLE alerts DROP liquidity_usd")
+    assert all(v != v for v in read_calls(store, 0, 1 << 60).liquidity)
+    before = read_calls(store, 0, 1 << 60).calls
+    told = [plain[0] | {"liq": 7}, plain[0] | {"liq": 8}, plain[1] | {"mint": "other", "liq": 9}]
+    path = write_csv(tmp_path / "told.csv", told)
+    report = ingest_calls([path], store)
+    assert (report.inserted, report.updated, report.unchanged, report.superseded) == (0, 1, 1, 1)
+    assert report.months == ["2025-07"]
+    again = ingest_calls([path], store)
+    assert (again.updated, again.unchanged, again.superseded, again.months) == (0, 2, 1, [])
+    assert rows_of(store, "SELECT call_id, liquidity_usd FROM alerts ORDER BY 1") == [("a", 7.0), ("b", None)]
+    assert read_calls(store, 0, 1 << 60).calls.equals(before)
+
+
+def test_a_new_call_takes_the_first_amount_of_its_rows(tmp_path: Path, store: CallStore) -> None:
+    rows = [call(MINT, T) | {"liq": ""}, call(MINT, T) | {"liq": 5}, call(MINT, T) | {"liq": 6}]
+    path = write_csv(tmp_path / "c.csv", rows)
+    first, second = ingest_calls([path], store), ingest_calls([path], store)
+    assert (first.inserted, first.updated, first.unchanged) == (1, 0, 2)
+    assert (second.inserted, second.updated, second.unchanged) == (0, 0, 3)
+    assert rows_of(store, "SELECT liquidity_usd FROM alerts") == [(5.0,)]
 
 
 # --- times ------------------------------------------------------------------------------------------------------------

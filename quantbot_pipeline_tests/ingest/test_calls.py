@@ -176,7 +176,7 @@ from quantbot_pipeline.market.candle_files import CandleStore
 here = Path(sys.argv[1])
 store = CallStore(here / "alerts.duckdb")
 ingest_calls([here / "calls"], store)
-calls, _ = read_calls(store, 0, 10**14)
+calls = read_calls(store, 0, 10**14).calls
 report = ingest_candles([here / "candles"], CandleStore(here / "store"), "5m")
 import pyarrow.parquet as pq
 rows = [r for p in sorted((here / "store").rglob("candles.parquet")) for r in pq.read_table(p).to_pylist()]

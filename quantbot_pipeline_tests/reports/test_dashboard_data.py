@@ -82,7 +82,7 @@ def test_best_policies_equal_a_query_on_the_catalog(data: dict[str, Any], market
         market,
         f"""SELECT caller_name, month, policy_id, violations, meets_constraints, objective_score, avg_return_bps,
                    median_return_bps, stop_out_rate, p95_drawdown_bps, trades, data_end_share,
-                   stressed_avg_return_bps, is_pareto
+                   stressed_avg_return_bps, is_pareto, 'in sample' AS sample, NULL AS verdict
             FROM frontier JOIN backtest_runs_catalog USING (run_id)
             WHERE rank = 1 AND run_id IN ({NEWEST.format(artifact="frontier", strategy=GRID)})""",
     )

@@ -73,8 +73,12 @@ def costs(oracle: Any, traded: Sequence[tuple[Any, int]]) -> dict[str, Any]:
         trade = naive_trade(u.window, oracle.grid[p], oracle.replay)
         gross.append(0.0 if trade.reason == "data_end" else trade.exit_px / u.window.p0)
 
-    def sized(s: float) -> list[float]:
-        return [min(g / (1 + 2 * s * (1 + math.sqrt(g))) * (1 - c) / (1 + c) - 1, cap) for g in gross]
+    def sized(*shares: float) -> list[float]:
+        each = zip(gross, shares if len(shares) > 1 else shares * len(gross), strict=True)
+        return [min(g / (1 + 2 * s * (1 + math.sqrt(g))) * (1 - c) / (1 + c) - 1, cap) for g, s in each]
+
+    def money(q: float) -> float:
+        return float(np.mean(sized(*(q / pool for pool in pools)))) if len(pools) > 1 else sized(q / pools[0])[0]
 
     rows = [_point("size", s, traded, sized(s), None) for s in (0, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)]
     share: float | None = 0.0
@@ -84,6 +88,17 @@ def costs(oracle: Any, traded: Sequence[tuple[Any, int]]) -> dict[str, Any]:
             middle = (low + high) / 2
             low, high = (middle, high) if np.mean(sized(middle)) > 0 else (low, middle)
         share = None if np.mean(sized(0.5)) > 0 else low
+    known = {(c.caller, c.mint): c.liquidity for c in oracle.market.calls}
+    pools = [known[u.caller, u.mint] for u, _ in traded]
+    usd = None
+    if all(pools) and np.mean(sized(0)) > 0 >= money(0.5 * max(pools)):
+        low, high = 0.0, 0.5 * max(pools)
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if money(middle) > 0 else (low, middle)
+        usd = low
+    elif all(pools) and np.mean(sized(0)) <= 0:
+        usd = 0.0
     lates = sorted({0, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000, oracle.replay.latency_ms})
     alerts = {
         (
@@ -116,7 +131,12 @@ def costs(oracle: Any, traded: Sequence[tuple[Any, int]]) -> dict[str, Any]:
             part = 0.0 if i == 0 else last["mean_bps"] / (last["mean_bps"] - here["mean_bps"])
             zero = 0.0 if i == 0 else last["value"] + part * (here["value"] - last["value"])
             break
-    return void | {"break_even_share": share, "break_even_latency_ms": zero, "_costs": rows + curve}
+    return void | {
+        "break_even_share": share,
+        "break_even_usd": usd,
+        "break_even_latency_ms": zero,
+        "_costs": rows + curve,
+    }
 
 
 def _point(

@@ -39,6 +39,7 @@ class Call(NamedTuple):
     caller: str
     mint: str
     alert_ts: int
+    liquidity: float | None = None
 
 
 class Market(NamedTuple):
@@ -87,6 +88,8 @@ def rug(begin: int, n: int, interval: str, left: float = 1e-6) -> list[Candle]:
 def make_home(home: Path, market: Market, *, threads: int = 1, shuffle: int | None = None) -> Home:
     """Ingest a market into a fresh home; with `shuffle` the rows of its files are in another order."""
     calls = [builders.call(c.mint, c.alert_ts, c.caller, call_id=c.call_id) for c in market.calls]
+    if any(c.liquidity is not None for c in market.calls):
+        calls = [row | {"liquidity_usd": c.liquidity} for row, c in zip(calls, market.calls, strict=True)]
     rows = [builders.candle(mint, *candle) for mint, candles in market.candles.items() for candle in candles]
     if shuffle is not None:
         random.Random(shuffle).shuffle(calls)

@@ -1,5 +1,6 @@
 """How sure each caller's edge is: a function of calls, candles and configuration of all months up to this one."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +17,7 @@ from quantbot_pipeline.backtest.replaying import Replayed, replay_month
 from quantbot_pipeline.backtest.run import Run
 from quantbot_pipeline.backtest.writing import write_rows
 from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.months import month_start_ms
 from quantbot_pipeline.replay.policies import Policy, parse_policy
 from quantbot_pipeline.specs import KINDS
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 AT_ONCE = 32  # policies whose exits are gathered together
+RETURN_BYTES = 24  # of a unit and policy: x, when it is closed, and the copy that the hurdles take
+RETURNS_SHARE = 0.75  # of the memory limit: what is left is for the outcomes of a part of the grid
 MIN_IDLE_CALLS = 10  # a choice to stay out that was made on fewer calls is none
 
 
@@ -95,7 +99,7 @@ def _case(run: Run, rules: "EvidenceRules") -> "Case":
         chosen=chosen,
         idle=idle,
         gross=gross,
-        liquidity=_liquidity(history.months)[units.row],
+        liquidity=np.concatenate([m.liquidity for m in history.months])[units.row],
         hits=history.calls.truth.t_multiple[units.row] >= 0,
         calls=np.bincount(history.calls.caller[status != NO_ENTRY], minlength=callers),
         unresolved=np.bincount(waiting.caller, minlength=callers),
@@ -140,7 +144,10 @@ class _Grid:
 
     def __init__(self, run: Run, search: "Candidates", rules: "EvidenceRules") -> None:
         self.months = [*run.earlier, run.inputs]
-        self.parts = run.parts(len(search.policies), sum(m.calls.num_rows for m in self.months), also=1)
+        calls = sum(m.calls.num_rows for m in self.months)
+        self.parts = run.parts(
+            len(search.policies), calls, also=1, reserved=_reserved(run, calls, len(search.policies))
+        )
         self._run, self._search = run, search
         self._stop = parse_policy({"kind": "fixed_stop", "stop_pct": rules.stop_pct, "take_profit_pct": 1})
         self._held: tuple[slice, tuple[results.Truth, results.Outcomes]] | None = None
@@ -168,6 +175,18 @@ class _Grid:
         if keep:
             run.cache[known] = made
         return made
+
+
+def _reserved(run: Run, calls: int, policies: int) -> int:
+    """Return the bytes that the returns of all units take. Raises InputError where they leave too little for the replay."""
+    needed, limit = calls * policies * RETURN_BYTES, run.home.settings.memory_bytes
+    if needed > RETURNS_SHARE * limit:
+        least = math.ceil(needed / RETURNS_SHARE / 1e6)
+        raise InputError(
+            f"the evidence of {calls:,} calls under {policies} policies holds {needed / 1e6:.0f} MB of returns, more than "
+            f"{RETURNS_SHARE:.0%} of the memory limit; set QUANTBOT_MEMORY_LIMIT to {least}MB or search a smaller grid"
+        )
+    return needed
 
 
 def _config_hash(run: Run) -> str:
@@ -297,14 +316,3 @@ def _replay_delayed(
         config = run.config.model_copy(update={"latency_ms": latency_ms})
         made = run.cache[key] = replay_month(run.home, inputs, config, policies, run.record)
     return made
-
-
-def _liquidity(months: Sequence[MonthInputs]) -> Floats:
-    """Return the liquidity of each call's pool, NaN where it is not known."""
-    columns = [
-        m.calls["liquidity_usd"].to_numpy()
-        if "liquidity_usd" in m.calls.column_names
-        else np.full(m.calls.num_rows, np.nan)
-        for m in months
-    ]
-    return np.concatenate(columns)

@@ -71,6 +71,7 @@ class Column:
     spares: tuple[str, ...] = ()
     only_without: str = ""
     told: tuple[str, ...] = ()  # the names that a message offers; else the first of those accepted
+    lenient: bool = False  # lists and objects below its name are no reason to refuse the file
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -99,8 +100,12 @@ def find_column(names: Mapping[str, str], column: Column, free: Collection[str])
     return None
 
 
-def match_columns(path: Path, present: Sequence[str], columns: Sequence[Column]) -> Matched:
+def match_columns(
+    path: Path, present: Sequence[str], columns: Sequence[Column], schema: pa.Schema | None = None
+) -> Matched:
     """{canonical name: name in the file}, case-insensitively; the earliest alias wins.
+
+    A lenient column that is nested in the `schema` is not taken.
 
     Raises InputError that names every missing column at once, what was found, and how to name the right ones.
     """
@@ -119,12 +124,16 @@ def match_columns(path: Path, present: Sequence[str], columns: Sequence[Column])
         if column.only_without in matched:
             continue
         source = find_column(names, column, set(present) - set(matched.values()))
-        if source is not None:
+        if source is not None and not (column.lenient and schema is not None and _is_nested(schema.field(source))):
             matched[column.name] = source
     missing = [column for column in columns if column.name not in matched and _is_needed(path, column, matched)]
     if missing:
         raise InputError(_missing(path, missing, list(names)))
     return Matched(matched)
+
+
+def _is_nested(field: pa.Field) -> bool:
+    return bool(pa.types.is_nested(field.type))
 
 
 def _is_needed(path: Path, column: Column, matched: Mapping[str, str]) -> bool:

@@ -21,6 +21,6 @@ def load_duckdb(
                 f"{path}: no table {name!r} (tables: {', '.join(names) or 'none'}); choose one with --table"
             )
         reader = source.sql(f"SELECT * FROM {UNTRUSTED}.{quoted(name)}").to_arrow_reader(131_072)
-        matched = match_columns(path, reader.schema.names, columns)
+        matched = match_columns(path, reader.schema.names, columns, reader.schema)
         insert(con, path, stream(path, reader.schema, reader, matched), matched)
         return matched

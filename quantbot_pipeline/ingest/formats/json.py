@@ -54,6 +54,7 @@ class _Reading:
 
     def __init__(self, con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[Column]) -> None:
         self.con, self.path, self.columns = con, path, columns
+        self.lenient = {column.name for column in columns if column.lenient}
         self.matched: Matched | None = None
         self.at: tuple[str, ...] = ()
         self.facts: dict[tuple[str, ...], str] = {}
@@ -160,7 +161,12 @@ class _Reading:
             value = dict(zip(places, value, strict=False))
         if not isinstance(value, dict):
             value = {}
-        return [self._text(value.get(source), source, number) for source in self.matched.values()]
+        return [
+            None
+            if name in self.lenient and isinstance(value.get(source), dict | list)
+            else self._text(value.get(source), source, number)
+            for name, source in self.matched.items()
+        ]
 
     def _text(self, value: Any, name: str, number: int = 0) -> str | None:
         if value is None or isinstance(value, str):

@@ -33,7 +33,9 @@ def load_jsonl(
                 raise InputError(f"{path}: no JSON object found; expected one per line")
             matched = match_columns(path, present, columns)
             # Declared as text, numbers and strings arrive alike and a missing key as NULL.
-            _refuse_nested(con, path, pattern, layout, matched)
+            lenient = {column.name for column in columns if column.lenient}
+            strict = {name: source for name, source in matched.items() if name not in lenient}
+            _refuse_nested(con, path, pattern, layout, strict)
             struct = ", ".join(f"{quoted(source)}: 'VARCHAR'" for source in matched.values())
             chosen = ", ".join(f"{quoted(source)} AS {name}" for name, source in matched.items())
             con.execute(

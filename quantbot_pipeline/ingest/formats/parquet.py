@@ -20,7 +20,7 @@ def load_parquet(
     """DuckDB reads it: it checks every size that the file declares against its memory before it believes it."""
     footer = pq.read_metadata(path)
     schema = footer.schema.to_arrow_schema()
-    matched = match_columns(path, schema.names, columns)
+    matched = match_columns(path, schema.names, columns, schema)
     types = {name: plain_type(path, schema.field(name), canonical) for canonical, name in matched.items()}
     for chunk in _chunks(footer, set(matched.values())):
         if chunk.total_uncompressed_size > MAX_ROW_BYTES * max(1, chunk.num_values):

@@ -68,7 +68,7 @@ def _choices(
         name: {
             "policy": None if policy_id is None else policies.of((policy_id, params)),
             "policy_month": month,
-            "in_sample_median_bps": judged[name]["in_sample_median_bps"],
+            "in_sample_median_bps": judged[name]["in_sample_median_of_medians_bps"],
             "out_of_sample_median_bps": judged[name]["out_of_sample_median_bps"],
             "out_of_sample_trades": judged[name]["trades"],
         }

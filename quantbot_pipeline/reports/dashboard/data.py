@@ -19,7 +19,7 @@ from quantbot_pipeline.reports.dashboard.policies import PolicyKey, load_replaye
 from quantbot_pipeline.reports.dashboard.runs import runs_section
 from quantbot_pipeline.reports.leaderboard import first_policies
 from quantbot_pipeline.reports.remarks import load_newest
-from quantbot_pipeline.reports.searches import tested_trades
+from quantbot_pipeline.reports.searches import latest_verdicts, tested_trades
 from quantbot_pipeline.version import __version__
 from quantbot_pipeline.vocabulary import ALL_CALLERS, MUCH_ENDED
 
@@ -32,7 +32,7 @@ def collect(home: Home) -> dict[str, Any]:
     callers: Index[str] = Index(ALL_CALLERS)
     policies: Index[PolicyKey] = Index()
     violations: Index[str] = Index("")
-    paths = load_newest(catalog, "paths")
+    paths, walked = load_newest(catalog, "paths"), load_newest(catalog, "walk_forward")
     data: dict[str, Any] = {
         "built_at": iso_now(),
         "version": __version__,
@@ -42,7 +42,7 @@ def collect(home: Home) -> dict[str, Any]:
         "callers": callers_section(
             paths,
             first_policies(catalog),
-            load_newest(catalog, "walk_forward"),
+            walked,
             tested_trades(catalog),
             callers,
             policies,
@@ -52,6 +52,9 @@ def collect(home: Home) -> dict[str, Any]:
         "v1": v1_section(catalog, callers, policies),
         "runs": runs_section(catalog),
     }
+    verdicts = latest_verdicts(catalog, walked)
+    shown = data["callers"]["walk_forward"]
+    shown["verdict"] = [verdicts.get(callers.values[caller]) for caller in shown["caller"]]
     with duckdb.connect() as con:
         settings = load_replayed(con, catalog, policies)
         data["policies"] = replayed_section(con, settings)

@@ -16,6 +16,8 @@ from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey
 from quantbot_pipeline.reports.remarks import load_newest, read_each
+from quantbot_pipeline.reports.verdicts import verdicts_for
+from quantbot_pipeline.vocabulary import IN_SAMPLE
 
 POINTS = 60_000  # scatter points on the page: about 35 bytes each
 CURVE_POINTS = 40_000  # points of equity curves
@@ -88,8 +90,19 @@ def frontier_section(
                 groups = _points(con, manifest.month, limit)
                 left -= sum(len(group["policy"]) for group in groups)
                 points += groups
-    newest_first = pa.concat_tables(best) if best else pa.table({})
-    return {"points": points, "best": columns(newest_first), "pooled": pooled}
+    newest_first = columns(pa.concat_tables(best)) if best else {}
+    return {"points": points, "best": newest_first | _said(catalog, newest_first, callers), "pooled": pooled}
+
+
+def _said(catalog: Catalog, best: Columns, callers: Index[str]) -> Columns:
+    """Return the columns that say of each best row on what it was chosen, and its caller's verdict as of its month."""
+    months = best.get("month", [])
+    verdicts = verdicts_for(catalog, months)
+    named = [callers.values[caller] for caller in best.get("caller", [])]
+    return {
+        "sample": [IN_SAMPLE] * len(months),
+        "verdict": [verdicts.of(name, month) for name, month in zip(named, months, strict=True)],
+    }
 
 
 def _coded(table: pa.Table, callers: Index[str], policies: Index[PolicyKey], violations: Index[str]) -> pa.Table:

@@ -1,5 +1,7 @@
 // What the searches found over callers: the optimization frontier, the walk-forward, the V1 accounts.
 
+const VERDICT_HELP = 'What the evidence of that month, or of the last one before, says of the caller: evidence, inconclusive or none; nothing where none was made.';
+
 function frontierView() {
   const head = [el('h1', {}, 'Frontier'), el('p', { class: 'lead' }, 'The policy that each caller’s calls deserve: rank 1 of the search of a month. Chosen and judged on the same calls, so it flatters; Walk-forward says what was left of it.')];
   const best = rowsOf(D.frontier.best);
@@ -26,6 +28,7 @@ function bestOf(best, month) {
       filters: [{ label: 'Only callers whose best policy meets the constraints', hides: (r) => !r.meets_constraints, on: false }],
       columns: [
         { name: 'caller_name', text: true, first: true, show: (_, r) => [callerLink(r.caller), r.trades < D.min_calls && fewTag(r.trades)] },
+        { name: 'verdict', text: true, help: VERDICT_HELP }, { name: 'sample', text: true, help: 'in sample: chosen and judged on the same calls.' },
         { name: 'policy', text: true, wrap: true, value: (r) => r.words, show: (_, r) => words(r.policy) },
         { name: 'meets_constraints', text: true, value: (r) => r.meets, help: 'Whether trades, mean return, stop-outs, drawdown and time exposed keep the limits of the search.' },
         { name: 'violations', text: true, wrap: 'narrow', show: (v) => label(v).replaceAll(',', ', ') },
@@ -48,7 +51,7 @@ function walkForwardView() {
 function promise(rows) {
   let measure = 'avg';
   const drawing = part(() => {
-    const [inside, outside] = [`in_sample_${measure}_bps`, `out_of_sample_${measure}_bps`];
+    const [inside, outside] = [measure === 'avg' ? 'in_sample_avg_bps' : 'in_sample_median_of_medians_bps', `out_of_sample_${measure}_bps`];
     const drawn = rows.filter((r) => r.caller !== ALL && r[inside] !== null && r[outside] !== null).map((r) => ({ caller_name: callerName(r.caller), scheme: r.scheme, trades: r.trades, few: r.trades < D.min_calls, inside: r[inside], outside: r[outside] }));
     if (!drawn.length) return empty('No caller traded out of sample.');
     const values = drawn.flatMap((r) => [r.inside, r.outside]);
@@ -57,7 +60,7 @@ function promise(rows) {
     return [el('p', { class: 'note' }, `One dot per caller and scheme, larger with more trades, faded below ${D.min_calls}; ${above} of ${drawn.length} did at least as well as promised.`),
       chart('walk_callers', { rows: drawn, diagonal: ends, zero: [{ y: 0 }] }, { title: 'In-sample against out-of-sample return by caller', click: (row) => row.caller_name && (location.hash = '#/caller/' + encodeURIComponent(row.caller_name)) })];
   });
-  return [el('div', { class: 'controls' }, select('Return', [['avg', 'average per trade'], ['median', 'median (over months)']], measure, (value) => { measure = value; drawing.rebuild(); })), drawing];
+  return [el('div', { class: 'controls' }, select('Return', [['avg', 'average per trade'], ['median', 'median (in sample: of medians)']], measure, (value) => { measure = value; drawing.rebuild(); })), drawing];
 }
 
 function pooledMonths() {
@@ -77,10 +80,11 @@ function walkTable(rows) {
     filters: [{ label: 'Only anchored', hides: (r) => r.scheme !== 'anchored', on: false }],
     columns: [
       { name: 'caller_name', text: true, first: true, value: (r) => callerName(r.caller), show: (_, r) => [callerLink(r.caller), r.trades < D.min_calls && fewTag(r.trades)] },
+      { name: 'verdict', text: true, help: VERDICT_HELP }, { name: 'sample', text: true, help: 'out of sample: judged on calls that the choice had not seen.' },
       { name: 'scheme', text: true, help: 'anchored: learns from all earlier months; rolling: from the last few.' },
       { name: 'months', show: fmt.int }, { name: 'months_traded', show: fmt.int, help: 'Months in which some policy met the constraints on the earlier calls.' }, { name: 'trades', show: fmt.int },
       { name: 'in_sample_avg_bps', show: signed, help: 'What the chosen policies had earned on the calls they were chosen on.' }, { name: 'out_of_sample_avg_bps', show: signed, help: 'What they earned on the month after.' },
-      { name: 'in_sample_median_bps', show: signed }, { name: 'out_of_sample_median_bps', show: signed },
+      { name: 'in_sample_median_of_medians_bps', show: signed, help: 'Median of the monthly medians that stood behind each test trade.' }, { name: 'out_of_sample_median_bps', show: signed, help: 'Median of the test trades of all months.' },
       { name: 'out_of_sample_es95_bps', show: signed, help: 'Mean of the worst twentieth of the test trades.' },
       { name: 'data_end_share', help: 'Share of the test trades that end because the data end before the window does.', show: endedCell }, { name: 'stressed_avg_bps', show: signed, help: 'Mean return with such trades taken as a total loss.' },
       { name: 'hold_avg_bps', show: signed, help: 'The same calls held to the horizon.' }, { name: 'pooled_avg_bps', show: signed, help: 'The same calls with the policy that all callers’ calls chose.' },
