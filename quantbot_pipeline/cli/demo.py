@@ -11,12 +11,12 @@ from quantbot_pipeline.errors import InputError, QuantbotError, counted
 if TYPE_CHECKING:
     from quantbot_pipeline.home import Home
 
-DEMO_KINDS = ("full", "v1-baseline", "walk-forward")
+DEMO_KINDS = ("full", "v1-baseline", "walk-forward", "evidence")
 
 
 @app.command("demo")
 def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
-    """Everything once: generated sample market (unless inputs exist), backfill, catalog, leaderboard, dashboard."""
+    """Everything once: generated sample market (unless inputs exist), backfill, catalog, verdicts, dashboard."""
     from quantbot_pipeline.catalog.sync import sync
     from quantbot_pipeline.cli import tables
     from quantbot_pipeline.config import make_config
@@ -25,7 +25,7 @@ def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
     from quantbot_pipeline.months import month_start_ms, next_month
     from quantbot_pipeline.orchestration.report import report_sync
     from quantbot_pipeline.reports.dashboard.page import write_dashboard
-    from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
+    from quantbot_pipeline.reports.leaderboard import for_people, leaderboard
     from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS, frontier, walk_forward
 
     lab = open_home(home, may_begin=True)
@@ -53,9 +53,16 @@ def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
     if fmt == "json":
         print(tables.to_json([reports]))
         return
-    print_rows(reports["leaderboard"], fmt, "Callers", COLUMNS)
     print_rows(
-        reports["frontier"], fmt, f"The policy each caller deserved in {months[-1]}, in sample", FRONTIER_COLUMNS
+        for_people(reports["leaderboard"]) if fmt == "table" else reports["leaderboard"],
+        fmt,
+        f"Callers: how sure each one's edge is in {months[-1]}",
+    )
+    print_rows(
+        reports["frontier"],
+        fmt,
+        f"The policy that the search ranked first for each caller in {months[-1]}, in sample",
+        FRONTIER_COLUMNS,
     )
     print_rows(
         reports["walk_forward"],
