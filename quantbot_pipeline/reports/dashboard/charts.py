@@ -155,7 +155,7 @@ def _incidence(alt: Any) -> Any:
     tips = ["what:N", "after:N", *(alt.Tooltip(f"{name}:Q", format=".1%") for name in ("share", "low", "high"))]
     colour = _what(alt, {"2x": "@good", "stop": "@bad", "silent": "@muted"})
     band = alt.Chart(_data(alt, "band")).mark_area(color="@good", opacity=0.15)
-    lines = alt.Chart(_data(alt)).mark_line(interpolate="step-after", point=alt.OverlayMarkDef(size=26))
+    lines = alt.Chart(_data(alt)).mark_line(point=alt.OverlayMarkDef(size=26))
     drawn = lines.encode(x=x, y=y, color=colour, tooltip=[*tips, "at_risk:Q"])
     return _sized(band.encode(x=x, y=alt.Y("low:Q"), y2="high:Q") + drawn, 220)
 

@@ -55,7 +55,7 @@ function callerEvidence(caller, row) {
       card('e by month', el('p', { class: 'note' }, 'What 1 became on this caller’s calls, and what it must reach to be claimed. Logarithmic: 1 is where it began.'), eChart(caller)),
       card('Time to 2x against a stop', el('p', { class: 'note' }, 'Share of calls that had doubled before a stop, were stopped, or fell silent, so long after the entry. Shaded: 95%.'), incidenceChart(caller)),
       card('Cost of size', el('p', { class: 'note' }, 'Mean return of the monthly choice, by the share of the pool’s liquidity that is bought. Bars: 95%.'), costsChart(caller, 'size', portion)),
-      card('Cost of delay', el('p', { class: 'note' }, 'The same choice entered later. Bars: 95%.'), costsChart(caller, 'latency', delay))),
+      card('Cost of delay', el('p', { class: 'note' }, `The same choice entered later. Bars: 95%.${sameCandle(caller)}`), costsChart(caller, 'latency', delay))),
   ];
 }
 
@@ -67,7 +67,24 @@ function evidenceTiles(row) {
     tile(row.choice_mean_bps === null ? DASH : whole.format(row.choice_mean_bps), 'choice mean, bps', within(row.choice_low_bps, row.choice_high_bps, whole.format)),
     tile(fmt.rate(row.hit_2x_shrunk), '2x rate, shrunk', [within(row.hit_2x_low, row.hit_2x_high, fmt.rate), `; ${fmt.int(row.hit_2x)} hits`]),
     tile(row.median_ms_to_2x === null ? DASH : delay(row.median_ms_to_2x), 'median time of hits'),
-    tile(portion(row.break_even_share), 'break-even share', 'of the pool’s liquidity'), tile(delay(row.break_even_latency_ms), 'break-even latency'));
+    tile(row.break_even_share === null && row.choice_mean_bps !== null ? 'over 50%' : portion(row.break_even_share), 'break-even share', 'of the pool’s liquidity'),
+    latencyTile(row));
+}
+
+function costsOf(caller, kind) {
+  return rowsOf(D.evidence.costs).filter((c) => c.caller === caller && c.kind === kind).sort((a, b) => a.value - b.value);
+}
+
+function latencyTile(row) {
+  const last = costsOf(row.caller, 'latency').at(-1);
+  const never = row.break_even_latency_ms === null && last && last.mean_bps > 0;
+  return tile(never ? `over ${delay(last.value)}` : delay(row.break_even_latency_ms), 'break-even latency', never && 'still positive there');
+}
+
+// Within one candle a later entry has the same price: a curve on coarse candles says little there.
+function sameCandle(caller) {
+  const same = costsOf(caller, 'latency').filter((c) => c.same_entry > 0.5);
+  return same.length ? ` Up to ${delay(same.at(-1).value)} most units enter the same candle, so the curve says little there.` : '';
 }
 
 function eChart(caller) {
@@ -88,7 +105,7 @@ function incidenceChart(caller) {
 }
 
 function costsChart(caller, kind, show) {
-  const rows = rowsOf(D.evidence.costs).filter((c) => c.caller === caller && c.kind === kind).sort((a, b) => a.value - b.value)
+  const rows = costsOf(caller, kind)
     .map((c) => ({ ...c, at: show(c.value), low: c.mean_bps - 1.96 * (c.se_bps || 0), high: c.mean_bps + 1.96 * (c.se_bps || 0) }));
   return rows.length ? chart('costs', { rows, even: [{ mean_bps: 0 }] }, { title: `Mean return by ${kind}` }) : notDrawn();
 }
