@@ -25,7 +25,7 @@ from quantbot_pipeline.reports.leaderboard import (
 from quantbot_pipeline.vocabulary import VERDICTS
 from quantbot_pipeline_tests.conftest import Quantbot
 from quantbot_pipeline_tests.support import homes
-from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run, ms
+from quantbot_pipeline_tests.support.builders import artifact_rows, commit_evidence, commit_run, ms
 from quantbot_pipeline_tests.support.homes import DAY, HOUR, JANUARY, MINUTE, Call, Market
 
 # (caller, verdict, e, calls needed), in an order that is not that of the leaderboard.
@@ -56,12 +56,6 @@ def commit_truth(home: Home, month: str, *callers: str, **columns: list[Any]) ->
     rows = {"caller_name": list(callers), "alert_ts_ms": [ALERT + i for i in range(n)], "censored": [False] * n}
     tables = {"alerts": artifact_rows("alerts", n), "paths": artifact_rows("paths", n, **rows | columns)}
     commit_run(home.runs.folder, month, tables=tables)
-
-
-def commit_evidence(home: Home, month: str, rows: pa.Table, **changes: Any) -> None:
-    own = {"config_hash": "e", "strategy_id": "evidence"} | changes
-    tables = {"alerts": artifact_rows("alerts", 1), "evidence": rows}
-    commit_run(home.runs.folder, month, tables=tables, run_type="optimization", parameters=own)
 
 
 @pytest.fixture
