@@ -138,7 +138,7 @@ def test_the_evidence_of_a_caller_is_drawn(open_window: OpenWindow, page_file: P
     window.go("caller", MARKUP)
     card = window.page.locator(".card", has=window.page.locator("h2", has_text="e by month"))
     assert card.locator(".mark-symbol.role-mark path").count() == 2 * len(MONTHS)
-    ticks = [text for text in card.locator(".role-axis-label text").all_inner_texts() if "-" not in text]
+    ticks = [text for text in card.locator(".role-axis-label text").all_text_contents() if "-" not in text]
     assert ticks and all(float(text) > 0 for text in ticks if text), "a logarithmic axis has no zero"
     for title, marks in (("Time to 2x against a stop", 3), ("Cost of size", 1), ("Cost of delay", 1)):
         drawn = window.page.locator(".card", has=window.page.locator("h2", has_text=title))
