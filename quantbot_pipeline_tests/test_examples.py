@@ -48,7 +48,8 @@ def test_the_walk_through_runs_to_its_end(lab: Path, monkeypatch: pytest.MonkeyP
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         cells = runpy.run_path(str(path))
     low, high = cells["intervals"]["sample:rare_gem"]
-    assert 0 < low < cells["best"]["hit_2x_rate"] < high < 1
+    assert cells["first"]["caller_name"] == "sample:alpha_hunter", "the largest e-value of three months"
+    assert 0 < low < cells["first"]["hit_2x_rate"] < high < 1
     assert cells["month"] == MONTHS[-1]
     assert len(cells["points"]) == 450  # the whole grid
     assert cells["chart"].to_dict()["mark"]["type"] == "point"
