@@ -733,7 +733,16 @@ def test_the_demo_shows_everything_and_its_second_run_computes_nothing(tmp_path:
     first = run(home, "demo")
     assert first.status == 0, first.err
     assert "generated" in first.out + first.err
-    assert "sample:alpha_hunter" in first.out
+    board = first.out.split("The policy that", 1)[0]
+    said = {line.split()[0]: line for line in board.splitlines() if line.strip().startswith("sample:")}
+    claimed = [name for name, line in said.items() if line.split()[1] == "evidence"]
+    assert claimed == ["sample:rare_gem", "sample:alpha_hunter"], "the callers with a real edge, and no others"
+    for name in said.keys() - set(claimed):
+        assert "more calls" in said[name], "how much is missing"
+    assert [name for name, line in said.items() if "inconclusive" in line and " evidence " in line] == [
+        "sample:steady_trend",  # a modest edge
+        "sample:fast_follower",
+    ]
     made = run_dirs(home)
     assert made
     assert all(check_run(folder).status == "completed" for folder in made)
