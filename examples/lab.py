@@ -17,7 +17,7 @@ from quantbot_pipeline.market.sample import write_sample
 from quantbot_pipeline.settings import Settings
 
 MONTHS = ("2026-01", "2026-02", "2026-03")
-RECIPES: tuple[str, ...] = ("full", "v1-baseline", "walk-forward")
+RECIPES: tuple[str, ...] = ("full", "v1-baseline", "walk-forward", "evidence")
 
 
 def make_lab(home: Path, months: Sequence[str] = MONTHS) -> Home:

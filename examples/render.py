@@ -1,5 +1,7 @@
 """`python -m examples.render`: run every example on the sample market and write its code and output into docs/analysis.md.
 
+The figure of docs/evidence.md is drawn on the same home.
+
 Belongs here: how a snippet is run and shown. Between `<!-- sql/x.sql -->` and `<!-- end -->` the page is generated; the rest is
 written by hand. A test fails when page and output differ.
 """
@@ -13,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from examples.account import FIGURE, account, draw
 from examples.lab import make_lab
 from quantbot_pipeline.cli.main import main as quantbot
 
@@ -73,6 +76,7 @@ def _environment(**values: str):  # type: ignore[no-untyped-def]
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        make_lab(Path(folder))
+        lab = make_lab(Path(folder))
+        FIGURE.write_text(draw(account(lab)))
         PAGE.write_text(rendered(PAGE.read_text(), Path(folder)))
     print(PAGE)

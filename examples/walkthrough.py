@@ -30,24 +30,24 @@ print(
     ).to_pylist()
 )
 
-# %% Who calls well? The report behind `quantbot leaderboard` reads verified files and returns rows.
+# %% Who has an edge? The report behind `quantbot leaderboard` reads verified files; the first row has the strongest verdict.
 callers = leaderboard(home.catalog)
-best = callers[0]
-print(f"{best['caller_name']}: {best['hit_2x_rate']:.0%} of {best['calls']} calls reached 2x")
+first = callers[0]
+print(f"{first['caller_name']}: {first['verdict']}, e {first['e_value']:.2f} of {first['e_threshold']:.1f}")
 
-# %% Is that skill or luck? The interval says how little a few calls prove.
+# %% How little do a few calls prove? The interval of a rate, here as counted.
 from quantbot_pipeline.evidence.intervals import wilson
 
 intervals = {c["caller_name"]: wilson(round(c["hit_2x_rate"] * c["calls"]), c["calls"]) for c in callers}
-low, high = intervals[best["caller_name"]] or (0.0, 1.0)
-print(f"95% interval: {low:.0%} to {high:.0%}")
+low, high = intervals[first["caller_name"]] or (0.0, 1.0)
+print(f"{first['hit_2x_rate']:.0%} of {first['calls']} calls reached 2x, 95% interval: {low:.0%} to {high:.0%}")
 
 # %% What would a rule have earned? Trades join with paths on run and call.
 earned = ask(
     """SELECT t.policy_id, count(*) AS trades, avg(t.realized_return_bps) AS avg_bps, avg(t.tail_capture) AS tail_capture
        FROM trades AS t JOIN paths AS p USING (run_id, call_id) JOIN latest_runs USING (run_id)
        WHERE run_type = 'full' AND p.caller_name = $caller GROUP BY 1 ORDER BY 3 DESC""",
-    caller=best["caller_name"],
+    caller=first["caller_name"],
 )
 print(earned.to_pylist()[0])
 

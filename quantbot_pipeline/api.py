@@ -162,12 +162,14 @@ class Home(base.Home):
     # --- reports ---
 
     def leaderboard(self, *, interval: str | None = None) -> "pd.DataFrame":
-        """Return a row per caller, as `quantbot leaderboard` prints them."""
+        """Return a row per caller, the newest verdicts first, as `quantbot leaderboard` prints them."""
         from quantbot_pipeline.frames import frame_of_rows
-        from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
+        from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard, leaderboard_remarks
 
         rows = leaderboard(self.catalog, interval)
-        return frame_of_rows(rows, COLUMNS, **self._attrs("paths", rows, interval=interval))
+        runs = self._newest("paths", interval=interval) + self._newest("evidence", interval=interval)[-1:]
+        said = leaderboard_remarks(self.catalog, rows, interval)
+        return frame_of_rows(rows, COLUMNS, **_told(runs), remarks=said)
 
     def paths(
         self, *, caller: str | None = None, month: str | None = None, interval: str | None = None
@@ -258,12 +260,16 @@ class Home(base.Home):
         return frame_of(rows, **self._attrs(artifact, (), **which))
 
     def _attrs(self, artifact: str, rows: Sequence[dict[str, Any]], **which: str | None) -> dict[str, Any]:
-        from quantbot_pipeline.catalog.catalog import newest_runs_with
         from quantbot_pipeline.reports.remarks import ended_remarks, remarks
 
+        told = _told(self._newest(artifact, **which))
+        return told | {"remarks": remarks(self.catalog, artifact, **which) + ended_remarks(rows)}
+
+    def _newest(self, artifact: str, **which: str | None) -> list[RunManifest]:
+        from quantbot_pipeline.catalog.catalog import newest_runs_with
+
         found = newest_runs_with(self.catalog, artifact, **which)
-        runs = [read_manifest(self.runs.folder / run_dir) for run_dir in found]
-        return _told(runs) | {"remarks": remarks(self.catalog, artifact, **which) + ended_remarks(rows)}
+        return [read_manifest(self.runs.folder / run_dir) for run_dir in found]
 
 
 def _told(runs: Sequence[RunManifest]) -> dict[str, Any]:

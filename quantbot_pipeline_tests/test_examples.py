@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from examples.account import CALLER, FIGURE, account, draw
 from examples.lab import MONTHS, make_lab
 from examples.render import HERE, PAGE, SNIPPET, rendered
+from quantbot_pipeline import Home
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,18 @@ def test_the_page_shows_what_the_examples_print(lab: Path) -> None:
     ]
     assert not changed, f"run `make examples` and read what changed in {', '.join(changed)}"
     assert fresh == page
+
+
+def test_the_figure_is_the_account_of_the_evidence(lab: Path) -> None:
+    """The last point of its mean is `e_choice`: none of this caller's choices had a hurdle."""
+    home = Home(lab)
+    found = account(home)
+    (row,) = home.sql(
+        f"SELECT e_choice FROM evidence JOIN latest_runs USING (run_id) WHERE month = '{MONTHS[-1]}' AND caller_name = '{CALLER}'"
+    )["e_choice"]
+    assert found.wealth[-1].mean() == pytest.approx(row, rel=1e-12)
+    assert found.wealth[0].tolist() == [1.0] * len(found.fractions)
+    assert FIGURE.read_text(encoding="utf-8") == draw(found), "run `make examples`"
 
 
 def test_no_example_is_missing_in_the_page() -> None:
@@ -48,7 +62,8 @@ def test_the_walk_through_runs_to_its_end(lab: Path, monkeypatch: pytest.MonkeyP
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         cells = runpy.run_path(str(path))
     low, high = cells["intervals"]["sample:rare_gem"]
-    assert 0 < low < cells["best"]["hit_2x_rate"] < high < 1
+    assert cells["first"]["caller_name"] == "sample:alpha_hunter", "the largest e-value of three months"
+    assert 0 < low < cells["first"]["hit_2x_rate"] < high < 1
     assert cells["month"] == MONTHS[-1]
     assert len(cells["points"]) == 450  # the whole grid
     assert cells["chart"].to_dict()["mark"]["type"] == "point"

@@ -1,22 +1,22 @@
 """`quantbot demo`: everything once, on a generated market."""
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quantbot_pipeline.cli.app import app
-from quantbot_pipeline.cli.options import Format, HomeFolder, open_home
+from quantbot_pipeline.cli.options import Format, HomeFolder, Output, open_home
 from quantbot_pipeline.cli.output import note, print_rows
 from quantbot_pipeline.errors import InputError, QuantbotError, counted
 
 if TYPE_CHECKING:
     from quantbot_pipeline.home import Home
 
-DEMO_KINDS = ("full", "v1-baseline", "walk-forward")
+DEMO_KINDS = ("full", "v1-baseline", "walk-forward", "evidence")
 
 
 @app.command("demo")
 def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
-    """Everything once: generated sample market (unless inputs exist), backfill, catalog, leaderboard, dashboard."""
+    """Everything once: generated sample market (unless inputs exist), backfill, catalog, verdicts, dashboard."""
     from quantbot_pipeline.catalog.sync import sync
     from quantbot_pipeline.cli import tables
     from quantbot_pipeline.config import make_config
@@ -25,8 +25,8 @@ def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
     from quantbot_pipeline.months import month_start_ms, next_month
     from quantbot_pipeline.orchestration.report import report_sync
     from quantbot_pipeline.reports.dashboard.page import write_dashboard
-    from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
-    from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS, frontier, walk_forward
+    from quantbot_pipeline.reports.leaderboard import leaderboard
+    from quantbot_pipeline.reports.searches import frontier, walk_forward
 
     lab = open_home(home, may_begin=True)
     if lab.path.is_dir() and not lab.settings.data_dir.is_dir() and any(lab.path.iterdir()):
@@ -53,9 +53,24 @@ def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
     if fmt == "json":
         print(tables.to_json([reports]))
         return
-    print_rows(reports["leaderboard"], fmt, "Callers", COLUMNS)
+    _print_reports(reports, months[-1], fmt)
+
+
+def _print_reports(reports: dict[str, list[dict[str, Any]]], month: str, fmt: Output) -> None:
+    """Print the tables, the verdicts first, and what to do next."""
+    from quantbot_pipeline.reports.leaderboard import for_people
+    from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS
+
     print_rows(
-        reports["frontier"], fmt, f"The policy each caller deserved in {months[-1]}, in sample", FRONTIER_COLUMNS
+        for_people(reports["leaderboard"]) if fmt == "table" else reports["leaderboard"],
+        fmt,
+        f"Callers: how sure each one's edge is in {month}",
+    )
+    print_rows(
+        reports["frontier"],
+        fmt,
+        f"The policy that the search ranked first for each caller in {month}, in sample",
+        FRONTIER_COLUMNS,
     )
     print_rows(
         reports["walk_forward"],

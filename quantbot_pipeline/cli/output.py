@@ -114,3 +114,17 @@ def note_runs(lab: "Home", artifact_type: str, rows: Sequence[dict[str, Any]], *
 
     for remark in remarks(lab.catalog, artifact_type, **which) + ended_remarks(rows):
         note(remark)
+
+
+def print_leaderboard(lab: "Home", fmt: Output, interval: str | None = None) -> None:
+    """Print the leaderboard, and what a reader of it must know."""
+    from quantbot_pipeline.reports.leaderboard import COLUMNS, for_people, leaderboard, leaderboard_remarks
+
+    rows = leaderboard(lab.catalog, interval)
+    if fmt == "table":
+        shown = for_people(rows)
+        print_rows(shown, fmt, "Callers", tuple(shown[0]) if shown else ("caller_name", "verdict"))
+    else:
+        print_rows(rows, fmt, "Callers", COLUMNS)
+    for remark in leaderboard_remarks(lab.catalog, rows, interval):
+        note(remark)

@@ -9,7 +9,7 @@ import typer
 
 from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.cli.options import Format, HomeFolder, OfInterval, open_home
-from quantbot_pipeline.cli.output import note_runs, print_rows
+from quantbot_pipeline.cli.output import note_runs, print_leaderboard, print_rows
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.months import month_of, parse_day
 
@@ -20,13 +20,9 @@ def leaderboard_command(
     fmt: Format = "table",
     home: HomeFolder = None,
 ) -> None:
-    """Callers by what followed their calls, over the newest run of every month."""
-    from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
-
+    """How sure each caller's edge is, from the newest month with evidence, and what followed its calls in all months."""
     lab = open_home(home)
-    rows = leaderboard(lab.catalog, interval)
-    print_rows(rows, fmt, "Callers", COLUMNS)
-    note_runs(lab, "paths", rows, interval=interval)
+    print_leaderboard(lab, fmt, interval)
 
 
 @app.command("frontier")
@@ -59,17 +55,6 @@ def walk_forward_command(interval: OfInterval = None, fmt: Format = "table", hom
     rows = walk_forward(lab.catalog, interval)
     print_rows(rows, fmt, "Walk-forward", WALK_FORWARD_COLUMNS)
     note_runs(lab, "walk_forward", rows, interval=interval)
-
-
-@app.command("evidence")
-def evidence_command(interval: OfInterval = None, fmt: Format = "table", home: HomeFolder = None) -> None:
-    """How sure each caller's edge is, from the newest month: verdict, e-value, intervals, hit rates, costs."""
-    from quantbot_pipeline.reports.evidence import COLUMNS, evidence
-
-    lab = open_home(home)
-    rows = evidence(lab.catalog, interval)
-    print_rows(rows, fmt, "Evidence", COLUMNS)
-    note_runs(lab, "evidence", rows, interval=interval)
 
 
 @app.command("dashboard")

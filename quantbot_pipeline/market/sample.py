@@ -54,7 +54,7 @@ class Caller(NamedTuple):
 
 CALLERS = (
     Caller("sample:alpha_hunter", 90, 32, 22, 10, 10, -6.0, 0.2, "real edge: finds pumps before they start"),
-    Caller("sample:rare_gem", 30, 54, 22, 6, 4, -3.0, 0.0, "the best, but too few calls a month to prove it"),
+    Caller("sample:rare_gem", 30, 54, 22, 6, 4, -3.0, 0.0, "the strongest edge, in few calls a month"),
     Caller("sample:steady_trend", 78, 8, 56, 10, 8, -2.0, 8.0, "a modest edge: small moves, few disasters"),
     Caller("sample:fast_follower", 66, 34, 14, 16, 14, 0.4, 2.4, "a good list, read while the pump already runs"),
     Caller("sample:late_larry", 72, 45, 10, 12, 10, 3.0, 12.0, "calls what has pumped: mostly the way down"),

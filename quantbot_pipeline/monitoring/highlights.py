@@ -1,4 +1,4 @@
-"""The few numbers and the best rows of an artifact that its month shows in the Dagster UI."""
+"""The few numbers and rows of an artifact that its month shows in the Dagster UI. Only verdicts rank callers."""
 
 import math
 from typing import Any
@@ -6,9 +6,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quantbot_pipeline.evidence.wording import standing
 from quantbot_pipeline.vocabulary import ALL_CALLERS, MUCH_ENDED
 
-# Of the columns of a table of best rows.
+# What the UI calls the rows that an artifact shows: what they are, not who is best.
+TABLES = {
+    "paths": "highest_peaks",
+    "trades": "highest_returns",
+    "summary": "policies",
+    "frontier": "first_in_sample",
+    "walk_forward": "choices_out_of_sample",
+    "evidence": "verdicts",
+}
+# Of the columns of these tables.
 SHORT_NAMES = {
     "objective_score": "score",
     "trades_count": "trades",
@@ -18,6 +28,9 @@ SHORT_NAMES = {
     "meets_constraints": "feasible",
     "out_of_sample_trades": "trades",
     "out_of_sample_avg_return_bps": "avg_return_bps",
+    "calls_needed": "needed",
+    "e_value": "e",
+    "e_threshold": "threshold",
 }
 
 
@@ -27,10 +40,10 @@ def columns_of(artifact: str) -> list[str] | None:
 
 
 def highlights(artifact: str, table: pa.Table, limit: int = 10) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """(numbers that plot over months, best rows as a small table); both empty for an artifact without rows."""
+    """(numbers that plot over months, rows of a small table); both empty for an artifact without rows."""
     build = _HIGHLIGHTS.get(artifact)
-    numbers, best = build(table, limit) if build and table.num_rows else ({}, [])
-    return {name: value for name, value in numbers.items() if value is not None and math.isfinite(value)}, best
+    numbers, rows = build(table, limit) if build and table.num_rows else ({}, [])
+    return {name: value for name, value in numbers.items() if value is not None and math.isfinite(value)}, rows
 
 
 def _mean(column: pa.ChunkedArray) -> float:
@@ -45,8 +58,11 @@ def _top(table: pa.Table, by: str, columns: list[str], limit: int, *, first: str
     """The first rows by a column; few columns, because a table wider than the UI's page is cut."""
     keys = [(name, "descending") for name in (first, by) if name]
     order = pc.sort_indices(table, sort_keys=keys)[:limit]
-    shown = table.select(columns).take(order).rename_columns([SHORT_NAMES.get(name, name) for name in columns])
-    return [{name: _short(value) for name, value in row.items()} for row in shown.to_pylist()]
+    return _shown(table.select(columns).take(order).to_pylist())
+
+
+def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{SHORT_NAMES.get(name, name): _short(value) for name, value in row.items()} for row in rows]
 
 
 def _short(value: Any) -> Any:
@@ -124,8 +140,9 @@ def _evidence(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[
         "tested": float(pc.sum(table["tested"]).as_py()),
         "largest_e": float(pc.max(table["e_value"]).as_py()),
     }
-    columns = ["caller_name", "verdict", "e_value", "e_threshold", "units", "flags"]
-    return numbers, _top(table, "e_value", columns, limit)
+    columns = ("caller_name", "verdict", "calls_needed", "e_value", "e_threshold", "units")
+    rows = [{name: row[name] for name in columns} for row in sorted(table.to_pylist(), key=standing)[:limit]]
+    return numbers, _shown([row | {"e_value": float(f"{row['e_value']:.4g}")} for row in rows])
 
 
 def _equity(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:

@@ -1,5 +1,9 @@
-"""The caller leaderboard: what followed each caller's calls, over the newest run of every month."""
+"""The leaderboard: how sure each caller's edge is, and what followed its calls over the newest run of every month.
 
+Belongs here: which columns there are, their order, and how a row reads on a terminal. A caller without a verdict is not ranked.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import duckdb
@@ -8,26 +12,82 @@ import pyarrow.compute as pc
 
 from quantbot_pipeline.artifacts.schemas import FRONTIER
 from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
-from quantbot_pipeline.reports.remarks import load_newest, read_each
+from quantbot_pipeline.evidence.wording import said
+from quantbot_pipeline.months import iso_ms
+from quantbot_pipeline.reports.remarks import ended_remarks, load_newest, read_each, remarks
+from quantbot_pipeline.reports.verdicts import Verdicts, newest_verdicts, verdict_remarks
 
-COLUMNS = (
-    "caller_name",
+# Of the artifact `evidence`; `unit_mints` is its `mints`, and `month` that of its run.
+JUDGED = (
+    "verdict",
+    "e_value",
+    "e_threshold",
+    "units",
+    "unit_mints",
+    "choice_mean_bps",
+    "choice_low_bps",
+    "choice_high_bps",
+    "hit_2x_shrunk",
+    "hit_2x_low",
+    "hit_2x_high",
+    "hit_2x",
+    "median_ms_to_2x",
+    "break_even_share",
+    "break_even_latency_ms",
+    "flags",
+    "calls_needed",
+    "towards",
+    "month",
+)
+# Of the newest run of every month that measured the calls.
+FOLLOWED = (
     "calls",
     "mints",
+    "last_call",
+    "data_end_share",
     "hit_2x_rate",
     "hit_3x_rate",
     "hit_4x_rate",
     "median_peak_multiple",
     "median_dd_bps",
     "median_min_to_2x",
-    "data_end_share",
     "stressed_avg_return_bps",
 )
+COLUMNS = ("caller_name", *JUDGED, *FOLLOWED)
+# Of FOLLOWED on a terminal, which is narrow.
+PRINTED = ("data_end_share", "hit_2x_rate", "median_peak_multiple", "median_dd_bps", "stressed_avg_return_bps")
 
 
 def leaderboard(catalog: Catalog, interval: str | None = None) -> list[dict[str, Any]]:
-    """One row per caller, best 2x rate first; rates in [0, 1], drawdown in bps, time from alert to 2x in minutes."""
-    return rank_callers(load_newest(catalog, "paths", interval=interval), first_policies(catalog, interval))
+    """One row per caller: the newest month's verdicts in their order, then by name the callers without one.
+
+    Rates lie in [0, 1], returns and drawdowns are in bps, times in the unit of their names.
+    """
+    followed = what_followed(load_newest(catalog, "paths", interval=interval), first_policies(catalog, interval))
+    return in_order(newest_verdicts(catalog, interval), followed)
+
+
+def leaderboard_remarks(catalog: Catalog, rows: Sequence[dict[str, Any]], interval: str | None = None) -> list[str]:
+    """Return what a reader of the leaderboard must know of it and of the runs behind it."""
+    of_runs = remarks(catalog, "paths", interval=interval)
+    return of_runs + verdict_remarks(catalog, rows, interval) + ended_remarks(rows)
+
+
+def in_order(verdicts: Verdicts, followed: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the leaderboard of these verdicts and of what followed each caller's calls."""
+    judged = {row["caller_name"]: row for row in verdicts.rows}
+    others = sorted(followed.keys() - judged.keys(), key=str.encode)
+    nothing = dict.fromkeys(FOLLOWED)
+    rows = [
+        {"caller_name": name, **_judged(row, verdicts.month), **followed.get(name, nothing)}
+        for name, row in judged.items()
+    ]
+    return rows + [{"caller_name": name, **dict.fromkeys(JUDGED), **followed[name]} for name in others]
+
+
+def _judged(row: dict[str, Any], month: str | None) -> dict[str, Any]:
+    named = row | {"verdict": said(row), "unit_mints": row["mints"], "month": month}
+    return {name: named[name] for name in JUDGED}
 
 
 def first_policies(catalog: Catalog, interval: str | None = None) -> pa.Table:
@@ -42,8 +102,8 @@ def first_policies(catalog: Catalog, interval: str | None = None) -> pa.Table:
     return pa.concat_tables([empty, *found]).drop_columns(["rank"])
 
 
-def rank_callers(paths: pa.Table, first: pa.Table) -> list[dict[str, Any]]:
-    """Return the leaderboard of these rows of the artifact `paths` and these first policies.
+def what_followed(paths: pa.Table, first: pa.Table) -> dict[str, dict[str, Any]]:
+    """Return what followed each caller's calls, from these rows of the artifact `paths` and these first policies.
 
     data_end_share: of the calls whose candles end before the window does. stressed_avg_return_bps: the mean return of the
     caller's first policy of each month, such trades valued at a total loss; null without a search.
@@ -51,18 +111,66 @@ def rank_callers(paths: pa.Table, first: pa.Table) -> list[dict[str, Any]]:
     with duckdb.connect(config={"threads": 1}) as con:  # sums in one order: the same bits at every call
         con.register("newest_paths", paths)
         con.register("first_policies", first)
-        return (
+        rows = (
             con.sql(
-                """WITH best AS (
-                       SELECT caller_name, sum(stressed_avg_return_bps * trades) / sum(trades) AS stressed
+                """WITH stressed AS (
+                       SELECT caller_name, sum(stressed_avg_return_bps * trades) / sum(trades) AS mean
                        FROM first_policies GROUP BY 1)
-                   SELECT caller_name, count(*) AS calls, count(DISTINCT mint) AS mints, avg(hit_2x::INT) AS hit_2x_rate,
+                   SELECT caller_name, count(*) AS calls, count(DISTINCT mint) AS mints, max(alert_ts_ms) AS last_call,
+                          avg(censored::INT) AS data_end_share, avg(hit_2x::INT) AS hit_2x_rate,
                           avg(hit_3x::INT) AS hit_3x_rate, avg(hit_4x::INT) AS hit_4x_rate,
                           median(peak_multiple) AS median_peak_multiple, median(dd_bps) AS median_dd_bps,
                           median((t_2x_ms - alert_ts_ms) / 60000.0) AS median_min_to_2x,
-                          avg(censored::INT) AS data_end_share, any_value(stressed) AS stressed_avg_return_bps
-                   FROM newest_paths LEFT JOIN best USING (caller_name) GROUP BY 1 ORDER BY hit_2x_rate DESC, calls DESC, caller_name"""
+                          any_value(stressed.mean) AS stressed_avg_return_bps
+                   FROM newest_paths LEFT JOIN stressed USING (caller_name) GROUP BY 1 ORDER BY caller_name"""
             )
             .to_arrow_table()
             .to_pylist()
         )
+    return {row.pop("caller_name"): row | {"last_call": iso_ms(row["last_call"])} for row in rows}
+
+
+# --- as people read it ------------------------------------------------------------------------------------------------
+
+
+def for_people(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows as a terminal shows them: what belongs together in one cell, rounded."""
+    return [_row_for_people(row) for row in rows]
+
+
+def _row_for_people(row: dict[str, Any]) -> dict[str, Any]:
+    judged = row["verdict"] is not None
+    latency, double, share = row["break_even_latency_ms"], row["median_ms_to_2x"], row["break_even_share"]
+    return {
+        "caller_name": row["caller_name"],
+        "verdict": row["verdict"],
+        "e / threshold": f"{figure(row['e_value'])} / {figure(row['e_threshold'])}" if judged else None,
+        "units / mints": f"{row['units']:,} / {row['unit_mints']:,}" if judged else None,
+        "choice bps [95%]": _between("{:,.0f}", *(row[f"choice_{name}_bps"] for name in ("mean", "low", "high"))),
+        "2x rate [95%]": _between("{:.1%}", *(row[f"hit_2x_{name}"] for name in ("shrunk", "low", "high"))),
+        "2x hits": row["hit_2x"],
+        "median time of hits": None if double is None else _duration(double),
+        "break-even share": None if share is None else f"{share:.2%}",
+        "break-even latency": None if latency is None else _duration(latency),
+        "flags": row["flags"] or None,
+        "towards": row["towards"],
+        "calls": row["calls"],
+        "last_call": None if row["last_call"] is None else row["last_call"][:10],
+        **{name: row[name] for name in PRINTED},
+    }
+
+
+def figure(value: float) -> str:
+    """Return an e-value with three digits; from a thousand on whole, from a million on as a power of ten."""
+    return f"{value:,.0f}" if 1_000 <= value < 1_000_000 else f"{value:.3g}"
+
+
+def _between(form: str, mean: float | None, low: float | None, high: float | None) -> str | None:
+    if mean is None or low is None or high is None:
+        return None
+    return f"{form.format(mean)} [{form.format(low)}, {form.format(high)}]"
+
+
+def _duration(ms: float) -> str:
+    minutes = ms / 60_000
+    return f"{minutes:.3g} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -607,16 +607,18 @@ def test_verify_tells_a_sound_run_from_a_broken_one(quantbot: Quantbot, cataloge
     assert "1 of 6 run directories cannot be trusted" in done.err
 
 
-def test_the_leaderboard_ranks_every_caller(quantbot: Quantbot, cataloged: list[dict[str, Any]]) -> None:
+def test_the_leaderboard_has_every_caller_and_ranks_none_without_evidence(
+    quantbot: Quantbot, cataloged: list[dict[str, Any]]
+) -> None:
     rows = quantbot("leaderboard", "--format", "json").json()
     assert {row["caller_name"] for row in rows} == set(CALLERS)
     # One call of May has no candles.
     assert sum(row["calls"] for row in rows) == len(MONTHS) * CALLS_PER_MONTH - 1
-    assert [row["hit_2x_rate"] for row in rows] == sorted((row["hit_2x_rate"] for row in rows), reverse=True)
+    assert [row["caller_name"] for row in rows] == sorted(CALLERS)
     table = quantbot("leaderboard")
     assert table.status == 0
     assert all(name in table.out for name in CALLERS)
-    assert table.err == ""
+    assert len(table.err.splitlines()) == 1 and "quantbot backtest evidence --from 2024-01 --to" in table.err
     none = quantbot("leaderboard", "--interval", "1h", "--format", "json")
     assert none.json() == [] and "no cataloged run holds such paths" in none.err
 
@@ -629,9 +631,10 @@ def test_a_report_says_which_months_were_run_in_part_or_unlike_the_others(quantb
     quantbot("backtest", "path-only", "--from", "2024-01-01", "--to", "2024-01-02", "--home", home)
     quantbot("backtest", "path-only", "--from", "2024-02", "--to", "2024-02", "--latency-ms", 120_000, "--home", home)
     quantbot("backtest", "catalog-sync", "--home", home)
-    part, unlike, ended = quantbot("leaderboard", "--home", home).err.splitlines()
+    part, unlike, unjudged, ended = quantbot("leaderboard", "--home", home).err.splitlines()
     assert part.startswith("2024-01: only calls from 2024-01-01T00:00:00.000Z to 2024-01-03T00:00:00.000Z, by run ")
     assert unlike == "the months behind these numbers were not run alike; they differ in latency_ms"
+    assert "no caller has a verdict" in unjudged
     assert "calls of 'A' 100%" in ended
 
 
@@ -703,7 +706,16 @@ def test_the_demo_shows_everything_and_its_second_run_computes_nothing(tmp_path:
     first = run(home, "demo")
     assert first.status == 0, first.err
     assert "generated" in first.out + first.err
-    assert "sample:alpha_hunter" in first.out
+    board = first.out.split("The policy that", 1)[0]
+    said = {line.split()[0]: line for line in board.splitlines() if line.strip().startswith("sample:")}
+    claimed = [name for name, line in said.items() if line.split()[1] == "evidence"]
+    assert claimed == ["sample:rare_gem", "sample:alpha_hunter"], "the callers with a real edge, and no others"
+    for name in said.keys() - set(claimed):
+        assert "more calls" in said[name], "how much is missing"
+    assert [name for name, line in said.items() if "inconclusive" in line and " evidence " in line] == [
+        "sample:steady_trend",  # a modest edge
+        "sample:fast_follower",
+    ]
     made = run_dirs(home)
     assert made
     assert all(check_run(folder).status == "completed" for folder in made)

@@ -8,11 +8,7 @@ from typing import Any
 import pytest
 
 from quantbot_pipeline.backtest.month import MonthResult
-from quantbot_pipeline.catalog.sync import sync
-from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.months import month_start_ms, next_month
-from quantbot_pipeline.reports.evidence import evidence
-from quantbot_pipeline.vocabulary import VERDICTS
 from quantbot_pipeline_tests.support import homes
 from quantbot_pipeline_tests.support.evidence_oracle import Choice, Oracle
 from quantbot_pipeline_tests.support.homes import DAY, HOUR, JANUARY, MINUTE, Call, Market
@@ -195,22 +191,6 @@ def test_nothing_to_judge_is_a_sentence(tmp_path: Path) -> None:
     rows = homes.artifact(homes.run(lab, "evidence", "2024-01", CONFIG), "evidence")
     assert [(row["caller_name"], row["verdict"], row["flags"]) for row in rows if row["units"]] != []
     assert all(row["verdict"] == "inconclusive" for row in rows)
-
-
-def test_the_report_shows_the_newest_month_by_verdict_and_e(tmp_path: Path) -> None:
-    lab = homes.make_home(tmp_path, market(3, BULL))
-    for month in MONTHS[1:]:
-        homes.run(lab, "evidence", month, CONFIG | VARIANTS[3])
-    with pytest.raises(InputError, match="catalog"):
-        evidence(lab.catalog)
-    sync(lab.catalog)
-    rows = evidence(lab.catalog)
-    assert {row["month"] for row in rows} == {MONTHS[-1]}
-    places = [VERDICTS.index(row["verdict"].split(":")[0]) for row in rows]
-    assert places == sorted(places)
-    order = [(place, -row["e_value"]) for place, row in zip(places, rows, strict=True)]
-    assert order == sorted(order)
-    assert any("more calls" in row["verdict"] or "no end" in row["verdict"] for row in rows)
 
 
 def test_liquidity_is_an_input_of_the_evidence_alone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Numbers and best rows that a month shows in the Dagster UI: against the artifact, and what Dagster can hold."""
+"""Numbers and rows that a month shows in the Dagster UI: against the artifact, and what Dagster can hold."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
-from quantbot_pipeline.monitoring.highlights import highlights
+from quantbot_pipeline.monitoring.highlights import TABLES, highlights
 from quantbot_pipeline_tests.support.builders import artifact_rows
 
 FRONTIER = artifact_rows(
@@ -19,12 +19,12 @@ FRONTIER = artifact_rows(
 
 
 def test_a_frontier_counts_callers_and_ranks_the_feasible_first() -> None:
-    numbers, best = highlights("frontier", FRONTIER)
+    numbers, shown = highlights("frontier", FRONTIER)
     assert numbers == {
         "callers": 3, "feasible_callers": 2, "all_objective_score": 9.0, "all_median_return_bps": 4.0,
         "all_stop_out_rate": 0.25, "callers_data_end": 1, "all_data_end_share": 0.5, "all_stressed_avg_return_bps": -3.0,
     }  # fmt: skip  # a table: what belongs together stands on one line
-    assert [row["caller_name"] for row in best] == ["c", "b", "a"]
+    assert [row["caller_name"] for row in shown] == ["c", "b", "a"]
 
 
 def test_a_walk_forward_shows_promise_and_result() -> None:
@@ -34,13 +34,13 @@ def test_a_walk_forward_shows_promise_and_result() -> None:
         hold_avg_return_bps=[7.0, 8.0, 9.0, None], out_of_sample_trades=[10, 10, 4, 0],
         out_of_sample_data_end_share=[0.5, 0.1, 0.1, None], out_of_sample_stressed_avg_return_bps=[-8.0, 1.0, 1.0, None],
     )  # fmt: skip  # a table: what belongs together stands on one line
-    numbers, best = highlights("walk_forward", rows)
+    numbers, shown = highlights("walk_forward", rows)
     assert numbers == {
         "all_in_sample_avg_return_bps": 1.0, "all_out_of_sample_avg_return_bps": 4.0,
         "all_hold_avg_return_bps": 7.0, "all_out_of_sample_trades": 10, "all_out_of_sample_data_end_share": 0.5,
         "all_out_of_sample_stressed_avg_return_bps": -8.0,
     }  # fmt: skip  # a table: what belongs together stands on one line
-    assert [row["caller_name"] for row in best] == ["a"]  # b traded nothing
+    assert [row["caller_name"] for row in shown] == ["a"]  # b traded nothing
 
 
 def test_an_equity_curve_shows_where_the_grouped_account_ended() -> None:
@@ -48,18 +48,41 @@ def test_an_equity_curve_shows_where_the_grouped_account_ended() -> None:
     assert highlights("equity", rows) == ({"accounts": 2, "grouped_final_equity": 2.0}, [])
 
 
+def test_evidence_shows_its_verdicts_in_order() -> None:
+    rows = artifact_rows(
+        "evidence", 5, caller_name=["b", "a", "lucky", "sure", "bad"], e_value=[2.0, 2.0, 60.0, 50.123456, 0.1],
+        verdict=["inconclusive", "inconclusive", "inconclusive", "evidence", "none"], calls_needed=[None, 40, 10, None, None],
+        tested=[True, True, False, True, True], e_threshold=[60.0, 60.0, 70.0, 50.0, 60.0], units=[31, 32, 5, 33, 34],
+    )  # fmt: skip  # a table: what belongs together stands on one line
+    numbers, shown = highlights("evidence", rows)
+    assert numbers == {"claimed": 1.0, "tested": 4.0, "largest_e": 60.0}
+    assert [row["caller_name"] for row in shown] == ["sure", "lucky", "a", "b", "bad"]
+    assert shown[0] == {
+        "caller_name": "sure", "verdict": "evidence", "needed": None, "e": 50.12, "threshold": 50.0, "units": 33,
+    }  # fmt: skip  # a table: what belongs together stands on one line
+
+
+def test_only_verdicts_rank_callers() -> None:
+    """No table of the UI is called the best of anything."""
+    assert TABLES["evidence"] == "verdicts"
+    assert not [name for name in TABLES.values() if "best" in name or "top" in name]
+
+
 @pytest.mark.parametrize("artifact", ARTIFACTS)
 @pytest.mark.parametrize("rows", [0, 1, 30])
 def test_dagster_takes_what_is_shown(artifact: str, rows: int) -> None:
-    table = artifact_rows(artifact, rows)
-    numbers, best = highlights(artifact, table)
-    assert len(best) <= 10
+    verdicts = {"verdict": ["none"] * rows} if artifact == "evidence" else {}
+    table = artifact_rows(artifact, rows, **verdicts)
+    numbers, shown = highlights(artifact, table)
+    assert len(shown) <= 10
     assert all(isinstance(value, int | float) and math.isfinite(value) for value in numbers.values())
     dg.AssetMaterialization(
         "a",
         metadata={
             **numbers,
-            "best": dg.MetadataValue.table([dg.TableRecord(row) for row in best] or [dg.TableRecord({})]),
+            TABLES.get(artifact, "rows"): dg.MetadataValue.table(
+                [dg.TableRecord(row) for row in shown] or [dg.TableRecord({})]
+            ),
         },
     )
 
@@ -71,13 +94,14 @@ def test_what_is_not_a_number_does_not_plot() -> None:
     assert "all_objective_score" not in highlights("frontier", table)[0]
 
 
-def test_a_table_of_best_rows_fits_the_page() -> None:
+def test_a_table_fits_the_page() -> None:
     """Some 70 characters: what is longer is shortened in the middle, and is whole in the artifact."""
     long = "x" * 40 + "end"
-    for artifact in ("paths", "trades", "summary", "frontier", "walk_forward"):
+    for artifact in TABLES:
         columns = {c: [long] for c in ("mint", "policy_id") if c in ARTIFACTS[artifact][1].names}
         more: dict[str, list[Any]] = {"rank": [1]} if artifact == "frontier" else {}
         more |= {"scheme": ["anchored"], "out_of_sample_trades": [3]} if artifact == "walk_forward" else {}
+        more |= {"verdict": ["inconclusive"]} if artifact == "evidence" else {}
         _, (row,) = highlights(
             artifact, artifact_rows(artifact, 1, caller_name=["sample:fast_follower"], **columns, **more)
         )

@@ -79,7 +79,7 @@ def test_a_backfill_of_a_range_of_months_completes_and_is_shown_month_by_month(
         assert 0 <= metadata["hit_2x_rate"]["floatValue"] <= 1
         assert metadata["bytes"]["intValue"] > 0
         assert metadata["seconds"]["floatValue"] > 0
-        assert len(metadata["best"]["table"]["records"]) == CALLS_PER_MONTH
+        assert len(metadata["highest_peaks"]["table"]["records"]) == CALLS_PER_MONTH
         run_dirs_shown[event["partition"]] = Path(metadata["run_dir"]["path"])
     assert sorted(run_dirs_shown) == RANGE
     assert set(run_dirs_shown.values()) == run_dirs(home)
@@ -143,11 +143,11 @@ def look_at_the_ui(server: Server, chromium: str, folder: Path) -> None:
         keep("lineage_results")
 
         month = f"partition={RANGE[1]}"
-        for name, key, best in (
+        for name, key, column in (
             ("paths", "truth/paths", "peak_multiple"),
             ("frontier", "results/frontier", "score"),
         ):
-            text = see(f"partition_{name}", f"/assets/{key}?view=partitions&{month}", "Metadata", "run_dir", best)
+            text = see(f"partition_{name}", f"/assets/{key}?view=partitions&{month}", "Metadata", "run_dir", column)
             assert "Unsynced" not in text
             assert page.evaluate(TOO_WIDE) == []
         see("overview", "/assets/truth/paths", "Description", "Latest check results")

@@ -15,8 +15,9 @@ from quantbot_pipeline.errors import InputError, IntegrityError
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.reports.dashboard import frontiers, page
 from quantbot_pipeline.reports.dashboard.data import collect
+from quantbot_pipeline.reports.leaderboard import JUDGED, leaderboard
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
+from quantbot_pipeline_tests.support.builders import artifact_rows, commit_evidence, commit_run
 from quantbot_pipeline_tests.support.crowds import Crowd, commit_crowd
 from quantbot_pipeline_tests.support.markets import CALLS_PER_MONTH, CLOSING, FORMULA, MARKUP, MONTHS
 
@@ -59,6 +60,59 @@ def test_leaderboard_equals_a_query_on_the_catalog(data: dict[str, Any], market:
         assert {column: shown[name][column] for column in row} == row
         low, high = shown[name]["hit_2x_interval"]
         assert low <= row["hit_2x_rate"] <= high
+
+
+def test_the_callers_stand_in_the_order_of_the_verdicts(data: dict[str, Any], market: Home) -> None:
+    rows = rows_of(data["callers"]["leaderboard"])
+    board = leaderboard(market.catalog)
+    assert [data["names"][row["caller"]] for row in rows] == [row["caller_name"] for row in board]
+    for shown, row in zip(rows, board, strict=True):
+        assert {name: shown[name] for name in JUDGED} == {name: row[name] for name in JUDGED}
+        assert shown["verdict"] is not None
+
+
+def test_evidence_carries_every_month_and_the_newest_curves(data: dict[str, Any], market: Home) -> None:
+    """Numbers of curves are rounded to what a picture can show; nothing else is changed."""
+    evidence = data["evidence"]
+    assert evidence["month"] == MONTHS[-1]
+    months = ask(
+        market,
+        """SELECT caller_name, verdict, e_value, e_threshold, month
+           FROM evidence JOIN latest_runs USING (run_id) ORDER BY month DESC, caller_name""",
+    )
+    shown = [{"caller_name": data["names"][row.pop("caller")], **row} for row in rows_of(evidence["months"])]
+    assert shown == months and len({row["month"] for row in shown}) == len(MONTHS)
+    for name, key, digits in (("times", "t_ms", 5), ("costs", "value", 4)):
+        wanted = ask(
+            market,
+            f"""SELECT e.* EXCLUDE run_id FROM evidence_{name} AS e JOIN latest_runs USING (run_id)
+                WHERE month = '{MONTHS[-1]}' ORDER BY caller_name, {"kind, " if name == "costs" else ""}{key}""",
+        )
+        rows = rows_of(evidence[name])
+        found = sorted(
+            ({"caller_name": data["names"][row.pop("caller")], **row} for row in rows),
+            key=lambda row: (row["caller_name"].encode(), row.get("kind", ""), row[key]),
+        )
+        assert len(found) == len(wanted) > 0
+        for row, want in zip(found, wanted, strict=True):
+            for column, value in row.items():
+                within = 0.05 if column.endswith("_bps") else 10**-digits
+                assert value == (pytest.approx(want[column], abs=within) if isinstance(value, float) else want[column])
+
+
+def test_a_caller_without_a_verdict_stands_below_and_one_without_a_price_has_no_rates(tmp_path: Path) -> None:
+    home = Home(Settings(home=tmp_path))
+    paths = artifact_rows("paths", 2, caller_name=["b", "a"], interval=["5m"] * 2)
+    commit_run(home.runs.folder, tables={"alerts": artifact_rows("alerts", 2), "paths": paths})
+    judged = artifact_rows("evidence", 1, caller_name=["priceless"], verdict=["none"])
+    commit_evidence(home, "2024-01", judged)
+    sync(home.catalog)
+    shown = collect(home)
+    rows = rows_of(shown["callers"]["leaderboard"])
+    assert [(shown["names"][row["caller"]], row["verdict"]) for row in rows] == [
+        ("priceless", "none"), ("a", None), ("b", None),
+    ]  # fmt: skip  # a table: what belongs together stands on one line
+    assert rows[0]["hit_2x_interval"] is None and rows[0]["calls"] is None
 
 
 def test_distributions_count_every_call_once(data: dict[str, Any], market: Home) -> None:
@@ -267,7 +321,8 @@ def test_quality_and_errors_are_what_the_runs_reported(data: dict[str, Any], mar
     assert [path.split("/")[0] for path in data["overview"]["quarantine"]["path"]] == ["2024-01"]
     runs = {(row["kind"], row["status"]): row["runs"] for row in rows_of(data["overview"]["runs"])}
     assert runs == {
-        ("full", "completed"): 3, ("v1-baseline", "completed"): 3, ("walk-forward", "completed"): 3, ("path-only", "failed"): 1,
+        ("full", "completed"): 3, ("v1-baseline", "completed"): 3, ("walk-forward", "completed"): 3, ("evidence", "completed"): 3,
+        ("path-only", "failed"): 1,
     }  # fmt: skip  # a table: what belongs together stands on one line
     assert {"warning", "info"} <= set(data["errors"]["messages"]["level"])
     assert sum(count for count in ask(market, "SELECT count(*) AS n FROM errors")[0].values()) == sum(

@@ -11,7 +11,7 @@ from quantbot_pipeline.reports.dashboard.page import write_dashboard
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.reports.conftest import OpenWindow
 from quantbot_pipeline_tests.reports.test_dashboard_data import GRID, NEWEST, ask
-from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
+from quantbot_pipeline_tests.support.builders import artifact_rows, commit_evidence, commit_run
 from quantbot_pipeline_tests.support.markets import CLOSING, FORMULA, MARKUP, MONTHS
 from quantbot_pipeline_tests.support.windows import SECTIONS, Window
 
@@ -26,7 +26,7 @@ CHARTS = {
     "calls": 0,
     "errors": 0,
 }
-CALLER_CHARTS = 6
+CALLER_CHARTS = 10
 
 
 def fits(window: Window) -> bool:
@@ -98,6 +98,53 @@ def test_tables_sort_search_and_filter(open_window: OpenWindow, page_file: Path)
     assert [row["calls"] for row in window.rows("Callers")] == [18]
 
 
+def test_verdicts_lead_and_callers_without_one_stay_below_the_line(open_window: OpenWindow, tmp_path: Path) -> None:
+    home = Home(Settings(home=tmp_path))
+    names = ["no verdict", "refuted", "lucky", "sure"]
+    paths = artifact_rows("paths", 4, caller_name=names, interval=["5m"] * 4, hit_2x=[True, True, True, False])
+    commit_run(home.runs.folder, tables={"alerts": artifact_rows("alerts", 4), "paths": paths})
+    judged = artifact_rows(
+        "evidence", 3, caller_name=names[1:], verdict=["none", "inconclusive", "evidence"], e_value=[0.5, 2.0, 1_560.0],
+        e_threshold=[40.0] * 3, units=[31, 5, 32], mints=[31, 1, 32], calls_needed=[None, 48, None], hit_2x=[1, 1, 15],
+        choice_mean_bps=[-90.0, 10.0, 900.0], towards=[None, "evidence", None], flags=["", "few_calls,few_mints", ""],
+    )  # fmt: skip  # a table: what belongs together stands on one line
+    commit_evidence(home, "2024-01", judged)
+    sync(home.catalog)
+    window = open_window(write_dashboard(home))
+    window.go("callers")
+    page = window.page
+    rows = window.rows("Callers by verdict")
+    assert list(rows[0])[:6] == ["caller_name", "verdict", "e_value", "units", "choice_mean_bps", "hit_2x_shrunk"]
+    assert [row["e_value"] for row in rows[:3]] == [1_560.0, 2.0, 0.5]
+    cells = page.locator("td[data-column=verdict]").all_inner_texts()
+    assert [text.split("\n")[0] for text in cells] == ["evidence", "inconclusive", "none", "–"]
+    assert "about 48 more calls, towards evidence" in cells[1] and "few mints" in cells[1]
+    assert "1,560 / 40" in page.locator("td[data-column=e_value]").first.inner_text()
+    assert "15 of 32" in page.locator("td[data-column=hit_2x_shrunk]").first.inner_text()
+    assert page.get_by_text("Below the line: no verdict in 2024-01").is_visible()
+    for column in ("hit_2x_rate", "caller_name", "calls"):
+        for _ in range(2):
+            page.locator(f"th[data-column={column}] button").first.click()
+            assert page.locator("tbody tr").last.get_attribute("class") == "few below"
+            assert "no" in page.locator("tbody tr").last.locator("th").inner_text()
+    window.go("caller", "no verdict")
+    assert "No verdict on this caller" in page.locator("main").inner_text()
+    window.go("caller", "sure")
+    assert "Not drawn" in page.locator("main").inner_text(), "this run has no curves"
+
+
+def test_the_evidence_of_a_caller_is_drawn(open_window: OpenWindow, page_file: Path) -> None:
+    window = open_window(page_file)
+    window.go("caller", MARKUP)
+    card = window.page.locator(".card", has=window.page.locator("h2", has_text="e by month"))
+    assert card.locator(".mark-symbol.role-mark path").count() == 2 * len(MONTHS)
+    ticks = [text for text in card.locator(".role-axis-label text").all_text_contents() if "-" not in text]
+    assert ticks and all(float(text) > 0 for text in ticks if text), "a logarithmic axis has no zero"
+    for title, marks in (("Time to 2x against a stop", 3), ("Cost of size", 1), ("Cost of delay", 1)):
+        drawn = window.page.locator(".card", has=window.page.locator("h2", has_text=title))
+        assert drawn.locator(".mark-line path").count() == marks, title
+
+
 def test_the_tables_shown_equal_queries_on_the_catalog(open_window: OpenWindow, page_file: Path, market: Home) -> None:
     window = open_window(page_file)
     window.go("callers")
@@ -154,7 +201,7 @@ def test_two_runs_side_by_side(open_window: OpenWindow, page_file: Path, market:
     window.go("policies")
     page = window.page
     labels = page.get_by_label("Run A").locator("option").all_inner_texts()
-    assert len(labels) == 3 * len(MONTHS)
+    assert len(labels) == 4 * len(MONTHS)
     first, last = (
         next(text for text in labels if text.startswith(f"{month} full")) for month in (MONTHS[0], MONTHS[-1])
     )

@@ -15,7 +15,8 @@ import pytest
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.home import Home
-from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard
+from quantbot_pipeline.months import iso_ms
+from quantbot_pipeline.reports.leaderboard import COLUMNS, JUDGED, leaderboard
 from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, WALK_FORWARD_COLUMNS, frontier, walk_forward
 from quantbot_pipeline_tests.support import homes
 from quantbot_pipeline_tests.support.homes import DAY, FEBRUARY, HOUR, JANUARY, MARCH, MINUTE, Call, Market
@@ -206,7 +207,7 @@ def test_walk_forward_weighs_months_by_trades(lab: Lab) -> None:
 
 @pytest.mark.parametrize("interval", [None, "5m"])
 def test_leaderboard_counts_every_included_call_once(lab: Lab, interval: str | None) -> None:
-    """Over the newest run with paths of every month, best 2x rate first."""
+    """Over the newest run with paths of every month; without evidence by name, which is no rank."""
     groups = by_caller(newest(lab, "paths"), "caller_name")
     ranked = by_caller(newest(lab, "frontier", "grid-search"), "caller_name")
     first = {name: [one for one in own if one["rank"] == 1] for (name,), own in ranked.items()}
@@ -219,6 +220,7 @@ def test_leaderboard_counts_every_included_call_once(lab: Lab, interval: str | N
         want = {
             "calls": len(own),
             "mints": len({one["mint"] for one in own}),
+            "last_call": iso_ms(max(one["alert_ts_ms"] for one in own)),
             **{f"hit_{k}x_rate": sum(one[f"hit_{k}x"] for one in own) / len(own) for k in (2, 3, 4)},
             "median_peak_multiple": statistics.median(one["peak_multiple"] for one in own),
             "median_dd_bps": statistics.median(one["dd_bps"] for one in own),
@@ -228,7 +230,8 @@ def test_leaderboard_counts_every_included_call_once(lab: Lab, interval: str | N
         }
         for name, value in want.items():
             assert row[name] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), (row, name)
-    assert got == sorted(got, key=lambda row: (-row["hit_2x_rate"], -row["calls"], row["caller_name"].encode()))
+        assert all(row[name] is None for name in JUDGED)
+    assert got == sorted(got, key=lambda row: row["caller_name"].encode())
     assert any(row["mints"] < row["calls"] for row in got)
     assert max(row["hit_2x_rate"] for row in got) > 0
 

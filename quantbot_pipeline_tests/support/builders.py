@@ -248,3 +248,11 @@ def commit_run(
             staged.write("errors", artifact_rows("errors", 0))
         logs = staged.write_logs("what it said\n", "")
         return staged.commit(make_manifest(staged, logs, **changes))
+
+
+def commit_evidence(home: Home, month: str, judged: pa.Table, **parameters: Any) -> Path:
+    """Commit an evidence run with these verdicts and no curves."""
+    curves = {name: artifact_rows(name, 0) for name in ("evidence_times", "evidence_costs")}
+    tables = {"alerts": artifact_rows("alerts", 1), "evidence": judged, **curves}
+    own = {"config_hash": "e", "strategy_id": "evidence"} | parameters
+    return commit_run(home.runs.folder, month, tables=tables, run_type="optimization", parameters=own)

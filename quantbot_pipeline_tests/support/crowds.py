@@ -19,7 +19,8 @@ from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, canonical_json, 
 from quantbot_pipeline.runs.manifest import Dataset
 from quantbot_pipeline.search.grid import Grid
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.support.builders import commit_run
+from quantbot_pipeline.vocabulary import VERDICTS
+from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
 
 HOUR_MS = 3_600_000
 
@@ -33,7 +34,7 @@ class Crowd(NamedTuple):
 
 
 def commit_crowd(home: Path, crowd: Crowd) -> Home:
-    """A cataloged home with full, V1 and walk-forward runs of every month."""
+    """A cataloged home with full, V1, walk-forward and evidence runs of every month."""
     lab = Home(Settings(home=home))
     names = [f"caller {i:04}" for i in range(crowd.callers)]
     policies = [(policy_id(p), canonical_json(p)) for p in Grid().multiply()]
@@ -52,6 +53,7 @@ def commit_crowd(home: Path, crowd: Crowd) -> Home:
         for strategy, found in (
             ("v1-baseline", {"frontier": _v1(rng, names), "equity": _equity(rng, calls)}),
             ("walk-forward", {"walk_forward": _walk_forward(rng, names, policies)}),
+            ("evidence", _evidence(rng, names)),
         ):
             parameters = {"config_hash": strategy, "strategy_id": strategy}
             commit_run(
@@ -186,3 +188,23 @@ def _walk_forward(rng: np.random.Generator, names: list[str], policies: list[tup
             **{f"{prefix}_{measure}": rng.normal(0, 900, n) for prefix in prefixes for measure in measures},
         }
     )  # fmt: skip  # a table: what belongs together stands on one line
+
+
+def _evidence(rng: np.random.Generator, names: list[str]) -> dict[str, pa.Table]:
+    """Verdicts of every caller, with curves of nine times, eight sizes and eight delays."""
+    n, times, points = len(names), 9, 8
+    verdicts = _pick(list(VERDICTS), rng.integers(0, len(VERDICTS), n)).to_pylist()
+    judged = artifact_rows("evidence", n, caller_name=names, verdict=verdicts, e_value=np.exp(rng.normal(0, 3, n)))
+    shares = {name: rng.random(n * times) for name in ("hit_2x", "hit_low", "hit_high", "stop", "silent")}
+    of_times = {"caller_name": np.repeat(names, times), "t_ms": np.tile(np.arange(1, times + 1) * HOUR_MS, n), **shares}
+    m = 2 * points * n
+    of_costs = {
+        "caller_name": np.repeat(names, 2 * points), "kind": (["size"] * points + ["latency"] * points) * n,
+        "value": np.tile(np.arange(points, dtype=float), 2 * n), "mean_bps": rng.normal(0, 900, m),
+        "se_bps": rng.uniform(10, 900, m), "same_entry": rng.random(m),
+    }  # fmt: skip  # a table: what belongs together stands on one line
+    return {
+        "evidence": judged,
+        "evidence_times": artifact_rows("evidence_times", n * times, **of_times),
+        "evidence_costs": artifact_rows("evidence_costs", m, **of_costs),
+    }

@@ -27,7 +27,7 @@ SEARCH: dict[str, Any] = {
 
 
 def make_market(home: Path) -> Home:
-    """Three months of full, V1 and walk-forward runs, a failed run, a quarantined directory; cataloged."""
+    """Three months of full, V1, walk-forward and evidence runs, a failed run, a quarantined directory; cataloged."""
     calls: list[Row] = []
     rows: list[Row] = []
     for month in MONTHS:
@@ -39,7 +39,7 @@ def make_market(home: Path) -> Home:
                 rows += candles(mint, f"{month}-{3 + 2 * i:02}", 620)
     lab = make_home(home, calls, rows)
     for month in MONTHS:
-        for recipe in ("full", "v1-baseline", "walk-forward"):
+        for recipe in ("full", "v1-baseline", "walk-forward", "evidence"):
             _run(lab, recipe, month)
     commit_run(lab.runs.folder, "2024-02", status="failed", error=f"ValueError: {MARKUP}")
     (lab.runs.folder / "2024-01" / "run_id=00000000-0000-0000-0000-00000000beef").mkdir()

@@ -205,16 +205,16 @@ def _failure(failed: dict[str, Exception], of: int) -> dg.Failure:
 
 
 def _metadata(artifact: str, result: "MonthResult | None") -> dict[str, Any]:
-    """Return numbers that the UI plots per month, the best rows as a table, and where the run lies."""
+    """Return numbers that the UI plots per month, a few rows as a table, and where the run lies."""
     if result is None:
         return {"calls": 0}
-    from quantbot_pipeline.monitoring.highlights import columns_of, highlights
+    from quantbot_pipeline.monitoring.highlights import TABLES, columns_of, highlights
     from quantbot_pipeline.runs.verify import read_artifact
 
     manifest = result.manifest
     entry = manifest.artifacts[artifact]
     rows = read_artifact(result.run_dir, manifest, artifact, columns_of(artifact))
-    numbers, best = highlights(artifact, rows)
+    numbers, shown = highlights(artifact, rows)
     metadata: dict[str, Any] = {
         "calls": manifest.dataset.calls_count,
         "excluded": manifest.dataset.calls_excluded,
@@ -227,8 +227,8 @@ def _metadata(artifact: str, result: "MonthResult | None") -> dict[str, Any]:
         "unchanged": result.reused,
         "data_version": data_version(manifest),
     }
-    if best:
-        metadata["best"] = dg.MetadataValue.table([dg.TableRecord(row) for row in best])
+    if shown:
+        metadata[TABLES[artifact]] = dg.MetadataValue.table([dg.TableRecord(row) for row in shown])
     return metadata
 
 

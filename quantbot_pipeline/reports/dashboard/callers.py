@@ -1,4 +1,4 @@
-"""Callers: the leaderboard with intervals, and for each caller distributions, months and walk-forward choices."""
+"""Callers: the leaderboard with its verdicts, and for each caller distributions, months and walk-forward choices."""
 
 from typing import Any
 
@@ -10,10 +10,11 @@ import pyarrow as pa
 from quantbot_pipeline.evidence.intervals import wilson
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, histogram, of_rows
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey
-from quantbot_pipeline.reports.leaderboard import COLUMNS, rank_callers
+from quantbot_pipeline.reports.leaderboard import COLUMNS, in_order, what_followed
 from quantbot_pipeline.reports.searches import judge_choices
+from quantbot_pipeline.reports.verdicts import Verdicts
 
-SCHEME = "anchored"  # the choice shown in the leaderboard; the walk-forward page shows both
+SCHEME = "anchored"  # the choice shown beside the verdict, which judges it; the walk-forward page shows both
 HITS = (2, 3, 4)
 PEAK_EDGES = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 DRAWDOWN_EDGES_BPS = (-9_000.0, -8_000.0, -7_000.0, -6_000.0, -5_000.0, -4_000.0, -3_000.0, -2_000.0, -1_000.0)
@@ -23,6 +24,7 @@ CHOSEN = ("policy", "policy_month", "in_sample_median_bps", "out_of_sample_media
 
 
 def callers_section(
+    verdicts: Verdicts,
     paths: pa.Table,
     first: pa.Table,
     walk_forward: pa.Table,
@@ -34,12 +36,9 @@ def callers_section(
     judged = judge_choices(walk_forward, trades)
     choices = _choices(walk_forward, judged, policies)
     rows = []
-    for row in rank_callers(paths, first):
-        intervals = {
-            f"hit_{k}x_interval": wilson(round(row[f"hit_{k}x_rate"] * row["calls"]), row["calls"]) for k in HITS
-        }
+    for row in in_order(verdicts, what_followed(paths, first)):
         chosen = choices.get(row["caller_name"], dict.fromkeys(CHOSEN))
-        rows.append({"caller": callers.of(row["caller_name"]), **row, **intervals, **chosen})
+        rows.append({"caller": callers.of(row["caller_name"]), **row, **_intervals(row), **chosen})
     names = ("caller", *COLUMNS[1:], *(f"hit_{k}x_interval" for k in HITS), *CHOSEN)
     return {
         "scheme": SCHEME,
@@ -49,6 +48,13 @@ def callers_section(
         "walk_forward": _walk_forward(judged, callers),
         "choices": _monthly_choices(walk_forward, callers, policies),
     }
+
+
+def _intervals(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the intervals of a caller's rates; null where no run measured its calls."""
+    calls = row["calls"]
+    found = {k: None if calls is None else wilson(round(row[f"hit_{k}x_rate"] * calls), calls) for k in HITS}
+    return {f"hit_{k}x_interval": interval for k, interval in found.items()}
 
 
 def _choices(

@@ -19,6 +19,7 @@ _COARSE = [-10_000, -5_000, -2_000, -1_000, 0, 1_000, 2_000, 5_000, 10_000, 20_0
 _FINE = [-1_500, -1_000, -500, -200, -100, 0, 100, 200, 500, 1_000, 1_500]
 _RETURN_TICKS = f"max(abs(domain('y')[0]), abs(domain('y')[1])) > 2000 ? {_COARSE} : {_FINE}"
 _FEASIBLE = "datum.meets_constraints === 'yes'"
+_DASHES = [[1, 0], [4, 3]]
 KINDS = (*policies.KINDS, "v1", "unknown")
 
 
@@ -145,6 +146,66 @@ def _hit_months(alt: Any) -> Any:
     )
     points = alt.Chart(_data(alt)).mark_point(color="@accent", filled=True, size=70, opacity=1)
     return _sized(rules + points.encode(x=x, y=alt.Y("hit_2x_rate:Q"), tooltip=tips), 200)
+
+
+def _e_months(alt: Any) -> Any:
+    """A caller's e-value by month against the threshold of the claim; the axis is logarithmic."""
+    x = alt.X("month:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
+    y = alt.Y(
+        "value:Q",
+        title="e-value",
+        scale=alt.Scale(type="log", nice=False, padding=10),
+        axis=alt.Axis(format="~g", tickCount=5, labelOverlap=True),
+    )
+    tips = ["month:O", "what:N", alt.Tooltip("exact:Q", title="value", format=",.4g"), "verdict:N"]
+    even = alt.Chart(_data(alt, "even")).mark_rule(color="@muted").encode(y="value:Q")
+    lines = alt.Chart(_data(alt)).mark_line(point=alt.OverlayMarkDef(size=50))
+    return _sized(
+        even
+        + lines.encode(
+            x=x,
+            y=y,
+            color=_what(alt, {"e-value": "@accent", "threshold": "@bad"}),
+            strokeDash=alt.StrokeDash("limit:N", scale=alt.Scale(domain=[False, True], range=_DASHES), legend=None),
+            detail="stretch:N",
+            tooltip=tips,
+        ),
+        220,
+    )
+
+
+def _incidence(alt: Any) -> Any:
+    """Shares of calls that doubled, were stopped or fell silent, so long after the entry; doubles with their interval."""
+    x = alt.X("minutes:Q", scale=alt.Scale(type="log", nice=False), title="after the entry", axis=_minute_axis(alt))
+    y = alt.Y("share:Q", title="share of calls", axis=alt.Axis(format="%"), scale=alt.Scale(domainMin=0))
+    tips = ["what:N", "after:N", *(alt.Tooltip(f"{name}:Q", format=".1%") for name in ("share", "low", "high"))]
+    colour = _what(alt, {"2x": "@good", "stop": "@bad", "silent": "@muted"})
+    band = alt.Chart(_data(alt, "band")).mark_area(color="@good", opacity=0.15)
+    lines = alt.Chart(_data(alt)).mark_line(point=alt.OverlayMarkDef(size=26))
+    drawn = lines.encode(x=x, y=y, color=colour, tooltip=[*tips, "at_risk:Q"])
+    return _sized(band.encode(x=x, y=alt.Y("low:Q"), y2="high:Q") + drawn, 220)
+
+
+def _costs(alt: Any) -> Any:
+    """The mean return of the monthly choice at each size or delay, with two standard errors on both sides."""
+    x = alt.X("at:O", sort=None, title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
+    y = alt.Y("mean_bps:Q", title="mean return, bps", axis=alt.Axis(format=",d"))
+    tips = [
+        alt.Tooltip("at:O", title="at"),
+        alt.Tooltip("mean_bps:Q", format=",.1f"),
+        alt.Tooltip("se_bps:Q", format=",.1f"),
+        "units:Q",
+        alt.Tooltip("same_entry:Q", format=".0%"),
+    ]
+    even = alt.Chart(_data(alt, "even")).mark_rule(color="@muted").encode(y="mean_bps:Q")
+    errors = alt.Chart(_data(alt)).mark_rule(color="@accent", strokeWidth=3, opacity=0.3)
+    lines = alt.Chart(_data(alt)).mark_line(color="@accent", point=alt.OverlayMarkDef(size=50, color="@accent"))
+    return _sized(even + errors.encode(x=x, y=alt.Y("low:Q"), y2="high:Q") + lines.encode(x=x, y=y, tooltip=tips), 200)
+
+
+def _what(alt: Any, colours: dict[str, str]) -> Any:
+    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
+    return alt.Color("what:N", scale=scale, legend=alt.Legend(title=None, orient="top"))
 
 
 def _frontier(alt: Any) -> Any:
@@ -330,6 +391,9 @@ _CHARTS = (
     _histogram,
     _reached,
     _hit_months,
+    _e_months,
+    _incidence,
+    _costs,
     _frontier,
     _best,
     _policy_months,

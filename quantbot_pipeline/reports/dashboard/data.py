@@ -13,6 +13,7 @@ from quantbot_pipeline.months import iso_now
 from quantbot_pipeline.reports.dashboard.callers import callers_section
 from quantbot_pipeline.reports.dashboard.calls import calls_section
 from quantbot_pipeline.reports.dashboard.encode import Index
+from quantbot_pipeline.reports.dashboard.evidence import evidence_section
 from quantbot_pipeline.reports.dashboard.frontiers import frontier_section, v1_section
 from quantbot_pipeline.reports.dashboard.overview import errors, overview
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey, load_replayed, policy_columns, replayed_section
@@ -20,6 +21,7 @@ from quantbot_pipeline.reports.dashboard.runs import runs_section
 from quantbot_pipeline.reports.leaderboard import first_policies
 from quantbot_pipeline.reports.remarks import load_newest
 from quantbot_pipeline.reports.searches import latest_verdicts, tested_trades
+from quantbot_pipeline.reports.verdicts import newest_verdicts
 from quantbot_pipeline.version import __version__
 from quantbot_pipeline.vocabulary import ALL_CALLERS, MUCH_ENDED
 
@@ -33,6 +35,7 @@ def collect(home: Home) -> dict[str, Any]:
     policies: Index[PolicyKey] = Index()
     violations: Index[str] = Index("")
     paths, walked = load_newest(catalog, "paths"), load_newest(catalog, "walk_forward")
+    verdicts = newest_verdicts(catalog)
     data: dict[str, Any] = {
         "built_at": iso_now(),
         "version": __version__,
@@ -40,6 +43,7 @@ def collect(home: Home) -> dict[str, Any]:
         "much_ended": MUCH_ENDED,
         "overview": overview(catalog),
         "callers": callers_section(
+            verdicts,
             paths,
             first_policies(catalog),
             walked,
@@ -47,14 +51,14 @@ def collect(home: Home) -> dict[str, Any]:
             callers,
             policies,
         ),
+        "evidence": evidence_section(catalog, verdicts, callers),
         "errors": errors(catalog, callers),
         "frontier": frontier_section(catalog, callers, policies, violations),
         "v1": v1_section(catalog, callers, policies),
         "runs": runs_section(catalog),
     }
-    verdicts = latest_verdicts(catalog, walked)
-    shown = data["callers"]["walk_forward"]
-    shown["verdict"] = [verdicts.get(callers.values[caller]) for caller in shown["caller"]]
+    beside, shown = latest_verdicts(catalog, walked), data["callers"]["walk_forward"]
+    shown["verdict"] = [beside.get(callers.values[caller]) for caller in shown["caller"]]
     with duckdb.connect() as con:
         settings = load_replayed(con, catalog, policies)
         data["policies"] = replayed_section(con, settings)

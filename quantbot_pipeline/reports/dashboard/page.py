@@ -22,6 +22,7 @@ SCRIPTS = (
     "dom.js",
     "table.js",
     "charts.js",
+    "evidence.js",
     "callers.js",
     "policies.js",
     "runs.js",

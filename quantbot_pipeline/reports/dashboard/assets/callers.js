@@ -1,7 +1,7 @@
 // Callers: the leaderboard, and a page for each.
 
-const leaderboard = rowsOf(D.callers.leaderboard);
-const few = (row) => row.calls < D.min_calls;
+const leaderboard = rowsOf(D.callers.leaderboard).map((row, place) => ({ ...row, place }));
+const few = (row) => row.calls !== null && row.calls < D.min_calls;
 
 function fewTag(count) {
   return el('span', { class: 'tag', title: `fewer than ${D.min_calls}: the numbers say little` }, count ? `only ${count}` : 'none');
@@ -19,8 +19,8 @@ function endedCell(share) {
 
 function hitColumn(k) {
   return {
-    name: `hit_${k}x_rate`, help: `Share of calls whose price touched ${k} times the entry within the window, and its 95% Wilson interval. Sorted by the interval's lower end, so that three lucky calls do not lead.`,
-    show: (v, row) => rateCell(v, row[`hit_${k}x_interval`]), order: (row) => row[`hit_${k}x_interval`][0],
+    name: `hit_${k}x_rate`, help: `Share of calls whose price touched ${k} times the entry within the window, as counted, and its 95% Wilson interval. Sorted by the interval's lower end.`,
+    show: (v, row) => rateCell(v, row[`hit_${k}x_interval`]), order: (row) => row[`hit_${k}x_interval`]?.[0],
   };
 }
 
@@ -28,14 +28,16 @@ function leaderboardColumns() {
   const most = Math.max(...leaderboard.map((r) => r.calls));
   const peak = Math.log(Math.max(...leaderboard.map((r) => r.median_peak_multiple), 1.01));
   return [
-    { name: 'caller_name', text: true, first: true, value: (r) => callerName(r.caller), show: (_, r) => [callerLink(r.caller), few(r) ? fewTag(r.calls) : r.mints < D.min_calls && mintsTag(r.mints)] },
+    { name: 'caller_name', text: true, first: true, value: (r) => callerName(r.caller), show: (_, r) => [callerLink(r.caller), few(r) ? fewTag(r.calls) : r.mints !== null && r.mints < D.min_calls && mintsTag(r.mints)] },
+    ...verdictColumns(),
     { name: 'calls', help: 'Calls with an entry and a window (excluded ones are counted under Errors).', show: (v) => [fmt.int(v), bar(v / most)] },
     { name: 'mints', help: 'Distinct tokens among them.', show: fmt.int },
+    { name: 'last_call', text: true, help: 'The day of the last of them.', show: (v) => (v === null ? DASH : v.slice(0, 10)) },
+    { name: 'data_end_share', help: 'Share of calls whose candles end before the window does. A token that stopped trading could not be sold at its last close.', show: endedCell },
     hitColumn(2), hitColumn(3), hitColumn(4),
     { name: 'median_peak_multiple', help: 'Median over calls of the highest price in the window, in multiples of the entry. Nobody sells there.', show: (v) => [fmt.multiple(v), bar(Math.log(v) / peak)] },
     { name: 'median_dd_bps', help: 'Median over calls of the deepest price in the window, from the entry.', show: (v) => [fmt.bps(v), bar(-v / 10000, true)] },
     { name: 'median_min_to_2x', label: 'median time to 2x', help: 'Median time from the alert to 2x, of the calls that reached it.', show: fmt.minutes },
-    { name: 'data_end_share', help: 'Share of calls whose candles end before the window does. A token that stopped trading could not be sold at its last close.', show: endedCell },
     { name: 'stressed_avg_return_bps', help: 'Mean return of the first policy of each month’s search, with trades at the end of the data taken as a total loss.', show: signed },
     { name: 'policy', label: 'chosen policy', text: true, wrap: true, help: `The policy that earlier months chose for the newest one (walk-forward, ${D.callers.scheme}); no trade when none met the constraints.`,
       value: (r) => (r.policy_month === null ? null : policyOf(r.policy).words), show: (v, r) => (r.policy_month === null ? DASH : r.policy === null ? 'no trade' : words(r.policy)) },
@@ -45,11 +47,12 @@ function leaderboardColumns() {
 }
 
 function callersView() {
-  const head = [el('h1', {}, 'Callers'), el('p', { class: 'lead' }, 'What the price did after each caller’s calls, over the newest run of every month. Brackets are 95% intervals: where they are wide, the calls are too few to tell. They take calls as independent, so callers who name few tokens are less certain than that.')];
+  const head = [el('h1', {}, 'Callers'), el('p', { class: 'lead' }, 'How sure each caller’s edge is, and what the price did after its calls over the newest run of every month. Brackets are 95% intervals. Only the verdict says that a caller is more than lucky: the other columns describe.')];
   if (!leaderboard.length) return [head, card(null, noRuns('No truth yet: no run of type path-only or full.'))];
-  return [head, card(null, table({
-    caption: 'Callers, best 2x rate (lower end of its interval) first', columns: leaderboardColumns(), rows: leaderboard, sort: ['hit_2x_rate', 'down'],
-    search: 'Search callers or policies', rowClass: (r) => (few(r) ? 'few' : null), help: true,
+  const classes = (r) => [few(r) && 'few', !judged(r) && 'below'].filter(Boolean).join(' ') || null;
+  return [head, card(null, noVerdict(leaderboard), table({
+    caption: 'Callers by verdict, then by e-value', columns: leaderboardColumns(), rows: leaderboard, sort: ['verdict', 'up'], below: (r) => !judged(r),
+    search: 'Search callers or policies', rowClass: classes, help: true,
     filters: [{ label: `Hide callers with fewer than ${D.min_calls} calls`, hides: few, on: false }],
   }))];
 }
@@ -57,10 +60,11 @@ function callersView() {
 function callerView(name) {
   const row = leaderboard.find((r) => D.names[r.caller] === name);
   const caller = D.names.indexOf(name);
-  const head = [el('p', { class: 'note' }, el('a', { href: '#/callers' }, 'All callers')), el('h1', {}, name.slice(0, 300) || 'Caller', ' ', row && (few(row) ? fewTag(row.calls) : row.mints < D.min_calls && mintsTag(row.mints)))];
+  const head = [el('p', { class: 'note' }, el('a', { href: '#/callers' }, 'All callers')), el('h1', {}, name.slice(0, 300) || 'Caller', ' ', row && (few(row) ? fewTag(row.calls) : row.mints !== null && row.mints < D.min_calls && mintsTag(row.mints)))];
   if (caller <= ALL) return [head, card(null, empty('No such caller in these runs.'))];
-  const parts = row ? [callerTiles(row), callerShape(caller, row)] : [card(null, empty('None of this caller’s calls has a window (see Errors).'))];
-  return [head, parts, callerFrontier(caller), callerChoices(caller), callerEquity(caller)];
+  const measured = row && row.calls !== null;
+  const parts = measured ? [callerTiles(row), callerShape(caller, row)] : [card(null, empty('None of this caller’s calls has a window (see Errors).'))];
+  return [head, callerEvidence(caller, row), parts, callerFrontier(caller), callerChoices(caller), callerEquity(caller)];
 }
 
 function callerTiles(row) {
