@@ -8,6 +8,7 @@ somebody ended. The quick form kills each kind of process once; the week is for 
 import itertools
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -27,11 +28,12 @@ from quantbot_pipeline.orchestration.partitions import month_partitions, months_
 from quantbot_pipeline.orchestration.waiting import is_repeated
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
-from quantbot_pipeline_tests.support.builders import make_home, ms, stored_hash, write_csv
+from quantbot_pipeline.specs import outputs
+from quantbot_pipeline_tests.support.builders import call, make_home, ms, stored_hash, write_csv
 from quantbot_pipeline_tests.support.clocks import COMPILER, MISSING, Clock
 from quantbot_pipeline_tests.support.content import ask
 from quantbot_pipeline_tests.support.disks import disk
-from quantbot_pipeline_tests.support.labs import finish, run, run_dirs, start
+from quantbot_pipeline_tests.support.labs import MONTHS, finish, run, run_dirs, start
 from quantbot_pipeline_tests.support.receivers import Receiver
 from quantbot_pipeline_tests.support.servers import make_instance
 from quantbot_pipeline_tests.support.week import STEP_S, Drop, Plan, Week, pending, rows_of
@@ -181,10 +183,8 @@ def assert_catalog_is_clean(week: Week, lab: Home) -> None:
 
 def assert_each_file_is_in_once(week: Week, lab: Home, months: list[str], drops: list[Drop]) -> None:
     """Each file lies in done/ or rejected/ once, and the stores are those of an ingest that nobody disturbed."""
-    inbox, names = lab.settings.inbox_dir, {drop.name for drop in drops}
     broken = {drop.name for drop in drops if not drop.rows}
-    assert {path.name for path in (inbox / "done").iterdir()} == names - broken
-    assert {path.name for path in (inbox / "rejected").iterdir()} == broken | {f"{name}.reason.txt" for name in broken}
+    assert_files_are_set_aside(lab, {drop.name for drop in drops} - broken, broken)
     calls, prices = zip(*(rows_of(month, range(3)) for month in months), strict=True)
     taken = [row for drop in drops for row in drop.rows]
     other = make_home(lab.path.parent / "undisturbed")
@@ -198,6 +198,12 @@ def assert_each_file_is_in_once(week: Week, lab: Home, months: list[str], drops:
     stored = "SELECT call_id, mint, caller_name, chain, alert_ts_ms FROM alerts ORDER BY ALL"
     assert ask(lab.calls.path, stored) == ask(other.calls.path, stored)
     assert hashes(lab) == hashes(other)
+
+
+def assert_files_are_set_aside(lab: Home, taken: set[str], broken: set[str]) -> None:
+    inbox = lab.settings.inbox_dir
+    assert {path.name for path in (inbox / "done").iterdir()} == taken
+    assert {path.name for path in (inbox / "rejected").iterdir()} == broken | {f"{name}.reason.txt" for name in broken}
 
 
 def hashes(lab: Home) -> dict[str, str]:
@@ -257,6 +263,31 @@ def is_open(one: dg.DagsterRun, ended: list[tuple[dg.DagsterRun, float]], told: 
                 run.is_success and since < end < at and months <= set(months_of(run.tags)) for run, end in before
             )
     return False
+
+
+def test_a_day_with_some_deaths(lab_template: Path, place: Path, receiver: Receiver, tmp_path: Path) -> None:
+    """The quick form: one step, and the clock moves where it can be moved; late calls of the first month touch every month."""
+    shutil.copytree(lab_template, place, dirs_exist_ok=True)
+    make_instance(place)
+    clock = Clock(tmp_path, time.time()) if COMPILER else None
+    assert run(place, "automation", "on").status == 0
+    late = call("2024-01-token-0", "2024-01-03T09:00", "dave", call_id="late")
+    week, lab = Week(place, receiver, clock), Home(Settings(home=place))
+    try:
+        week.run(
+            Plan(1, 3, [Drop(0, "late_calls.csv", [late]), Drop(0, "broken.parquet", [])], full_disks=(0,), full_s=2)
+        )
+        come_to_rest(week, lab)
+    finally:
+        week.close()
+    with dg.DagsterInstance.get() as instance:
+        assert_nothing_waits(instance)
+        assert_each_failure_is_told_once(week, instance)
+        made = [instance.get_materialized_partitions(dg.AssetKey(list(key))) for key in outputs()]
+    assert all(set(MONTHS) <= months for months in made)
+    assert ask(lab.calls.path, "SELECT count(*) FROM alerts WHERE call_id = 'late'") == [(1,)]
+    assert_files_are_set_aside(lab, {"late_calls.csv"}, {"broken.parquet"})
+    assert_catalog_is_clean(week, lab)
 
 
 @pytest.mark.torture

@@ -31,10 +31,14 @@ def disk(folder: Path, size_mb: int) -> Iterator[bool]:
 def filled(folder: Path) -> Iterator[None]:
     """No byte free on the disk below the folder, for the time of the block."""
     ballast = folder / "ballast"
-    stat = os.statvfs(folder)
-    with ballast.open("wb") as f:
-        os.posix_fallocate(f.fileno(), 0, stat.f_bavail * stat.f_frsize)
     try:
+        with ballast.open("wb") as f:
+            size = 0
+            for chunk in (1 << 26, 1 << 20, 1 << 12):  # others write meanwhile, so what is free is no number to rely on
+                with contextlib.suppress(OSError):
+                    while True:
+                        os.posix_fallocate(f.fileno(), size, chunk)
+                        size += chunk
         yield
     finally:
         ballast.unlink()
