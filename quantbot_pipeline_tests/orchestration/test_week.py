@@ -96,8 +96,10 @@ def week_of_files() -> list[Drop]:
 
 def ctrl_c(week: Week) -> None:
     """An operator begins a backtest and thinks better of it."""
+    before = run_dirs(week.home)
     process = start(week.home, "backtest", "full", "--from", FIRST, "--to", LAST, **week.environment)
-    time.sleep(6)
+    while process.poll() is None and run_dirs(week.home) == before:
+        time.sleep(0.02)
     if process.poll() is None:
         os.kill(process.pid, signal.SIGINT)
     week.counts[f"operator's command ended with {finish(process).status}"] += 1
@@ -158,7 +160,7 @@ def still_to_do(week: Week, lab: Home, instance: dg.DagsterInstance) -> dict[str
 def assert_months_are_complete(week: Week, lab: Home, months: list[str]) -> None:
     """Each month has every kind of run, made of what the stores hold now: a backfill of what changed makes nothing."""
     span = ("--from", months[0], "--to", months[-1])
-    runs = run(lab.path, "backtest", "backfill", *span, "--only-changed", "--format", "json", **week.environment).json()
+    runs = run(lab.path, "backfill", *span, "--only-changed", "--format", "json", **week.environment).json()
     assert [made for made in runs if not made["unchanged"] or made["status"] != "completed"] == []
     assert {made["month"] for made in runs} == set(months)
     assert len(runs) == len(months) * len(widest_kinds())
@@ -227,7 +229,7 @@ def assert_nothing_waits(instance: dg.DagsterInstance) -> None:
 def assert_each_failure_is_told_once(week: Week, instance: dg.DagsterInstance) -> None:
     messages = list(week.receiver.got)
     for message in messages:
-        print("  told:", message["title"])
+        print("  told:", message["title"], "|", message["message"].splitlines()[0][:120])
     told = Counter(id_ for message in messages if is_failed_run(message) for id_ in runs_in(message))
     records = sorted(instance.get_run_records(), key=lambda record: record.end_time or 0)
     ended = [(record.dagster_run, record.end_time or 0) for record in records]
