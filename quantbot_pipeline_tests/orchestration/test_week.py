@@ -2,7 +2,7 @@
 
 What is promised of notices: a run that fails and is not repeated is told, with a link to it, once. While a cause (a step or a job, and a month)
 is open, a further failure of it is counted and not told again within a day. A run that Dagster repeats is not told, and neither is one that
-somebody ended. The quick form kills each kind of process once; the week is for `make torture`.
+somebody ended. A day with three deaths is the short form of the week; both are for `make torture`.
 """
 
 import itertools
@@ -267,6 +267,7 @@ def is_open(one: dg.DagsterRun, ended: list[tuple[dg.DagsterRun, float]], told: 
     return False
 
 
+@pytest.mark.torture  # 53 s on two idle cores: too long for `make test`
 def test_a_day_with_some_deaths(lab_template: Path, place: Path, receiver: Receiver, tmp_path: Path) -> None:
     """The quick form: one step, and the clock moves where it can be moved; late calls of the first month touch every month."""
     shutil.copytree(lab_template, place, dirs_exist_ok=True)

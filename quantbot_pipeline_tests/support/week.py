@@ -28,6 +28,7 @@ from quantbot_pipeline_tests.support.servers import PATIENCE_S, Server, quantbot
 LONG_ENOUGH_S = 21.0  # `quantbot ui` gives up a program that ends three times within 20 s of its start
 PROGRAMS = {"daemon": "dagster-daemon", "web server": "dagster_webserver", "code server": "code-server"}
 WORKER = "run worker"
+LONG_S = 2 * PATIENCE_S  # a run that died while it was starting is found after three minutes
 STEP_S = 6 * 3600.0
 CALLERS = ("alice", "bob", "carol")
 
@@ -170,7 +171,7 @@ class Week:
             self.server.stop()
             self.server = self._start()
 
-    def settle(self, instance: dg.DagsterInstance, patience_s: float = PATIENCE_S) -> None:
+    def settle(self, instance: dg.DagsterInstance, patience_s: float = LONG_S) -> None:
         """Wait until no run is under way or promised to be repeated, at two looks in a row."""
         deadline, calm = time.monotonic() + patience_s, 0
         while calm < 2:
