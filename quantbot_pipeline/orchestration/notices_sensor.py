@@ -20,9 +20,9 @@ from quantbot_pipeline.monitoring.notices import Finding, Message, State, decide
 from quantbot_pipeline.monitoring.send import send
 from quantbot_pipeline.monitoring.verdicts import Told, newest_verdicts, news_of
 from quantbot_pipeline.orchestration.assets.catalog import CATALOG
+from quantbot_pipeline.orchestration.assets.inputs import INBOX_KEY
 from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.resources import Lab
-from quantbot_pipeline.orchestration.sensors import INBOX_KEY
 from quantbot_pipeline.orchestration.waiting import free_slots, is_repeated, waiting_longer_than
 from quantbot_pipeline.settings import Settings
 

@@ -7,23 +7,28 @@ have tests of their own. All are stopped until `quantbot automation on`.
 import json
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from quantbot_pipeline.ingest.inbox import scan, settled
 from quantbot_pipeline.months import contiguous, months_before
+from quantbot_pipeline.orchestration.assets.inputs import INBOX_KEY, has_told
 from quantbot_pipeline.orchestration.closings import UNFINISHED
 from quantbot_pipeline.orchestration.jobs import everything_config
-from quantbot_pipeline.orchestration.partitions import month_partitions, range_tags
+from quantbot_pipeline.orchestration.partitions import month_partitions, months_of, range_tags
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.orchestration.waiting import is_repeated
 from quantbot_pipeline.specs import EVERYTHING
 
 if TYPE_CHECKING:
     from quantbot_pipeline.home import Home
 
-INBOX_KEY = dg.AssetKey(["inputs", "inbox"])
 STOPPED = dg.DefaultSensorStatus.STOPPED
+SENSOR_TAG = "dagster/sensor_name"
+AGAIN_S = 86_400.0  # as a closing that failed: what fails for a reason would fail every hour
+MAX_FAILED = 20  # runs looked back at
 REST_S = 300.0  # what fails at once would otherwise fail every few seconds until somebody comes
 
 
@@ -57,7 +62,7 @@ def inbox_files(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResul
     """Ask for the files whose copy is complete."""
     before = json.loads(context.cursor) if context.cursor else {}
     now = scan(lab.settings().inbox_dir)
-    ready = settled(before, now)
+    ready = settled(before, now) or untold_files(lab.open(), context.instance)
     cursor = json.dumps(now, sort_keys=True)
     if not ready:
         return dg.SensorResult(skip_reason=f"{len(now)} files wait, none complete yet", cursor=cursor)
@@ -66,6 +71,22 @@ def inbox_files(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResul
     # No run key: files that a failed run left behind must be tried again.
     request = dg.RunRequest(run_config={"ops": {"inputs__inbox": {"config": {"files": ready}}}})
     return dg.SensorResult(run_requests=[request], cursor=cursor)
+
+
+def untold_files(home: "Home", instance: dg.DagsterInstance) -> list[str]:
+    """Return the files of a run that ended before it said which months it had changed; a further run says it instead."""
+    from quantbot_pipeline.ingest.touched import forget, read_note
+
+    note = read_note(home)
+    if note is None:
+        return []
+    run = instance.get_run_by_id(note.run)
+    if run is not None and run.status in UNFINISHED:
+        return []
+    if has_told(instance, note.run):
+        forget(home)
+        return []
+    return note.files
 
 
 def touched_months(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResult:
@@ -77,7 +98,8 @@ def touched_months(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorRe
         dg.AssetRecordsFilter(asset_key=INBOX_KEY, after_storage_id=after), limit=100, ascending=True
     ).records
     if not records:
-        return dg.SensorResult(skip_reason="nothing ingested")
+        requests = again_requests(context.instance, time.time())
+        return dg.SensorResult(run_requests=requests, skip_reason=None if requests else "nothing ingested")
     calls: set[str] = set()
     candles: set[str] = set()
     for record in records:
@@ -101,6 +123,36 @@ def touched_months(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorRe
         for stretch in contiguous(months_to_rerun(calls, candles, with_calls))
     ]
     return dg.SensorResult(run_requests=requests, cursor=str(last))
+
+
+def again_requests(instance: dg.DagsterInstance, now: float) -> list[dg.RunRequest]:
+    """Ask again for touched months whose run has failed and was not repeated, a day after it."""
+    broken = broken_off(instance, now - AGAIN_S)
+    return [
+        dg.RunRequest(
+            run_key=f"again-{broken[stretch[0]]}-{stretch[0]}", run_config=everything_config(), tags=range_tags(stretch)
+        )
+        for stretch in contiguous(sorted(broken))
+    ]
+
+
+def broken_off(instance: dg.DagsterInstance, until: float) -> dict[str, str]:
+    """{month: run} of touched months whose newest run of everything failed, and was over at `until` (seconds since 1970)."""
+    asked_here = {SENSOR_TAG: touched_months.__name__}
+    failed = dg.RunsFilter(job_name=EVERYTHING, statuses=[dg.DagsterRunStatus.FAILURE], tags=asked_here)
+    oldest = [record.create_timestamp for record in instance.get_run_records(failed, limit=MAX_FAILED)][-1:]
+    if not oldest:
+        return {}
+    newest: dict[str, dg.DagsterRun | None] = {}
+    since = dg.RunsFilter(job_name=EVERYTHING, created_after=oldest[0] - timedelta(seconds=1))
+    for record in instance.get_run_records(since):
+        run, ended = record.dagster_run, record.end_time
+        is_lost = (
+            run.status == dg.DagsterRunStatus.FAILURE and SENSOR_TAG in run.tags and not is_repeated(instance, run)
+        )
+        for month in months_of(run.tags):
+            newest.setdefault(month, run if is_lost and ended is not None and ended <= until else None)
+    return {month: run.run_id for month, run in newest.items() if run is not None}
 
 
 def months_to_rerun(calls: set[str], candles: set[str], with_calls: Sequence[str]) -> list[str]:

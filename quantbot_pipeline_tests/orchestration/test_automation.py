@@ -14,6 +14,8 @@ import dagster as dg
 import pytest
 
 from quantbot_pipeline.definitions import build_defs
+from quantbot_pipeline.ingest.inbox import take_in
+from quantbot_pipeline.ingest.touched import note_begin
 from quantbot_pipeline.orchestration import partitions, schedules, sensors
 from quantbot_pipeline.orchestration.jobs import everything_config
 from quantbot_pipeline.orchestration.resources import Lab
@@ -177,6 +179,75 @@ def test_an_ingested_file_leads_to_a_run_of_its_months(home: Path, instance: dg.
     assert next(r.tags[partitions.RANGE_START] for r in tick.run_requests or ()) == "2024-02"
     again = sensors.touched_months(dg.build_sensor_context(instance=instance, cursor=tick.cursor), lab=lab)
     assert not again.run_requests
+
+
+def test_months_of_an_ingest_that_was_killed_before_its_report_are_told_by_the_next(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    lab = Lab(home=str(home))
+    opened, job = lab.open(), build_defs({"lab": lab}).resolve_job_def("ingest_inbox")
+    write_csv(home / "data/inbox/more.csv", [call("new", "2024-02-10T10:00:00", "carol")])
+    run_id = str(uuid.uuid4())
+    note_begin(opened, run_id, ["more.csv"], lambda _: False)
+    take_in(opened, ["more.csv"])  # and there its worker dies
+    instance.run_storage.add_run(
+        dg.DagsterRun(job_name="ingest_inbox", run_id=run_id, status=dg.DagsterRunStatus.FAILURE)
+    )
+    assert sensors.untold_files(opened, instance) == ["more.csv"]
+    done = job.execute_in_process(instance=instance)
+    assert done.asset_materializations_for_node("inputs__inbox")[0].metadata["call_months"].value == ["2024-02"]
+    assert sensors.untold_files(opened, instance) == []
+    done = job.execute_in_process(instance=instance)
+    assert done.asset_materializations_for_node("inputs__inbox")[0].metadata["call_months"].value == []
+
+
+@pytest.mark.parametrize(
+    ("runs", "again"),
+    [
+        ([("2024-01", "2024-02", "FAILURE", "touched_months")], {"2024-01": 0, "2024-02": 0}),
+        ([("2024-01", "2024-02", "FAILURE", None)], {}),
+        ([("2024-01", "2024-02", "CANCELED", "touched_months")], {}),
+        (
+            [
+                ("2024-01", "2024-02", "FAILURE", "touched_months"),
+                ("2024-02", "2024-02", "SUCCESS", None),
+            ],
+            {"2024-01": 0},
+        ),
+        (
+            [
+                ("2024-01", "2024-02", "FAILURE", "touched_months"),
+                ("2024-01", "2024-01", "FAILURE", "touched_months"),
+                ("2024-02", "2024-02", "STARTED", "touched_months"),
+            ],
+            {"2024-01": 1},
+        ),
+    ],
+)
+def test_touched_months_whose_run_failed_are_asked_for_again(
+    instance: dg.DagsterInstance, runs: list[tuple[str, str, str, str | None]], again: dict[str, int]
+) -> None:
+    ids = []
+    for first, last, status, sensor in runs:
+        tags = partitions.range_tags([first, last]) | ({sensors.SENSOR_TAG: sensor} if sensor else {})
+        run = instance.create_run_for_job(build_defs().resolve_job_def("everything"), tags=tags)
+        ids.append(run.run_id)
+        if status == "FAILURE":
+            instance.report_run_failed(run)
+        elif status == "CANCELED":
+            instance.report_run_canceled(run)
+        elif status == "SUCCESS":
+            instance.report_dagster_event(success_of(run), run.run_id)
+    now = time.time()
+    assert sensors.broken_off(instance, now + 1) == {month: ids[number] for month, number in again.items()}
+    assert sensors.broken_off(instance, now - sensors.AGAIN_S) == {}
+    requests = sensors.again_requests(instance, now + sensors.AGAIN_S + 1)
+    asked = [month for request in requests for month in partitions.months_of(request.tags)]
+    assert asked == sorted(again)
+
+
+def success_of(run: dg.DagsterRun) -> dg.DagsterEvent:
+    return dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, run.job_name)
 
 
 def test_everything_starts_stopped() -> None:

@@ -22,6 +22,7 @@ from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.conftest import Quantbot
 from quantbot_pipeline_tests.support.builders import call, candles, write_jsonl, write_parquet
 from quantbot_pipeline_tests.support.content import content
+from quantbot_pipeline_tests.support.disks import mount
 from quantbot_pipeline_tests.support.labs import Done
 from quantbot_pipeline_tests.support.sizes import sizes
 from quantbot_pipeline_tests.support.soundness import assert_catalog_agrees, believed_runs, leftovers, values
@@ -38,12 +39,6 @@ STAGES = {
     "dashboard": ("dashboard",),
 }
 FREE_KB = (0, 4, 12, 24, 48, 96, 160, 260, 400, 700, 1200)
-
-
-def mount(*arguments: object) -> bool:
-    if os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None:
-        return False
-    return subprocess.run(["mount", *map(str, arguments)], capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture

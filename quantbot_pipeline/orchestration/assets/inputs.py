@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from quantbot_pipeline.home import Home
 
 
+INBOX_KEY = dg.AssetKey(["inputs", "inbox"])
+
+
 def input_assets(months: dg.PartitionsDefinition, backfill_policy: dg.BackfillPolicy) -> list[dg.AssetsDefinition]:
     """Return the assets that take stock of the stores, and the inbox."""
 
@@ -95,10 +98,14 @@ class InboxConfig(dg.Config):
 def inbox(context: dg.AssetExecutionContext, config: InboxConfig, lab: Lab) -> dg.MaterializeResult:
     """Ingests files of data/inbox/; what cannot be read is set aside in rejected/ with its reason."""
     from quantbot_pipeline.ingest.inbox import scan, take_in
+    from quantbot_pipeline.ingest.touched import changed_months, note_begin
 
     home = lab.open()
     with heeding(context):
-        intake = take_in(home, config.files or sorted(scan(home.settings.inbox_dir)))
+        files = config.files or sorted(scan(home.settings.inbox_dir))
+        note = note_begin(home, context.run.run_id, files, lambda run_id: has_told(context.instance, run_id))
+        intake = take_in(home, files)
+        call_months, candle_months = changed_months(note, home)
     for path, reason in intake.rejected.items():
         context.log.error(f"{path} set aside: {reason}")
     return dg.MaterializeResult(
@@ -107,7 +114,13 @@ def inbox(context: dg.AssetExecutionContext, config: InboxConfig, lab: Lab) -> d
             "rows_changed": sum(intake.ingested.values()),
             "rejected_files": len(intake.rejected),
             "rejected": dg.MetadataValue.json(intake.rejected),
-            "call_months": dg.MetadataValue.json(sorted(set(intake.call_months))),
-            "candle_months": dg.MetadataValue.json(sorted(set(intake.candle_months))),
+            "call_months": dg.MetadataValue.json(call_months),
+            "candle_months": dg.MetadataValue.json(candle_months),
         }
     )
+
+
+def has_told(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether Dagster knows which months this run of the inbox has changed."""
+    events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    return any(entry.dagster_event is not None and entry.dagster_event.asset_key == INBOX_KEY for entry in events)

@@ -1,0 +1,219 @@
+"""A week of a lab that nobody looks after: its inputs, its victims, and one step of it after the other.
+
+Belongs here: what is done to the lab. Does not: what must hold at the end; see `orchestration/test_week.py`.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import dagster as dg
+
+from quantbot_pipeline.months import iso_ms
+from quantbot_pipeline.orchestration.closings import UNFINISHED
+from quantbot_pipeline.orchestration.waiting import is_repeated
+from quantbot_pipeline_tests.support.builders import Row, call, candles, write_csv
+from quantbot_pipeline_tests.support.clocks import Clock
+from quantbot_pipeline_tests.support.disks import filled
+from quantbot_pipeline_tests.support.receivers import Receiver
+from quantbot_pipeline_tests.support.servers import PATIENCE_S, Server, quantbot_ui
+
+LONG_ENOUGH_S = 21.0  # `quantbot ui` gives up a program that ends three times within 20 s of its start
+PROGRAMS = {"daemon": "dagster-daemon", "web server": "dagster_webserver", "code server": "code-server"}
+WORKER = "run worker"
+LONG_S = 2 * PATIENCE_S  # a run that died while it was starting is found after three minutes
+STEP_S = 6 * 3600.0
+CALLERS = ("alice", "bob", "carol")
+
+
+class Drop(NamedTuple):
+    """A file for the inbox: when, its name, and its rows; without rows it is no table at all."""
+
+    step: int
+    name: str
+    rows: list[Row]
+
+
+@dataclass
+class Plan:
+    """What is done, by step."""
+
+    steps: int
+    kills: int
+    drops: list[Drop]
+    full_disks: tuple[int, ...] = ()
+    full_s: float = 8.0
+    special: Mapping[int, Callable[["Week"], None]] = field(default_factory=dict)
+    seed: int = 20300130
+
+
+def token_of(month: str, number: int) -> str:
+    return f"{month}-token-{number}"
+
+
+def rows_of(month: str, numbers: range) -> tuple[list[Row], list[Row]]:
+    """(calls, candles) of a month: each call on a token of its own, from the 3rd day on."""
+    days = [3 + number % 20 for number in numbers]
+    calls = [
+        call(token_of(month, n), f"{month}-{day:02}T06:02", CALLERS[n % 3], call_id=f"{month}-{n}")
+        for n, day in zip(numbers, days, strict=True)
+    ]
+    prices = [
+        row
+        for n, day in zip(numbers, days, strict=True)
+        for row in candles(token_of(month, n), f"{month}-{day:02}", 700)
+    ]
+    return calls, prices
+
+
+class Week:
+    """A running `quantbot ui` on a home, and all that happens to it."""
+
+    def __init__(self, home: Path, receiver: Receiver, clock: Clock | None = None) -> None:
+        self.home, self.receiver, self.clock = home, receiver, clock
+        self.counts: Counter[str] = Counter()
+        self._alive_since = dict.fromkeys(PROGRAMS, 0.0)
+        self.environment = {
+            "QUANTBOT_ALERT_URLS": receiver.url,
+            "QUANTBOT_MIN_FREE_GB": "0.02",
+            **(clock.environment if clock else {}),
+        }
+        self.server = self._start()
+
+    def _start(self) -> Server:
+        server = quantbot_ui(self.home, **self.environment)
+        server.wait("code location", server.locations)
+        return server
+
+    def now_s(self) -> float:
+        return self.clock.now_s() if self.clock else time.time()
+
+    def close(self) -> None:
+        self.server.stop()
+
+    # --- what a step does ---------------------------------------------------------------------------------------------
+
+    def run(self, plan: Plan) -> None:
+        """All steps: files, the clock, a full disk, an operator, deaths; then a rest before the clock moves on."""
+        moments = random.Random(plan.seed)
+        with dg.DagsterInstance.get() as instance:
+            for step in range(plan.steps):
+                for drop in plan.drops:
+                    if drop.step == step:
+                        self.drop(drop)
+                if self.clock:
+                    self.clock.advance(STEP_S)
+                if step in plan.full_disks:
+                    with filled(self.home.parent):
+                        time.sleep(plan.full_s)
+                    self.counts["full disks"] += 1
+                if step in plan.special:
+                    plan.special[step](self)
+                for _ in range(plan.kills * (step + 1) // plan.steps - plan.kills * step // plan.steps):
+                    self.kill_one(instance, moments)
+                self.settle(instance)
+                self.say(step)
+
+    def drop(self, drop: Drop) -> None:
+        """Copy a file into the inbox, as people do: it grows under another name first."""
+        inbox = self.home / "data" / "inbox"
+        inbox.mkdir(parents=True, exist_ok=True)
+        part = inbox / f"{drop.name}.part"
+        if drop.rows:
+            write_csv(part, drop.rows)
+        else:
+            part.write_bytes(b"PAR1, but nothing of the kind")
+        part.rename(inbox / drop.name)
+        self.counts["files"] += 1
+
+    def kill_one(self, instance: dg.DagsterInstance, moments: random.Random) -> None:
+        """SIGKILL for a worker or a program, some time from now; workers are the likelier ones while there are any."""
+        deadline = time.monotonic() + PATIENCE_S
+        time.sleep(moments.uniform(0, 2))
+        while time.monotonic() < deadline:
+            victims = self._victims(instance)
+            if victims:
+                name = moments.choice(sorted(victims))
+                time.sleep(moments.uniform(0, 1))
+                self._kill(name, victims[name], moments)
+                return
+            time.sleep(0.3)
+        raise AssertionError(f"nothing to kill within {PATIENCE_S} s: {self.counts}")
+
+    def _victims(self, instance: dg.DagsterInstance) -> dict[str, list[int]]:
+        """{name: processes} of who may die now; a program that has only just been started may not."""
+        self.look()
+        found = {WORKER: workers(instance)}
+        now = time.monotonic()
+        for name, word in PROGRAMS.items():
+            if now - self._alive_since[name] >= LONG_ENOUGH_S:
+                found[name] = children(self.server.process.pid, word)
+        return {name: pids for name, pids in found.items() if pids}
+
+    def _kill(self, name: str, pids: list[int], moments: random.Random) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(moments.choice(pids), signal.SIGKILL)
+            self.counts[name] += 1
+            if name in PROGRAMS:
+                self._alive_since[name] = time.monotonic()
+
+    def look(self) -> None:
+        """Start `quantbot ui` again if it has given up, as a service manager does."""
+        if self.server.process.poll() is not None:
+            self.counts["quantbot ui started again"] += 1
+            self.server.stop()
+            self.server = self._start()
+
+    def settle(self, instance: dg.DagsterInstance, patience_s: float = LONG_S) -> None:
+        """Wait until no run is under way or promised to be repeated, at two looks in a row."""
+        deadline, calm = time.monotonic() + patience_s, 0
+        while calm < 2:
+            assert time.monotonic() < deadline, (
+                f"not calm within {patience_s} s: {pending(instance)}\n{self.server.log.read_text()[-3000:]}"
+            )
+            time.sleep(1)
+            self.look()
+            calm = 0 if pending(instance) else calm + 1
+
+    def say(self, step: int | str) -> None:
+        now = iso_ms(int(self.now_s() * 1000))
+        print(time.strftime("%H:%M:%S"), f"step {step}, {now}:", dict(self.counts), flush=True)
+
+
+def children(parent: int, word: str) -> list[int]:
+    """Living child processes with this word in their command line."""
+    found = []
+    with contextlib.suppress(OSError):
+        for pid in map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()):
+            with contextlib.suppress(OSError):
+                found += [pid] if word in Path(f"/proc/{pid}/cmdline").read_text() else []
+    return found
+
+
+def pid_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[int]:
+    """The process of a run, once it has said its number."""
+    events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    metadata = [e.dagster_event.engine_event_data.metadata for e in events if e.dagster_event]
+    return [int(str(m["pid"].value)) for m in metadata if "pid" in m][-1:]
+
+
+def workers(instance: dg.DagsterInstance) -> list[int]:
+    """The living processes of unfinished runs; a run of the command line is no worker."""
+    begun = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+    pids = [pid for run in instance.get_runs(dg.RunsFilter(statuses=begun)) for pid in pid_of(instance, run)]
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def pending(instance: dg.DagsterInstance) -> list[tuple[str, str, str]]:
+    """(job, id, status) of runs that are under way, or that Dagster says it will repeat and has not."""
+    runs = list(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)))
+    promised = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={"dagster/will_retry": "true"})
+    runs += [run for run in instance.get_runs(promised) if not is_repeated(instance, run)]
+    return [(run.job_name, run.run_id, run.status.value) for run in runs]
