@@ -68,7 +68,8 @@ def _tell_dagster(lab: "Home", report: "SyncReport") -> None:
         report_sync,  # imports Dagster: only when there is something to tell
     )
 
-    report_sync(lab, report)
+    if failure := report_sync(lab, report):
+        note(failure)
 
 
 def _catalog_of(lab: "Home", file: Path | None, base_dir: Path | None) -> "Catalog":

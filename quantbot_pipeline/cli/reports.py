@@ -9,7 +9,7 @@ import typer
 
 from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.cli.options import Format, HomeFolder, OfInterval, open_home
-from quantbot_pipeline.cli.output import note_runs, print_leaderboard, print_rows
+from quantbot_pipeline.cli.output import note, note_runs, print_leaderboard, print_rows
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.months import month_of, parse_day
 
@@ -76,7 +76,9 @@ def dashboard_command(
     started = time.perf_counter()
     path = write_dashboard(lab, out)
     if out is None:
-        report_dashboard(lab, path, time.perf_counter() - started)
+        failure = report_dashboard(lab, path, time.perf_counter() - started)
+        if failure:
+            note(failure)
     if fmt == "table":
         print(path)
     else:

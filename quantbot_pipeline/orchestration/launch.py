@@ -84,7 +84,7 @@ def launch(
     runs: list[dict[str, Any]] = []
     failures: list[QuantbotError] = []
     _require_space(home.path)
-    with noticed(), _state_errors(), open_instance(home) as instance, _progress(len(months) * len(ops), job_name):
+    with noticed(), state_errors(), open_instance(home) as instance, _progress(len(months) * len(ops), job_name):
         for stretch in contiguous(list(months)):
             result = _execute(defs, served, job_name, run_config, instance, range_tags(stretch))
             stop_if_asked()  # whatever Dagster makes of it
@@ -151,7 +151,7 @@ def _require_space(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _state_errors() -> Iterator[None]:
+def state_errors() -> Iterator[None]:
     """Raises StoreError when Dagster cannot write its own state."""
     from sqlalchemy.exc import DBAPIError
 

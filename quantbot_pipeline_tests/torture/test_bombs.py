@@ -126,11 +126,11 @@ BOMBS: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 # A process of its own that starts the command and nothing else: a child begins with the peak of whoever started it.
 WATCH = """
-import json, resource, subprocess, sys, time
-begun = time.monotonic()
+import json, resource, subprocess, sys
 done = subprocess.run(sys.argv[1:], capture_output=True, text=True)
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-print(json.dumps([done.returncode, done.stdout, done.stderr, peak, time.monotonic() - begun]))
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+peak = used.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+print(json.dumps([done.returncode, done.stdout, done.stderr, peak, used.ru_utime + used.ru_stime]))
 """
 
 
@@ -142,7 +142,7 @@ def bomb(tmp_path: Path) -> Iterator[Path]:
 
 
 def watch_ingest(folder: Path, name: str, *options: str, **more: str) -> tuple[int, str, str, float, float]:
-    """Ingest a file into the home around its folder: exit status, output, errors, peak memory in MB, seconds."""
+    """Ingest a file into the home around its folder: exit status, output, errors, peak memory in MB, CPU seconds."""
     what = {".feather": ["candles", "--interval", "5m"]}
     arguments = ["ingest", *what.get(Path(name).suffix, ["calls"]), *options, str(folder / name)]
     watched = subprocess.run(
