@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks import measuring
 from examples.lab import make_lab
 from quantbot_pipeline.home import Home
-from quantbot_pipeline.reports.dashboard import charts
+from quantbot_pipeline.reports.dashboard import drawing
 from quantbot_pipeline.reports.dashboard.data import collect
 from quantbot_pipeline.reports.dashboard.page import render
 from quantbot_pipeline_tests.support.crowds import Crowd, commit_crowd
@@ -22,9 +22,9 @@ def run(options: argparse.Namespace) -> None:
     """Make both homes, then measure collecting the numbers and rendering the page. Fails when a limit is broken."""
     measuring.title(f"Dashboard: the sample market; {CROWD.callers} callers with {CROWD.calls} calls")
     start = time.process_time()
-    charts.bundle()  # once per process: Vega's JavaScript
+    drawing.bundle()  # once per process: Vega's JavaScript
     print(
-        f"Vega's JavaScript: {time.process_time() - start:.1f} CPU s, {len(charts.bundle()) / 1e6:.2f} MB of every page"
+        f"Vega's JavaScript: {time.process_time() - start:.1f} CPU s, {len(drawing.bundle()) / 1e6:.2f} MB of every page"
     )
     rows, broken = [], []
     with tempfile.TemporaryDirectory() as folder:

@@ -136,7 +136,9 @@ def test_best_policies_equal_a_query_on_the_catalog(data: dict[str, Any], market
         market,
         f"""SELECT caller_name, month, policy_id, violations, meets_constraints, objective_score, avg_return_bps,
                    median_return_bps, stop_out_rate, p95_drawdown_bps, trades, data_end_share,
-                   stressed_avg_return_bps, is_pareto, 'in sample' AS sample, NULL AS verdict
+                   stressed_avg_return_bps, is_pareto, 'in sample' AS sample,
+                   (SELECT arg_max(e.verdict, r.month) FROM evidence e JOIN backtest_runs_catalog r USING (run_id)
+                    WHERE e.caller_name = frontier.caller_name AND r.month <= backtest_runs_catalog.month) AS verdict
             FROM frontier JOIN backtest_runs_catalog USING (run_id)
             WHERE rank = 1 AND run_id IN ({NEWEST.format(artifact="frontier", strategy=GRID)})""",
     )

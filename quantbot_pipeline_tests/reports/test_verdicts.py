@@ -42,10 +42,12 @@ def home(tmp_path: Path) -> Home:
 
 def commit(made: Home, month: str, strategy: str, artifact: str, **values: Sequence[Any]) -> None:
     rows = artifact_rows(artifact, len(values["caller_name"]), **values)
+    others = ("evidence_times", "evidence_costs") if artifact == "evidence" else ()
+    beside = {name: artifact_rows(name, 1, caller_name=["ann"]) for name in others}
     commit_run(
         made.runs.folder,
         month,
-        tables={"alerts": artifact_rows("alerts", 2), artifact: rows},
+        tables={"alerts": artifact_rows("alerts", 2), artifact: rows} | beside,
         run_type="optimization",
         parameters={"config_hash": "c0ffee", "strategy_id": strategy},
     )

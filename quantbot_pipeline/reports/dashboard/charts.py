@@ -4,15 +4,9 @@ The page fills in the named data when a chart is shown, so one specification ser
 tokens (`@accent`) that the page replaces by those of the light or the dark theme.
 """
 
-import functools
-import json
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from quantbot_pipeline.machine_cache import cache_folder, kept_text
 from quantbot_pipeline.replay import policies
-from quantbot_pipeline.sources import source_digest
 
 # A symlog scale has no good ticks of its own: coarse ones, and fine ones where everything lies near zero.
 _COARSE = [-10_000, -5_000, -2_000, -1_000, 0, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000]
@@ -23,38 +17,8 @@ _DASHES = [[1, 0], [4, 3]]
 KINDS = (*policies.KINDS, "v1", "unknown")
 
 
-# What the specifications and the script are made of, beside the two libraries.
-MADE_OF = ("reports/dashboard", "replay", "vocabulary.py")
-
-
-@functools.cache
-def specifications() -> dict[str, dict[str, Any]]:
-    """{chart: Vega-Lite specification}; the data names in them are what the page must supply.
-
-    They take seconds to make and depend on code alone, so that one process makes them for all.
-    """
-    made: dict[str, dict[str, Any]] = json.loads(kept_text(_folder(), "charts.json", lambda: json.dumps(_charts())))
-    return made
-
-
-@functools.cache
-def bundle() -> str:
-    """Vega, Vega-Lite and vega-embed as one script that needs no network."""
-    return kept_text(_folder(), "vega.js", _vega)
-
-
-def _folder() -> Path | None:
-    versions = "-".join(version(name) for name in ("altair", "vl-convert-python"))
-    return cache_folder("charts", f"{source_digest(MADE_OF)}-{versions}")
-
-
-def _vega() -> str:
-    import vl_convert
-
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-
-
-def _charts() -> dict[str, dict[str, Any]]:
+def charts() -> dict[str, dict[str, Any]]:
+    """{chart: Vega-Lite specification}; the data names in them are what the page must supply."""
     import altair as alt
 
     # Without a theme: colours, fonts and sizes come from the page, which knows light from dark.

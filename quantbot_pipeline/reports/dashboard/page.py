@@ -14,8 +14,8 @@ from typing import Any
 
 from quantbot_pipeline.durable import replace, scratch_folder, write_bytes
 from quantbot_pipeline.home import Home
-from quantbot_pipeline.reports.dashboard.charts import bundle, specifications
 from quantbot_pipeline.reports.dashboard.data import collect
+from quantbot_pipeline.reports.dashboard.drawing import bundle, specifications
 
 STYLES = ("style.css",)
 SCRIPTS = (
