@@ -43,7 +43,8 @@ def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
         if failure:
             raise QuantbotError(failure)
         note(f"{kind}: {counted(len(runs), 'run')}")
-    report_sync(lab, sync(lab.catalog))
+    if failure := report_sync(lab, sync(lab.catalog)):
+        note(failure)
     reports = {
         "leaderboard": leaderboard(lab.catalog),
         "frontier": frontier(lab.catalog, month=months[-1], limit=1),

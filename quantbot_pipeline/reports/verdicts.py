@@ -5,13 +5,13 @@ Belongs here: how a verdict is read and remarked on. Does not: how it is reached
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
 from quantbot_pipeline.evidence.wording import standing
 from quantbot_pipeline.months import next_month
 from quantbot_pipeline.reports.remarks import NAMED, read_each, remarks
-from quantbot_pipeline.runs.manifest import read_manifest
 
 JUDGE = "quantbot backtest evidence --from {} --to {}"
 
@@ -50,7 +50,7 @@ def verdicts_for(catalog: Catalog, months: Iterable[str], interval: str | None =
     """
     wanted = set(months)
     run_dirs = newest_runs_with(catalog, "evidence", interval=interval) if wanted else []
-    known = [read_manifest(catalog.runs.folder / run_dir).month for run_dir in run_dirs]
+    known = list(map(_month_of, run_dirs))
     used = sorted({at - 1 for month in wanted if (at := bisect_right(known, month))})
     found = MonthlyVerdicts([], [])
     columns = ("caller_name", "verdict")
@@ -86,5 +86,9 @@ def verdict_remarks(catalog: Catalog, rows: Sequence[dict[str, Any]], interval: 
 
 def _months(catalog: Catalog, artifact_type: str, interval: str | None) -> list[str]:
     """Return the months that have an artifact, ascending."""
-    run_dirs = newest_runs_with(catalog, artifact_type, interval=interval)
-    return [read_manifest(catalog.runs.folder / run_dir).month for run_dir in run_dirs]
+    return list(map(_month_of, newest_runs_with(catalog, artifact_type, interval=interval)))
+
+
+def _month_of(run_dir: str) -> str:
+    """Return the month of a run, which names the folder that it is in."""
+    return PurePath(run_dir).parts[0]

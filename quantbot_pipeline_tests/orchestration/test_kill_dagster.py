@@ -26,6 +26,7 @@ from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.specs import outputs
 from quantbot_pipeline_tests.support.labs import MONTHS, run_dirs
+from quantbot_pipeline_tests.support.processes import children, pid_of
 from quantbot_pipeline_tests.support.servers import PATIENCE_S, Server, make_instance, quantbot_ui
 
 KILLS = 20  # of each
@@ -51,23 +52,11 @@ def server(home: Path) -> Iterator[Server]:
         started.stop()
 
 
-def children(parent: int, word: str) -> list[int]:
-    """Living child processes with this word in their command line."""
-    found = []
-    with contextlib.suppress(OSError):
-        for pid in map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()):
-            with contextlib.suppress(OSError):
-                found += [pid] if word in Path(f"/proc/{pid}/cmdline").read_text() else []
-    return found
-
-
 def worker_of(instance: dg.DagsterInstance, backfill: str) -> list[int]:
     """The process of the backfill's newest unfinished run, once it has said its pid."""
     for run in instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill}), limit=1):
         if not run.is_finished:
-            events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-            metadata = [e.dagster_event.engine_event_data.metadata for e in events if e.dagster_event]
-            return [int(str(m["pid"].value)) for m in metadata if "pid" in m][-1:]
+            return pid_of(instance, run)
     return []
 
 

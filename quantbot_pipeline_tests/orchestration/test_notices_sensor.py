@@ -30,14 +30,6 @@ CATALOG = "data/backtest_catalog.duckdb"
 
 
 @pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    made = Receiver()
-    monkeypatch.setenv("QUANTBOT_ALERT_URLS", made.url)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as made:
         yield made

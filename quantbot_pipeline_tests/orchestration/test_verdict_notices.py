@@ -16,14 +16,6 @@ from quantbot_pipeline_tests.support.builders import HOSTILE_WITH_NUL, artifact_
 from quantbot_pipeline_tests.support.receivers import Receiver
 
 
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    made = Receiver()
-    monkeypatch.setenv("QUANTBOT_ALERT_URLS", made.url)
-    yield made
-    made.close()
-
-
 class Watched:
     """A home whose evidence is made up, and the sensor that looks at it with the cursor of the look before."""
 

@@ -22,6 +22,7 @@ from quantbot_pipeline.orchestration.waiting import is_repeated
 from quantbot_pipeline_tests.support.builders import Row, call, candles, write_csv
 from quantbot_pipeline_tests.support.clocks import Clock
 from quantbot_pipeline_tests.support.disks import filled
+from quantbot_pipeline_tests.support.processes import children, pid_of
 from quantbot_pipeline_tests.support.receivers import Receiver
 from quantbot_pipeline_tests.support.servers import PATIENCE_S, Server, quantbot_ui
 
@@ -185,23 +186,6 @@ class Week:
     def say(self, step: int | str) -> None:
         now = iso_ms(int(self.now_s() * 1000))
         print(time.strftime("%H:%M:%S"), f"step {step}, {now}:", dict(self.counts), flush=True)
-
-
-def children(parent: int, word: str) -> list[int]:
-    """Living child processes with this word in their command line."""
-    found = []
-    with contextlib.suppress(OSError):
-        for pid in map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()):
-            with contextlib.suppress(OSError):
-                found += [pid] if word in Path(f"/proc/{pid}/cmdline").read_text() else []
-    return found
-
-
-def pid_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[int]:
-    """The process of a run, once it has said its number."""
-    events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-    metadata = [e.dagster_event.engine_event_data.metadata for e in events if e.dagster_event]
-    return [int(str(m["pid"].value)) for m in metadata if "pid" in m][-1:]
 
 
 def workers(instance: dg.DagsterInstance) -> list[int]:

@@ -193,6 +193,29 @@ def stream(
     return pa.RecordBatchReader.from_batches(target, renamed())
 
 
+def insert_batches(
+    con: duckdb.DuckDBPyConnection,
+    path: Path,
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    matched: Mapping[str, str],
+) -> None:
+    """Materialize batches that are decoded meanwhile; raises what decoding raised, of which DuckDB makes an error of its own."""
+    refusals: list[Exception] = []
+
+    def noting() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except Exception as e:
+            refusals.append(e)
+            raise
+
+    try:
+        insert(con, path, stream(path, schema, noting(), matched), matched)
+    except duckdb.Error as e:
+        raise (refusals or [e])[0] from None
+
+
 def refuse_long_values(con: duckdb.DuckDBPyConnection, path: Path, found: Mapping[str, Found]) -> None:
     """Refuse text of a size that no name has, before anything copies it."""
     text = [name for name, column in found.items() if column.type == "VARCHAR"]

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.ingest.formats.common import Column, insert, match_columns, stream
+from quantbot_pipeline.ingest.formats.common import Column, insert_batches, match_columns
 from quantbot_pipeline.ingest.limits import refuse_dense
 
 if TYPE_CHECKING:
@@ -49,19 +49,7 @@ def _load(
     fields = _fields(path, dataset)
     schema = pa.schema([pa.field(name, kind) for name, (_, _, kind) in fields.items()])
     matched = match_columns(path, schema.names, columns)
-    refusals: list[Exception] = []
-
-    def noting() -> Iterator[pa.RecordBatch]:  # DuckDB makes its own error of whatever a stream raises
-        try:
-            yield from _batches(dataset, fields, schema)
-        except Exception as e:
-            refusals.append(e)
-            raise
-
-    try:
-        insert(con, path, stream(path, schema, noting(), matched), matched)
-    except duckdb.Error as e:
-        raise (refusals or [e])[0] from None
+    insert_batches(con, path, schema, _batches(dataset, fields, schema), matched)
     return matched
 
 
