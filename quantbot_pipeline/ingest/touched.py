@@ -69,7 +69,9 @@ def changed_months(note: Note, home: "Home") -> tuple[list[str], list[str]]:
 
 
 def stores_of(home: "Home") -> Stores:
-    """Return the state of the stores; no candle is read. Calls are only ever added, so their number tells."""
+    """Return the state of the stores; no candle is read. The number of calls tells of new ones, and not of a
+    liquidity that a stored call has learnt: that is told by the run itself, and lost if it is killed before.
+    """
     signatures: dict[str, str] = {}
     for file in sorted(home.candles.folder.glob("interval=*/month=*/candles.parquet")):
         stat, month = file.stat(), file.parent.name.removeprefix("month=")

@@ -181,6 +181,17 @@ def test_an_ingested_file_leads_to_a_run_of_its_months(home: Path, instance: dg.
     assert not again.run_requests
 
 
+def test_a_liquidity_that_a_stored_call_learns_touches_its_month(home: Path, instance: dg.DagsterInstance) -> None:
+    job = build_defs({"lab": Lab(home=str(home))}).resolve_job_def("ingest_inbox")
+    row = call("new", "2024-02-10T10:00:00", "carol")
+    for name, rows in (("plain.csv", [row]), ("told.csv", [row | {"liquidity_usd": 5000.0}])):
+        write_csv(home / "data/inbox" / name, rows)
+        metadata = (
+            job.execute_in_process(instance=instance).asset_materializations_for_node("inputs__inbox")[0].metadata
+        )
+        assert metadata["call_months"].value == ["2024-02"], name
+
+
 def test_months_of_an_ingest_that_was_killed_before_its_report_are_told_by_the_next(
     home: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -114,8 +114,8 @@ def inbox(context: dg.AssetExecutionContext, config: InboxConfig, lab: Lab) -> d
             "rows_changed": sum(intake.ingested.values()),
             "rejected_files": len(intake.rejected),
             "rejected": dg.MetadataValue.json(intake.rejected),
-            "call_months": dg.MetadataValue.json(call_months),
-            "candle_months": dg.MetadataValue.json(candle_months),
+            "call_months": dg.MetadataValue.json(sorted({*call_months, *intake.call_months})),
+            "candle_months": dg.MetadataValue.json(sorted({*candle_months, *intake.candle_months})),
         }
     )
 
