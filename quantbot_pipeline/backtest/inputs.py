@@ -11,8 +11,10 @@ import pyarrow as pa
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.home import Home
-from quantbot_pipeline.market.calls import MonthCalls, read_calls
-from quantbot_pipeline.market.candle_reader import CandlePlan, Piece, plan_slices
+from quantbot_pipeline.kept import Kept
+from quantbot_pipeline.market.calls import MonthCalls, files_of, read_calls
+from quantbot_pipeline.market.candle_files import month_file, rejected_file
+from quantbot_pipeline.market.candle_reader import NOTHING, CandlePlan, Piece, plan_slices
 from quantbot_pipeline.months import month_of, month_range, month_start_ms, next_month
 from quantbot_pipeline.runs.content import content_sha256
 from quantbot_pipeline.vocabulary import INTERVALS_MS
@@ -60,15 +62,33 @@ def load_month(home: Home, month: str, config: BacktestConfig, bounds: tuple[int
 
 
 PIECE = 1 << 17  # rows of a table that are made at a time
+# Every recipe of a month plans it, and so does each later month that learns from it. What is kept counts calls.
+_PLANNED: Kept[MonthInputs] = Kept(
+    200_000, lambda inputs: inputs.calls.num_rows + 100 if not inputs.broken else 1 << 62
+)
 
 
 def planned(home: Home, month: str, config: BacktestConfig, read: MonthCalls) -> MonthInputs:
+    """The inputs of a month whose calls were read, ordered by time; planned anew if a file of the stores changed since."""
+    alert = read.calls["alert_ts_ms"]
+    first, last = alert[0].as_py(), alert[-1].as_py()
+    months = month_range(month, month_of(last + reach_ms(config)))
+    files = [f(home.candles.folder, config.interval, m) for m in months for f in (month_file, rejected_file)]
+    key = (home.calls, home.candles, month, first, last, read.calls.num_rows, config.interval, reach_ms(config))
+    made = _PLANNED.get(key, [*files_of(home.calls), *files], lambda: _planned(home, month, config, read))
+    # The store may have been replaced after these calls were read, and before the plan was asked for.
+    if not made.calls.equals(read.calls) or not np.array_equal(made.liquidity, read.liquidity, equal_nan=True):
+        return _planned(home, month, config, read)
+    return made._replace(rejected=read.rejected)
+
+
+def _planned(home: Home, month: str, config: BacktestConfig, read: MonthCalls) -> MonthInputs:
     calls, rejected, liquidity = read
     by_mint = calls_by_mint(calls)
     try:
         plan, broken = _plan_candles(home, month, calls, by_mint, config), None
     except InputError as e:  # this month's run will be committed as failed; the other months go on
-        plan, broken = CandlePlan([], []), str(e)
+        plan, broken = NOTHING, str(e)
     return MonthInputs(
         month,
         calls,

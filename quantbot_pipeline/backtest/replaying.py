@@ -86,9 +86,9 @@ def replay_month(
             replaying += mark - decoded
         return decoding, replaying, parts
 
-    begun = time.perf_counter()
+    begun, loads = time.perf_counter(), plan.loads()
     with ThreadPoolExecutor(home.settings.threads) as pool:
-        spent = list(pool.map(work, plan.loads))
+        spent = list(pool.map(work, loads))
     wall = time.perf_counter() - begun
     outcomes = [
         results.with_exits(empty, [(rows, made[i]) for *_, parts in spent for rows, made in parts])
@@ -98,7 +98,7 @@ def replay_month(
     for name, seconds in totals.items():  # threads overlap: the wall time, split as the work was
         record.add(name, wall * seconds / (sum(totals.values()) or 1.0))
     _tell_no_entry_from_no_candles(home, calls, truth, config.interval)
-    record.say(f"{inputs.month}: {len(policies)} policies over {len(plan.loads)} row groups in {wall:.3f} s")
+    record.say(f"{inputs.month}: {len(policies)} policies over {len(loads)} row groups in {wall:.3f} s")
     return Replayed(inputs, rules, truth, outcomes[0], outcomes[1] if both_orders else None, raised)
 
 

@@ -1,5 +1,6 @@
 """The store of calls, `data/alerts.duckdb`: its tables, and reading by UTC time."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from quantbot_pipeline.duck import UNTRUSTED, in_use, is_in_use, open_untrusted, untrusted_tables
 from quantbot_pipeline.durable import MEND_DISK, disk_fault, replacing
 from quantbot_pipeline.errors import InputError, StoreError
+from quantbot_pipeline.kept import Kept
 from quantbot_pipeline.months import month_of, parse_day
 from quantbot_pipeline.settings import FIRST_MONTH_FILE
 
@@ -41,6 +44,8 @@ MIGRATIONS = "".join(
     )
 )
 BATCH = 131_072  # rows that go from one DuckDB to the other at a time
+KEPT_FILE = 8_000_000  # bytes; a store up to this size is read whole and once per process: to open a DuckDB takes 25 ms
+KEPT_ROOM = 64_000_000  # bytes of tables
 
 
 class MonthCalls(NamedTuple):
@@ -72,8 +77,57 @@ class CallStore:
         return frame_of(read.calls.append_column("liquidity_usd", pa.array(read.liquidity, from_pandas=True)))
 
 
+class _Whole(NamedTuple):
+    """All calls of a small store, and the reason (string) and alert_ts_ms (int64, nullable) of what was rejected."""
+
+    calls: MonthCalls
+    rejected: pa.Table
+
+
+_WHOLE: Kept[_Whole] = Kept(KEPT_ROOM, lambda whole: whole.calls.calls.nbytes + whole.rejected.nbytes)
+
+
+def is_small(store: CallStore) -> bool:
+    """Whether what is read of the store may be kept."""
+    try:
+        return store.path.stat().st_size <= KEPT_FILE
+    except OSError:
+        return False
+
+
+def files_of(store: CallStore) -> list[Path]:
+    """The store and what DuckDB has written beside it and not yet into it."""
+    return [store.path, store.path.with_name(f"{store.path.name}.wal")]
+
+
+def within(calls: pa.Table, from_ms: int, to_ms: int) -> slice:
+    """Return which rows of calls that are ordered by time have `from_ms <= alert_ts_ms < to_ms`."""
+    first, end = np.searchsorted(calls["alert_ts_ms"].to_numpy(), [from_ms, to_ms]).tolist()
+    return slice(first, max(first, end))
+
+
 def read_calls(store: CallStore, from_ms: int, to_ms: int) -> MonthCalls:
     """Return calls with `from_ms <= alert_ts_ms < to_ms`; an absent store has none. Raises InputError for a broken store."""
+    if not is_small(store):
+        return _read(store, from_ms, to_ms)
+    (calls, _, liquidity), rejected = _WHOLE.get(store, files_of(store), lambda: _read_whole(store))
+    rows = within(calls, from_ms, to_ms)
+    at = rejected["alert_ts_ms"]
+    ours = rejected.filter(pc.and_(pc.greater_equal(at, from_ms), pc.less(at, to_ms)))
+    counts = Counter(ours["reason"].to_pylist())
+    return MonthCalls(
+        calls.slice(rows.start, rows.stop - rows.start), dict(sorted(counts.items())), liquidity[rows].copy()
+    )
+
+
+def _read_whole(store: CallStore) -> _Whole:
+    calls = _read(store, -(1 << 63), (1 << 63) - 1)
+    with reading_calls(store) as con:
+        rejected = con.sql("SELECT reason, alert_ts_ms FROM rejected_alerts").to_arrow_table()
+    return _Whole(calls, rejected)
+
+
+def _read(store: CallStore, from_ms: int, to_ms: int) -> MonthCalls:
     with reading_calls(store) as con:
         found = con.sql(
             """SELECT call_id, mint, caller_name, chain, alert_ts_ms, created_at, liquidity_usd FROM alerts
@@ -111,10 +165,19 @@ def _out_of_memory(path: Path, why: Exception) -> StoreError:
     )
 
 
-def month_statistics(store: CallStore) -> dict[str, dict[str, int]]:
+Statistics = dict[str, dict[str, int]]
+_STATISTICS: Kept[Statistics] = Kept(16)
+
+
+def month_statistics(store: CallStore) -> Statistics:
     """{month: calls, callers, mints} of every month that has calls, ascending."""
     if not store.path.exists():
         return {}
+    kept = _STATISTICS.get(store, files_of(store), lambda: _statistics_of(store))
+    return {month: dict(counts) for month, counts in kept.items()}
+
+
+def _statistics_of(store: CallStore) -> Statistics:
     with reading_calls(store) as con:
         found = con.execute(
             """SELECT strftime(make_timestamp_ms(alert_ts_ms), '%Y-%m') AS month, count(*), count(DISTINCT caller_name),

@@ -6,7 +6,7 @@ the month's end; those few tokens are stitched together with their rows in the f
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.kept import Kept
 from quantbot_pipeline.market.candle_files import HASH_KEY, SCHEMA, month_file, readable, rejected_file, rejected_hash
 from quantbot_pipeline.market.candle_footer import (
     COLUMNS,
@@ -89,14 +90,44 @@ class _StoreFile(NamedTuple):
     metadata: pq.FileMetaData
     groups: list[RowGroup]
     readers: threading.local
+    mints: frozenset[str]
+
+    @property
+    def is_described(self) -> bool:
+        """Whether its footer says what it holds, with a checksum of every column."""
+        entries = self.metadata.metadata or {}
+        return FOOTER_KEY in entries and HASH_KEY in entries
+
+
+# Opened files and hashes of rejected ones; what is kept counts tokens. An open file costs a descriptor and its footer.
+_OPENED: Kept[_StoreFile] = Kept(128 * 4096, lambda file: max(4096, len(file.mints)) if file.is_described else 1 << 62)
+_REJECTED: Kept[str] = Kept(4096)
 
 
 @dataclass(frozen=True)
 class CandlePlan:
-    """What must be decoded for a month: `loads` are independent; `fingerprint` identifies the content they read."""
+    """What must be decoded for a month: the row groups of its file, and what the following months hold of tokens that go on.
 
-    loads: list[Load]
+    fingerprint: identifies the content that is read. A plan holds no candle: it may be kept and used by several threads.
+    """
+
+    main: _StoreFile | None
+    spans: list[_Spans]
+    tails: list[tuple[_StoreFile, list[_Spans]]]
+    until: npt.NDArray[np.int64]
     fingerprint: list[str]
+
+    def loads(self) -> list[Load]:
+        """Return the independent pieces of work; what they share is decoded once, by whoever needs it first."""
+        tails = _Tails(self)
+        loads: list[Load] = [partial(_load_group, self.main, spans, tails) for spans in self.spans if self.main]
+        orphans = tails.tokens.difference(*(spans.tokens.tolist() for spans in self.spans))
+        if orphans:  # tokens without a candle in the run's month
+            loads.append(partial(tails.of, sorted(orphans)))
+        return loads
+
+
+NOTHING = CandlePlan(None, [], [], np.empty(0, dtype=np.int64), [])
 
 
 def plan_slices(
@@ -109,24 +140,42 @@ def plan_slices(
     code = {mint: i for i, mint in enumerate(needed_until)}
     until = np.fromiter(needed_until.values(), dtype=np.int64, count=len(code))
     later = {mint: code[mint] for mint, needed in needed_until.items() if needed > month_end_ms}
-    paths = [month_file(store, interval, m) for m in months]
-    main, *following = [_open(path) if path.exists() else None for path in paths]
-    tails: dict[int, Piece] = {}
-    for file in following:
-        for token, piece in _read_tails(file, later, until) if file and later else ():
-            tails[token] = tails[token].followed_by(piece) if token in tails else piece
-    loads: list[Load] = []
-    orphans = dict(tails)  # of tokens without a candle in the run's month
-    if main:
-        for spans in _spans(main, code):
-            loads.append(partial(_load_group, main, spans, tails))
-            for token in spans.tokens.tolist() if orphans else ():
-                orphans.pop(token, None)
-    if orphans:
-        loads.append(partial(iter, list(orphans.values())))
+    files = [month_file(store, interval, m) for m in months]
+    main, *following = [_open(path) if path.exists() else None for path in files]
+    spans = _spans(main, code) if main else []
+    tails = [(file, found) for file in following if file and (found := _spans(file, later))]
     refused = [rejected_file(store, interval, m) for m in months]  # a run counts them, so they are part of its input
     contents = [_hash_of(file) for file in (main, *following)]
-    return CandlePlan(loads, [*contents, *(rejected_hash(p) for p in refused if p.exists())])
+    hashes = [_REJECTED.get(p, [p], partial(rejected_hash, p)) for p in refused if p.exists()]
+    return CandlePlan(main, spans, tails, until, [*contents, *hashes])
+
+
+class _Tails:
+    """The first rows of the tokens that go on in later months, up to each one's time; decoded when they are first needed."""
+
+    def __init__(self, plan: CandlePlan) -> None:
+        self._plan = plan
+        self._lock = threading.Lock()
+        self._made: dict[int, Piece] | None = None
+        self.tokens = {token for _, found in plan.tails for spans in found for token in spans.tokens.tolist()}
+
+    def pieces(self) -> Mapping[int, Piece]:
+        """Return the rows by token; a token that has none before its time is left out."""
+        if not self.tokens:
+            return {}
+        with self._lock:
+            if self._made is None:
+                made: dict[int, Piece] = {}
+                for file, found in self._plan.tails:
+                    for token, piece in _read_tails(file, found, self._plan.until):
+                        made[token] = made[token].followed_by(piece) if token in made else piece
+                self._made = made
+            return self._made
+
+    def of(self, tokens: Iterable[int]) -> Iterator[Piece]:
+        """Yield the rows of these tokens."""
+        pieces = self.pieces()
+        return (pieces[token] for token in tokens if token in pieces)
 
 
 def known_mints(store: Path, interval: str, mints: Sequence[str]) -> set[str]:
@@ -135,18 +184,23 @@ def known_mints(store: Path, interval: str, mints: Sequence[str]) -> set[str]:
     for path in sorted((store / f"interval={interval}").glob("month=*/candles.parquet")):
         if not remaining:
             break
-        remaining -= _mints_of(_open(path))
+        remaining -= _open(path).mints
     return set(mints) - remaining
 
 
 def _open(path: Path) -> _StoreFile:
+    """The file as it is; one that says what it holds stays open and is not read again while it is the same."""
+    return _OPENED.get(path, [path], partial(_open_anew, path))
+
+
+def _open_anew(path: Path) -> _StoreFile:
     with readable(path):
         data = pa.OSFile(str(path))
-        file = _StoreFile(path, data, pq.read_metadata(data), [], threading.local())
+        file = _StoreFile(path, data, pq.read_metadata(data), [], threading.local(), frozenset())
         _require_columns(file.metadata.schema.to_arrow_schema())
         value = (file.metadata.metadata or {}).get(FOOTER_KEY)
         groups = _read_tokens(file) if value is None else from_footer(value, rows_of(file.metadata))
-    return file._replace(groups=groups)
+    return file._replace(groups=groups, mints=frozenset(mint for group in groups for mint in group.mints))
 
 
 def _require_columns(schema: pa.Schema) -> None:
@@ -187,16 +241,11 @@ def _hash_of(file: _StoreFile | None) -> str:
     """Changes when the file's content does: its footer's word where checksums hold it to that, else of the bytes read."""
     if file is None:
         return ""
-    entries = file.metadata.metadata or {}
-    if FOOTER_KEY in entries and HASH_KEY in entries:
-        return entries[HASH_KEY].decode(errors="replace")
+    if file.is_described:
+        return str(file.metadata.metadata[HASH_KEY].decode(errors="replace"))
     with readable(file.path):
         file.data.seek(0)
         return hashlib.file_digest(file.data, "sha256").hexdigest()
-
-
-def _mints_of(file: _StoreFile) -> set[str]:
-    return {mint for group in file.groups for mint in group.mints}
 
 
 def _spans(file: _StoreFile, code: Mapping[str, int]) -> list[_Spans]:
@@ -210,8 +259,9 @@ def _spans(file: _StoreFile, code: Mapping[str, int]) -> list[_Spans]:
     return spans
 
 
-def _load_group(file: _StoreFile, spans: _Spans, tails: Mapping[int, Piece]) -> Iterator[Piece]:
+def _load_group(file: _StoreFile, spans: _Spans, following: _Tails) -> Iterator[Piece]:
     piece = _decode(file, spans)
+    tails = following.pieces()
     if not tails:
         yield piece
         return
@@ -248,15 +298,13 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _read_tails(
-    file: _StoreFile, later: Mapping[str, int], until: npt.NDArray[np.int64]
-) -> Iterator[tuple[int, Piece]]:
+def _read_tails(file: _StoreFile, found: Sequence[_Spans], until: npt.NDArray[np.int64]) -> Iterator[tuple[int, Piece]]:
     """The first rows of the tokens of a later month, up to each one's time; only row groups that hold one are decoded."""
-    for spans in _spans(file, later):
+    for spans in found:
         piece = _decode(file, spans)
         for i, token in enumerate(piece.tokens.tolist()):
             rows = int(np.searchsorted(piece.ts[piece.lo[i] : piece.hi[i]], until[token]))
             if rows:
-                found = piece.of_token(i, rows)
+                part = piece.of_token(i, rows)
                 # A copy lets go of the decoded row group.
-                yield token, Piece(*found[:3], *(array.copy() for array in found.arrays()))
+                yield token, Piece(*part[:3], *(array.copy() for array in part.arrays()))

@@ -6,7 +6,16 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from quantbot_pipeline.duck import release_untrusted
-from quantbot_pipeline.market.calls import CallStore, pieces_of, reading_calls
+from quantbot_pipeline.kept import Kept
+from quantbot_pipeline.market.calls import (
+    KEPT_ROOM,
+    CallStore,
+    files_of,
+    is_small,
+    pieces_of,
+    reading_calls,
+    within,
+)
 
 FEATURES = (
     "caller_prior_calls",
@@ -17,16 +26,51 @@ FEATURES = (
     "since_callers_last_call_ms",
     "weekday_utc",
 )
+ALWAYS = (-(1 << 63), (1 << 63) - 1)
+_KEPT: Kept[pa.Table] = Kept(KEPT_ROOM, lambda features: int(features.nbytes))
 
 
 @contextmanager
 def call_features(store: CallStore, from_ms: int, to_ms: int) -> Iterator[Callable[[], Iterator[pa.Table]]]:
     """What was known when each call of the range was made, from strictly earlier calls of the whole store.
 
-    Gives a function that reads them piece by piece, from the beginning whenever it is called; DuckDB holds them within
-    the memory limit of the store and spills the rest. Columns: call_id, and `features`, the int64 FEATURES as a JSON object with sorted keys,
-    and FEATURES (ages and times in ms, null without an earlier call; weekday 1 = Monday); ordered by (alert_ts_ms, call_id).
+    Gives a function that reads them piece by piece, from the beginning whenever it is called. Those of a small store are
+    read whole, once per process. Those of any other are held by DuckDB within the memory limit of the store; it spills the
+    rest. Columns: call_id, and `features`, the int64 FEATURES as a JSON object with sorted keys, and FEATURES (ages and
+    times in ms, null without an earlier call; weekday 1 = Monday); ordered by (alert_ts_ms, call_id).
     """
+    if not is_small(store):
+        with _features(store, from_ms, to_ms) as read:
+            yield lambda: (piece.drop_columns("alert_ts_ms") for piece in read())
+        return
+    whole = _KEPT.get(store, files_of(store), lambda: _all_features(store))
+    rows = within(whole, from_ms, to_ms)
+    ours = whole.slice(rows.start, rows.stop - rows.start).drop_columns("alert_ts_ms")
+    table = pa.table([_as_duckdb_gives(column) for column in ours.columns], schema=ours.schema)
+    yield lambda: iter([table])
+
+
+def _as_duckdb_gives(column: pa.ChunkedArray) -> pa.Array:
+    """Return the column as DuckDB would hand it over alone: the validity bits behind its last row are ones.
+
+    The content hash of the features includes those bits. Runs of earlier versions have it in their fingerprint.
+    """
+    array = pa.concat_arrays(column.chunks)
+    if not array.null_count or len(array) % 8 == 0:
+        return array
+    validity, *values = array.buffers()
+    bits = bytearray(validity)[: len(array) // 8 + 1]
+    bits[-1] |= (0xFF << len(array) % 8) & 0xFF
+    return pa.Array.from_buffers(array.type, len(array), [pa.py_buffer(bytes(bits)), *values])
+
+
+def _all_features(store: CallStore) -> pa.Table:
+    with _features(store, *ALWAYS) as read:
+        return pa.concat_tables(read()).combine_chunks()
+
+
+@contextmanager
+def _features(store: CallStore, from_ms: int, to_ms: int) -> Iterator[Callable[[], Iterator[pa.Table]]]:
     pairs = ", ".join(f"'{name}', {name}" for name in FEATURES)
     names = ", ".join(FEATURES)
     with reading_calls(store) as con:
@@ -46,10 +90,12 @@ def call_features(store: CallStore, from_ms: int, to_ms: int) -> Iterator[Callab
                                        RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
                          of_mint AS (PARTITION BY mint ORDER BY alert_ts_ms
                                      RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING))
-                SELECT call_id, {names} FROM history WHERE alert_ts_ms >= $from_ms ORDER BY alert_ts_ms, call_id""",
+                SELECT call_id, alert_ts_ms, {names} FROM history
+                WHERE alert_ts_ms >= $from_ms ORDER BY alert_ts_ms, call_id""",
             {"from_ms": from_ms, "to_ms": to_ms},
         )
         release_untrusted(con)  # the features are read when the backtest is done
         yield lambda: pieces_of(
-            store.path, con.sql(f"SELECT call_id, json_object({pairs})::VARCHAR AS features, {names} FROM features")
+            store.path,
+            con.sql(f"SELECT call_id, alert_ts_ms, json_object({pairs})::VARCHAR AS features, {names} FROM features"),
         )

@@ -17,7 +17,7 @@ from quantbot_pipeline.durable import locked
 from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.report import IngestReport
-from quantbot_pipeline.market.calls import CallStore, month_statistics, read_calls
+from quantbot_pipeline.market.calls import CallStore, month_statistics, read_calls, reading_calls
 from quantbot_pipeline.market.features import call_features
 from quantbot_pipeline_tests.support.builders import (
     HOSTILE,
@@ -482,9 +482,8 @@ def test_who_adds_calls_need_not_wait_for_a_backtest_that_holds_features(tmp_pat
 READER = """
 import sys, time
 from pathlib import Path
-from quantbot_pipeline.market.calls import CallStore
-from quantbot_pipeline.market.features import call_features
-with call_features(CallStore(Path(sys.argv[1])), 0, 1 << 60) as read:
+from quantbot_pipeline.market.calls import CallStore, reading_calls
+with reading_calls(CallStore(Path(sys.argv[1]))):
     print("reading", flush=True)
     time.sleep(60)
 """
@@ -501,7 +500,8 @@ def test_what_a_killed_backtest_spilled_goes_when_the_calls_are_read_next(tmp_pa
             "a living one is left alone: a folder and its lock"
         )
         reader.kill()
-    assert read_calls(CallStore(store), *FOREVER).calls["call_id"].to_pylist() == ["i"]
+    with reading_calls(CallStore(store)):
+        pass
     assert sorted(p.name for p in tmp_path.iterdir()) == whole
 
 
