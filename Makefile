@@ -3,25 +3,28 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The engine compiled once, and again when its sources change: half a minute, which three workers of the tests would each spend.
+WARM := $(VENV)/.warm
+ENGINE := $(wildcard quantbot_pipeline/replay/*.py quantbot_pipeline/search/*.py quantbot_pipeline/evidence/*.py) quantbot_pipeline/vocabulary.py
 
 .PHONY: demo test suite torture ui bench examples lint hooks docs docs-tables clean
 
-demo: $(STAMP)
+demo: $(WARM)
 	$(BIN)/quantbot demo --home .
 
-ui: $(STAMP)
+ui: $(WARM)
 	$(BIN)/quantbot ui --home .
 
 # The checks of `lint` take one core and run beside the tests.
 test: $(STAMP)
 	$(MAKE) --jobs 2 lint suite
 
-suite: $(STAMP)
+suite: $(WARM)
 	$(BIN)/python -W error -c 'import dagster as dg; from quantbot_pipeline.definitions import defs; dg.Definitions.validate_loadable(defs)'
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # The whole fault campaign of docs/reliability.md, which says how long it takes; the counts go to torture-report.txt.
-torture: $(STAMP)
+torture: $(WARM)
 	$(BIN)/python -m pytest -m torture -n auto --dist worksteal quantbot_pipeline_tests/torture quantbot_pipeline_tests/orchestration
 
 lint: $(STAMP)
@@ -59,6 +62,10 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
 	touch $(STAMP)
+
+$(WARM): $(STAMP) $(ENGINE)
+	$(BIN)/quantbot warm-up
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -43,9 +43,14 @@ def _cache_folder() -> Iterator[None]:
         settings.CACHE_DIR = before
 
 
+def kept_in() -> Path | None:
+    """Return the folder of the machine code of these sources; None where nothing can be written."""
+    return _folder(numba.config.CACHE_DIR)  # type: ignore[attr-defined]
+
+
 def is_kept(kernel: Any) -> bool:
     """Whether machine code of a kernel was kept by an earlier process: then it loads, and need not be compiled."""
-    folder = _folder(numba.config.CACHE_DIR)  # type: ignore[attr-defined]
+    folder = kept_in()
     return folder is not None and any(folder.rglob(f"*.{kernel.py_func.__name__}-*.nbi"))
 
 

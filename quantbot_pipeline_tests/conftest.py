@@ -58,8 +58,8 @@ def own_state_storage() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def warm_engine() -> None:
-    """Compiled or loaded before a command runs, so that no command has to say that it waits for it."""
-    from quantbot_pipeline.replay.kernel import warm_up
+    """Compiled or loaded before a command runs, so that no command has to say that it waits for it; one worker compiles."""
+    from quantbot_pipeline.backtest.warm_up import warm_up
 
     warm_up()
 

@@ -145,7 +145,7 @@ def _leaders(
 ) -> npt.NDArray[np.int64]:
     """(G, P): the first policy that leaves every call of the group by the same exit. Half of a grid often follows another."""
     policies = which.shape[1]
-    own = np.broadcast_to(np.arange(policies), (len(ends), policies))
+    own = np.tile(np.arange(policies), (len(ends), 1))  # not a view: one layout, one compiled version
     if policies < 2:
         return own
     digest = np.empty((len(ends), policies), dtype=np.uint32)
