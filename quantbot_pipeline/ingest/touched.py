@@ -25,9 +25,13 @@ NAME = ".inbox-untold.json"
 
 
 class Stores(BaseModel):
-    """What tells one state of the stores from another, by month."""
+    """What tells one state of the stores from another, by month.
+
+    Calls are only added, and a call learns its liquidity once, so two counts tell. A note of an earlier version lacks `with_liquidity`.
+    """
 
     calls: dict[str, int] = {}
+    with_liquidity: dict[str, int] | None = None
     candles: dict[str, str] = {}
 
 
@@ -64,32 +68,33 @@ def forget(home: "Home") -> None:
 
 def changed_months(note: Note, home: "Home") -> tuple[list[str], list[str]]:
     """Return (months of calls, months of candles) that are not as the note says."""
-    now = stores_of(home)
-    return _differing(note.before.calls, now.calls), _differing(note.before.candles, now.candles)
+    before, now = note.before, stores_of(home)
+    learnt = [] if before.with_liquidity is None else _differing(before.with_liquidity, now.with_liquidity or {})
+    return sorted({*_differing(before.calls, now.calls), *learnt}), _differing(before.candles, now.candles)
 
 
 def stores_of(home: "Home") -> Stores:
-    """Return the state of the stores; no candle is read. The number of calls tells of new ones, and not of a
-    liquidity that a stored call has learnt: that is told by the run itself, and lost if it is killed before.
-    """
+    """Return the state of the stores; no candle is read."""
     signatures: dict[str, str] = {}
     for file in sorted(home.candles.folder.glob("interval=*/month=*/candles.parquet")):
         stat, month = file.stat(), file.parent.name.removeprefix("month=")
         signatures[month] = f"{signatures.get(month, '')} {file.parent.parent.name} {stat.st_size} {stat.st_mtime_ns}"
+    counts = _calls_of(home)
     return Stores(
-        calls=_calls_of(home),
+        calls={month: calls for month, (calls, _) in counts.items()},
+        with_liquidity={month: known for month, (_, known) in counts.items() if known},
         candles={month: hashlib.sha256(text.encode()).hexdigest()[:16] for month, text in signatures.items()},
     )
 
 
-def _calls_of(home: "Home") -> dict[str, int]:
-    """{month: number of calls}; a store that somebody writes to is waited for, as an ingest does."""
-    from quantbot_pipeline.market.calls import month_statistics
+def _calls_of(home: "Home") -> dict[str, tuple[int, int]]:
+    """{month: calls, those with a liquidity}; a store that somebody writes to is waited for, as an ingest does."""
+    from quantbot_pipeline.market.calls import liquidity_statistics
 
     deadline = time.monotonic() + home.settings.lock_timeout_s
     while True:
         try:
-            return {month: counts["calls"] for month, counts in month_statistics(home.calls).items()}
+            return liquidity_statistics(home.calls)
         except StoreError:
             if time.monotonic() >= deadline:
                 raise

@@ -187,6 +187,18 @@ def _statistics_of(store: CallStore) -> Statistics:
     return {month: {"calls": n, "callers": callers, "mints": mints} for month, n, callers, mints in found}
 
 
+def liquidity_statistics(store: CallStore) -> dict[str, tuple[int, int]]:
+    """{month: calls, those whose liquidity is known} of every month that has calls."""
+    if not store.path.exists():
+        return {}
+    with reading_calls(store) as con:
+        found = con.execute(
+            """SELECT strftime(make_timestamp_ms(alert_ts_ms), '%Y-%m'), count(*), count(liquidity_usd)
+               FROM alerts GROUP BY 1 ORDER BY 1"""
+        ).fetchall()
+    return {month: (calls, known) for month, calls, known in found}
+
+
 def note_first_month(store: CallStore) -> None:
     """Note the first month with calls beside the store, where none or a later one is noted.
 

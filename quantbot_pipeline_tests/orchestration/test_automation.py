@@ -20,7 +20,7 @@ from quantbot_pipeline.orchestration import partitions, schedules, sensors
 from quantbot_pipeline.orchestration.jobs import everything_config
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline_tests.conftest import Quantbot
-from quantbot_pipeline_tests.support.builders import call, write_csv
+from quantbot_pipeline_tests.support.builders import Row, call, write_csv
 from quantbot_pipeline_tests.support.labs import environment
 
 
@@ -192,15 +192,23 @@ def test_a_liquidity_that_a_stored_call_learns_touches_its_month(home: Path, ins
         assert metadata["call_months"].value == ["2024-02"], name
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        call("new", "2024-02-10T10:00:00", "carol"),
+        call("2024-02-token-0", "2024-02-03T06:02", "alice", call_id="2024-02-0") | {"liquidity_usd": 5000.0},
+    ],
+    ids=["new call", "liquidity of a stored call"],
+)
 def test_months_of_an_ingest_that_was_killed_before_its_report_are_told_by_the_next(
-    home: Path, instance: dg.DagsterInstance
+    row: Row, home: Path, instance: dg.DagsterInstance
 ) -> None:
     lab = Lab(home=str(home))
     opened, job = lab.open(), build_defs({"lab": lab}).resolve_job_def("ingest_inbox")
-    write_csv(home / "data/inbox/more.csv", [call("new", "2024-02-10T10:00:00", "carol")])
+    write_csv(home / "data/inbox/more.csv", [row])
     run_id = str(uuid.uuid4())
     note_begin(opened, run_id, ["more.csv"], lambda _: False)
-    take_in(opened, ["more.csv"])  # and there its worker dies
+    assert take_in(opened, ["more.csv"]).ingested == {"more.csv": 1}  # and there its worker dies
     instance.run_storage.add_run(
         dg.DagsterRun(job_name="ingest_inbox", run_id=run_id, status=dg.DagsterRunStatus.FAILURE)
     )

@@ -1,6 +1,7 @@
 """A clock that a test sets for the processes that it starts: `clock.c`, compiled and preloaded, reads from a file how far theirs is off.
 
-Only the time of day is shifted: pauses, patience and the machine's count since its start are real, and so are the times of files.
+Only the time of day is shifted, and the time of a file that was flushed: pauses, patience and the machine's count since its start are
+real, and so are the times of files that nobody flushed.
 """
 
 import os

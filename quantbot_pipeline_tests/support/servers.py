@@ -71,7 +71,8 @@ class Program:
 
     def stop(self) -> None:
         """Ctrl-C for the whole group (web server, daemon, code server, run workers), then the end for who is left."""
-        os.killpg(self.process.pid, signal.SIGINT)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=10)
         with contextlib.suppress(ProcessLookupError):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import dagster as dg
+from dagster._core.scheduler.instigation import InstigatorType, TickStatus
 
 from quantbot_pipeline.months import iso_ms
 from quantbot_pipeline.orchestration.closings import UNFINISHED
@@ -29,8 +30,11 @@ from quantbot_pipeline_tests.support.servers import PATIENCE_S, Server, quantbot
 LONG_ENOUGH_S = 21.0  # `quantbot ui` gives up a program that ends three times within 20 s of its start
 PROGRAMS = {"daemon": "dagster-daemon", "web server": "dagster_webserver", "code server": "code-server"}
 WORKER = "run worker"
+POWER_CUT = "all at once"
+WORKER_S = 20.0  # so long a worker is waited for
+WORKER_LIVES_S = 5.0
 LONG_S = 2 * PATIENCE_S  # a run that died while it was starting is found after three minutes
-STEP_S = 6 * 3600.0
+STEP_S = 12 * 3600.0
 CALLERS = ("alice", "bob", "carol")
 
 
@@ -80,7 +84,9 @@ class Week:
     def __init__(self, home: Path, receiver: Receiver, clock: Clock | None = None) -> None:
         self.home, self.receiver, self.clock = home, receiver, clock
         self.counts: Counter[str] = Counter()
-        self._alive_since = dict.fromkeys(PROGRAMS, 0.0)
+        self._alive_since = dict.fromkeys(PROGRAMS, time.monotonic())
+        self._died_early = dict.fromkeys(PROGRAMS, False)
+        self._disturbed_s = 0.0
         self.environment = {
             "QUANTBOT_ALERT_URLS": receiver.url,
             "QUANTBOT_MIN_FREE_GB": "0.02",
@@ -109,16 +115,15 @@ class Week:
                 for drop in plan.drops:
                     if drop.step == step:
                         self.drop(drop)
-                if self.clock:
-                    self.clock.advance(STEP_S)
+                self.advance(STEP_S)
                 if step in plan.full_disks:
                     with filled(self.home.parent):
                         time.sleep(plan.full_s)
                     self.counts["full disks"] += 1
                 if step in plan.special:
                     plan.special[step](self)
-                for _ in range(plan.kills * (step + 1) // plan.steps - plan.kills * step // plan.steps):
-                    self.kill_one(instance, moments)
+                while self.deaths() < plan.kills * (step + 1) // plan.steps:
+                    self.kill_some(instance, moments)
                 self.settle(instance)
                 self.say(step)
 
@@ -134,36 +139,57 @@ class Week:
         part.rename(inbox / drop.name)
         self.counts["files"] += 1
 
-    def kill_one(self, instance: dg.DagsterInstance, moments: random.Random) -> None:
-        """SIGKILL for a worker or a program, some time from now; workers are the likelier ones while there are any."""
-        deadline = time.monotonic() + PATIENCE_S
+    def kill_some(self, instance: dg.DagsterInstance, moments: random.Random) -> None:
+        """SIGKILL for a worker, a program, or all at once, some time from now. A worker is waited for: it needs programs that live."""
+        begin, wanted = time.monotonic(), moments.choice([WORKER, WORKER, *PROGRAMS, POWER_CUT, POWER_CUT])
         time.sleep(moments.uniform(0, 2))
-        while time.monotonic() < deadline:
+        while time.monotonic() - begin < PATIENCE_S:
             victims = self._victims(instance)
-            if victims:
-                name = moments.choice(sorted(victims))
-                time.sleep(moments.uniform(0, 1))
-                self._kill(name, victims[name], moments)
+            chosen = [victim for victim in victims if wanted in (victim[0], POWER_CUT)]
+            if victims and not chosen and (wanted != WORKER or time.monotonic() - begin > WORKER_S):
+                wanted = moments.choice(victims)[0]
+            elif chosen and self._kill(chosen, moments.uniform(0, WORKER_LIVES_S if wanted == WORKER else 1)):
                 return
-            time.sleep(0.3)
+            time.sleep(0.2)
         raise AssertionError(f"nothing to kill within {PATIENCE_S} s: {self.counts}")
 
-    def _victims(self, instance: dg.DagsterInstance) -> dict[str, list[int]]:
-        """{name: processes} of who may die now; a program that has only just been started may not."""
+    def _victims(self, instance: dg.DagsterInstance) -> list[tuple[str, int]]:
+        """(name, process) of who may die now: of a program, no two lives in a row are short."""
         self.look()
-        found = {WORKER: workers(instance)}
-        now = time.monotonic()
+        found, now = [(WORKER, pid) for pid in workers(instance)], time.monotonic()
         for name, word in PROGRAMS.items():
-            if now - self._alive_since[name] >= LONG_ENOUGH_S:
-                found[name] = children(self.server.process.pid, word)
-        return {name: pids for name, pids in found.items() if pids}
+            if now - self._alive_since[name] >= LONG_ENOUGH_S or not self._died_early[name]:
+                found += [(name, pid) for pid in children(self.server.process.pid, word)]
+        return found
 
-    def _kill(self, name: str, pids: list[int], moments: random.Random) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(moments.choice(pids), signal.SIGKILL)
-            self.counts[name] += 1
-            if name in PROGRAMS:
-                self._alive_since[name] = time.monotonic()
+    def _kill(self, victims: list[tuple[str, int]], after_s: float) -> bool:
+        """Whether any was still there at that moment; a later process with its number is left alone."""
+        before = self.deaths()
+        with contextlib.ExitStack() as open_files:
+            processes = {}
+            for name, pid in victims:
+                with contextlib.suppress(ProcessLookupError):
+                    processes[name, pid] = os.pidfd_open(pid)
+                    open_files.callback(os.close, processes[name, pid])
+            time.sleep(after_s)
+            for (name, _), process in processes.items():
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                    self.counts[name] += 1
+                    if name in PROGRAMS:
+                        self._died_early[name] = time.monotonic() - self._alive_since[name] < LONG_ENOUGH_S
+                        self._alive_since[name] = time.monotonic()
+                    self._disturbed_s = self.now_s()
+        return self.deaths() > before
+
+    def deaths(self) -> int:
+        return sum(self.counts[name] for name in (WORKER, *PROGRAMS))
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock, where it can be moved."""
+        if self.clock is not None:
+            self.clock.advance(seconds)
+        self._disturbed_s = self.now_s()
 
     def look(self) -> None:
         """Start `quantbot ui` again if it has given up, as a service manager does."""
@@ -173,7 +199,10 @@ class Week:
             self.server = self._start()
 
     def settle(self, instance: dg.DagsterInstance, patience_s: float = LONG_S) -> None:
-        """Wait until no run is under way or promised to be repeated, at two looks in a row."""
+        """Wait until every sensor has looked twice since the last death or move of the clock, and no run is under way or promised to be repeated.
+
+        A file in the inbox is taken at the second look; a daemon that is killed again and again never gets so far.
+        """
         deadline, calm = time.monotonic() + patience_s, 0
         while calm < 2:
             assert time.monotonic() < deadline, (
@@ -181,7 +210,7 @@ class Week:
             )
             time.sleep(1)
             self.look()
-            calm = 0 if pending(instance) else calm + 1
+            calm = calm + 1 if have_looked(instance, self._disturbed_s) and not pending(instance) else 0
 
     def say(self, step: int | str) -> None:
         now = iso_ms(int(self.now_s() * 1000))
@@ -193,6 +222,17 @@ def workers(instance: dg.DagsterInstance) -> list[int]:
     begun = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
     pids = [pid for run in instance.get_runs(dg.RunsFilter(statuses=begun)) for pid in pid_of(instance, run)]
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def have_looked(instance: dg.DagsterInstance, since_s: float) -> bool:
+    """Whether every sensor that is on has finished two looks that began after this moment."""
+    sensors = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    running = [state for state in sensors if state.is_running]
+    done = [TickStatus.SKIPPED, TickStatus.SUCCESS]
+    return bool(running) and all(
+        len(instance.get_ticks(s.instigator_origin_id, s.selector_id, after=since_s, limit=2, statuses=done)) == 2
+        for s in running
+    )
 
 
 def pending(instance: dg.DagsterInstance) -> list[tuple[str, str, str]]:
