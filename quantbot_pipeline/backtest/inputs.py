@@ -1,18 +1,20 @@
 """The inputs of a month: its calls, the plan of what must be decoded, and the hash of both."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from quantbot_pipeline.backtest.remembered import ReplayCache
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.market.calls import MonthCalls, read_calls
-from quantbot_pipeline.market.candle_reader import CandlePlan, Piece, plan_slices
+from quantbot_pipeline.market.candle_reader import CandlePlan, Piece, plan_slices, states
 from quantbot_pipeline.months import month_of, month_range, month_start_ms, next_month
 from quantbot_pipeline.runs.content import content_sha256
 from quantbot_pipeline.vocabulary import INTERVALS_MS
@@ -53,20 +55,22 @@ def reach_ms(config: BacktestConfig) -> int:
     return config.max_entry_delay_ms + INTERVALS_MS[config.interval] + config.horizon_ms
 
 
-def load_month(home: Home, month: str, config: BacktestConfig, bounds: tuple[int, int]) -> MonthInputs | None:
+def load_month(
+    home: Home, month: str, config: BacktestConfig, bounds: tuple[int, int], cache: ReplayCache
+) -> MonthInputs | None:
     """The inputs of a month; None when it has no calls."""
     read = read_calls(home.calls, *bounds)
-    return planned(home, month, config, read) if read.calls.num_rows else None
+    return planned(home, month, config, read, cache) if read.calls.num_rows else None
 
 
 PIECE = 1 << 17  # rows of a table that are made at a time
 
 
-def planned(home: Home, month: str, config: BacktestConfig, read: MonthCalls) -> MonthInputs:
+def planned(home: Home, month: str, config: BacktestConfig, read: MonthCalls, cache: ReplayCache) -> MonthInputs:
     calls, rejected, liquidity = read
-    by_mint = calls_by_mint(calls)
+    by_mint, content = calls_by_mint(calls), content_sha256(calls)
     try:
-        plan, broken = _plan_candles(home, month, calls, by_mint, config), None
+        plan, broken = _remembered_plan(home, month, calls, by_mint, content, config, cache), None
     except InputError as e:  # this month's run will be committed as failed; the other months go on
         plan, broken = CandlePlan([], []), str(e)
     return MonthInputs(
@@ -76,7 +80,7 @@ def planned(home: Home, month: str, config: BacktestConfig, read: MonthCalls) ->
         rejected,
         liquidity,
         plan,
-        joint_hash(content_sha256(calls), *plan.fingerprint),
+        joint_hash(content, *plan.fingerprint),
         broken,
     )
 
@@ -85,7 +89,7 @@ def joint_hash(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def earlier_months(home: Home, month: str, config: BacktestConfig) -> list[MonthInputs]:
+def earlier_months(home: Home, month: str, config: BacktestConfig, cache: ReplayCache) -> list[MonthInputs]:
     """The inputs of all months before `month` that have calls, ascending; the calls are read at once."""
     calls, _, liquidity = read_calls(home.calls, 0, month_start_ms(month))
     alert = calls["alert_ts_ms"].to_numpy()
@@ -94,18 +98,37 @@ def earlier_months(home: Home, month: str, config: BacktestConfig) -> list[Month
         name = month_of(int(alert[start]))
         end = int(np.searchsorted(alert, month_start_ms(next_month(name))))
         read = MonthCalls(calls.slice(start, end - start), {}, liquidity[start:end])
-        earlier.append(planned(home, name, config, read))
+        earlier.append(planned(home, name, config, read, cache))
         start = end
     return earlier
 
 
+def _remembered_plan(
+    home: Home,
+    month: str,
+    calls: pa.Table,
+    by_mint: "CallsByMint",
+    content: str,
+    config: BacktestConfig,
+    cache: ReplayCache,
+) -> CandlePlan:
+    """Plan a month's candles, or return the plan of the same calls and files: footers are parsed once in a backfill."""
+    months = list(month_range(month, month_of(pc.max(calls["alert_ts_ms"]).as_py() + reach_ms(config))))
+    files = [states(home.candles.folder, config.interval, m) for m in months]
+    key, depends = ("plan", month), (content, config.interval, reach_ms(config), files)
+    before, plan = cache.get(key, (None, None))
+    if before != depends:
+        plan = _plan_candles(home, month, calls, by_mint, config, months)
+        cache[key] = depends, plan
+    return plan
+
+
 def _plan_candles(
-    home: Home, month: str, calls: pa.Table, by_mint: "CallsByMint", config: BacktestConfig
+    home: Home, month: str, calls: pa.Table, by_mint: "CallsByMint", config: BacktestConfig, months: Sequence[str]
 ) -> CandlePlan:
     alert = calls["alert_ts_ms"].to_numpy()
     last = np.maximum.reduceat(alert[by_mint.rows], by_mint.ends - by_mint.counts)
     until = dict(zip(by_mint.code, (last + reach_ms(config)).tolist(), strict=True))
-    months = list(month_range(month, month_of(max(until.values()))))
     return plan_slices(home.candles.folder, config.interval, months, until, month_start_ms(next_month(month)))
 
 

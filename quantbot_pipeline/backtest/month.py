@@ -16,7 +16,8 @@ import pyarrow as pa
 from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of, earlier_months, joint_hash, load_month
 from quantbot_pipeline.backtest.provenance import git_provenance, parameters_of, versions
 from quantbot_pipeline.backtest.record import Record
-from quantbot_pipeline.backtest.run import ReplayCache, Run
+from quantbot_pipeline.backtest.remembered import ReplayCache
+from quantbot_pipeline.backtest.run import Run
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.durable import disk_errors
 from quantbot_pipeline.errors import InputError, IntegrityError, QuantbotError
@@ -78,24 +79,26 @@ def run_month(
     committed, StoreError when not even that could be written.
     """
     config.parsed_policies()
-    record = Record()
+    record, known = Record(), {} if cache is None else cache
     with ExitStack() as stores:  # the features stay in a DuckDB until they are written
         with record.phase("plan"):
-            plan = _plan(home, KINDS[kind], month, config, stores)
+            plan = _plan(home, KINDS[kind], month, config, stores, known)
         if plan is None:
             return None
         if only_changed and (found := find_unchanged(home, plan)):
             log.info("%s: unchanged, %d calls", month, plan.inputs.calls.num_rows, extra={"month": month})
             return found
-        return _make(home, plan, config, record, dagster or DagsterRef(), {} if cache is None else cache)
+        return _make(home, plan, config, record, dagster or DagsterRef(), known)
 
 
-def _plan(home: Home, kind: RunKind, month: str, config: BacktestConfig, stores: ExitStack) -> _Plan | None:
+def _plan(
+    home: Home, kind: RunKind, month: str, config: BacktestConfig, stores: ExitStack, cache: ReplayCache
+) -> _Plan | None:
     bounds = bounds_of(month, config)
-    inputs = load_month(home, month, config, bounds)
+    inputs = load_month(home, month, config, bounds, cache)
     if inputs is None:
         return None
-    earlier = earlier_months(home, month, config) if kind.learns else []
+    earlier = earlier_months(home, month, config, cache) if kind.learns else []
     features = None
     if "features" in kind.artifacts:
         features = stores.enter_context(call_features(home.calls, *bounds))

@@ -129,6 +129,24 @@ def plan_slices(
     return CandlePlan(loads, [*contents, *(rejected_hash(p) for p in refused if p.exists())])
 
 
+def states(store: Path, interval: str, month: str) -> list[tuple[int, ...]]:
+    """Return what changes whenever a file of this month is replaced or written to: number, size and time of each one there is."""
+    return [_state(file(store, interval, month)) for file in (month_file, rejected_file)]
+
+
+def store_state(store: Path, interval: str) -> str:
+    """Return what changes whenever any file of this interval's candles does."""
+    files = sorted((store / f"interval={interval}").glob("month=*/candles.parquet"))
+    return str([(file.parent.name, _state(file)) for file in files])
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    if not path.exists():
+        return ()
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def known_mints(store: Path, interval: str, mints: Sequence[str]) -> set[str]:
     """Those of `mints` that have any valid candle at this interval, in whatever month."""
     remaining = set(mints)
