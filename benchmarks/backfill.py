@@ -112,7 +112,7 @@ def _without_dagster(home: Path) -> float:
 
 def _work(lab: Home) -> float:
     from quantbot_pipeline.backtest.month import run_month
-    from quantbot_pipeline.backtest.run import ReplayCache
+    from quantbot_pipeline.backtest.remembered import ReplayCache
     from quantbot_pipeline.config import make_config
     from quantbot_pipeline.replay.kernel import warm_up
 

@@ -16,7 +16,8 @@ import pyarrow as pa
 from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of, earlier_months, joint_hash, load_month
 from quantbot_pipeline.backtest.provenance import git_provenance, parameters_of, versions
 from quantbot_pipeline.backtest.record import Record
-from quantbot_pipeline.backtest.run import ReplayCache, Run
+from quantbot_pipeline.backtest.remembered import ReplayCache
+from quantbot_pipeline.backtest.run import Run
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.durable import disk_errors
 from quantbot_pipeline.errors import InputError, IntegrityError, QuantbotError

@@ -3,22 +3,18 @@
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
 from quantbot_pipeline.backtest.exclusions import report_exclusions
 from quantbot_pipeline.backtest.inputs import MonthInputs
 from quantbot_pipeline.backtest.record import Record
+from quantbot_pipeline.backtest.remembered import ReplayCache
 from quantbot_pipeline.backtest.replaying import Replayed, replay_month
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.replay.policies import Policy
 from quantbot_pipeline.runs.commit import StagedRun
-
-# Replays and choices of earlier months that a run over several months need not repeat, by month, fingerprint, config hash
-# and whatever else tells them apart.
-ReplayCache = dict[tuple[str, ...], Any]
 
 
 @dataclass

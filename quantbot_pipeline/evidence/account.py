@@ -26,7 +26,7 @@ def wealth(entry: npt.NDArray[np.int64], closed: npt.NDArray[np.int64], payoff: 
 @_kernel
 def _wealth(entry: Any, closed: Any, payoff: Any, fractions: Any, out: Any) -> None:
     head, link = closings(entry, closed)
-    play(payoff, fractions, head, link, np.empty(len(payoff)), out)
+    play(payoff, fractions, head, link, np.empty((len(payoff), len(fractions))), out)
 
 
 @_kernel
@@ -35,7 +35,10 @@ def closings(entry: Any, closed: Any) -> Any:
     n = len(entry)
     head, link = np.full(n + 1, -1, np.int64), np.empty(n, np.int64)
     for k in range(n):
-        low, high = k + 1, n
+        low, high, step = k + 1, k + 1, 1
+        while high < n and entry[high] < closed[k]:  # most bets are closed a few bets later
+            low, high, step = high + 1, high + step, 2 * step
+        high = min(high, n)
         while low < high:
             middle = (low + high) // 2
             if entry[middle] >= closed[k]:
@@ -49,28 +52,31 @@ def closings(entry: Any, closed: Any) -> Any:
 
 @_kernel
 def play(payoff: Any, fractions: Any, head: Any, link: Any, stake: Any, out: Any) -> None:
-    """Fill `out` with W of every fraction."""
+    """Fill `out` (F,) with W of every fraction. stake: (n, F), room for what is staked.
+
+    The fractions go through the bets side by side: one account alone waits for its own last sum most of the time.
+    """
     n = len(payoff)
-    for f in range(len(fractions)):
-        cash, share = 1.0, fractions[f]
-        for i in range(n + 1):
-            k = head[i]
-            while k >= 0:
-                cash += stake[k] * (1.0 + payoff[k])
-                k = link[k]
-            if i < n:
-                stake[i] = 0.0
-                if cash < CROWDED_CASH:
-                    stake[i] = share * cash
-                    cash -= stake[i]
-        out[f] = cash
+    out[:] = 1.0
+    for i in range(n + 1):
+        k = head[i]
+        while k >= 0:
+            back = 1.0 + payoff[k]
+            for f in range(len(fractions)):
+                out[f] += stake[k, f] * back
+            k = link[k]
+        if i < n:
+            for f in range(len(fractions)):
+                staked = fractions[f] * out[f] if out[f] < CROWDED_CASH else 0.0
+                out[f] -= staked
+                stake[i, f] = staked
 
 
 @_kernel
 def family(entry: Any, closed: Any, x: Any, month: Any, hurdle: Any, fractions: Any, out: Any) -> None:
     """Fill `out` (P, F) with W of every policy on one caller's units. closed, x: (P, n); hurdle: (months, P)."""
     policies, n = x.shape
-    payoff, stake = np.empty(n), np.empty(n)
+    payoff, stake = np.empty(n), np.empty((n, len(fractions)))
     for p in range(policies):
         for i in range(n):
             payoff[i] = (1.0 + x[p, i]) / (1.0 + hurdle[month[i], p]) - 1.0

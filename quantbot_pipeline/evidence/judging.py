@@ -131,7 +131,7 @@ def _scored(case: Case, who: _Caller, rules: EvidenceRules) -> tuple[Standing, R
     recent = e_value(staked.of(lately), fractions).value
     has, closed, x, _ = known.choice()
     interval = mean_interval(known.entry[has], closed, x, rules.cap, fractions)
-    supported = support(who.name, known.entry, np.ascontiguousarray(known.x.T), case.text_order, rules)
+    supported = support(who.name, known.entry, known.x, case.text_order, rules)
     mints = len(np.unique(units.mint[~units.missing]))
     missing = int(units.missing.sum())
     row = {

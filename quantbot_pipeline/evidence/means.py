@@ -38,7 +38,7 @@ def mean_interval(
 @_kernel
 def _refuted(entry: Any, closed: Any, x: Any, cap: Any, fractions: Any) -> Any:
     head, link = closings(entry, closed)
-    stake, payoff, made = np.empty(len(x)), np.empty(len(x)), np.empty(len(fractions))
+    stake, payoff, made = np.empty((len(x), len(fractions))), np.empty(len(x)), np.empty(len(fractions))
     bottom, top = -1.0, cap
     for _ in range(HALVINGS):
         m = (bottom + top) / 2

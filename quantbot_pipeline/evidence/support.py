@@ -6,12 +6,13 @@ Sources: docs/evidence.md, "In-sample support"; Hansen, "A test for superior pre
 
 import hashlib
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from quantbot_pipeline.evidence.clusters import by_day, cluster_error
+from quantbot_pipeline.compiled import compiled
+from quantbot_pipeline.evidence.clusters import DAY_MS, by_day, cluster_error
 from quantbot_pipeline.evidence.rules import EvidenceRules
 
 Floats = npt.NDArray[np.float64]
@@ -29,50 +30,81 @@ class Support(NamedTuple):
 
 
 def support(name: str, entry: Ints, x: Floats, text_order: Ints, rules: EvidenceRules) -> Support:
-    """Return the support of a caller. x: (n, P) without hurdle; text_order: the byte order of the policies' texts."""
+    """Return the support of a caller. x: (P, n) without hurdle; text_order: the byte order of the policies' texts."""
     spa, stepm = _resampled(name, entry, x, rules)
-    return Support(spa, stepm, deflated_sharpe(x, text_order))
+    return Support(spa, stepm, deflated_sharpe(np.ascontiguousarray(x.T), text_order))
 
 
 def draw_counts(name: str, groups: int, rules: EvidenceRules) -> Floats:
     """Return how often each draw takes each cluster, (draws, groups); a function of the seed and the name alone."""
     digest = hashlib.sha256(f"{rules.seed}|spa|{name}".encode()).digest()
     words = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(rules.draws * groups)
-    drawn = (((words >> np.uint64(32)) * np.uint64(groups)) >> np.uint64(32)).astype(np.int64)
-    place = drawn.reshape(rules.draws, groups) + np.arange(rules.draws)[:, None] * groups
-    return np.bincount(place.ravel(), minlength=rules.draws * groups).reshape(rules.draws, groups).astype(float)
+    counts = np.zeros((rules.draws, groups))
+    _count(words, counts)
+    return counts
+
+
+_kernel = compiled(error_model="numpy")
+
+
+@_kernel
+def _count(words: Any, counts: Any) -> None:
+    draws, groups = counts.shape
+    for b in range(draws):
+        for i in range(groups):
+            high = words[b * groups + i] >> np.uint64(32)
+            counts[b, np.int64((high * np.uint64(groups)) >> np.uint64(32))] += 1.0
+
+
+@_kernel
+def _greatest(drawn: Any, less: Any, out: Any) -> None:
+    """Fill `out` (draws, 2) with the greatest of each draw's values, less each row of `less` (2, P)."""
+    for b in range(len(drawn)):
+        for k in range(2):
+            out[b, k] = drawn[b, 0] - less[k, 0]
+            for p in range(1, drawn.shape[1]):
+                out[b, k] = max(out[b, k], drawn[b, p] - less[k, p])
+
+
+def _distinct(x: Floats) -> tuple[Ints, Ints]:
+    """Return one policy of all those that earn the same on every call, and how many these are: half of a grid, often."""
+    rows = np.ascontiguousarray(x).view(np.dtype((np.void, 8 * x.shape[1]))).ravel()
+    _, first, count = np.unique(rows, return_index=True, return_counts=True)
+    return first, count
 
 
 def _resampled(name: str, entry: Ints, x: Floats, rules: EvidenceRules) -> tuple[float | None, int | None]:
-    sums, counts = by_day(entry, x)
-    if len(counts) < MIN_DAYS:
+    if len(np.unique(entry // DAY_MS)) < MIN_DAYS:
         return None, None
+    first, alike = _distinct(x)
+    sums, counts = by_day(entry, np.ascontiguousarray(x[first].T))
     # One more call that loses everything: a sample that has not met its first rug proves too much.
-    sums, counts = np.vstack([sums, np.full((1, x.shape[1]), -1.0)]), np.append(counts, 1.0)
+    sums, counts = np.vstack([sums, np.full((1, len(first)), -1.0)]), np.append(counts, 1.0)
     groups = len(counts)
     mean = sums.sum(axis=0) / counts.sum()
     error = np.maximum(LEAST_ERROR, cluster_error(sums, counts, mean))
     t = mean / error
-    drawn = draw_counts(name, groups, rules)
-    # In units of each policy's error, and in place: these arrays are draws times policies large.
-    scaled = (drawn / (drawn @ counts)[:, None]) @ (sums / error)
+    taken = draw_counts(name, groups, rules)
+    taken /= (taken @ counts)[:, None]
+    drawn = taken @ (sums / error)  # in units of each policy's error
     centre = np.where(t >= -math.sqrt(2 * math.log(math.log(groups))), mean, 0.0)
+    greatest = np.empty((rules.draws, 2))
+    _greatest(drawn, np.array([centre / error, t]), greatest)
     best = max(0.0, float(t.max()))
-    drawn_best = np.maximum(0.0, (scaled - centre / error).max(axis=1))
-    p = (1 + int((drawn_best >= best).sum())) / (rules.draws + 1)
-    scaled -= t
-    return p, _stepm(t, scaled)
+    p = (1 + int((np.maximum(0.0, greatest[:, 0]) >= best).sum())) / (rules.draws + 1)
+    return p, _stepm(t, alike, drawn, greatest[:, 1])
 
 
-def _stepm(t: Floats, drawn: Floats) -> int:
-    """Return how many policies are rejected, step after step."""
+def _stepm(t: Floats, alike: Ints, drawn: Floats, greatest: Floats) -> int:
+    """Return how many policies are rejected, step after step. greatest: of each draw, less t, over all of them."""
     left = np.ones(len(t), bool)
     while left.any():
-        rejected = left & (t > np.quantile((drawn if left.all() else drawn[:, left]).max(axis=1), LEVEL))
+        rejected = left & (t > np.quantile(greatest, LEVEL))
         if not rejected.any():
             break
         left &= ~rejected
-    return int((~left).sum())
+        greatest = (drawn[:, left] - t[left]).max(axis=1) if left.any() else greatest
+    return int(alike[~left].sum())
 
 
 def deflated_sharpe(x: Floats, text_order: Ints) -> float | None:

@@ -111,13 +111,17 @@ class Outcomes(NamedTuple):
 
 def concatenate(truths: Sequence[Truth], outcomes: Sequence[Outcomes]) -> tuple[Truth, Outcomes]:
     """Several replays with the same policies as one."""
-    joined = Truth(*(np.concatenate(parts) for parts in zip(*truths, strict=True)))
-    return joined, Outcomes(
+    return joined_truth(truths), Outcomes(
         first=np.concatenate([o.first + n for o, n in zip(outcomes, _exits_before(outcomes), strict=True)]),
         distinct=np.concatenate([o.distinct for o in outcomes]),
         which=np.concatenate([o.which for o in outcomes]),
         exits=_joined([o.exits for o in outcomes]),
     )
+
+
+def joined_truth(truths: Sequence[Truth]) -> Truth:
+    """The truth of several months as one."""
+    return Truth(*(np.concatenate(parts) for parts in zip(*truths, strict=True)))
 
 
 def side_by_side(outcomes: Sequence[Outcomes]) -> Outcomes:

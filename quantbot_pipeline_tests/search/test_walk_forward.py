@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from quantbot_pipeline.backtest.month import MonthResult
-from quantbot_pipeline.backtest.run import ReplayCache
+from quantbot_pipeline.backtest.remembered import ReplayCache
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.replay.results import outcome_bytes
 from quantbot_pipeline_tests.support import homes, reference

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.backtest.month import MonthResult, run_month
-from quantbot_pipeline.backtest.run import ReplayCache
+from quantbot_pipeline.backtest.remembered import ReplayCache
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.replay.results import Rules

@@ -1,5 +1,6 @@
 """How sure each caller's edge is: a function of calls, candles and configuration of all months up to this one."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,16 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantbot_pipeline.backtest.choices import NO_TRADE, ByCaller, Choices, Chosen
+from quantbot_pipeline.backtest.grid_replays import GridReplays, MonthReplay
 from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of
 from quantbot_pipeline.backtest.provenance import parameters_of
 from quantbot_pipeline.backtest.recipes.search import goals_of, search_of
-from quantbot_pipeline.backtest.replaying import Replayed, replay_month
+from quantbot_pipeline.backtest.remembered import forget_others
+from quantbot_pipeline.backtest.replaying import replay_month
 from quantbot_pipeline.backtest.run import Run
 from quantbot_pipeline.backtest.writing import write_rows
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.months import month_start_ms
-from quantbot_pipeline.replay.policies import Policy, parse_policy
+from quantbot_pipeline.replay.policies import parse_policy
 from quantbot_pipeline.specs import KINDS
 from quantbot_pipeline.vocabulary import DATA_END, INCLUDED, NO_ENTRY, STOP_LOSS, TAKE_PROFIT
 
@@ -33,9 +36,9 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-AT_ONCE = 32  # policies whose exits are gathered together
 RETURN_BYTES = 24  # of a unit and policy: x, when it is closed, and the copy that the hurdles take
 RETURNS_SHARE = 0.75  # of the memory limit: what is left is for the outcomes of a part of the grid
+DELAYED = "delayed"  # what the monthly choice made under another latency
 MIN_IDLE_CALLS = 10  # a choice to stay out that was made on fewer calls is none
 
 
@@ -65,6 +68,7 @@ class _History(NamedTuple):
     """All calls up to the judged month, their names in byte order, months, choices, and the arrays that units give."""
 
     months: Sequence[MonthInputs]
+    begins: Ints  # of each month's calls among all
     names: list[str]
     calls: "Calls"
     units: "Units"  # unresolved ones included
@@ -79,16 +83,19 @@ def _case(run: Run, rules: "EvidenceRules") -> "Case":
     from quantbot_pipeline.evidence.judging import Case
 
     config, search = run.config, search_of(run.config)
-    history = _replayed(run, search, rules)
+    config_hash = _config_hash(run)
+    history = _replayed(run, search, rules, config_hash)
     units, callers = history.units.of(history.units.resolved), len(history.names)
-    chosen, idle = _choices_of(history, units)
+    column, learned, called = _choices_of(history)
+    chosen = column[units.caller, units.month]
+    idle = (chosen < 0) & called[units.caller, units.month] & (learned[units.caller, units.month] >= MIN_IDLE_CALLS)
     months = [m.month for m in history.months]
     calendar = [int(m[:4]) * 12 + int(m[5:7]) for m in months]
     with run.record.phase("optimization"):
         hurdle = hurdles(
             units, history.x, [month_start_ms(m) for m in months], calendar, history.names, rules, config.horizon_ms
         )
-    delayed, gross = _delayed(run, history, units, chosen, search, rules)
+    delayed, gross = _delayed(run, history, units, column, search, rules, config_hash)
     status, waiting = history.calls.truth.status, history.units.of(~history.units.resolved)
     return Case(
         names=history.names,
@@ -113,68 +120,35 @@ def _case(run: Run, rules: "EvidenceRules") -> "Case":
     )
 
 
-def _replayed(run: Run, search: "Candidates", rules: "EvidenceRules") -> _History:
+def _replayed(run: Run, search: "Candidates", rules: "EvidenceRules", config_hash: str) -> _History:
     """Replay all months, in as many parts of the grid as the memory limit asks for; first for the choices, then for x."""
+    from quantbot_pipeline.evidence.returns import fill, missing_lost
     from quantbot_pipeline.evidence.units import find_units
 
-    grid = _Grid(run, search, rules)
-    truth, last = grid.of(grid.parts[-1])[0], grid.parts[-1]
-    names, calls = _calls(grid.months, truth)
-    units = find_units(calls, run.config.latency_ms, run.config.horizon_ms)
+    policies, horizon = search.policies, run.config.horizon_ms
+    stop = parse_policy({"kind": "fixed_stop", "stop_pct": rules.stop_pct, "take_profit_pct": 1})
+    reserved = _reserved(run, sum(m.calls.num_rows for m in [*run.earlier, run.inputs]), len(policies))
+    grid = GridReplays(run, policies, stop, config_hash, reserved)
+    last = grid.months_of(grid.parts[-1])
+    names, calls = _calls(grid.months, [m.truth for m in last])
+    begins = np.cumsum([0, *(m.calls.num_rows for m in grid.months)])
+    units = find_units(calls, run.config.latency_ms, horizon)
     resolved = units.of(units.resolved)
-    ends = _ends(units, truth, grid.of(last)[1])
+    ends = _ends(units, last, begins)
     choices = Choices(run, grid.months, search, goals_of(run.config))
     if not choices.complete:
         data = _evaluated(names, calls, grid.months)
         for part in grid.parts:
-            outcomes = grid.of(part)[1]
+            outcomes = grid.joined(part)[1]
             with run.record.phase("optimization"):
                 choices.add(part, data, outcomes)
-    shape = (len(search.policies), len(resolved.row))
-    closed, x = np.empty(shape, np.int64), np.empty(shape)
+    closed, x = missing_lost(resolved, len(policies), horizon)
+    known = [np.flatnonzero((resolved.month == i) & ~resolved.missing) for i in range(len(grid.months))]
     for part in reversed(grid.parts):  # the last one is at hand
-        outcomes = grid.of(part)[1]
-        with run.record.phase("optimization"):
-            _fill(resolved, truth, outcomes, part, run, rules, closed, x)
-    return _History(grid.months, names, calls, units, choices.finish(truth), closed, x, ends)
-
-
-class _Grid:
-    """All months replayed with the grid, part after part; the last part has the stop against which doubles are timed."""
-
-    def __init__(self, run: Run, search: "Candidates", rules: "EvidenceRules") -> None:
-        self.months = [*run.earlier, run.inputs]
-        calls = sum(m.calls.num_rows for m in self.months)
-        self.parts = run.parts(
-            len(search.policies), calls, also=1, reserved=_reserved(run, calls, len(search.policies))
-        )
-        self._run, self._search = run, search
-        self._stop = parse_policy({"kind": "fixed_stop", "stop_pct": rules.stop_pct, "take_profit_pct": 1})
-        self._held: tuple[slice, tuple[results.Truth, results.Outcomes]] | None = None
-
-    def of(self, part: slice) -> "tuple[results.Truth, results.Outcomes]":
-        """Return truth and outcomes of one part of the grid on all calls; the part last asked for is held."""
-        from quantbot_pipeline.replay.results import concatenate
-
-        if self._held is None or self._held[0] != part:
-            self._held = None
-            policies = [*self._search.policies[part], *([self._stop] if part is self.parts[-1] else [])]
-            replays = [self._replay(inputs, policies) for inputs in self.months]
-            self._held = part, concatenate([r.truth for r in replays], [r.outcomes for r in replays])
-        return self._held[1]
-
-    def _replay(self, inputs: MonthInputs, policies: Sequence[Policy]) -> Replayed:
-        """Replay a month; a grid in one part stays for the evidence of the next month."""
-        run, keep = self._run, len(self.parts) == 1
-        known = ("evidence", inputs.month, inputs.fingerprint, _config_hash(run))
-        if inputs is run.inputs:
-            made = run.replay(policies)
-        else:
-            remembered: Replayed | None = run.cache.get(known) if keep else None
-            made = remembered or replay_month(run.home, inputs, run.config, policies, run.record)
-        if keep:
-            run.cache[known] = made
-        return made
+        for own, begin, month in zip(known, begins, grid.months_of(part), strict=False):
+            with run.record.phase("optimization"):
+                fill(closed[part], x[part], own, resolved.row[own] - begin, *month, run.cost, rules.cap)
+    return _History(grid.months, begins, names, calls, units, choices.finish(calls.truth), closed, x, ends)
 
 
 def _reserved(run: Run, calls: int, policies: int) -> int:
@@ -194,9 +168,10 @@ def _config_hash(run: Run) -> str:
     return str(parameters_of(KINDS["evidence"], run.config, bounds_of(month, run.config), month)["config_hash"])
 
 
-def _calls(months: Sequence[MonthInputs], truth: "results.Truth") -> "tuple[list[str], Calls]":
+def _calls(months: Sequence[MonthInputs], truths: "Sequence[results.Truth]") -> "tuple[list[str], Calls]":
     """Return the callers in byte order, and all calls as numbers."""
     from quantbot_pipeline.evidence.units import Calls
+    from quantbot_pipeline.replay.results import joined_truth
     from quantbot_pipeline.search.frontier import mint_numbers
 
     calls = pa.concat_tables([m.calls.select(["call_id", "mint", "caller_name", "alert_ts_ms"]) for m in months])
@@ -209,7 +184,7 @@ def _calls(months: Sequence[MonthInputs], truth: "results.Truth") -> "tuple[list
         month=np.repeat(np.arange(len(months)), [m.calls.num_rows for m in months]),
         alert=calls["alert_ts_ms"].to_numpy(),
         id_rank=rank,
-        truth=truth,
+        truth=joined_truth(truths),
     )
 
 
@@ -220,99 +195,86 @@ def _evaluated(names: Sequence[str], calls: "Calls", months: Sequence[MonthInput
     return Evaluated(np.array(names, dtype=object)[calls.caller], calls.mint, starts[calls.month], calls.truth)
 
 
-def _capped(px: Floats, p0: Floats, reason: npt.NDArray[np.uint8], cost: float, cap: float) -> Floats:
-    """Return x: the realized return, at most the cap; a token that stopped trading cannot be sold."""
-    from quantbot_pipeline.replay.statistics import realized_return_bps
-
-    return np.where(reason == DATA_END, -1.0, np.minimum(realized_return_bps(px, p0, cost) / 10_000, cap))
-
-
-def _fill(
-    units: "Units",
-    truth: "results.Truth",
-    outcomes: "results.Outcomes",
-    part: slice,
-    run: Run,
-    rules: "EvidenceRules",
-    closed: Ints,
-    x: Floats,
-) -> None:
-    """Fill in what some policies made of every resolved unit; a missing one loses its stake at the horizon."""
-    closed[part], x[part] = units.entry + run.config.horizon_ms, -1.0
-    known = ~units.missing
-    rows, p0 = units.row[known], truth.p0[units.row[known]]
-    for first in range(part.start, part.stop, AT_ONCE):
-        some = slice(first, min(first + AT_ONCE, part.stop))
-        exits = outcomes.at(rows, slice(some.start - part.start, some.stop - part.start))
-        closed[some, known] = exits.ts.T
-        x[some, known] = _capped(exits.px, p0[:, None], exits.reason, run.cost, rules.cap).T
-
-
-def _ends(units: "Units", truth: "results.Truth", outcomes: "results.Outcomes") -> tuple[Ints, Ints, Ints]:
+def _ends(units: "Units", months: Sequence[MonthReplay], begins: Ints) -> tuple[Ints, Ints, Ints]:
     """Return (caller, time, event) of the replay against the stop, the last policy, on every known unit."""
     from quantbot_pipeline.evidence.incidence import CENSORED, HIT, SILENT, STOP
 
     known = units.of(~units.missing)
-    exits = outcomes.at(known.row, outcomes.which.shape[1] - 1)
-    event = np.full(len(known.row), CENSORED)
-    event[exits.reason == TAKE_PROFIT] = HIT
-    event[exits.reason == STOP_LOSS] = STOP
-    event[(exits.reason == DATA_END) & known.resolved] = SILENT
-    return known.caller, exits.ts - known.entry, event
+    time, event = np.empty(len(known.row), np.int64), np.full(len(known.row), CENSORED)
+    for i, (_, outcomes) in enumerate(months):
+        own = np.flatnonzero(known.month == i)
+        exits = outcomes.at(known.row[own] - begins[i], outcomes.which.shape[1] - 1)
+        time[own] = exits.ts - known.entry[own]
+        event[own[exits.reason == TAKE_PROFIT]] = HIT
+        event[own[exits.reason == STOP_LOSS]] = STOP
+        event[own[(exits.reason == DATA_END) & known.resolved[own]]] = SILENT
+    return known.caller, time, event
 
 
-def _choices_of(history: _History, units: "Units") -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Return of every unit the policy of its month's choice (-1: none), and whether the choice was to stay out."""
+def _choices_of(history: _History) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
+    """Return of every caller and month the chosen policy (-1: none), on how many calls, and whether it had a call at all."""
     truth, calls = history.calls.truth, history.calls
-    months = len(history.months)
-    called = np.zeros((len(history.names), months), bool)
+    called = np.zeros((len(history.names), len(history.months)), bool)
     included = truth.status == INCLUDED
     called[calls.caller[included], calls.month[included]] = True
     column, learned = np.full(called.shape, NO_TRADE), np.zeros(called.shape, np.int64)
     for c, m in np.argwhere(called).tolist():
         column[c, m], learned[c, m] = history.choices[m].get(history.names[c], Chosen(NO_TRADE, 0))
-    chosen = column[units.caller, units.month]
-    idle = (chosen < 0) & called[units.caller, units.month] & (learned[units.caller, units.month] >= MIN_IDLE_CALLS)
-    return chosen, idle
+    return column, learned, called
 
 
 def _delayed(
-    run: Run, history: _History, units: "Units", chosen: Ints, search: "Candidates", rules: "EvidenceRules"
+    run: Run,
+    history: _History,
+    units: "Units",
+    column: Ints,
+    search: "Candidates",
+    rules: "EvidenceRules",
+    config_hash: str,
 ) -> "tuple[dict[int, Delayed], Floats]":
     """Return the monthly choice replayed under every latency, and exit over entry price under the run's."""
     from quantbot_pipeline.evidence.costs import LATENCIES_MS
     from quantbot_pipeline.evidence.judging import Delayed
 
-    n, begins = len(units.row), np.cumsum([0, *(m.calls.num_rows for m in history.months)])
-    gross = np.full(n, np.nan)
-    made: dict[int, Delayed] = {}
+    made, gross = {}, np.empty(0)
+    keys: set[tuple[str, ...]] = set()
     for latency in sorted({*LATENCIES_MS, run.config.latency_ms}):
-        made[latency] = Delayed(np.zeros(n, bool), np.full(n, -1.0), np.full(n, -1))
+        months = []
         for m, inputs in enumerate(history.months):
-            columns = sorted({choice.column for choice in history.choices[m].values()} - {NO_TRADE})
-            own = np.flatnonzero((units.month == m) & (chosen >= 0) & ~units.missing)
-            if not len(own):
-                continue
-            again = _replay_delayed(run, inputs, latency, [search.policies[c] for c in columns], tuple(columns))
-            rows = units.row[own] - begins[m]
-            has = again.truth.status[rows] == INCLUDED
-            own, rows = own[has], rows[has]
-            exits = again.outcomes.at(rows, np.searchsorted(columns, chosen[own]))
-            p0 = again.truth.p0[rows]
-            made[latency].included[own], made[latency].entry[own] = True, again.truth.entry_ts[rows]
-            made[latency].x[own] = _capped(exits.px, p0, exits.reason, run.cost, rules.cap)
-            if latency == run.config.latency_ms:
-                gross[own] = np.where(exits.reason == DATA_END, 0.0, exits.px / p0)
+            chosen = column[history.calls.caller[history.begins[m] : history.begins[m + 1]], m]
+            key = _delayed_key(inputs, config_hash, latency, chosen)
+            if key not in run.cache:
+                run.cache[key] = _replay_delayed(run, inputs, latency, chosen, search, rules)
+            months.append(run.cache[key])
+            keys.add(key)
+        included, x, entry, multiple = (np.concatenate(parts)[units.row] for parts in zip(*months, strict=True))
+        made[latency] = Delayed(included & ~units.missing, x, entry)
+        if latency == run.config.latency_ms:
+            gross = multiple
+    forget_others(run.cache, DELAYED, keys)
     return made, gross
 
 
+def _delayed_key(inputs: MonthInputs, config_hash: str, latency_ms: int, chosen: Ints) -> tuple[str, ...]:
+    digest = hashlib.sha256(chosen.tobytes()).hexdigest()
+    return DELAYED, inputs.month, inputs.fingerprint, config_hash, str(latency_ms), digest
+
+
 def _replay_delayed(
-    run: Run, inputs: MonthInputs, latency_ms: int, policies: Sequence[Policy], columns: tuple[int, ...]
-) -> Replayed:
-    """Replay a month under another latency, once for all months that look at it."""
-    key = ("delayed", inputs.month, inputs.fingerprint, _config_hash(run), str(latency_ms), str(columns))
-    made: Replayed | None = run.cache.get(key)
-    if made is None:
+    run: Run, inputs: MonthInputs, latency_ms: int, chosen: Ints, search: "Candidates", rules: "EvidenceRules"
+) -> tuple[npt.NDArray[np.bool_], Floats, Ints, Floats]:
+    """Return of each call of a month, under another latency: has it a choice and a window, x, its entry, exit over entry price."""
+    from quantbot_pipeline.evidence.returns import capped
+
+    n = len(chosen)
+    included, x, entry, gross = np.zeros(n, bool), np.full(n, -1.0), np.full(n, -1), np.full(n, np.nan)
+    columns = np.unique(chosen[chosen >= 0])
+    if len(columns):
         config = run.config.model_copy(update={"latency_ms": latency_ms})
-        made = run.cache[key] = replay_month(run.home, inputs, config, policies, run.record)
-    return made
+        again = replay_month(run.home, inputs, config, [search.policies[c] for c in columns], run.record)
+        included = (again.truth.status == INCLUDED) & (chosen >= 0)
+        rows = np.flatnonzero(included)
+        exits, p0 = again.outcomes.at(rows, np.searchsorted(columns, chosen[rows])), again.truth.p0[rows]
+        x[rows], entry[rows] = capped(exits, p0, run.cost, rules.cap), again.truth.entry_ts[rows]
+        gross[rows] = np.where(exits.reason == DATA_END, 0.0, exits.px / p0)
+    return included, x, entry, gross

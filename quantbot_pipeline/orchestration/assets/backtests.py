@@ -127,7 +127,7 @@ def _make_months(
 ) -> None:
     """Make the months one by one; fill `made`."""
     from quantbot_pipeline.backtest.month import run_month
-    from quantbot_pipeline.backtest.run import ReplayCache
+    from quantbot_pipeline.backtest.remembered import ReplayCache
     from quantbot_pipeline.errors import QuantbotError
     from quantbot_pipeline.runs.manifest import DagsterRef
 
