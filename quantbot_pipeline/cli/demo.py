@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.cli.options import Format, HomeFolder, Output, open_home
-from quantbot_pipeline.cli.output import note, print_rows
+from quantbot_pipeline.cli.output import note, note_all, print_rows
 from quantbot_pipeline.errors import InputError, QuantbotError, counted
 
 if TYPE_CHECKING:
@@ -17,13 +17,11 @@ DEMO_KINDS = ("full", "v1-baseline", "walk-forward", "evidence")
 @app.command("demo")
 def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
     """Everything once: generated sample market (unless inputs exist), backfill, catalog, verdicts, dashboard."""
-    from quantbot_pipeline.catalog.sync import sync
     from quantbot_pipeline.cli import tables
     from quantbot_pipeline.config import make_config
     from quantbot_pipeline.market.calls import month_statistics
-    from quantbot_pipeline.materialize import materialize
+    from quantbot_pipeline.materialize import materialize, register
     from quantbot_pipeline.months import month_start_ms, next_month
-    from quantbot_pipeline.orchestration.report import report_sync
     from quantbot_pipeline.reports.dashboard.page import write_dashboard
     from quantbot_pipeline.reports.leaderboard import leaderboard
     from quantbot_pipeline.reports.searches import frontier, walk_forward
@@ -43,8 +41,7 @@ def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
         if failure:
             raise QuantbotError(failure)
         note(f"{kind}: {counted(len(runs), 'run')}")
-    if failure := report_sync(lab, sync(lab.catalog)):
-        note(failure)
+    note_all(register(lab))
     reports = {
         "leaderboard": leaderboard(lab.catalog),
         "frontier": frontier(lab.catalog, month=months[-1], limit=1),

@@ -23,6 +23,7 @@ From = Annotated[str, typer.Option("--from", help="First UTC day, YYYY-MM-DD or 
 To = Annotated[str, typer.Option("--to", help="Last UTC day, included; YYYY-MM means the whole month.")]
 CallsDb = Annotated[Path | None, typer.Option(help="Another DuckDB file with a table alerts.")]
 OnlyChanged = Annotated[bool, typer.Option(help="Keep runs whose inputs, code and configuration are the same.")]
+Sync = Annotated[bool, typer.Option("--sync/--no-sync", help="Register the runs in the catalog, which reports read.")]
 OfInterval = Annotated[Interval | None, typer.Option("--interval", help="Only runs of this candle interval.")]
 # A command whose --format already means the input's format prints in the format of --output.
 PrintAs = Annotated[Output, typer.Option("--output", help="How to print the result.")]
@@ -93,7 +94,12 @@ BY_FIELD: dict[str, Options] = {
     "stop_slippage_bps": {"stop_slippage_bps": _option(float, 0.0, "Further slippage of protective exits.")},
     "rolling_months": {"rolling_months": _option(int, 3, "Months that the rolling scheme learns from.")},
 }
-OUTPUT: Options = {"only_changed": (OnlyChanged, False), "fmt": (Format, "table"), "home": (HomeFolder, None)}
+OUTPUT: Options = {
+    "only_changed": (OnlyChanged, False),
+    "sync": (Sync, True),
+    "fmt": (Format, "table"),
+    "home": (HomeFolder, None),
+}
 
 
 def read_json(where: str, text: str) -> Any:

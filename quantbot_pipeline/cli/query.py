@@ -8,7 +8,7 @@ import typer
 
 from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.cli.options import HomeFolder, open_home, read_text
-from quantbot_pipeline.cli.output import binary_target, check_target, note, text_target
+from quantbot_pipeline.cli.output import binary_target, check_target, note, note_unregistered, text_target
 from quantbot_pipeline.errors import counted
 
 TABLE_ROWS = 100
@@ -50,5 +50,6 @@ def query_command(
         else:
             with text_target(out) as file:
                 export.write_text(rows, columns, fmt, file)
+    note_unregistered(lab.catalog)
     if rows.more:
         note("there are more rows: raise --limit" + ("" if limit is not None else ", or take --format csv or json"))
