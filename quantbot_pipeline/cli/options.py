@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from quantbot_pipeline.cli.hints import remember_home
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.months import parse_day
 from quantbot_pipeline.specs import RunKind
@@ -43,6 +44,7 @@ def open_home(home: Path | None, calls_db: Path | None = None, *, may_begin: boo
         first = e.errors()[0]
         name = "QUANTBOT_" + "_".join(map(str, first["loc"])).upper()
         raise InputError(f"{name}: {first['msg']} (given: {first['input']!r})") from None
+    remember_home(settings.home)
     if settings.home.exists() and not settings.home.is_dir():
         raise InputError(f"{settings.home}: not a directory; choose another --home")
     if not may_begin and not settings.home.exists():

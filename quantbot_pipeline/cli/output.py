@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from quantbot_pipeline.cli.hints import pasteable
 from quantbot_pipeline.cli.options import Output
 from quantbot_pipeline.durable import replacing
 from quantbot_pipeline.errors import InputError
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def complain(text: str, status: int) -> int:
-    print("quantbot: " + " ".join(text.split()), file=sys.stderr)
+    print("quantbot: " + pasteable(" ".join(text.split())), file=sys.stderr)
     return status
 
 
 def note(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(pasteable(text), file=sys.stderr)
 
 
 def note_all(texts: Iterable[str]) -> None:
