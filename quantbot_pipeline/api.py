@@ -4,6 +4,7 @@ Belongs here: the words of a question and the frame of its answer. Does not: any
 Every read takes one run per month, as the reports do; `frame.attrs` says which, and what must be known of them.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -125,18 +126,18 @@ class Home(base.Home):
     # --- runs ---
 
     def backtest(
-        self, kind: str, months: str | None = None, *, only_changed: bool = False, **config: Any
+        self, kind: str, months: str | None = None, *, only_changed: bool = False, sync: bool = True, **config: Any
     ) -> list[CommittedRun]:
         """Make runs of a kind (a name of `specs.KINDS`, or `everything`) over months; return the committed ones, by month.
 
         months: `2024-01`, `2024-01/2024-06`, or days `2024-01-05/2024-02-10`; None: every month with calls. `config` are fields
-        of `BacktestConfig`. The runs are materializations of the same Dagster assets that the web UI shows. Raises InputError
-        for wrong arguments, QuantbotError when a month failed (the rest is committed).
+        of `BacktestConfig`. The runs are materializations of the same Dagster assets that the web UI shows. `sync` registers
+        them in the catalog, from which the reports read; where that is out of reach a warning says so. Raises InputError for wrong arguments, QuantbotError when a month failed (the rest is committed).
         """
         from quantbot_pipeline.config import make_config
         from quantbot_pipeline.errors import QuantbotError
         from quantbot_pipeline.market.calls import month_statistics
-        from quantbot_pipeline.materialize import materialize
+        from quantbot_pipeline.materialize import materialize, register
 
         if months is None:
             known = list(month_statistics(self.calls))
@@ -145,6 +146,8 @@ class Home(base.Home):
             months = f"{known[0]}/{known[-1]}"
         settings = make_config(config | _bounds(months))
         runs, failure = materialize(kind, settings, self, only_changed=only_changed)
+        for said in register(self) if sync else ():
+            warnings.warn(said, stacklevel=2)
         if failure is not None:
             raise QuantbotError(failure)
         return [CommittedRun(Path(run["run_dir"])) for run in runs]
@@ -163,12 +166,13 @@ class Home(base.Home):
 
     def leaderboard(self, *, interval: str | None = None) -> "pd.DataFrame":
         """Return a row per caller, the newest verdicts first, as `quantbot leaderboard` prints them."""
+        from quantbot_pipeline.catalog.last_sync import unregistered_remarks
         from quantbot_pipeline.frames import frame_of_rows
         from quantbot_pipeline.reports.leaderboard import COLUMNS, leaderboard, leaderboard_remarks
 
         rows = leaderboard(self.catalog, interval)
         runs = self._newest("paths", interval=interval) + self._newest("evidence", interval=interval)[-1:]
-        said = leaderboard_remarks(self.catalog, rows, interval)
+        said = leaderboard_remarks(self.catalog, rows, interval) + unregistered_remarks(self.catalog)
         return frame_of_rows(rows, COLUMNS, **_told(runs), remarks=said)
 
     def paths(
@@ -260,10 +264,11 @@ class Home(base.Home):
         return frame_of(rows, **self._attrs(artifact, (), **which))
 
     def _attrs(self, artifact: str, rows: Sequence[dict[str, Any]], **which: str | None) -> dict[str, Any]:
+        from quantbot_pipeline.catalog.last_sync import unregistered_remarks
         from quantbot_pipeline.reports.remarks import ended_remarks, remarks
 
-        told = _told(self._newest(artifact, **which))
-        return told | {"remarks": remarks(self.catalog, artifact, **which) + ended_remarks(rows)}
+        said = remarks(self.catalog, artifact, **which) + ended_remarks(rows) + unregistered_remarks(self.catalog)
+        return _told(self._newest(artifact, **which)) | {"remarks": said}
 
     def _newest(self, artifact: str, **which: str | None) -> list[RunManifest]:
         from quantbot_pipeline.catalog.catalog import newest_runs_with

@@ -1,13 +1,14 @@
 """Materializing run kinds over a home's months: what the command line and the Python API ask for.
 
-Belongs here: which months have calls and are partitions, which job makes a kind. Does not: Dagster's instance and runs; see `launch`.
+Belongs here: which months have calls and are partitions, which job makes a kind, and what registers the runs that were made.
+Does not: Dagster's instance and runs; see `launch`.
 """
 
 import logging
 from typing import TYPE_CHECKING, Any
 
 from quantbot_pipeline.config import BacktestConfig
-from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.errors import InputError, QuantbotError
 from quantbot_pipeline.months import month_of, month_range
 from quantbot_pipeline.specs import EVERYTHING, KINDS
 
@@ -46,6 +47,25 @@ def materialize(
     resource = Lab(home=str(settings.home), calls_db=str(settings.calls_db) if settings.calls_db else None)
     defs = build_defs({"lab": resource})
     return launch(defs, served, job, steps, config, home, months, only_changed=only_changed)
+
+
+def register(home: "Home") -> list[str]:
+    """Register committed runs in the catalog and tell Dagster; return what a person must know of it, most often nothing.
+
+    The runs are made by then, so a catalog that is busy or out of reach is no error: the next sync finds them.
+    """
+    from quantbot_pipeline.catalog.sync import sync
+    from quantbot_pipeline.orchestration.report import report_sync
+
+    try:
+        report = sync(home.catalog)
+    except (QuantbotError, OSError) as e:
+        why = str(e) if isinstance(e, QuantbotError) else f"{e.filename}: {e.strerror}"
+        return [
+            f"the runs are made, but not in the catalog: {why}; register them with `quantbot backtest catalog-sync`"
+        ]
+    aside = f"the old catalog was unreadable and is now {report.set_aside}"
+    return [*([aside] if report.set_aside else []), *([failure] if (failure := report_sync(home, report)) else [])]
 
 
 def _inside_partitions(home: "Home", with_calls: list[str]) -> list[str]:

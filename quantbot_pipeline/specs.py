@@ -67,6 +67,7 @@ class RunKind(NamedTuple):
         return tuple(output.key for output in self.outputs)
 
 
+GRID_SEARCH = "grid-search"
 _RECIPES = "quantbot_pipeline.backtest.recipes"
 
 _WINDOW = ("interval", "latency_ms", "entry", "horizon_ms", "max_entry_delay_ms", "min_coverage")
@@ -157,7 +158,7 @@ KINDS: dict[str, RunKind] = {
             job="optimize",
             op=BACKTEST,
             run_type="optimization",
-            strategy="grid-search",
+            strategy=GRID_SEARCH,
             outputs=(FRONTIER,),
             extras=("trades",),
             depends_on=(*_WINDOW, *_SEARCH),
@@ -248,6 +249,29 @@ def outputs_of(kinds: list[RunKind]) -> dict[Key, Output]:
 def outputs() -> dict[Key, Output]:
     """Return the outputs of all kinds by the key of their asset."""
     return outputs_of(list(KINDS.values()))
+
+
+def settings_behind(artifact: str, strategy: str | None = None) -> tuple[str, ...]:
+    """Return the fields of the configuration on which an artifact depends, whichever kind made it.
+
+    A kind that makes several artifacts depends on more than each of them does. Without a strategy of its own a kind counts as
+    a grid search, as in the catalog.
+    """
+    makers = [kind.depends_on for kind in _makers(artifact, strategy)]
+    return tuple(name for name in makers[0] if all(name in fields for fields in makers)) if makers else ()
+
+
+def maker_of(artifact: str, strategy: str | None = None) -> str:
+    """Return the command of the first kind that makes an artifact; `full` for what every kind makes."""
+    return next((kind.command for kind in _makers(artifact, strategy)), "full")
+
+
+def _makers(artifact: str, strategy: str | None) -> list[RunKind]:
+    return [
+        kind
+        for kind in KINDS.values()
+        if artifact in (output.artifact for output in kind.outputs) and strategy in (None, kind.strategy or GRID_SEARCH)
+    ]
 
 
 def kind_for(op: Op, chosen: set[Key]) -> RunKind:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import runpy
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from examples.account import CALLER, FIGURE, account, draw
 from examples.lab import MONTHS, make_lab
 from examples.render import HERE, PAGE, SNIPPET, rendered
 from quantbot_pipeline import Home
+from quantbot_pipeline_tests.conftest import Quantbot
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,23 @@ def test_the_page_shows_what_the_examples_print(lab: Path) -> None:
     ]
     assert not changed, f"run `make examples` and read what changed in {', '.join(changed)}"
     assert fresh == page
+
+
+def test_every_query_answers_on_what_the_readme_makes_or_says_why_not(quantbot: Quantbot) -> None:
+    """The commands of README.md, for two months of a small home: no `full` run, one policy, one branch."""
+    span = ("--from", "2024-01", "--to", "2024-02")
+    stop = json.dumps({"kind": "fixed_stop", "stop_pct": 0.2, "take_profit_pct": 1})
+    for command in (("path-only",), ("policy", "--policy", stop), ("optimize",), ("walk-forward",), ("evidence",)):
+        assert quantbot("backtest", *command, *span).status == 0
+    silent = []
+    for path in sorted((HERE / "sql").glob("*.sql")):
+        done = quantbot("query", f"@{path}", "--format", "json")
+        if done.json() == []:
+            silent.append(path.stem)
+            assert "no row was found (" in done.err
+    assert silent == ["policies_paired", "runs_parameters", "runs_regressions"]
+    done = quantbot("query", "FROM equity JOIN latest_runs USING (run_id)")
+    assert "no cataloged run holds equity: `quantbot backtest baseline" in done.err
 
 
 def test_the_figure_is_the_account_of_the_evidence(lab: Path) -> None:

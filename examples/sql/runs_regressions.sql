@@ -1,3 +1,4 @@
+-- Compares policy runs of the branches main and slow-entry: put yours in.
 WITH newest AS (
     SELECT run_id, git_branch, month FROM backtest_runs_catalog WHERE status = 'completed' AND run_type = 'policy'
     QUALIFY row_number() OVER (PARTITION BY git_branch, month ORDER BY created_at DESC, run_id DESC) = 1),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
+from quantbot_pipeline.catalog.schema import newest_runs
 from quantbot_pipeline.duck import in_use, is_in_use, memory_database
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.runs.store import LocalRuns
@@ -128,6 +129,11 @@ def _absent(catalog: Catalog, run_id: str) -> str:
     return f"run {run_id!r} is neither in the catalog nor in {catalog.runs.folder}: it was deleted, or never was"
 
 
+_AMONG = """artifact_type = $artifact AND ($interval::VARCHAR IS NULL OR dataset_interval = $interval)
+            AND ($month::VARCHAR IS NULL OR month = $month)
+            AND ($strategy::VARCHAR IS NULL OR strategy = $strategy)"""
+
+
 def newest_runs_with(
     catalog: Catalog,
     artifact_type: str,
@@ -143,19 +149,7 @@ def newest_runs_with(
     """
     with reading(catalog) as con:
         rows = con.execute(
-            """WITH newest AS (
-               SELECT r.* FROM backtest_runs_catalog r JOIN backtest_artifacts_catalog a USING (run_id)
-               WHERE status = 'completed' AND artifact_type = $artifact
-                 AND ($interval::VARCHAR IS NULL OR dataset_interval = $interval)
-                 AND ($month::VARCHAR IS NULL OR month = $month)
-                 AND ($strategy::VARCHAR IS NULL OR
-                      coalesce(json_extract_string(parameters_json, '$.strategy_id'), 'grid-search') = $strategy)
-               QUALIFY row_number() OVER (PARTITION BY month, dataset_interval ORDER BY r.created_at DESC, run_id DESC) = 1)
-               SELECT run_dir FROM newest
-               QUALIFY row_number() OVER (
-                   PARTITION BY month
-                   ORDER BY dataset_calls_excluded < dataset_calls_count DESC, created_at DESC, run_id DESC) = 1
-               ORDER BY month""",
+            f"SELECT run_dir FROM ({newest_runs(_AMONG, 'artifact_type')}) ORDER BY month",
             {"artifact": artifact_type, "interval": interval, "month": month, "strategy": strategy_id},
         ).fetchall()
     return [run_dir for (run_dir,) in rows]

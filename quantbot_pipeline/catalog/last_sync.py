@@ -9,9 +9,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from quantbot_pipeline.catalog.catalog import Catalog
+from quantbot_pipeline.catalog.catalog import Catalog, reading
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION
 from quantbot_pipeline.durable import replacing
+from quantbot_pipeline.errors import counted
 
 
 class LastSync(BaseModel):
@@ -35,6 +36,35 @@ def due_months(catalog: Catalog) -> list[str]:
     now, seen = month_signatures(catalog.runs.folder), read_last_sync(catalog).months
     changed = {month for month, signature in now.items() if seen.get(month) != signature}
     return sorted(changed | (seen.keys() - now.keys()))
+
+
+def unregistered_runs(catalog: Catalog) -> int:
+    """Return how many run directories a sync would look at for the first time: they are in no report.
+
+    A month that is as the last sync left it is not listed. Raises InputError without a catalog.
+    """
+    names = {
+        f"{month}/{entry.name}"
+        for month in due_months(catalog)
+        if (catalog.runs.folder / month).is_dir()
+        for entry in os.scandir(catalog.runs.folder / month)
+        if entry.name.startswith("run_id=")
+    }
+    if not names:
+        return 0
+    with reading(catalog) as con:
+        known = con.execute("SELECT run_dir FROM backtest_runs_catalog UNION SELECT path FROM quarantine").fetchall()
+    return len(names - {path for (path,) in known})
+
+
+def unregistered_remarks(catalog: Catalog) -> list[str]:
+    """Return what to say of committed runs that are not in the catalog; nothing where there are none."""
+    if not (missing := unregistered_runs(catalog)):
+        return []
+    they = "it is" if missing == 1 else "they are"
+    return [
+        f"{counted(missing, 'committed run')} not in the catalog, so {they} in no report: `quantbot backtest catalog-sync`"
+    ]
 
 
 def read_last_sync(catalog: Catalog) -> LastSync:

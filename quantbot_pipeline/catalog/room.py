@@ -1,5 +1,6 @@
 """A locked room for anybody's SQL: one SELECT over the catalog's tables and views, which can reach nothing else."""
 
+import itertools
 import json
 import re
 import threading
@@ -15,6 +16,7 @@ from quantbot_pipeline.catalog.catalog import Catalog, reading
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES
 from quantbot_pipeline.duck import quoted
 from quantbot_pipeline.errors import InputError, QuantbotError
+from quantbot_pipeline.specs import maker_of
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -73,6 +75,24 @@ def answering(catalog: Catalog, sql: str, *, timeout_s: float = 300.0) -> Iterat
                 yield Answer(reader.schema, _batches(reader, catalog.memory_limit, timeout_s))
         finally:
             stop.cancel()
+
+
+def why_nothing(catalog: Catalog, sql: str) -> list[str]:
+    """Return what to say of a query that found no row: what it says of itself in its first comment, and which views are empty."""
+    lines = itertools.takewhile(lambda line: line.startswith("--"), sql.strip().splitlines())
+    said = " ".join(line.lstrip("- ").rstrip(" .") for line in lines)
+    with reading(catalog) as con:
+        held = con.execute(
+            """SELECT DISTINCT artifact_type FROM backtest_artifacts_catalog JOIN backtest_runs_catalog USING (run_id)
+               WHERE status = 'completed'"""
+        ).fetchall()
+    words = set(re.findall(r"\w+", re.sub(r"'[^']*'", "", sql).lower()))
+    missing = sorted((words & ARTIFACTS.keys()) - {name for (name,) in held})
+    empty = [
+        f"no cataloged run holds {name}: `quantbot backtest {maker_of(name)} --from MONTH --to MONTH` makes one"
+        for name in missing
+    ]
+    return [f"no row was found{f' ({said})' if said else ''}", *empty]
 
 
 def _batches(reader: pa.RecordBatchReader, memory_limit: str, timeout_s: float) -> Iterator[pa.RecordBatch]:

@@ -12,10 +12,29 @@ import pyarrow as pa
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.duck import escape_glob, literal
+from quantbot_pipeline.specs import GRID_SEARCH
 
 CATALOG_VERSION = "2"
 
-TABLES = """
+
+def newest_runs(among: str = "true", apart: str = "artifact_type, strategy") -> str:
+    """Return the SELECT of the run that reports take of each month, `among` the runs of a condition, for each of `apart`.
+
+    The newest completed run that holds the artifact counts. The newest on an interval that could measure no call at all gives way
+    to the newest on another interval that could. A run without a strategy counts as a grid search.
+    """
+    return f"""WITH newest AS (
+        SELECT artifact_type, coalesce(json_extract_string(parameters_json, '$.strategy_id'), '{GRID_SEARCH}') AS strategy, r.*
+        FROM backtest_runs_catalog AS r JOIN backtest_artifacts_catalog AS a USING (run_id)
+        WHERE status = 'completed' AND {among}
+        QUALIFY row_number() OVER (PARTITION BY {apart}, month, dataset_interval
+                                   ORDER BY r.created_at DESC, run_id DESC) = 1)
+    SELECT * FROM newest
+    QUALIFY row_number() OVER (PARTITION BY {apart}, month
+                               ORDER BY dataset_calls_excluded < dataset_calls_count DESC, created_at DESC, run_id DESC) = 1"""
+
+
+TABLES = f"""
 CREATE TABLE IF NOT EXISTS backtest_runs_catalog (
     run_id VARCHAR PRIMARY KEY, run_type VARCHAR NOT NULL, status VARCHAR NOT NULL, month VARCHAR NOT NULL,
     created_at TIMESTAMP NOT NULL, started_at TIMESTAMP, completed_at TIMESTAMP,
@@ -34,6 +53,7 @@ CREATE TABLE IF NOT EXISTS catalog_meta (key VARCHAR PRIMARY KEY, value VARCHAR 
 CREATE OR REPLACE VIEW latest_runs AS
     SELECT * FROM backtest_runs_catalog WHERE status = 'completed'
     QUALIFY row_number() OVER (PARTITION BY run_type, month, config_hash ORDER BY created_at DESC, run_id DESC) = 1;
+CREATE OR REPLACE VIEW newest_runs AS {newest_runs()};
 """
 
 _DUCKDB_TYPES = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.float64(): "DOUBLE", pa.bool_(): "BOOLEAN"}

@@ -12,13 +12,14 @@ from quantbot_pipeline.cli.options import (
     From,
     HomeFolder,
     OnlyChanged,
+    Sync,
     To,
     days_of,
     open_home,
     options_of,
     read_json,
 )
-from quantbot_pipeline.cli.output import note, print_runs
+from quantbot_pipeline.cli.output import note, note_all, print_runs
 from quantbot_pipeline.errors import InputError, QuantbotError, counted
 from quantbot_pipeline.specs import EVERYTHING, KINDS, RunKind
 from quantbot_pipeline.vocabulary import Interval
@@ -80,7 +81,7 @@ def _read_policies(text: str) -> list[dict[str, Any]]:
 def _backtest(kind: RunKind, given: dict[str, Any]) -> None:
     from_, to, fmt = given["from_"], given["to"], given["fmt"]
     from quantbot_pipeline.config import make_config
-    from quantbot_pipeline.materialize import materialize
+    from quantbot_pipeline.materialize import materialize, register
 
     lab = open_home(given["home"], given["calls_from_duckdb"])
     config = make_config(_config_values(given) | days_of(from_, to))
@@ -88,6 +89,8 @@ def _backtest(kind: RunKind, given: dict[str, Any]) -> None:
     if not runs and failure is None:
         note(f"no calls between {from_} and {to} in {lab.calls.path}: nothing to backtest")
     print_runs(runs, fmt, f"Runs: {kind.name}")
+    if given["sync"]:
+        note_all(register(lab))
     if failure is not None:
         raise QuantbotError(failure)
 
@@ -98,14 +101,13 @@ def backfill(
     to: To,
     only_changed: OnlyChanged = False,
     interval: Annotated[Interval, typer.Option(help="Candle interval.")] = "5m",
+    sync: Sync = True,
     fmt: Format = "table",
     home: HomeFolder = None,
 ) -> None:
     """Everything for a range of months: truth, policies, frontier, baseline, walk-forward, evidence, and the catalog."""
-    from quantbot_pipeline.catalog.sync import sync
     from quantbot_pipeline.config import make_config
-    from quantbot_pipeline.materialize import materialize
-    from quantbot_pipeline.orchestration.report import report_sync
+    from quantbot_pipeline.materialize import materialize, register
 
     lab = open_home(home)
     config = make_config({"interval": interval, **days_of(from_, to)})
@@ -117,6 +119,7 @@ def backfill(
         if runs
         else f"no calls between {from_} and {to}"
     )
-    report_sync(lab, sync(lab.catalog))
+    if sync:
+        note_all(register(lab))
     if failure is not None:
         raise QuantbotError(failure)

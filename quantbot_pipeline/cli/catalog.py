@@ -7,7 +7,7 @@ import typer
 
 from quantbot_pipeline.cli.app import app, backtest_app
 from quantbot_pipeline.cli.options import Format, HomeFolder, open_home
-from quantbot_pipeline.cli.output import note, print_rows
+from quantbot_pipeline.cli.output import note, note_unregistered, print_rows
 from quantbot_pipeline.errors import InputError, QuantbotError, counted
 from quantbot_pipeline.months import parse_day
 from quantbot_pipeline.specs import run_types
@@ -127,6 +127,7 @@ def catalog_query(
         "dataset_calls_count",
     )
     print_rows(found.to_pylist(), fmt, "Runs", shown if fmt == "table" else found.column_names)
+    note_unregistered(catalog)
 
 
 @backtest_app.command("verify")

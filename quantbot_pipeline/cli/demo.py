@@ -1,29 +1,30 @@
 """`quantbot demo`: everything once, on a generated market."""
 
+import shlex
 import shutil
 from typing import TYPE_CHECKING, Any
 
 from quantbot_pipeline.cli.app import app
+from quantbot_pipeline.cli.hints import command
 from quantbot_pipeline.cli.options import Format, HomeFolder, Output, open_home
-from quantbot_pipeline.cli.output import note, print_rows
+from quantbot_pipeline.cli.output import note, note_all, print_rows
 from quantbot_pipeline.errors import InputError, QuantbotError, counted
 
 if TYPE_CHECKING:
     from quantbot_pipeline.home import Home
 
+SOLD_AFTER_AN_HOUR = shlex.quote('{"kind": "time_stop", "max_hold_ms": 3600000}')
 DEMO_KINDS = ("full", "v1-baseline", "walk-forward", "evidence")
 
 
 @app.command("demo")
 def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
     """Everything once: generated sample market (unless inputs exist), backfill, catalog, verdicts, dashboard."""
-    from quantbot_pipeline.catalog.sync import sync
     from quantbot_pipeline.cli import tables
     from quantbot_pipeline.config import make_config
     from quantbot_pipeline.market.calls import month_statistics
-    from quantbot_pipeline.materialize import materialize
+    from quantbot_pipeline.materialize import materialize, register
     from quantbot_pipeline.months import month_start_ms, next_month
-    from quantbot_pipeline.orchestration.report import report_sync
     from quantbot_pipeline.reports.dashboard.page import write_dashboard
     from quantbot_pipeline.reports.leaderboard import leaderboard
     from quantbot_pipeline.reports.searches import frontier, walk_forward
@@ -43,8 +44,7 @@ def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
         if failure:
             raise QuantbotError(failure)
         note(f"{kind}: {counted(len(runs), 'run')}")
-    if failure := report_sync(lab, sync(lab.catalog)):
-        note(failure)
+    note_all(register(lab))
     reports = {
         "leaderboard": leaderboard(lab.catalog),
         "frontier": frontier(lab.catalog, month=months[-1], limit=1),
@@ -79,12 +79,14 @@ def _print_reports(reports: dict[str, list[dict[str, Any]]], month: str, fmt: Ou
         "Walk-forward: what the choice made before each month earned in it",
         WALK_FORWARD_COLUMNS,
     )
-    note(
-        "\nNext:\n  quantbot ui                                   the Dagster web UI\n"
-        "  quantbot backtest catalog-query               the runs just made\n"
-        '  quantbot backtest policy --from 2026-01 --to 2026-06 --policy \'{"kind":"time_stop","max_hold_ms":3600000}\'\n'
-        "  quantbot ingest calls your_calls.csv --home ~/lab   your own data, in a home of its own"
-    )
+    note("\nNext:")
+    for arguments, what in (
+        ("ui", "the Dagster web UI"),
+        ("backtest catalog-query", "the runs just made"),
+        (f"backtest policy --from {month} --to {month} --policy {SOLD_AFTER_AN_HOUR}", "a policy of your own"),
+        ("ingest calls your_calls.csv --home ~/lab", "your own data, in a home of its own"),
+    ):
+        note(f"  {command(arguments)}\n      {what}")
 
 
 def _write_sample(lab: "Home") -> None:

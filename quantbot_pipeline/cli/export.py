@@ -15,10 +15,11 @@ Batches = Iterable[pa.RecordBatch]
 
 
 class Limited:
-    """The first `limit` rows of some batches; `more` tells, once they are read, whether there were others."""
+    """The first `limit` rows of some batches; `more` tells, once they are read, whether there were others, and `given` how many."""
 
     def __init__(self, batches: Batches, limit: int | None) -> None:
         self.more = False
+        self.given = 0
         self._batches = batches
         self._limit = limit
 
@@ -27,9 +28,11 @@ class Limited:
         for batch in self._batches:
             if left is not None and batch.num_rows > left:
                 self.more = True
+                self.given += left
                 yield batch.slice(0, left)
                 return
             left = None if left is None else left - batch.num_rows
+            self.given += batch.num_rows
             yield batch
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from quantbot_pipeline.cli.hints import remember_home
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.months import parse_day
 from quantbot_pipeline.specs import RunKind
@@ -23,6 +24,7 @@ From = Annotated[str, typer.Option("--from", help="First UTC day, YYYY-MM-DD or 
 To = Annotated[str, typer.Option("--to", help="Last UTC day, included; YYYY-MM means the whole month.")]
 CallsDb = Annotated[Path | None, typer.Option(help="Another DuckDB file with a table alerts.")]
 OnlyChanged = Annotated[bool, typer.Option(help="Keep runs whose inputs, code and configuration are the same.")]
+Sync = Annotated[bool, typer.Option("--sync/--no-sync", help="Register the runs in the catalog, which reports read.")]
 OfInterval = Annotated[Interval | None, typer.Option("--interval", help="Only runs of this candle interval.")]
 # A command whose --format already means the input's format prints in the format of --output.
 PrintAs = Annotated[Output, typer.Option("--output", help="How to print the result.")]
@@ -42,6 +44,7 @@ def open_home(home: Path | None, calls_db: Path | None = None, *, may_begin: boo
         first = e.errors()[0]
         name = "QUANTBOT_" + "_".join(map(str, first["loc"])).upper()
         raise InputError(f"{name}: {first['msg']} (given: {first['input']!r})") from None
+    remember_home(settings.home)
     if settings.home.exists() and not settings.home.is_dir():
         raise InputError(f"{settings.home}: not a directory; choose another --home")
     if not may_begin and not settings.home.exists():
@@ -93,7 +96,12 @@ BY_FIELD: dict[str, Options] = {
     "stop_slippage_bps": {"stop_slippage_bps": _option(float, 0.0, "Further slippage of protective exits.")},
     "rolling_months": {"rolling_months": _option(int, 3, "Months that the rolling scheme learns from.")},
 }
-OUTPUT: Options = {"only_changed": (OnlyChanged, False), "fmt": (Format, "table"), "home": (HomeFolder, None)}
+OUTPUT: Options = {
+    "only_changed": (OnlyChanged, False),
+    "sync": (Sync, True),
+    "fmt": (Format, "table"),
+    "home": (HomeFolder, None),
+}
 
 
 def read_json(where: str, text: str) -> Any:

@@ -2,26 +2,33 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from quantbot_pipeline.cli.hints import pasteable
 from quantbot_pipeline.cli.options import Output
 from quantbot_pipeline.durable import replacing
 from quantbot_pipeline.errors import InputError
 
 if TYPE_CHECKING:
+    from quantbot_pipeline.catalog.catalog import Catalog
     from quantbot_pipeline.home import Home
     from quantbot_pipeline.ingest.report import IngestReport
 
 
 def complain(text: str, status: int) -> int:
-    print("quantbot: " + " ".join(text.split()), file=sys.stderr)
+    print("quantbot: " + pasteable(" ".join(text.split())), file=sys.stderr)
     return status
 
 
 def note(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(pasteable(text), file=sys.stderr)
+
+
+def note_all(texts: Iterable[str]) -> None:
+    for text in texts:
+        note(text)
 
 
 def print_rows(rows: Sequence[dict[str, Any]], fmt: Output, title: str, columns: Sequence[str] = ()) -> None:
@@ -112,8 +119,15 @@ def note_runs(lab: "Home", artifact_type: str, rows: Sequence[dict[str, Any]], *
     """Say what a reader of the rows must know of them and of the runs behind them."""
     from quantbot_pipeline.reports.remarks import ended_remarks, remarks
 
-    for remark in remarks(lab.catalog, artifact_type, **which) + ended_remarks(rows):
-        note(remark)
+    note_all(remarks(lab.catalog, artifact_type, **which) + ended_remarks(rows))
+    note_unregistered(lab.catalog)
+
+
+def note_unregistered(catalog: "Catalog") -> None:
+    """Say how many committed runs a report knows nothing of, if any."""
+    from quantbot_pipeline.catalog.last_sync import unregistered_remarks
+
+    note_all(unregistered_remarks(catalog))
 
 
 def print_leaderboard(lab: "Home", fmt: Output, interval: str | None = None) -> None:
@@ -126,5 +140,5 @@ def print_leaderboard(lab: "Home", fmt: Output, interval: str | None = None) -> 
         print_rows(shown, fmt, "Callers", tuple(shown[0]) if shown else ("caller_name", "verdict"))
     else:
         print_rows(rows, fmt, "Callers", COLUMNS)
-    for remark in leaderboard_remarks(lab.catalog, rows, interval):
-        note(remark)
+    note_all(leaderboard_remarks(lab.catalog, rows, interval))
+    note_unregistered(lab.catalog)

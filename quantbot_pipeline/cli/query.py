@@ -8,7 +8,7 @@ import typer
 
 from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.cli.options import HomeFolder, open_home, read_text
-from quantbot_pipeline.cli.output import binary_target, check_target, note, text_target
+from quantbot_pipeline.cli.output import binary_target, check_target, note, note_all, note_unregistered, text_target
 from quantbot_pipeline.errors import counted
 
 TABLE_ROWS = 100
@@ -32,7 +32,7 @@ def query_command(
     home: HomeFolder = None,
 ) -> None:
     """Answer a SELECT over the catalog; it cannot read or write a file, nor change anything."""
-    from quantbot_pipeline.catalog.room import answering
+    from quantbot_pipeline.catalog.room import answering, why_nothing
     from quantbot_pipeline.cli import export, tables
 
     lab = open_home(home)
@@ -50,5 +50,8 @@ def query_command(
         else:
             with text_target(out) as file:
                 export.write_text(rows, columns, fmt, file)
+    if not rows.given:
+        note_all(why_nothing(lab.catalog, asked))
+    note_unregistered(lab.catalog)
     if rows.more:
         note("there are more rows: raise --limit" + ("" if limit is not None else ", or take --format csv or json"))

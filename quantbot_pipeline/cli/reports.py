@@ -9,7 +9,7 @@ import typer
 
 from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.cli.options import Format, HomeFolder, OfInterval, open_home
-from quantbot_pipeline.cli.output import note, note_runs, print_leaderboard, print_rows
+from quantbot_pipeline.cli.output import note, note_runs, note_unregistered, print_leaderboard, print_rows
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.months import month_of, parse_day
 
@@ -83,5 +83,6 @@ def dashboard_command(
         print(path)
     else:
         print_rows([{"path": str(path), "bytes": path.stat().st_size}], fmt, "Dashboard")
+    note_unregistered(lab.catalog)
     if open_:
         webbrowser.open(path.as_uri())

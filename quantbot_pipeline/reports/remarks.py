@@ -10,6 +10,7 @@ from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
 from quantbot_pipeline.months import iso_ms
 from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
 from quantbot_pipeline.runs.verify import read_artifact
+from quantbot_pipeline.specs import maker_of, settings_behind
 from quantbot_pipeline.vocabulary import MUCH_ENDED
 
 
@@ -43,25 +44,19 @@ def remarks(
     strategy_id: str | None = None,
 ) -> list[str]:
     """What a reader of the numbers must know of the runs behind them: there are none, parts of months, unlike settings."""
-    run_dirs = newest_runs_with(catalog, artifact_type, interval=interval, month=month, strategy_id=strategy_id)
-    if not run_dirs:
-        return [f"no cataloged run holds such {artifact_type}: run the backtest, then `quantbot backtest catalog-sync`"]
-    manifests = [read_manifest(catalog.runs.folder / run_dir) for run_dir in run_dirs]
+    which = {"interval": interval, "month": month, "strategy_id": strategy_id}
+    manifests = manifests_behind(catalog, artifact_type, **which)
+    if not manifests:
+        maker = maker_of(artifact_type, strategy_id)
+        return [
+            f"no cataloged run holds such {artifact_type}: `quantbot backtest {maker} --from MONTH --to MONTH` makes one"
+        ]
     said = [
         f"{m.month}: only calls from {iso_ms(m.parameters['from_ms'])} to {iso_ms(m.parameters['to_ms'])}, by run {m.run_id}"
         for m in manifests
         if {"from_ms", "to_ms"} <= m.parameters.keys()
     ]
-    shared = set.intersection(*(set(m.parameters) for m in manifests)) - {
-        "config_hash",
-        "policy_id",
-        "from_ms",
-        "to_ms",
-    }
-    unlike = [
-        name for name in sorted(shared) if any(m.parameters[name] != manifests[0].parameters[name] for m in manifests)
-    ]
-    if unlike:
+    if unlike := mixed_settings(manifests, artifact_type, strategy_id):
         said.append(f"the months behind these numbers were not run alike; they differ in {', '.join(unlike)}")
     if artifact_type == "walk_forward" and (old := [m.month for m in manifests if "trades" not in m.artifacts]):
         said.append(
@@ -69,6 +64,21 @@ def remarks(
             "make them again with `quantbot backtest walk-forward`"
         )
     return said
+
+
+def manifests_behind(catalog: Catalog, artifact_type: str, **which: str | None) -> list[RunManifest]:
+    """Return the manifests of the newest run of each month that holds the artifact, by month."""
+    run_dirs = newest_runs_with(catalog, artifact_type, **which)
+    return [read_manifest(catalog.runs.folder / run_dir) for run_dir in run_dirs]
+
+
+def mixed_settings(manifests: Sequence[RunManifest], artifact_type: str, strategy_id: str | None = None) -> list[str]:
+    """Return the settings in which runs differ, of those that the artifact depends on; a run may lack one that is newer."""
+    return [
+        name
+        for name in sorted(settings_behind(artifact_type, strategy_id))
+        if len({repr(m.parameters[name]) for m in manifests if name in m.parameters}) > 1
+    ]
 
 
 NAMED = 8  # callers in one remark

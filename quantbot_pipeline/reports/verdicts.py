@@ -66,7 +66,7 @@ def verdict_remarks(catalog: Catalog, rows: Sequence[dict[str, Any]], interval: 
     unjudged = [row["caller_name"] for row in rows if row["verdict"] is None]
     if not judged:
         how = JUDGE.format(known[0], known[-1]) if known else ""
-        text = f"no caller has a verdict: `{how}` says how sure each edge is; then `quantbot backtest catalog-sync`"
+        text = f"no caller has a verdict: `{how}` says how sure each edge is"
         return [text] if rows else []
     month = judged[-1]
     found = remarks(catalog, "evidence", interval=interval, month=month)

@@ -25,6 +25,7 @@ import pytest
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
+from quantbot_pipeline.durable import locked
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.settings import Settings
@@ -636,6 +637,26 @@ def test_a_report_says_which_months_were_run_in_part_or_unlike_the_others(quantb
     assert unlike == "the months behind these numbers were not run alike; they differ in latency_ms"
     assert "no caller has a verdict" in unjudged
     assert "calls of 'A' 100%" in ended
+
+
+def test_commands_register_their_runs_and_reports_say_which_are_not(quantbot: Quantbot, home: Path) -> None:
+    one = ("backtest", "path-only", *JANUARY, "--format", "json")
+    (first,) = quantbot(*one).json()
+    assert reported_months("catalog/runs") == {"2024-01"}
+    assert "not in the catalog" not in quantbot("leaderboard").err
+    (second,) = quantbot(*one, "--no-sync").json()
+    for report in (("leaderboard",), ("query", "SELECT 1"), ("backtest", "catalog-query")):
+        done = quantbot(*report)
+        assert done.status == 0 and "1 committed run not in the catalog" in done.err, report
+    assert query(quantbot) == [first["run_id"]]
+    with locked(home / "data" / ".backtest_catalog.duckdb.lock", 0), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QUANTBOT_LOCK_TIMEOUT_S", "0.1")
+        done = quantbot(*one)
+    assert done.status == 0 and len(done.json()) == 1
+    (said,) = done.err.splitlines()
+    assert said.startswith("the runs are made, but not in the catalog: ") and said.endswith("catalog-sync`")
+    (third,) = quantbot(*one).json()
+    assert {first["run_id"], second["run_id"], third["run_id"]} < set(query(quantbot))
 
 
 def test_hostile_names_are_shown_and_never_obeyed(quantbot: Quantbot, tmp_path: Path) -> None:

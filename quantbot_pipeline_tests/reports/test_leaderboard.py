@@ -125,7 +125,8 @@ def test_without_evidence_the_remark_says_how_to_make_it(tmp_path: Path, quantbo
     sync(home.catalog)
     done = quantbot("leaderboard", "--home", home.path, "--format", "json")
     assert [(row["caller_name"], row["verdict"]) for row in done.json()] == [("a", None), ("b", None), ("c", None)]
-    assert "no caller has a verdict: `quantbot backtest evidence --from 2024-01 --to 2024-03` says" in done.err
+    hint = f"quantbot backtest evidence --from 2024-01 --to 2024-03 --home {home.path}"  # can be pasted
+    assert f"no caller has a verdict: `{hint}` says" in done.err
     table = quantbot("leaderboard", "--home", home.path)
     assert table.status == 0 and "verdict" in table.out
     assert Home(home.path).leaderboard().attrs["remarks"] == leaderboard_remarks(
@@ -162,7 +163,7 @@ def test_a_frame_of_the_leaderboard_names_the_runs_of_the_verdicts(judged: Home)
 def test_another_interval_has_other_verdicts(judged: Home) -> None:
     assert leaderboard(judged.catalog, "1h") == []
     assert leaderboard_remarks(judged.catalog, [], "1h") == [
-        "no cataloged run holds such paths: run the backtest, then `quantbot backtest catalog-sync`"
+        "no cataloged run holds such paths: `quantbot backtest path-only --from MONTH --to MONTH` makes one"
     ]
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from quantbot_pipeline.catalog.catalog import Catalog, latest_runs_with, newest_runs_with, quarantined, reading
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, of_rows
-from quantbot_pipeline.reports.remarks import read_each
+from quantbot_pipeline.reports.remarks import manifests_behind, mixed_settings, read_each
 from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
 
 # A search is told apart by its strategy; every other run by its type.
@@ -40,6 +40,7 @@ def overview(catalog: Catalog) -> dict[str, Any]:
         "coverage": columns(coverage),
         "quarantine": columns(quarantined(catalog).select(["path", "reason"])),
         "sources": _sources(catalog),
+        "mixed": _mixed(catalog),
         "quality": _quality(catalog),
     }
 
@@ -123,6 +124,17 @@ def _sources(catalog: Catalog) -> Columns:
         for manifest in (read_manifest(catalog.runs.folder / run_dir) for run_dir in run_dirs)
     ]
     return of_rows(rows, ("month", "artifact", "run_id", "interval", "config_hash", "created_at"))
+
+
+def _mixed(catalog: Catalog) -> Columns:
+    """In which settings the months behind each artifact differ, as the reports of the command line remark it."""
+    behind = (("paths", None), ("frontier", "grid-search"), ("frontier", "v1-baseline"), ("walk_forward", None))
+    rows = [
+        {"artifact": artifact if strategy in (None, "grid-search") else strategy, "settings": ", ".join(unlike)}
+        for artifact, strategy in behind
+        if (unlike := mixed_settings(manifests_behind(catalog, artifact, strategy_id=strategy), artifact, strategy))
+    ]
+    return of_rows(rows, ("artifact", "settings"))
 
 
 def _messages(tables: list[pa.Table]) -> Columns:

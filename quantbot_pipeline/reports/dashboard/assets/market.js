@@ -67,9 +67,9 @@ function coverageCard(o) {
 function sourcesCard(o) {
   const rows = rowsOf(o.sources);
   const intervals = unique(rows.filter((r) => r.artifact === 'paths').map((r) => r.interval));
-  const settings = unique(rows.map((r) => r.artifact)).filter((artifact) => unique(rows.filter((r) => r.artifact === artifact).map((r) => r.config_hash)).length > 1);
+  const settings = rowsOf(o.mixed).map((r) => `${r.artifact} in ${r.settings}`);
   return card('Runs behind this page', intervals.length > 1 && el('p', {}, el('span', { class: 'tag' }, 'mixed intervals'), ` The truth of different months comes from different candles: ${intervals.join(', ')}.`),
-    settings.length > 0 && el('p', {}, el('span', { class: 'tag' }, 'mixed settings'), ` Months were computed with different configurations: ${settings.join(', ')}.`),
+    settings.length > 0 && el('p', {}, el('span', { class: 'tag' }, 'mixed settings'), ` The months behind these numbers were not run alike; they differ: ${settings.join('; ')}.`),
     el('details', {}, el('summary', {}, `${rows.length} runs of ${unique(rows.map((r) => r.month)).length} months`), table({ caption: 'The newest completed run of each month, per artifact', rows, sort: ['month', 'down'], columns: [
       { name: 'month', text: true, first: true }, { name: 'artifact', text: true }, { name: 'interval', text: true }, { name: 'config_hash', text: true, show: (v) => el('span', { class: 'mono' }, v) },
       { name: 'run_id', text: true, show: (v) => el('span', { class: 'mono' }, v) }, { name: 'created_at', text: true, show: (v) => fmt.time(Date.parse(v)) },
