@@ -8,9 +8,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from quantbot_pipeline.evidence.intervals import wilson
-from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, histogram, of_rows
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey
 from quantbot_pipeline.reports.leaderboard import COLUMNS, in_order, what_followed
+from quantbot_pipeline.reports.page.encode import Columns, Index, columns, histogram, of_rows
 from quantbot_pipeline.reports.searches import judge_choices
 from quantbot_pipeline.reports.verdicts import Verdicts
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from quantbot_pipeline.market.candle_files import month_file
 from quantbot_pipeline.months import month_of, month_range
-from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey, levels_of
+from quantbot_pipeline.reports.page.encode import Columns, Index, columns
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 
 EACH = 8  # best and worst calls

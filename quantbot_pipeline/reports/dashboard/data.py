@@ -12,13 +12,13 @@ from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import iso_now
 from quantbot_pipeline.reports.dashboard.callers import callers_section
 from quantbot_pipeline.reports.dashboard.calls import calls_section
-from quantbot_pipeline.reports.dashboard.encode import Index
 from quantbot_pipeline.reports.dashboard.evidence import evidence_section
 from quantbot_pipeline.reports.dashboard.frontiers import frontier_section, v1_section
 from quantbot_pipeline.reports.dashboard.overview import errors, overview
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey, load_replayed, policy_columns, replayed_section
 from quantbot_pipeline.reports.dashboard.runs import runs_section
 from quantbot_pipeline.reports.leaderboard import first_policies
+from quantbot_pipeline.reports.page.encode import Index
 from quantbot_pipeline.reports.remarks import load_newest
 from quantbot_pipeline.reports.searches import latest_verdicts, tested_trades
 from quantbot_pipeline.reports.verdicts import newest_verdicts
