@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from quantbot_pipeline.artifacts.schemas import FRONTIER
 from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
-from quantbot_pipeline.evidence.wording import said
+from quantbot_pipeline.evidence.wording import figure, said
 from quantbot_pipeline.months import iso_ms
 from quantbot_pipeline.reports.remarks import ended_remarks, load_newest, read_each, remarks
 from quantbot_pipeline.reports.verdicts import Verdicts, newest_verdicts, verdict_remarks
@@ -158,11 +158,6 @@ def _row_for_people(row: dict[str, Any]) -> dict[str, Any]:
         "last_call": None if row["last_call"] is None else row["last_call"][:10],
         **{name: row[name] for name in PRINTED},
     }
-
-
-def figure(value: float) -> str:
-    """Return an e-value with three digits; from a thousand on whole, from a million on as a power of ten."""
-    return f"{value:,.0f}" if 1_000 <= value < 1_000_000 else f"{value:.3g}"
 
 
 def _between(form: str, mean: float | None, low: float | None, high: float | None) -> str | None:

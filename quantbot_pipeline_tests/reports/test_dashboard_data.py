@@ -14,9 +14,9 @@ from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError, IntegrityError
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.reports.dashboard import frontiers, page
-from quantbot_pipeline.reports.page import html
 from quantbot_pipeline.reports.dashboard.data import collect
 from quantbot_pipeline.reports.leaderboard import JUDGED, leaderboard
+from quantbot_pipeline.reports.page import html
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.builders import artifact_rows, commit_evidence, commit_run
 from quantbot_pipeline_tests.support.crowds import Crowd, commit_crowd
