@@ -8,8 +8,10 @@ from typing import Any
 
 import duckdb
 
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import iso_now
+from quantbot_pipeline.reports.changes import changes
 from quantbot_pipeline.reports.dashboard.callers import callers_section
 from quantbot_pipeline.reports.dashboard.calls import calls_section
 from quantbot_pipeline.reports.dashboard.evidence import evidence_section
@@ -42,6 +44,7 @@ def collect(home: Home) -> dict[str, Any]:
         "min_calls": MIN_CALLS,
         "much_ended": MUCH_ENDED,
         "overview": overview(catalog),
+        "changes": _changes(catalog, callers),
         "callers": callers_section(
             verdicts,
             paths,
@@ -69,3 +72,10 @@ def collect(home: Home) -> dict[str, Any]:
         "policy": policy_columns(policies),
         "violations": violations.values,
     }
+
+
+def _changes(catalog: Catalog, callers: Index[str]) -> dict[str, Any]:
+    """What changed since the month before; rows refer to `callers` by position."""
+    found = changes(catalog)
+    rows = [{"caller": callers.of(row["caller_name"]), **row} for row in found.rows]
+    return {"month": found.month, "before": found.before, "rows": rows}

@@ -44,7 +44,7 @@ def _under_water(alt: Any) -> Any:
 def _sums(alt: Any) -> Any:
     """Returns added up, one stake a trade: the choice, holding, and as many random calls."""
     x = alt.X("month:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
-    y = alt.Y("value:Q", title="sum of returns, stakes", axis=alt.Axis(format="~g"))
+    y = alt.Y("value:Q", title="sum of returns, stakes", axis=alt.Axis(format=",.3~r"))
     tips = ["month:O", "what:N", alt.Tooltip("value:Q", format=",.2f"), "trades:Q"]
     band = alt.Chart(data(alt, "band")).mark_area(color="@muted", opacity=0.2)
     colour = coloured(alt, {"traded": "@kind1", "held": "@kind2", "random calls": "@muted"})
@@ -65,4 +65,4 @@ def _returns(alt: Any) -> Any:
     tips = ["return:N", "trades:Q", alt.Tooltip("share:Q", format=".1%")]
     colour = alt.condition("datum.low >= -0.001", alt.value("@good"), alt.value("@bad"))
     bars = alt.Chart(data(alt)).mark_bar(stroke="@surface", strokeWidth=1)
-    return sized(bars.encode(x=x, x2="high:Q", y=y, color=colour, tooltip=tips), 220)
+    return sized(bars.encode(x=x, x2="high:Q", y=y, y2=alt.datum(0), color=colour, tooltip=tips), 220)
