@@ -8,9 +8,9 @@ from pathlib import Path
 from benchmarks import measuring
 from examples.lab import make_lab
 from quantbot_pipeline.home import Home
-from quantbot_pipeline.reports.dashboard import drawing
 from quantbot_pipeline.reports.dashboard.data import collect
 from quantbot_pipeline.reports.dashboard.page import render
+from quantbot_pipeline.reports.page import drawing
 from quantbot_pipeline_tests.support.crowds import Crowd, commit_crowd
 
 LIMITS = {"sample": (3e6, 10.0), "crowd": (10e6, 30.0)}  # bytes, CPU seconds: what a reader may expect

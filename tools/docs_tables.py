@@ -19,6 +19,7 @@ import quantbot_pipeline.cli.main  # noqa: F401  (the commands add themselves to
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.catalog.schema import TABLES
 from quantbot_pipeline.cli.app import app
+from quantbot_pipeline.reports.tearsheet.meaning import FIGURES
 from quantbot_pipeline.settings import Settings
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -37,7 +38,12 @@ DAGSTER_HOME = (
 
 def blocks() -> dict[str, Callable[[], str]]:
     """Return what makes each generated block, by the block's name."""
-    made: dict[str, Callable[[], str]] = {"settings": settings, "commands": commands, "options": options}
+    made: dict[str, Callable[[], str]] = {
+        "settings": settings,
+        "commands": commands,
+        "options": options,
+        "figures": figures,
+    }
     made |= {f"columns {artifact}": partial(columns, artifact) for artifact in ARTIFACTS}
     return made | {f"catalog {table}": partial(catalog, table, found) for table, found in catalog_columns().items()}
 
@@ -52,6 +58,11 @@ def rendered(page: str) -> str:
         return f"<!-- generated: {found[1]} -->\n{made[found[1]]()}<!-- end -->"
 
     return BLOCK.sub(fresh, page)
+
+
+def figures() -> str:
+    """Return the table of the tear sheet's figures."""
+    return _table(("figure", "unit", "meaning"), [(f"`{f.name}`", f.unit, f.meaning) for f in FIGURES])
 
 
 def columns(artifact: str) -> str:

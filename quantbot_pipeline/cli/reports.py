@@ -3,7 +3,7 @@
 import time
 import webbrowser
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +12,11 @@ from quantbot_pipeline.cli.options import Format, HomeFolder, OfInterval, open_h
 from quantbot_pipeline.cli.output import note, note_runs, note_unregistered, print_leaderboard, print_rows
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.months import month_of, parse_day
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.home import Home
+
+CHANGES_SHOWN = 10
 
 
 @app.command("leaderboard")
@@ -23,6 +28,18 @@ def leaderboard_command(
     """How sure each caller's edge is, from the newest month with evidence, and what followed its calls in all months."""
     lab = open_home(home)
     print_leaderboard(lab, fmt, interval)
+    if fmt == "table":
+        print_changes(lab, interval)
+
+
+def print_changes(lab: "Home", interval: str | None = None) -> None:
+    """Print what changed since the month before, if there is one."""
+    from quantbot_pipeline.reports.changes import changes
+
+    found = changes(lab.catalog, interval)
+    if found.before is not None:
+        title = f"Changed from {found.before} to {found.month}" + ("" if found.rows else ": nothing")
+        print_rows(found.rows[:CHANGES_SHOWN], "table", title, ("caller_name", "change", "new_units"))
 
 
 @app.command("frontier")

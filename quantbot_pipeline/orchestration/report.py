@@ -34,7 +34,7 @@ def report_sync(home: "Home", report: "SyncReport") -> str | None:
 
 def report_dashboard(home: "Home", path: Path, seconds: float) -> str | None:
     """Report that the dashboard file was written at `path`; return what kept Dagster from noting it, if anything did."""
-    return _report(home, [dg.AssetMaterialization(DASHBOARD, metadata=dashboard_metadata(path, seconds))])
+    return _report(home, [dg.AssetMaterialization(DASHBOARD, metadata=dashboard_metadata(home, path, seconds))])
 
 
 def _report(home: "Home", events: Iterable[dg.AssetMaterialization]) -> str | None:

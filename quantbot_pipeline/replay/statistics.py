@@ -246,14 +246,14 @@ def _aggregate(derived, base, which, groups, ends, leader, result):
                 for j in range(np.uint64(len(some))):
                     where[j * np.uint64(n) + np.uint64(i)] = first + row[some[j]]
             for j in range(len(some)):
-                _statistics(
+                fill_statistics(
                     derived, where[j * n : (j + 1) * n], returns, excursions, exposed, captured, result[g, some[j]]
                 )
         start = ends[g]
 
 
 @_kernel
-def _statistics(derived, where, returns, excursions, exposed, captured, out):
+def fill_statistics(derived, where, returns, excursions, exposed, captured, out):
     n = len(where)
     stops, losses, captures, ended = 0, 0, 0, 0
     total, stressed, total_ms, total_mae, total_capture = 0.0, 0.0, 0.0, 0.0, 0.0

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 
 from quantbot_pipeline.artifacts.schemas import FRONTIER
 from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
-from quantbot_pipeline.evidence.wording import said
+from quantbot_pipeline.evidence.wording import figure, is_untested, said
 from quantbot_pipeline.months import iso_ms
 from quantbot_pipeline.reports.remarks import ended_remarks, load_newest, read_each, remarks
 from quantbot_pipeline.reports.verdicts import Verdicts, newest_verdicts, verdict_remarks
+from quantbot_pipeline.vocabulary import SCHEMES
 
 # Of the artifact `evidence`; `unit_mints` is its `mints`, and `month` that of its run.
 JUDGED = (
@@ -53,7 +54,11 @@ FOLLOWED = (
     "median_min_to_2x",
     "stressed_avg_return_bps",
 )
-COLUMNS = ("caller_name", *JUDGED, *FOLLOWED)
+COLUMNS = ("caller_name", *JUDGED, "trend", *FOLLOWED)
+TREND_MONTHS = 12
+BLOCKS = "▁▂▃▄▅▆▇"
+BELOW = "too few to test:"  # what stands on the line below which such callers are
+FIRST = ("caller_name", "verdict", "choice bps [95%]", "calls", "last_call", "trend")  # what answers the question
 # Of FOLLOWED on a terminal, which is narrow.
 PRINTED = ("data_end_share", "hit_2x_rate", "median_peak_multiple", "median_dd_bps", "stressed_avg_return_bps")
 
@@ -64,7 +69,8 @@ def leaderboard(catalog: Catalog, interval: str | None = None) -> list[dict[str,
     Rates lie in [0, 1], returns and drawdowns are in bps, times in the unit of their names.
     """
     followed = what_followed(load_newest(catalog, "paths", interval=interval), first_policies(catalog, interval))
-    return in_order(newest_verdicts(catalog, interval), followed)
+    walked = load_newest(catalog, "walk_forward", interval=interval)
+    return in_order(newest_verdicts(catalog, interval), followed, trends(walked))
 
 
 def leaderboard_remarks(catalog: Catalog, rows: Sequence[dict[str, Any]], interval: str | None = None) -> list[str]:
@@ -73,21 +79,44 @@ def leaderboard_remarks(catalog: Catalog, rows: Sequence[dict[str, Any]], interv
     return of_runs + verdict_remarks(catalog, rows, interval) + ended_remarks(rows)
 
 
-def in_order(verdicts: Verdicts, followed: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the leaderboard of these verdicts and of what followed each caller's calls."""
+def in_order(verdicts: Verdicts, followed: dict[str, dict[str, Any]], trend: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the leaderboard of these verdicts, of what followed each caller's calls, and of its last months."""
     judged = {row["caller_name"]: row for row in verdicts.rows}
     others = sorted(followed.keys() - judged.keys(), key=str.encode)
     nothing = dict.fromkeys(FOLLOWED)
     rows = [
-        {"caller_name": name, **_judged(row, verdicts.month), **followed.get(name, nothing)}
+        {"caller_name": name, **_judged(row, verdicts.month), "trend": trend.get(name), **followed.get(name, nothing)}
         for name, row in judged.items()
     ]
-    return rows + [{"caller_name": name, **dict.fromkeys(JUDGED), **followed[name]} for name in others]
+    unjudged = dict.fromkeys(JUDGED)
+    return rows + [{"caller_name": name, **unjudged, "trend": trend.get(name), **followed[name]} for name in others]
 
 
 def _judged(row: dict[str, Any], month: str | None) -> dict[str, Any]:
     named = row | {"verdict": said(row), "unit_mints": row["mints"], "month": month}
     return {name: named[name] for name in JUDGED}
+
+
+def trends(walk_forward: pa.Table) -> dict[str, str]:
+    """Return each caller's last months as one text: what the anchored choice returned in the mean, a block a month.
+
+    The blocks are of one caller's own scale, the middle one is 0; a dot is a month without a trade.
+    """
+    rows = walk_forward.filter(pc.equal(walk_forward["scheme"], SCHEMES[0])).sort_by("month")
+    newest = sorted(set(rows["month"].to_pylist()))[-TREND_MONTHS:]
+    found: dict[str, dict[str, float]] = {}
+    columns = ("caller_name", "month", "out_of_sample_trades", "out_of_sample_avg_return_bps")
+    for name, month, trades, mean in zip(*(rows[column].to_pylist() for column in columns), strict=True):
+        own = found.setdefault(name, {})
+        if trades:
+            own[month] = mean
+    return {name: _blocks([own.get(month) for month in newest]) for name, own in found.items()}
+
+
+def _blocks(values: Sequence[float | None]) -> str:
+    most = max((abs(v) for v in values if v is not None), default=0.0) or 1.0
+    middle = (len(BLOCKS) - 1) / 2
+    return "".join("·" if v is None else BLOCKS[round(middle + middle * v / most)] for v in values)
 
 
 def first_policies(catalog: Catalog, interval: str | None = None) -> pa.Table:
@@ -135,7 +164,11 @@ def what_followed(paths: pa.Table, first: pa.Table) -> dict[str, dict[str, Any]]
 
 def for_people(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows as a terminal shows them: what belongs together in one cell, rounded."""
-    return [_row_for_people(row) for row in rows]
+    shown = [_row_for_people(row) for row in rows]
+    first = next((i for i, row in enumerate(rows) if row["verdict"] is not None and is_untested(row)), None)
+    if first:  # none is on top of nothing
+        shown.insert(first, dict.fromkeys(shown[0]) | {"caller_name": BELOW})
+    return shown
 
 
 def _row_for_people(row: dict[str, Any]) -> dict[str, Any]:
@@ -144,9 +177,12 @@ def _row_for_people(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "caller_name": row["caller_name"],
         "verdict": row["verdict"],
+        "choice bps [95%]": _between("{:,.0f}", *(row[f"choice_{name}_bps"] for name in ("mean", "low", "high"))),
+        "calls": row["calls"],
+        "last_call": None if row["last_call"] is None else row["last_call"][:10],
+        "trend": row["trend"],
         "e / threshold": f"{figure(row['e_value'])} / {figure(row['e_threshold'])}" if judged else None,
         "units / mints": f"{row['units']:,} / {row['unit_mints']:,}" if judged else None,
-        "choice bps [95%]": _between("{:,.0f}", *(row[f"choice_{name}_bps"] for name in ("mean", "low", "high"))),
         "2x rate [95%]": _between("{:.1%}", *(row[f"hit_2x_{name}"] for name in ("shrunk", "low", "high"))),
         "2x hits": row["hit_2x"],
         "median time of hits": None if double is None else _duration(double),
@@ -154,15 +190,8 @@ def _row_for_people(row: dict[str, Any]) -> dict[str, Any]:
         "break-even latency": None if latency is None else _duration(latency),
         "flags": row["flags"] or None,
         "towards": row["towards"],
-        "calls": row["calls"],
-        "last_call": None if row["last_call"] is None else row["last_call"][:10],
         **{name: row[name] for name in PRINTED},
     }
-
-
-def figure(value: float) -> str:
-    """Return an e-value with three digits; from a thousand on whole, from a million on as a power of ten."""
-    return f"{value:,.0f}" if 1_000 <= value < 1_000_000 else f"{value:.3g}"
 
 
 def _between(form: str, mean: float | None, low: float | None, high: float | None) -> str | None:

@@ -16,6 +16,7 @@ from quantbot_pipeline.home import Home
 from quantbot_pipeline.reports.dashboard import frontiers, page
 from quantbot_pipeline.reports.dashboard.data import collect
 from quantbot_pipeline.reports.leaderboard import JUDGED, leaderboard
+from quantbot_pipeline.reports.page import html
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.builders import artifact_rows, commit_evidence, commit_run
 from quantbot_pipeline_tests.support.crowds import Crowd, commit_crowd
@@ -407,7 +408,7 @@ def test_a_month_without_any_frontier_row_is_fine(market: Home, tmp_path: Path) 
     sync(home.catalog)
     data = collect(home)
     assert {group["month"] for group in data["frontier"]["points"]} == set(MONTHS)
-    assert page.json_block(data)
+    assert html.json_block(data)
 
 
 @pytest.mark.parametrize(
@@ -429,11 +430,11 @@ def test_points_are_shared_out_by_the_callers_of_each_month(callers: int, months
 
 def test_json_block_holds_anything_and_ends_nowhere() -> None:
     nasty = {"a": ["</script>", "<!--", "&amp;", "\u2028\u2029", "\x00", '"\\', "🦊", MARKUP, FORMULA, CLOSING]}
-    text = page.json_block(nasty)
+    text = html.json_block(nasty)
     assert json.loads(text) == nasty
     assert not set("<>&\u2028\u2029") & set(text)
     with pytest.raises(ValueError, match="JSON"):
-        page.json_block({"a": float("nan")})
+        html.json_block({"a": float("nan")})
 
 
 def test_page_is_replaced_whole_or_not_at_all(market: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,7 +442,7 @@ def test_page_is_replaced_whole_or_not_at_all(market: Home, tmp_path: Path, monk
     monkeypatch.setattr(page, "collect", lambda *_: {})
     monkeypatch.setattr(page, "render", lambda _: "first")
     assert page.write_dashboard(market, out).read_text() == "first"
-    monkeypatch.setattr(page, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(html, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         page.write_dashboard(market, out)
     assert [path.name for path in out.parent.iterdir()] == ["page.html"]

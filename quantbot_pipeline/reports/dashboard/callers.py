@@ -8,9 +8,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from quantbot_pipeline.evidence.intervals import wilson
-from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, histogram, of_rows
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey
-from quantbot_pipeline.reports.leaderboard import COLUMNS, in_order, what_followed
+from quantbot_pipeline.reports.leaderboard import COLUMNS, in_order, trends, what_followed
+from quantbot_pipeline.reports.page.encode import Columns, Index, columns, histogram, of_rows
 from quantbot_pipeline.reports.searches import judge_choices
 from quantbot_pipeline.reports.verdicts import Verdicts
 
@@ -36,7 +36,7 @@ def callers_section(
     judged = judge_choices(walk_forward, trades)
     choices = _choices(walk_forward, judged, policies)
     rows = []
-    for row in in_order(verdicts, what_followed(paths, first)):
+    for row in in_order(verdicts, what_followed(paths, first), trends(walk_forward)):
         chosen = choices.get(row["caller_name"], dict.fromkeys(CHOSEN))
         rows.append({"caller": callers.of(row["caller_name"]), **row, **_intervals(row), **chosen})
     names = ("caller", *COLUMNS[1:], *(f"hit_{k}x_interval" for k in HITS), *CHOSEN)

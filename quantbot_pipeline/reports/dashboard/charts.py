@@ -6,44 +6,27 @@ tokens (`@accent`) that the page replaces by those of the light or the dark them
 
 from typing import Any
 
-from quantbot_pipeline.replay import policies
+from quantbot_pipeline.reports.page.charts import (
+    costs,
+    data,
+    e_months,
+    incidence,
+    kind_colour,
+    minute_axis,
+    sized,
+    specifications_of,
+)
 
 # A symlog scale has no good ticks of its own: coarse ones, and fine ones where everything lies near zero.
 _COARSE = [-10_000, -5_000, -2_000, -1_000, 0, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000]
 _FINE = [-1_500, -1_000, -500, -200, -100, 0, 100, 200, 500, 1_000, 1_500]
 _RETURN_TICKS = f"max(abs(domain('y')[0]), abs(domain('y')[1])) > 2000 ? {_COARSE} : {_FINE}"
 _FEASIBLE = "datum.meets_constraints === 'yes'"
-_DASHES = [[1, 0], [4, 3]]
-KINDS = (*policies.KINDS, "v1", "unknown")
 
 
 def charts() -> dict[str, dict[str, Any]]:
-    """{chart: Vega-Lite specification}; the data names in them are what the page must supply."""
-    import altair as alt
-
-    # Without a theme: colours, fonts and sizes come from the page, which knows light from dark.
-    with alt.theme.enable("none"):
-        made = {build.__name__.strip("_"): build(alt) for build in _CHARTS}
-        return {name: _plain(chart.to_dict()) for name, chart in made.items()}
-
-
-def _plain(spec: dict[str, Any]) -> dict[str, Any]:
-    spec.pop("$schema", None)  # an address nobody asks; a page that opens from disk should not hold it
-    spec.pop("config", None)
-    return spec
-
-
-def _data(alt: Any, name: str = "rows") -> Any:
-    return alt.NamedData(name=name)
-
-
-def _sized(chart: Any, height: int = 260) -> Any:
-    return chart.properties(width="container", height=height)
-
-
-def _kind_colour(alt: Any) -> Any:
-    tokens = [f"@kind{i + 1}" for i in range(len(KINDS))]
-    return alt.Color("kind:N", scale=alt.Scale(domain=list(KINDS), range=tokens), legend=None)
+    """{chart: Vega-Lite specification} of the dashboard."""
+    return specifications_of(_CHARTS)
 
 
 def _months(alt: Any) -> Any:
@@ -53,8 +36,8 @@ def _months(alt: Any) -> Any:
         scale=alt.Scale(domain=["included", "excluded"], range=["@accent", "@bad"]),
         legend=alt.Legend(title=None, orient="top"),
     )
-    bars = alt.Chart(_data(alt)).mark_bar().encode(x=x, y=alt.Y("calls:Q", title="calls"), color=status, order="at:Q")
-    return _sized(bars.encode(tooltip=["month:O", "what:N", "calls:Q"]), 200)
+    bars = alt.Chart(data(alt)).mark_bar().encode(x=x, y=alt.Y("calls:Q", title="calls"), color=status, order="at:Q")
+    return sized(bars.encode(tooltip=["month:O", "what:N", "calls:Q"]), 200)
 
 
 def _histogram(alt: Any) -> Any:
@@ -67,14 +50,14 @@ def _histogram(alt: Any) -> Any:
         alt.Tooltip("share:Q", format=".1%"),
         alt.Tooltip("all:Q", format=".1%"),
     ]
-    bars = alt.Chart(_data(alt)).mark_bar(color="@accent").encode(x=x, y=y, tooltip=tips)
-    ticks = alt.Chart(_data(alt)).mark_tick(color="@ink", thickness=2, width=alt.RelativeBandSize(0.9))
-    return _sized(bars + ticks.encode(x=x, y=alt.Y("all:Q"), tooltip=tips), 200)
+    bars = alt.Chart(data(alt)).mark_bar(color="@accent").encode(x=x, y=y, tooltip=tips)
+    ticks = alt.Chart(data(alt)).mark_tick(color="@ink", thickness=2, width=alt.RelativeBandSize(0.9))
+    return sized(bars + ticks.encode(x=x, y=alt.Y("all:Q"), tooltip=tips), 200)
 
 
 def _reached(alt: Any) -> Any:
     """Share of calls that had reached a multiple so long after the alert."""
-    x = alt.X("minutes:Q", scale=alt.Scale(type="log", nice=False), title="after the alert", axis=_minute_axis(alt))
+    x = alt.X("minutes:Q", scale=alt.Scale(type="log", nice=False), title="after the alert", axis=minute_axis(alt))
     y = alt.Y("share:Q", title="share of calls", axis=alt.Axis(format="%"), scale=alt.Scale(domainMin=0))
     multiple = alt.Color(
         "what:N",
@@ -83,13 +66,8 @@ def _reached(alt: Any) -> Any:
     )
     dash = alt.StrokeDash("all:N", scale=alt.Scale(domain=[False, True], range=[[1, 0], [4, 3]]), legend=None)
     tips = ["what:N", "after:N", "calls:Q", alt.Tooltip("share:Q", format=".1%")]
-    lines = alt.Chart(_data(alt)).mark_line(interpolate="linear", point=alt.OverlayMarkDef(size=26))
-    return _sized(lines.encode(x=x, y=y, color=multiple, strokeDash=dash, tooltip=tips), 220)
-
-
-def _minute_axis(alt: Any) -> Any:
-    label = "datum.value < 60 ? datum.value + ' min' : datum.value / 60 + ' h'"
-    return alt.Axis(values=[5, 15, 60, 240, 720, 2880, 11520, 46080], labelExpr=label, labelOverlap=True)
+    lines = alt.Chart(data(alt)).mark_line(interpolate="linear", point=alt.OverlayMarkDef(size=26))
+    return sized(lines.encode(x=x, y=y, color=multiple, strokeDash=dash, tooltip=tips), 220)
 
 
 def _hit_months(alt: Any) -> Any:
@@ -104,72 +82,12 @@ def _hit_months(alt: Any) -> Any:
         alt.Tooltip("high:Q", format=".1%"),
     ]
     rules = (
-        alt.Chart(_data(alt))
+        alt.Chart(data(alt))
         .mark_rule(color="@accent", strokeWidth=3, opacity=0.4)
         .encode(x=x, y=y, y2="high:Q", tooltip=tips)
     )
-    points = alt.Chart(_data(alt)).mark_point(color="@accent", filled=True, size=70, opacity=1)
-    return _sized(rules + points.encode(x=x, y=alt.Y("hit_2x_rate:Q"), tooltip=tips), 200)
-
-
-def _e_months(alt: Any) -> Any:
-    """A caller's e-value by month against the threshold of the claim; the axis is logarithmic."""
-    x = alt.X("month:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
-    y = alt.Y(
-        "value:Q",
-        title="e-value",
-        scale=alt.Scale(type="log", nice=False, padding=10),
-        axis=alt.Axis(format="~g", tickCount=5, labelOverlap=True),
-    )
-    tips = ["month:O", "what:N", alt.Tooltip("exact:Q", title="value", format=",.4g"), "verdict:N"]
-    even = alt.Chart(_data(alt, "even")).mark_rule(color="@muted").encode(y="value:Q")
-    lines = alt.Chart(_data(alt)).mark_line(point=alt.OverlayMarkDef(size=50))
-    return _sized(
-        even
-        + lines.encode(
-            x=x,
-            y=y,
-            color=_what(alt, {"e-value": "@accent", "threshold": "@bad"}),
-            strokeDash=alt.StrokeDash("limit:N", scale=alt.Scale(domain=[False, True], range=_DASHES), legend=None),
-            detail="stretch:N",
-            tooltip=tips,
-        ),
-        220,
-    )
-
-
-def _incidence(alt: Any) -> Any:
-    """Shares of calls that doubled, were stopped or fell silent, so long after the entry; doubles with their interval."""
-    x = alt.X("minutes:Q", scale=alt.Scale(type="log", nice=False), title="after the entry", axis=_minute_axis(alt))
-    y = alt.Y("share:Q", title="share of calls", axis=alt.Axis(format="%"), scale=alt.Scale(domainMin=0))
-    tips = ["what:N", "after:N", *(alt.Tooltip(f"{name}:Q", format=".1%") for name in ("share", "low", "high"))]
-    colour = _what(alt, {"2x": "@good", "stop": "@bad", "silent": "@muted"})
-    band = alt.Chart(_data(alt, "band")).mark_area(color="@good", opacity=0.15)
-    lines = alt.Chart(_data(alt)).mark_line(point=alt.OverlayMarkDef(size=26))
-    drawn = lines.encode(x=x, y=y, color=colour, tooltip=[*tips, "at_risk:Q"])
-    return _sized(band.encode(x=x, y=alt.Y("low:Q"), y2="high:Q") + drawn, 220)
-
-
-def _costs(alt: Any) -> Any:
-    """The mean return of the monthly choice at each size or delay, with two standard errors on both sides."""
-    x = alt.X("at:O", sort=None, title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
-    y = alt.Y("mean_bps:Q", title="mean return, bps", axis=alt.Axis(format=",d"))
-    tips = [
-        alt.Tooltip("at:O", title="at"),
-        alt.Tooltip("mean_bps:Q", format=",.1f"),
-        alt.Tooltip("se_bps:Q", format=",.1f"),
-        "units:Q",
-        alt.Tooltip("same_entry:Q", format=".0%"),
-    ]
-    even = alt.Chart(_data(alt, "even")).mark_rule(color="@muted").encode(y="mean_bps:Q")
-    errors = alt.Chart(_data(alt)).mark_rule(color="@accent", strokeWidth=3, opacity=0.3)
-    lines = alt.Chart(_data(alt)).mark_line(color="@accent", point=alt.OverlayMarkDef(size=50, color="@accent"))
-    return _sized(even + errors.encode(x=x, y=alt.Y("low:Q"), y2="high:Q") + lines.encode(x=x, y=y, tooltip=tips), 200)
-
-
-def _what(alt: Any, colours: dict[str, str]) -> Any:
-    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
-    return alt.Color("what:N", scale=scale, legend=alt.Legend(title=None, orient="top"))
+    points = alt.Chart(data(alt)).mark_point(color="@accent", filled=True, size=70, opacity=1)
+    return sized(rules + points.encode(x=x, y=alt.Y("hit_2x_rate:Q"), tooltip=tips), 200)
 
 
 def _frontier(alt: Any) -> Any:
@@ -194,12 +112,12 @@ def _frontier(alt: Any) -> Any:
         alt.Tooltip("p95_drawdown_bps:Q", format=",d"),
         alt.Tooltip("objective_score:Q", format=",d"),
     ]
-    line = alt.Chart(_data(alt, "edge")).mark_line(interpolate="step-after", color="@ink", strokeWidth=1.2)
-    points = alt.Chart(_data(alt)).mark_point(filled=True, strokeWidth=1.4, size=46)
+    line = alt.Chart(data(alt, "edge")).mark_line(interpolate="step-after", color="@ink", strokeWidth=1.2)
+    points = alt.Chart(data(alt)).mark_point(filled=True, strokeWidth=1.4, size=46)
     opacity = alt.condition(_FEASIBLE, alt.value(0.95), alt.value(0.22))
     ring = alt.condition("datum.is_pareto == 'yes'", alt.value("@ink"), alt.value("transparent"))
-    drawn = points.encode(x=x, y=y, color=_kind_colour(alt), opacity=opacity, stroke=ring, tooltip=tips)
-    return _sized(line.encode(x=x, y=y) + drawn, 340)
+    drawn = points.encode(x=x, y=y, color=kind_colour(alt), opacity=opacity, stroke=ring, tooltip=tips)
+    return sized(line.encode(x=x, y=y) + drawn, 340)
 
 
 def _best(alt: Any) -> Any:
@@ -227,10 +145,10 @@ def _best(alt: Any) -> Any:
         alt.Tooltip("stop_out_rate:Q", format=".1%"),
         alt.Tooltip("p95_drawdown_bps:Q", format=",.1f"),
     ]
-    points = alt.Chart(_data(alt)).mark_point(filled=True, cursor="pointer")
+    points = alt.Chart(data(alt)).mark_point(filled=True, cursor="pointer")
     opacity = alt.condition(_FEASIBLE, alt.value(0.95), alt.value(0.3))
     size = alt.Size("trades:Q", scale=alt.Scale(range=[40, 500], domainMin=0), legend=None)
-    return _sized(points.encode(x=x, y=y, color=_kind_colour(alt), opacity=opacity, size=size, tooltip=tips), 340)
+    return sized(points.encode(x=x, y=y, color=kind_colour(alt), opacity=opacity, size=size, tooltip=tips), 340)
 
 
 def _pair_colour(alt: Any) -> Any:
@@ -247,16 +165,16 @@ def _policy_months(alt: Any) -> Any:
         alt.Tooltip("value:Q", title="median_return_bps", format=",.1f"),
         "trades:Q",
     ]
-    lines = alt.Chart(_data(alt)).mark_line(point=alt.OverlayMarkDef(size=50))
-    return _sized(lines.encode(x=x, y=y, color=_pair_colour(alt), detail="stretch:N", tooltip=tips), 220)
+    lines = alt.Chart(data(alt)).mark_line(point=alt.OverlayMarkDef(size=50))
+    return sized(lines.encode(x=x, y=y, color=_pair_colour(alt), detail="stretch:N", tooltip=tips), 220)
 
 
 def _policy_returns(alt: Any) -> Any:
     x = alt.X("bin:O", sort=None, title="realized return, bps", axis=alt.Axis(labelAngle=-45, labelOverlap=False))
     y = alt.Y("share:Q", title="share of trades", axis=alt.Axis(format="%"))
     tips = ["which:N", "words:N", "bin:O", "trades:Q", alt.Tooltip("share:Q", format=".1%")]
-    bars = alt.Chart(_data(alt)).mark_bar()
-    return _sized(bars.encode(x=x, y=y, xOffset="which:N", color=_pair_colour(alt), tooltip=tips), 220)
+    bars = alt.Chart(data(alt)).mark_bar()
+    return sized(bars.encode(x=x, y=y, xOffset="which:N", color=_pair_colour(alt), tooltip=tips), 220)
 
 
 def _walk_callers(alt: Any) -> Any:
@@ -275,14 +193,12 @@ def _walk_callers(alt: Any) -> Any:
         scale=alt.Scale(domain=["anchored", "rolling"], range=["@kind1", "@kind2"]),
         legend=alt.Legend(title=None, orient="top"),
     )
-    diagonal = alt.Chart(_data(alt, "diagonal")).mark_line(color="@muted", strokeDash=[4, 4]).encode(x=x, y=y)
-    zero = alt.Chart(_data(alt, "zero")).mark_rule(color="@muted").encode(y="y:Q")
+    diagonal = alt.Chart(data(alt, "diagonal")).mark_line(color="@muted", strokeDash=[4, 4]).encode(x=x, y=y)
+    zero = alt.Chart(data(alt, "zero")).mark_rule(color="@muted").encode(y="y:Q")
     size = alt.Size("trades:Q", scale=alt.Scale(range=[30, 500], domainMin=0), legend=None)
-    points = alt.Chart(_data(alt)).mark_point(filled=True, cursor="pointer")
+    points = alt.Chart(data(alt)).mark_point(filled=True, cursor="pointer")
     opacity = alt.condition("datum.few", alt.value(0.3), alt.value(0.8))
-    return _sized(
-        zero + diagonal + points.encode(x=x, y=y, color=colour, size=size, opacity=opacity, tooltip=tips), 340
-    )
+    return sized(zero + diagonal + points.encode(x=x, y=y, color=colour, size=size, opacity=opacity, tooltip=tips), 340)
 
 
 def _walk_months(alt: Any) -> Any:
@@ -295,8 +211,8 @@ def _walk_months(alt: Any) -> Any:
         legend=alt.Legend(title=None, orient="top"),
     )
     tips = ["month:O", "what:N", alt.Tooltip("value:Q", format=",.1f"), "trades:Q"]
-    lines = alt.Chart(_data(alt)).mark_line(point=alt.OverlayMarkDef(size=40))
-    return _sized(lines.encode(x=x, y=y, color=colour, detail="stretch:N", tooltip=tips), 240)
+    lines = alt.Chart(data(alt)).mark_line(point=alt.OverlayMarkDef(size=40))
+    return sized(lines.encode(x=x, y=y, color=colour, detail="stretch:N", tooltip=tips), 240)
 
 
 def _equity(alt: Any) -> Any:
@@ -307,10 +223,10 @@ def _equity(alt: Any) -> Any:
     colour = alt.Color(
         "name:N", sort=None, scale=alt.Scale(range=palette), legend=alt.Legend(title=None, orient="bottom")
     )
-    lines = alt.Chart(_data(alt)).mark_line(interpolate="step-after", strokeWidth=1.8)
-    start = alt.Chart(_data(alt, "start")).mark_rule(color="@muted", strokeDash=[4, 4]).encode(y="equity:Q")
+    lines = alt.Chart(data(alt)).mark_line(interpolate="step-after", strokeWidth=1.8)
+    start = alt.Chart(data(alt, "start")).mark_rule(color="@muted", strokeDash=[4, 4]).encode(y="equity:Q")
     tips = ["name:N", alt.Tooltip("days:Q", format=".1f"), alt.Tooltip("equity:Q", format=",.2f")]
-    return _sized(start + lines.encode(x=x, y=y, color=colour, tooltip=tips), 320)
+    return sized(start + lines.encode(x=x, y=y, color=colour, tooltip=tips), 320)
 
 
 def _candles(alt: Any) -> Any:
@@ -320,17 +236,17 @@ def _candles(alt: Any) -> Any:
     colour = alt.condition("datum.close >= datum.open", alt.value("@good"), alt.value("@bad"))
     tips = [alt.Tooltip("start:Q", title="hours", format=".2f")]
     tips += [alt.Tooltip(f"{name}:Q", format=".4~f") for name in ("open", "high", "low", "close")]
-    candles = alt.Chart(_data(alt))
+    candles = alt.Chart(data(alt))
     wicks = candles.mark_rule().encode(x=alt.X("middle:Q"), y=y, y2="high:Q", color=colour, tooltip=tips)
     bodies = candles.mark_bar(stroke=None).encode(x=x, x2="end:Q", y="open:Q", y2="close:Q", color=colour, tooltip=tips)
-    levels = alt.Chart(_data(alt, "levels"))
+    levels = alt.Chart(data(alt, "levels"))
     rules = levels.mark_rule(strokeDash=[5, 4], strokeWidth=1.2, color="@ink", opacity=0.7).encode(y="multiple:Q")
     place = {"x": alt.value(0), "y": "multiple:Q", "text": "label:N"}
     at = {"align": "left", "dx": 4, "dy": -6, "fontSize": 11}
     # Twice, the first time as a halo: the words stay readable over candles.
     halo = levels.mark_text(**at, stroke="@surface", strokeWidth=4, strokeJoin="round").encode(**place)
     texts = halo + levels.mark_text(**at, color="@ink").encode(**place)
-    exits = alt.Chart(_data(alt, "exits")).mark_point(
+    exits = alt.Chart(data(alt, "exits")).mark_point(
         filled=True, size=90, stroke="@surface", strokeWidth=1.2, opacity=1
     )
     exit_tips = [
@@ -342,12 +258,12 @@ def _candles(alt: Any) -> Any:
     marked = exits.encode(
         x="hours:Q",
         y="exit_multiple:Q",
-        color=_kind_colour(alt),
+        color=kind_colour(alt),
         shape=alt.Shape("mark:N", scale=None),
         tooltip=exit_tips,
     )
-    entry = alt.Chart(_data(alt, "entry")).mark_rule(color="@accent", strokeWidth=1.5).encode(x="hours:Q")
-    return _sized(wicks + bodies + rules + entry + texts + marked, 380)
+    entry = alt.Chart(data(alt, "entry")).mark_rule(color="@accent", strokeWidth=1.5).encode(x="hours:Q")
+    return sized(wicks + bodies + rules + entry + texts + marked, 380)
 
 
 _CHARTS = (
@@ -355,9 +271,9 @@ _CHARTS = (
     _histogram,
     _reached,
     _hit_months,
-    _e_months,
-    _incidence,
-    _costs,
+    e_months,
+    incidence,
+    costs,
     _frontier,
     _best,
     _policy_months,

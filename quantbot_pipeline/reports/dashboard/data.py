@@ -8,17 +8,19 @@ from typing import Any
 
 import duckdb
 
+from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import iso_now
+from quantbot_pipeline.reports.changes import changes
 from quantbot_pipeline.reports.dashboard.callers import callers_section
 from quantbot_pipeline.reports.dashboard.calls import calls_section
-from quantbot_pipeline.reports.dashboard.encode import Index
 from quantbot_pipeline.reports.dashboard.evidence import evidence_section
 from quantbot_pipeline.reports.dashboard.frontiers import frontier_section, v1_section
 from quantbot_pipeline.reports.dashboard.overview import errors, overview
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey, load_replayed, policy_columns, replayed_section
 from quantbot_pipeline.reports.dashboard.runs import runs_section
 from quantbot_pipeline.reports.leaderboard import first_policies
+from quantbot_pipeline.reports.page.encode import Index
 from quantbot_pipeline.reports.remarks import load_newest
 from quantbot_pipeline.reports.searches import latest_verdicts, tested_trades
 from quantbot_pipeline.reports.verdicts import newest_verdicts
@@ -42,6 +44,7 @@ def collect(home: Home) -> dict[str, Any]:
         "min_calls": MIN_CALLS,
         "much_ended": MUCH_ENDED,
         "overview": overview(catalog),
+        "changes": _changes(catalog, callers),
         "callers": callers_section(
             verdicts,
             paths,
@@ -69,3 +72,10 @@ def collect(home: Home) -> dict[str, Any]:
         "policy": policy_columns(policies),
         "violations": violations.values,
     }
+
+
+def _changes(catalog: Catalog, callers: Index[str]) -> dict[str, Any]:
+    """What changed since the month before; rows refer to `callers` by position."""
+    found = changes(catalog)
+    rows = [{"caller": callers.of(row["caller_name"]), **row} for row in found.rows]
+    return {"month": found.month, "before": found.before, "rows": rows}

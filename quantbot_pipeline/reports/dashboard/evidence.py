@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
-from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns
+from quantbot_pipeline.reports.page.encode import Columns, Index, columns
 from quantbot_pipeline.reports.remarks import read_each
 from quantbot_pipeline.reports.verdicts import Verdicts
 

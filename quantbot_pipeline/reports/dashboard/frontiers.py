@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
-from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey
+from quantbot_pipeline.reports.page.encode import Columns, Index, columns
 from quantbot_pipeline.reports.remarks import load_newest, read_each
 from quantbot_pipeline.reports.verdicts import verdicts_for
 from quantbot_pipeline.vocabulary import IN_SAMPLE

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from quantbot_pipeline.catalog.catalog import Catalog, latest_runs_with, newest_runs_with, quarantined, reading
 from quantbot_pipeline.errors import IntegrityError
-from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, of_rows
+from quantbot_pipeline.reports.page.encode import Columns, Index, columns, of_rows
 from quantbot_pipeline.reports.remarks import manifests_behind, mixed_settings, read_each
 from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from quantbot_pipeline.catalog.catalog import Catalog, latest_runs_with
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.reports.dashboard.encode import Columns, Index, columns, histogram, of_rows
 from quantbot_pipeline.reports.describe import describe, kind_of, price_levels
+from quantbot_pipeline.reports.page.encode import Columns, Index, columns, histogram, of_rows
 from quantbot_pipeline.reports.remarks import read_each
 
 PolicyKey = tuple[str, str | None]  # (policy_id, policy_params): a name given by hand may stand for two policies

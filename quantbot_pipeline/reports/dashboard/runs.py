@@ -8,7 +8,7 @@ import duckdb
 
 from quantbot_pipeline.catalog.catalog import Catalog, query_runs
 from quantbot_pipeline.errors import IntegrityError
-from quantbot_pipeline.reports.dashboard.encode import Index
+from quantbot_pipeline.reports.page.encode import Index
 from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
 from quantbot_pipeline.runs.verify import read_artifact
 from quantbot_pipeline.vocabulary import ALL_CALLERS

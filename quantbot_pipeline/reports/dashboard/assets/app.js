@@ -52,32 +52,8 @@ function show(focus) {
   return settle();
 }
 
-const remembered = {
-  get: () => { try { return localStorage.getItem('theme'); } catch { return null; } },
-  set: (value) => { try { localStorage.setItem('theme', value); } catch { /* a page from disk may not remember */ } },
-};
-
-function setTheme(name) {
-  document.documentElement.dataset.theme = name;
-  const button = document.getElementById('theme');
-  button.textContent = name === 'dark' ? 'Light' : 'Dark';
-  button.setAttribute('aria-label', `Switch to the ${name === 'dark' ? 'light' : 'dark'} theme`);
-}
-
 function start() {
-  const system = matchMedia('(prefers-color-scheme: dark)');
-  setTheme(remembered.get() || (system.matches ? 'dark' : 'light'));
-  system.addEventListener('change', () => {
-    if (remembered.get()) return;
-    setTheme(system.matches ? 'dark' : 'light');
-    redraw();
-  });
-  document.getElementById('theme').addEventListener('click', () => {
-    const next = document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark';
-    remembered.set(next);
-    setTheme(next);
-    redraw();
-  });
+  startTheme();
   add(document.getElementById('nav'), SECTIONS.map(([name, text]) => el('a', { href: '#/' + name, 'data-section': name }, text)));
   add(document.getElementById('foot'), [`Built ${fmt.time(Date.parse(D.built_at))} UTC by quantbot ${D.version} from verified runs. `,
     'Returns and drawdowns are in basis points (100 bps = 1%), after fees and slippage where a policy traded. Times are UTC.']);

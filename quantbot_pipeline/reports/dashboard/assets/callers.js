@@ -29,7 +29,7 @@ function leaderboardColumns() {
   const peak = Math.log(Math.max(...leaderboard.map((r) => r.median_peak_multiple), 1.01));
   return [
     { name: 'caller_name', text: true, first: true, value: (r) => callerName(r.caller), show: (_, r) => [callerLink(r.caller), few(r) ? fewTag(r.calls) : r.mints !== null && r.mints < D.min_calls && mintsTag(r.mints)] },
-    ...verdictColumns(),
+    ...verdictColumns(), trendColumn(),
     { name: 'calls', help: 'Calls with an entry and a window (excluded ones are counted under Errors).', show: (v) => [fmt.int(v), bar(v / most)] },
     { name: 'mints', help: 'Distinct tokens among them.', show: fmt.int },
     { name: 'last_call', text: true, help: 'The day of the last of them.', show: (v) => (v === null ? DASH : v.slice(0, 10)) },
@@ -46,13 +46,44 @@ function leaderboardColumns() {
   ];
 }
 
+function trendColumn() {
+  return { name: 'trend', text: true, help: 'The last months, at most twelve: what the monthly choice returned in the mean, on the caller’s own scale. The middle block is 0, a dot is a month without a trade.', show: (v) => el('span', { class: 'trend' }, fmt.text(v)) };
+}
+
+// Callers that nobody can rank: with too few calls to be tested, or without a verdict.
+const untested = (row) => (row.flags || '').includes('few_');
+const unranked = (row) => !judged(row) || untested(row);
+const callerClass = (r) => [few(r) && 'few', unranked(r) && 'below'].filter(Boolean).join(' ') || null;
+
+// The first screen: who has an edge, how sure that is, what it earned, and what changed.
+function answerCard() {
+  if (!leaderboard.length) return null;
+  const count = (word) => leaderboard.filter((r) => judged(r) && r.verdict.startsWith(word)).length;
+  const by = Object.fromEntries(leaderboardColumns().map((c) => [c.name, c]));
+  const names = ['caller_name', 'verdict', 'choice_mean_bps', 'calls', 'last_call', 'trend', 'e_value', 'hit_2x_shrunk'];
+  const top = [...leaderboard.filter((r) => !unranked(r)), ...leaderboard.filter(unranked)].slice(0, ANSWERS);
+  const said = D.evidence.month ? `At the end of ${D.evidence.month}: evidence of an edge for ${count('evidence')} of ${leaderboard.length} callers, ${count('inconclusive')} inconclusive, ${count('none')} refuted.` : 'No verdict yet.';
+  const more = leaderboard.length > top.length && el('p', {}, el('a', { href: '#/callers' }, `All ${leaderboard.length} callers`));
+  return card('Who has an edge', el('p', {}, said, top.some(unranked) && top.some((r) => !unranked(r)) && ' Below the line: too few calls to test, or no verdict.'), D.evidence.month ? null : noVerdict(leaderboard),
+    table({ caption: 'Callers by verdict, and what the monthly choice earned out of sample', rows: top, columns: names.map((name) => by[name]), sort: ['verdict', 'up'], below: unranked, rowClass: callerClass }), more);
+}
+const ANSWERS = 12;
+
+function changesCard() {
+  const { month, before, rows } = D.changes;
+  if (before === null) return null;
+  return card(`What changed since ${before}`, rows.length ? table({ caption: `Verdicts of ${month} against those of ${before}`, rows, columns: [
+    { name: 'caller_name', text: true, first: true, show: (_, r) => callerLink(r.caller) }, { name: 'change', text: true, wrap: true }, { name: 'new_units', show: fmt.int },
+    { name: 'e_before', show: big }, { name: 'e_value', show: big },
+  ] }) : empty('No verdict changed, and no e-value moved by half.'));
+}
+
 function callersView() {
   const head = [el('h1', {}, 'Callers'), el('p', { class: 'lead' }, 'How sure each caller’s edge is, and what the price did after its calls over the newest run of every month. Brackets are 95% intervals. Only the verdict says that a caller is more than lucky: the other columns describe.')];
   if (!leaderboard.length) return [head, card(null, noRuns('No truth yet: no run of type path-only or full.'))];
-  const classes = (r) => [few(r) && 'few', !judged(r) && 'below'].filter(Boolean).join(' ') || null;
   return [head, card(null, noVerdict(leaderboard), table({
-    caption: 'Callers by verdict, then by e-value', columns: leaderboardColumns(), rows: leaderboard, sort: ['verdict', 'up'], below: (r) => !judged(r),
-    search: 'Search callers or policies', rowClass: classes, help: true,
+    caption: 'Callers by verdict, then by e-value', columns: leaderboardColumns(), rows: leaderboard, sort: ['verdict', 'up'], below: unranked,
+    search: 'Search callers or policies', rowClass: callerClass, help: true,
     filters: [{ label: `Hide callers with fewer than ${D.min_calls} calls`, hides: few, on: false }],
   }))];
 }

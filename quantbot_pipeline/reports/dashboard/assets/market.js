@@ -7,9 +7,9 @@ function noRuns(text) {
 function overviewView() {
   const o = D.overview;
   const runs = rowsOf(o.runs);
-  const head = [el('h1', {}, 'Overview'), el('p', { class: 'lead' }, 'What was run, which months it covers, and what the numbers rest on.')];
+  const head = [el('h1', {}, 'Overview'), el('p', { class: 'lead' }, 'Who has an edge, how sure that is, and what changed; then what was run, and what the numbers rest on.')];
   if (!runs.length) return [head, card(null, noRuns('No runs yet.'))];
-  return [head, overviewTiles(o, runs), el('div', { class: 'columns' }, qualityCard(o.quality), card('Calls by month', callsByMonth(o.quality))), coverageCard(o), card(null, table({
+  return [head, answerCard(), changesCard(), overviewTiles(o, runs), el('div', { class: 'columns' }, qualityCard(o.quality), card('Calls by month', callsByMonth(o.quality))), coverageCard(o), card(null, table({
     caption: 'Runs by type and status', rows: runs, columns: [
       { name: 'kind', text: true, first: true }, { name: 'status', text: true }, { name: 'runs', show: fmt.int }, { name: 'months', show: fmt.int }, { name: 'first_month', text: true }, { name: 'last_month', text: true },
       { name: 'calls', show: fmt.int }, { name: 'artifact_rows', show: fmt.int }, { name: 'bytes', show: fmt.bytes }, { name: 'avg_total_ms', show: (v) => fmt.int(v) },

@@ -1,7 +1,6 @@
 // Elements, numbers and texts. Text reaches the document only as text nodes: there is no other way in these scripts.
 
 const D = JSON.parse(document.getElementById('data').textContent);
-const ALL = 0; // the position of __all__ in D.names
 
 function el(tag, attributes, ...children) {
   const node = document.createElement(tag);
@@ -52,35 +51,8 @@ const fmt = {
 // Columns keep the names of the artifacts; only underscores give way to blanks.
 const label = (name) => name.replaceAll('_', ' ');
 
-function callerName(caller) {
-  return caller === ALL ? 'all callers' : D.names[caller];
-}
-
-function callerLink(caller) {
-  const name = callerName(caller);
-  if (caller === ALL) return el('span', { class: 'name' }, name);
-  const shown = name.slice(0, 300);
-  const parts = shown.split(/(?<=[:_\-./])/).map((part, i) => [i > 0 && el('wbr'), part]); // where it may break on a phone
-  return el('a', { class: 'name', title: shown, href: '#/caller/' + encodeURIComponent(name) }, parts);
-}
-
-function policyOf(position) {
-  if (position === null || position === undefined) return { policy_id: null, params: null, kind: 'unknown', words: 'no trade' };
-  return {
-    policy_id: D.policy.policy_id[position],
-    params: D.policy.params[position],
-    kind: D.policy.kind[position],
-    words: D.policy.words[position],
-  };
-}
-
-const KINDS = ['fixed_stop', 'time_stop', 'trailing_stop', 'ladder', 'combo', 'v1', 'unknown'];
+const KINDS = D.kinds; // of policies, in the order of their colours
 const kindColour = (kind) => `var(--kind${KINDS.indexOf(kind) + 1})`;
-
-function words(position) {
-  const policy = policyOf(position);
-  return el('span', { title: policy.policy_id }, el('i', { class: 'swatch', vars: { '--swatch': kindColour(policy.kind) } }), ' ', policy.words);
-}
 
 function card(title, ...children) {
   return el('section', { class: 'card' }, title && el('h2', {}, title), children);

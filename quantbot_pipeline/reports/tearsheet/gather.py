@@ -1,0 +1,137 @@
+"""What a tear sheet is made from: trades, calls, choices and evidence of one caller, from the runs that all reports use.
+
+Belongs here: which artifacts are read, and what is said when there is nothing to read. Does not: any number.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from quantbot_pipeline.artifacts.schemas import ARTIFACTS, TRADES
+from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.reports.remarks import load_newest, read_each, remarks
+from quantbot_pipeline.reports.trades import replayed_trades
+from quantbot_pipeline.reports.verdicts import Verdicts, newest_verdicts
+from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
+from quantbot_pipeline.vocabulary import ALL_CALLERS
+
+ORDER = [("entry_ts_ms", "ascending"), ("call_id", "ascending")]
+KNOWN = 12  # names in one error
+
+
+class Gathered(NamedTuple):
+    """trades: own ones with `month`, in order of entry. pool: of all callers, with the rule of the random control.
+
+    choices: the caller's rows of `walk_forward` of one scheme by month; none for a policy. paths: the caller's calls. times,
+    costs, monthly: rows of the evidence.
+    """
+
+    caller: str
+    policy_id: str | None
+    scheme: str
+    months: list[str]
+    trades: pa.Table
+    pool: pa.Table
+    choices: pa.Table
+    paths: pa.Table
+    verdicts: Verdicts
+    evidence: dict[str, Any] | None
+    times: pa.Table
+    costs: pa.Table
+    monthly: pa.Table
+    runs: list[RunManifest]
+    remarks: list[str]
+
+
+def gather(
+    catalog: Catalog, caller: str, policy_id: str | None = None, interval: str | None = None, scheme: str = "anchored"
+) -> Gathered:
+    """Read what there is on a caller; on all callers pooled with `__all__`.
+
+    Raises InputError when nothing was traded by this caller or policy, IntegrityError when a file is not what was committed.
+    """
+    choices = load_newest(catalog, "walk_forward", interval=interval)
+    choices = choices.filter(pc.equal(choices["scheme"], scheme))
+    paths = load_newest(catalog, "paths", interval=interval)
+    if policy_id is None:
+        trades, runs = _tested(catalog, interval, scheme)
+        said = remarks(catalog, "walk_forward", interval=interval)
+        own, pool = _of(trades, caller), _of(trades, ALL_CALLERS)
+    else:
+        trades, runs = replayed_trades(catalog, policy_id=policy_id)
+        _require_policy(catalog, policy_id, trades)
+        said = []
+        own, pool = (trades if caller == ALL_CALLERS else _of(trades, caller)), trades
+    known = {*choices["caller_name"].to_pylist(), *paths["caller_name"].to_pylist(), *trades["caller_name"].to_pylist()}
+    if caller not in known | {ALL_CALLERS}:
+        raise InputError(_unknown(caller, known))
+    chosen = _of(choices, caller).sort_by("month")
+    if policy_id is None and not chosen.num_rows:
+        raise InputError(
+            f"no walk-forward of caller {caller!r}: run `quantbot backtest walk-forward`, then `quantbot backtest catalog-sync`; or name a --policy"
+        )
+    months = sorted(set((chosen if policy_id is None else own)["month"].to_pylist()))
+    verdicts = newest_verdicts(catalog, interval)
+    newest = newest_runs_with(catalog, "evidence", interval=interval)
+    return Gathered(
+        caller=caller,
+        policy_id=policy_id,
+        scheme=scheme,
+        months=months,
+        trades=own.sort_by(ORDER),
+        pool=pool.sort_by(ORDER) if caller != ALL_CALLERS else pool.slice(0, 0),
+        choices=chosen,
+        paths=(paths if caller == ALL_CALLERS else _of(paths, caller)).sort_by(ORDER),
+        verdicts=verdicts,
+        evidence=next((row for row in verdicts.rows if row["caller_name"] == caller), None),
+        times=_evidence(catalog, newest[-1:], "evidence_times", caller),
+        costs=_evidence(catalog, newest[-1:], "evidence_costs", caller),
+        monthly=_of(load_newest(catalog, "evidence", interval=interval), caller),
+        runs=runs,
+        remarks=said,
+    )
+
+
+def _tested(catalog: Catalog, interval: str | None, scheme: str) -> tuple[pa.Table, list[RunManifest]]:
+    """Return the test trades of the walk-forward runs behind the reports, with `month`; runs of earlier versions hold none."""
+    run_dirs = newest_runs_with(catalog, "walk_forward", interval=interval)
+    runs = [read_manifest(catalog.runs.folder / run_dir) for run_dir in run_dirs]
+    with_trades = [d for d, manifest in zip(run_dirs, runs, strict=True) if "trades" in manifest.artifacts]
+    tables = [_with_month(table, m) for m, table in read_each(catalog, with_trades, "trades")]
+    joined = pa.concat_tables([TRADES.append(pa.field("month", pa.string())).empty_table(), *tables])
+    return joined.filter(pc.equal(joined["scheme"], scheme)), runs
+
+
+def _with_month(table: pa.Table, manifest: RunManifest) -> pa.Table:
+    return table.append_column("month", pa.repeat(pa.scalar(manifest.month), table.num_rows))
+
+
+def _of(table: pa.Table, caller: str) -> pa.Table:
+    return table.filter(pc.equal(table["caller_name"], caller))
+
+
+def _evidence(catalog: Catalog, run_dirs: Sequence[str], artifact: str, caller: str) -> pa.Table:
+    found = [_of(table, caller) for _, table in read_each(catalog, run_dirs, artifact)]
+    return pa.concat_tables([ARTIFACTS[artifact][1].empty_table(), *found])
+
+
+def _require_policy(catalog: Catalog, policy_id: str, trades: pa.Table) -> None:
+    if trades.num_rows:
+        return
+    known = sorted(set(replayed_trades(catalog)[0]["policy_id"].to_pylist()))
+    raise InputError(
+        f"no trades of policy {policy_id!r}: "
+        + (f"replayed policies: {_named(known)}" if known else "run `quantbot backtest policy`, then sync")
+    )
+
+
+def _unknown(caller: str, known: set[str]) -> str:
+    names = sorted(known - {ALL_CALLERS})
+    return f"no caller {caller!r}; " + (f"callers: {_named(names)}" if names else "no run is cataloged yet")
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:KNOWN]) + (f" and {len(names) - KNOWN} more" if len(names) > KNOWN else "")
