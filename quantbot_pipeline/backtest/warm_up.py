@@ -13,9 +13,12 @@ from quantbot_pipeline.compiled import kept_in
 from quantbot_pipeline.durable import locked
 from quantbot_pipeline.errors import StoreError
 from quantbot_pipeline.evidence.account import family, wealth
+from quantbot_pipeline.evidence.clusters import DAY_MS
 from quantbot_pipeline.evidence.hurdle import hurdles
 from quantbot_pipeline.evidence.means import mean_interval
+from quantbot_pipeline.evidence.returns import fill, missing_lost
 from quantbot_pipeline.evidence.rules import EvidenceRules
+from quantbot_pipeline.evidence.support import support
 from quantbot_pipeline.evidence.units import Units
 from quantbot_pipeline.replay import kernel, results
 from quantbot_pipeline.replay.capital import capital_path
@@ -77,6 +80,9 @@ def _evidence() -> None:
     two, no = np.zeros(2, np.int64), np.zeros(2, dtype=bool)
     units = Units(two, np.arange(2), two, two, two, no, ~no)
     hurdles(units, np.zeros((1, 2)), [1, 2], [1, 2], ["a", "b"], rules, 0)
+    fill(*missing_lost(units, 2, 0), NO_TIMES, NO_TIMES, results.empty_truth(0), results.empty_outcomes(0, 2), 0.0, 1.0)
+    days = np.arange(8) * DAY_MS
+    support("", days, np.outer([1.0, 2.0], np.arange(8.0)), np.arange(2), rules)
 
 
 KERNELS: dict[str, Callable[[], None]] = {
