@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from quantbot_pipeline.cli.arrow import arrow_without_pandas
 from quantbot_pipeline.cli.options import Output
 from quantbot_pipeline.durable import replacing
 from quantbot_pipeline.errors import InputError
@@ -118,6 +119,7 @@ def note_runs(lab: "Home", artifact_type: str, rows: Sequence[dict[str, Any]], *
 
 def print_leaderboard(lab: "Home", fmt: Output, interval: str | None = None) -> None:
     """Print the leaderboard, and what a reader of it must know."""
+    arrow_without_pandas()
     from quantbot_pipeline.reports.leaderboard import COLUMNS, for_people, leaderboard, leaderboard_remarks
 
     rows = leaderboard(lab.catalog, interval)
