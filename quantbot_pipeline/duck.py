@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
-import pyarrow as pa
 
 from quantbot_pipeline.durable import MEND_DISK, disk_fault, locked, replace, scratch_folder
 from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
@@ -194,6 +193,8 @@ def workspace(**config: str) -> Iterator[duckdb.DuckDBPyConnection]:
 
     What it cannot do within its memory and disk is a StoreError; DuckDB reports it in three ways.
     """
+    import pyarrow as pa
+
     try:
         with duckdb.connect(config=dict(config)) as con:
             con.execute("SET TimeZone = 'UTC'")

@@ -13,8 +13,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import filelock
-
 from quantbot_pipeline.errors import StoreError
 
 # What the system says when it is the disk that fails, and not the file that is wrong.
@@ -85,6 +83,8 @@ def locked(path: Path, timeout_s: float) -> Iterator[Callable[[], None]]:
     of the same name. Raises StoreError when another process holds it for longer than `timeout_s` (below 0: never), when it was
     removed while it was taken, and where the file system has no locks.
     """
+    import filelock
+
     path.parent.mkdir(parents=True, exist_ok=True)
     held: os.stat_result | None = None  # of the file that is locked, which need not be the one at the path
 

@@ -6,19 +6,21 @@ Belongs here: which store lies where, and how much memory and patience it has. D
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from quantbot_pipeline.catalog.catalog import Catalog
-from quantbot_pipeline.market.calls import CallStore
-from quantbot_pipeline.market.candle_files import CandleStore
-from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.catalog.catalog import Catalog
+    from quantbot_pipeline.market.calls import CallStore
+    from quantbot_pipeline.market.candle_files import CandleStore
+    from quantbot_pipeline.runs.store import LocalRuns
 
 DUCKDB_LEAST = 128_000_000  # bytes; with less DuckDB could not sort the calls of a large month
 
 
 class Home:
-    """One home directory and its settings; the stores, runs and catalog are made when they are first asked for."""
+    """One home directory and its settings; the stores, runs and catalog are imported and made when they are first asked for."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -35,22 +37,30 @@ class Home:
         return self.settings.home
 
     @cached_property
-    def calls(self) -> CallStore:
+    def calls(self) -> "CallStore":
         """The store of calls, data/alerts.duckdb."""
+        from quantbot_pipeline.market.calls import CallStore
+
         memory = f"{max(self.settings.memory_bytes, DUCKDB_LEAST)}B"
         return CallStore(self.settings.alerts_db, memory, self.settings.lock_timeout_s)
 
     @cached_property
-    def candles(self) -> CandleStore:
+    def candles(self) -> "CandleStore":
         """The store of candles, data/candles/."""
+        from quantbot_pipeline.market.candle_files import CandleStore
+
         return CandleStore(self.settings.candles_dir, self.settings.memory_limit, self.settings.lock_timeout_s)
 
     @cached_property
-    def runs(self) -> LocalRuns:
+    def runs(self) -> "LocalRuns":
         """The committed runs, runs/."""
+        from quantbot_pipeline.runs.store import LocalRuns
+
         return LocalRuns(self.settings.runs_dir, self.settings.staging_max_age_s)
 
     @cached_property
-    def catalog(self) -> Catalog:
+    def catalog(self) -> "Catalog":
         """The index over the runs, data/backtest_catalog.duckdb."""
+        from quantbot_pipeline.catalog.catalog import Catalog
+
         return Catalog(self.settings.catalog_db, self.runs, self.settings.memory_limit, self.settings.lock_timeout_s)

@@ -5,7 +5,6 @@ change. Units are in the names: `*_bps` basis points, `*_ms` milliseconds, `*_ts
 """
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from quantbot_pipeline.errors import InputError, counted
 
@@ -107,6 +106,8 @@ def conform(artifact_type: str, table: pa.Table) -> pa.Table:
 
 
 def _require_finite(name: str, table: pa.Table, column: pa.ChunkedArray) -> None:
+    import pyarrow.compute as pc  # 0.1 s: who only reads needs no functions
+
     infinite = pc.invert(pc.is_finite(column))
     if not pc.any(infinite).as_py():
         return

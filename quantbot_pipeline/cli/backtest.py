@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from quantbot_pipeline.cli.app import app, backtest_app
+from quantbot_pipeline.cli.arrow import arrow_without_pandas
 from quantbot_pipeline.cli.options import (
     Format,
     From,
@@ -83,6 +84,7 @@ def _backtest(kind: RunKind, given: dict[str, Any]) -> None:
     from quantbot_pipeline.config import make_config
     from quantbot_pipeline.materialize import materialize, register
 
+    arrow_without_pandas()
     lab = open_home(given["home"], given["calls_from_duckdb"])
     config = make_config(_config_values(given) | days_of(from_, to))
     runs, failure = materialize(kind.name, config, lab, only_changed=given["only_changed"])
@@ -109,6 +111,7 @@ def backfill(
     from quantbot_pipeline.config import make_config
     from quantbot_pipeline.materialize import materialize, register
 
+    arrow_without_pandas()
     lab = open_home(home)
     config = make_config({"interval": interval, **days_of(from_, to)})
     runs, failure = materialize(EVERYTHING, config, lab, only_changed=only_changed)

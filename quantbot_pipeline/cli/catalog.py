@@ -98,7 +98,7 @@ def catalog_query(
     home: HomeFolder = None,
 ) -> None:
     """List cataloged runs, newest first, or print the path of one artifact."""
-    from quantbot_pipeline.catalog.catalog import artifact_path, query_runs
+    from quantbot_pipeline.catalog.catalog import RUN_COLUMNS, artifact_path, list_runs
 
     lab = open_home(home)
     catalog = _catalog_of(lab, duckdb, base_dir)
@@ -107,7 +107,7 @@ def catalog_query(
     if run_id is not None and artifact_type is not None:
         print(artifact_path(catalog, run_id, artifact_type))
         return
-    found = query_runs(
+    found = list_runs(
         catalog,
         run_type=run_type,
         status=status,
@@ -126,7 +126,7 @@ def catalog_query(
         "dataset_interval",
         "dataset_calls_count",
     )
-    print_rows(found.to_pylist(), fmt, "Runs", shown if fmt == "table" else found.column_names)
+    print_rows(found, fmt, "Runs", shown if fmt == "table" else RUN_COLUMNS)
     note_unregistered(catalog)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from quantbot_pipeline.cli.arrow import arrow_without_pandas
 from quantbot_pipeline.cli.hints import pasteable
 from quantbot_pipeline.cli.options import Output
 from quantbot_pipeline.durable import replacing
@@ -132,6 +133,7 @@ def note_unregistered(catalog: "Catalog") -> None:
 
 def print_leaderboard(lab: "Home", fmt: Output, interval: str | None = None) -> None:
     """Print the leaderboard, and what a reader of it must know."""
+    arrow_without_pandas()
     from quantbot_pipeline.reports.leaderboard import COLUMNS, for_people, leaderboard, leaderboard_remarks
 
     rows = leaderboard(lab.catalog, interval)

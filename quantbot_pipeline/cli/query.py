@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from quantbot_pipeline.cli.app import app
+from quantbot_pipeline.cli.arrow import arrow_without_pandas
 from quantbot_pipeline.cli.options import HomeFolder, open_home, read_text
 from quantbot_pipeline.cli.output import binary_target, check_target, note, note_all, note_unregistered, text_target
 from quantbot_pipeline.errors import counted
@@ -35,6 +36,7 @@ def query_command(
     from quantbot_pipeline.catalog.room import answering, why_nothing
     from quantbot_pipeline.cli import export, tables
 
+    arrow_without_pandas()
     lab = open_home(home)
     check_target(fmt, out, lab)
     asked = read_text(sql[1:]) if sql.startswith("@") else sql

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from quantbot_pipeline.cli.app import app
+from quantbot_pipeline.cli.arrow import arrow_without_pandas
 from quantbot_pipeline.cli.options import Format, HomeFolder, OfInterval, open_home
 from quantbot_pipeline.cli.output import note, note_runs, note_unregistered, print_leaderboard, print_rows
 from quantbot_pipeline.errors import InputError
@@ -90,6 +91,7 @@ def dashboard_command(
     from quantbot_pipeline.orchestration.report import report_dashboard
     from quantbot_pipeline.reports.dashboard.page import write_dashboard
 
+    arrow_without_pandas()
     started = time.perf_counter()
     path = write_dashboard(lab, out)
     if out is None:

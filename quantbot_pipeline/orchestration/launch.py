@@ -46,6 +46,7 @@ CHECK_FAILED = "blocking asset check"
 # SHA-256 of every dagster.yaml that homes were given before. Whoever has edited the file keeps it.
 EARLIER = {
     "24d294a3434fda655bc6bf9d039560bfe98375d59d1cbc30e99d2ad657532526",
+    "488afaea95b0f953e61732585b2134cb3b2ac23a50085fc6cf063ad6a55c6adf",
     "4f7d539ef81243f92becbe3e7246fe0ece850da36258252285f0348d88f3b4d2",
     "c7f46c72687a69b5ce27a33f194e141caca2b14ebc552eff54eddbb696b4f87b",
     "de310d851b838967a70151361b9cebb6a16b6b9cf49f719233437d8a2559d5b0",

@@ -8,7 +8,6 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from quantbot_pipeline.artifacts.schemas import FRONTIER
 from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
@@ -127,7 +126,10 @@ def first_policies(catalog: Catalog, interval: str | None = None) -> pa.Table:
     columns = ("caller_name", "trades", "stressed_avg_return_bps", "rank")
     run_dirs = newest_runs_with(catalog, "frontier", interval=interval, strategy_id="grid-search")
     empty = pa.schema([FRONTIER.field(name) for name in columns]).empty_table()
-    found = [table.filter(pc.equal(table["rank"], 1)) for _, table in read_each(catalog, run_dirs, "frontier", columns)]
+    found = [
+        table.filter(pa.array(table["rank"].to_numpy() == 1))
+        for _, table in read_each(catalog, run_dirs, "frontier", columns)
+    ]
     return pa.concat_tables([empty, *found]).drop_columns(["rank"])
 
 

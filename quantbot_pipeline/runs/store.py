@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quantbot_pipeline.durable import locked
 from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
-from quantbot_pipeline.runs.commit import STAGING, StagedRun
-from quantbot_pipeline.runs.manifest import MANIFEST_NAME, RunManifest
-from quantbot_pipeline.runs.verify import check_run
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.runs.commit import StagedRun
+    from quantbot_pipeline.runs.manifest import RunManifest
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,21 @@ class LocalRuns:
     folder: Path
     staging_max_age_s: float = 3600.0
 
-    def begin(self, month: str) -> StagedRun:
+    def begin(self, month: str) -> "StagedRun":
         """Begin a run of a month; nobody sees it before its commit."""
+        from quantbot_pipeline.runs.commit import StagedRun
+
         return StagedRun(self.folder, month)
 
     def sweep(self) -> int:
         """Remove what dead processes left in staging; return how many runs were removed."""
         return sweep_staging(self.folder, self.staging_max_age_s)
 
-    def completed(self, month: str) -> Iterator[tuple[Path, RunManifest]]:
+    def completed(self, month: str) -> Iterator[tuple[Path, "RunManifest"]]:
         """Yield the runs of a month that keep their promises (names, sizes, `_SUCCESS`), in no particular order."""
+        from quantbot_pipeline.runs.manifest import MANIFEST_NAME
+        from quantbot_pipeline.runs.verify import check_run
+
         for path in (self.folder / month).glob(f"run_id=*/{MANIFEST_NAME}"):
             try:
                 manifest = check_run(path.parent, checksums=False)
@@ -53,6 +60,8 @@ class LocalRuns:
 
 def sweep_staging(runs_dir: Path, max_age_s: float) -> int:
     """Remove staging left by dead processes: older than `max_age_s` and not locked. Returns how many runs were removed."""
+    from quantbot_pipeline.runs.commit import STAGING
+
     swept = 0
     entries = sorted((runs_dir / STAGING).glob("*-*-*-*-*"))
     for folder in dict.fromkeys(entry.with_suffix("") for entry in entries):  # a lock file can be left alone, too

@@ -108,7 +108,7 @@ def test_the_room_itself_reaches_nothing(base: Path) -> None:
     """Without the look at the statement: DuckDB alone refuses each of them, and no file has changed or come."""
     before = files_of(base)
     refused = r"disabled by configuration|disabled through configuration|has been locked|does not exist|extension httpfs|secret"
-    with _locked_room(Catalog(base.with_name("c.duckdb"), LocalRuns(base), "500MB")) as con:
+    with _locked_room(Catalog(base.with_name("c.duckdb"), LocalRuns(base), "500MB"), " ".join(ARTIFACTS)) as con:
         for trick in tricks(base):
             with pytest.raises(duckdb.Error, match=refused):
                 con.execute(trick).fetchall()
@@ -122,7 +122,7 @@ def test_the_room_itself_reaches_nothing(base: Path) -> None:
 
 def test_the_look_at_the_statement_refuses_them_too(base: Path) -> None:
     """All but a file's name where a table's belongs, which only the room knows to be none."""
-    with _locked_room(Catalog(base.with_name("c.duckdb"), LocalRuns(base), "500MB")) as con:
+    with _locked_room(Catalog(base.with_name("c.duckdb"), LocalRuns(base), "500MB"), " ".join(ARTIFACTS)) as con:
         for trick in tricks(base):
             if not trick.startswith("FROM '"):
                 with pytest.raises(InputError, match=r"a query (is|reads)"):
