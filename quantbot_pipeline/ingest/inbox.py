@@ -4,6 +4,7 @@ A file is taken once it has not changed between two looks, so a copy that is sti
 to `done/`, what cannot be read moves to `rejected/` with its reason beside it; neither blocks the others.
 """
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -82,8 +83,19 @@ def take_in(home: "Home", paths: Sequence[str]) -> Intake:
             stop_if_asked()  # a request to stop is no fault of the file
             result.rejected[relative] = str(e)
             moved = _move(path, inbox / REJECTED / relative)
-            moved.with_name(moved.name + ".reason.txt").write_text(str(e) + "\n", encoding="utf-8")
+            _reason_of(moved).write_text(str(e) + "\n", encoding="utf-8")
     return result
+
+
+def set_aside(inbox: Path, paths: Sequence[str]) -> dict[str, str]:
+    """{path: reason} of those of these files that lie in `rejected/`, whichever run has moved them there."""
+    found = {}
+    for rejected, relative in ((inbox / REJECTED / relative, relative) for relative in paths):
+        if rejected.is_file():
+            found[relative] = "the run that set it aside was ended before it wrote down why"
+            with contextlib.suppress(OSError):
+                found[relative] = _reason_of(rejected).read_text(encoding="utf-8").rstrip("\n")
+    return found
 
 
 def candle_interval(path: Path, **limits: str) -> str | None:
@@ -171,3 +183,7 @@ def _move(path: Path, target: Path) -> Path:
         free = target.with_name(f"{target.stem}.{n}{target.suffix}")
         n += 1
     return path.rename(free)
+
+
+def _reason_of(rejected: Path) -> Path:
+    return rejected.with_name(f"{rejected.name}.reason.txt")

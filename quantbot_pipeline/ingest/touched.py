@@ -36,7 +36,7 @@ class Stores(BaseModel):
 
 
 class Note(BaseModel):
-    """The run that is at work, its files, and the stores as they were when everything had been told."""
+    """The run that is at work, its files and those of runs that were not told, and the stores as they were when all had been told."""
 
     run: str
     files: list[str]
@@ -46,8 +46,9 @@ class Note(BaseModel):
 def note_begin(home: "Home", run: str, files: Sequence[str], is_told: Callable[[str], bool]) -> Note:
     """Write down that a run begins; what an earlier one has not told stays to be told."""
     earlier = read_note(home)
-    before = earlier.before if earlier is not None and not is_told(earlier.run) else stores_of(home)
-    note = Note(run=run, files=list(files), before=before)
+    untold = earlier if earlier is not None and not is_told(earlier.run) else None
+    more = [] if untold is None else [file for file in untold.files if file not in files]
+    note = Note(run=run, files=[*files, *more], before=stores_of(home) if untold is None else untold.before)
     _file(home).parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(_file(home)), replacing(_file(home)) as temporary:
         temporary.write_text(note.model_dump_json())

@@ -206,15 +206,19 @@ def test_months_of_an_ingest_that_was_killed_before_its_report_are_told_by_the_n
     lab = Lab(home=str(home))
     opened, job = lab.open(), build_defs({"lab": lab}).resolve_job_def("ingest_inbox")
     write_csv(home / "data/inbox/more.csv", [row])
+    (home / "data/inbox/bad.csv").write_text("nothing,of,use\n1,2,3\n")
     run_id = str(uuid.uuid4())
-    note_begin(opened, run_id, ["more.csv"], lambda _: False)
-    assert take_in(opened, ["more.csv"]).ingested == {"more.csv": 1}  # and there its worker dies
+    note_begin(opened, run_id, ["bad.csv", "more.csv"], lambda _: False)
+    taken = take_in(opened, ["bad.csv", "more.csv"])  # and there its worker dies
+    assert taken.ingested == {"more.csv": 1}
     instance.run_storage.add_run(
         dg.DagsterRun(job_name="ingest_inbox", run_id=run_id, status=dg.DagsterRunStatus.FAILURE)
     )
-    assert sensors.untold_files(opened, instance) == ["more.csv"]
+    assert sensors.untold_files(opened, instance) == ["bad.csv", "more.csv"]
     done = job.execute_in_process(instance=instance)
-    assert done.asset_materializations_for_node("inputs__inbox")[0].metadata["call_months"].value == ["2024-02"]
+    told = done.asset_materializations_for_node("inputs__inbox")[0].metadata
+    assert told["call_months"].value == ["2024-02"]
+    assert told["rejected"].value == taken.rejected
     assert sensors.untold_files(opened, instance) == []
     done = job.execute_in_process(instance=instance)
     assert done.asset_materializations_for_node("inputs__inbox")[0].metadata["call_months"].value == []

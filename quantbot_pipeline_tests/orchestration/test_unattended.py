@@ -41,16 +41,16 @@ def test_files_become_cataloged_months_and_a_bad_one_an_alert_whoever_dies(
     lab = Home(Settings(home=home))
     lab.calls.path.unlink()  # nothing is known but what comes through the inbox
     make_instance(home)
-    assert {row["now"] for row in quantbot("automation", "on", "--format", "json").json()} == {"on"}
     inbox = lab.settings.inbox_dir
     inbox.mkdir(parents=True)
     calls, candles = small_market()
     (inbox / "broken.parquet").write_bytes(b"PAR1, but nothing of the kind")
     write_csv(inbox / "calls.csv", calls)
     write_csv(inbox / "pump_5m.csv", candles)
-    started = daemon(home, QUANTBOT_ALERT_URLS=receiver.url)
-    try:
-        with dg.DagsterInstance.get() as instance:
+    with dg.DagsterInstance.get() as instance:
+        started = daemon(home, QUANTBOT_ALERT_URLS=receiver.url)
+        try:
+            assert {row["now"] for row in quantbot("automation", "on", "--format", "json").json()} == {"on"}
             kill_worker(started, instance, "ingest_inbox")
             kill_worker(started, instance, "everything")
             started.process.kill()
@@ -60,10 +60,10 @@ def test_files_become_cataloged_months_and_a_bad_one_an_alert_whoever_dies(
             started.wait("catalog of all runs", lambda: not pending(instance) and all_cataloged(lab))
             started.wait("alert", lambda: receiver.got)
             started.wait("end of the last run", lambda: not pending(instance) and not due_months(lab.catalog))
-            assert_nothing_waits(instance)
-            counts = assert_each_failure_is_told_once(instance, receiver.got)
-    finally:
-        started.stop()
+        finally:
+            started.stop()
+        assert_nothing_waits(instance)
+        counts = assert_each_failure_is_told_once(instance, receiver.got)
     assert counts["Dagster runs ended as FAILURE"] >= 2
     (message,) = [message for message in receiver.got if message["title"] == "quantbot: rejected file, broken.parquet"]
     assert "set aside in inbox/rejected/" in message["message"]

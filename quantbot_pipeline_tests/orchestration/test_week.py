@@ -209,7 +209,7 @@ def hashes(lab: Home) -> dict[str, str]:
 
 @pytest.mark.torture
 @pytest.mark.skipif(COMPILER is None, reason=MISSING)
-def test_a_week_with_two_hundred_deaths(place: Path, receiver: Receiver, tmp_path: Path) -> None:
+def test_a_week_with_two_hundred_deaths(place: Path, receiver: Receiver, warm_engine: None, tmp_path: Path) -> None:
     clock = Clock(tmp_path, ms(BEGIN) / 1000)
     months, drops = [FIRST, "2029-11", LAST, OPEN], week_of_files()
     begin(place, clock.environment, months)

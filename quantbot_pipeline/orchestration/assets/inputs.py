@@ -97,7 +97,7 @@ class InboxConfig(dg.Config):
 @dg.asset(key=["inputs", "inbox"], group_name="inputs", pool="input_writer", kinds={"duckdb"})
 def inbox(context: dg.AssetExecutionContext, config: InboxConfig, lab: Lab) -> dg.MaterializeResult:
     """Ingests files of data/inbox/; what cannot be read is set aside in rejected/ with its reason."""
-    from quantbot_pipeline.ingest.inbox import scan, take_in
+    from quantbot_pipeline.ingest.inbox import scan, set_aside, take_in
     from quantbot_pipeline.ingest.touched import changed_months, note_begin
 
     home = lab.open()
@@ -105,15 +105,18 @@ def inbox(context: dg.AssetExecutionContext, config: InboxConfig, lab: Lab) -> d
         files = config.files or sorted(scan(home.settings.inbox_dir))
         note = note_begin(home, context.run.run_id, files, lambda run_id: has_told(context.instance, run_id))
         intake = take_in(home, files)
+        # A run that was killed has told nobody what it set aside.
+        earlier = [file for file in note.files if file not in intake.ingested]
+        rejected = set_aside(home.settings.inbox_dir, earlier) | intake.rejected
         call_months, candle_months = changed_months(note, home)
-    for path, reason in intake.rejected.items():
+    for path, reason in rejected.items():
         context.log.error(f"{path} set aside: {reason}")
     return dg.MaterializeResult(
         metadata={
             "files": len(intake.ingested),
             "rows_changed": sum(intake.ingested.values()),
-            "rejected_files": len(intake.rejected),
-            "rejected": dg.MetadataValue.json(intake.rejected),
+            "rejected_files": len(rejected),
+            "rejected": dg.MetadataValue.json(rejected),
             "call_months": dg.MetadataValue.json(sorted({*call_months, *intake.call_months})),
             "candle_months": dg.MetadataValue.json(sorted({*candle_months, *intake.candle_months})),
         }
