@@ -4,6 +4,7 @@ A piece is one row group of the month's file: it is decoded once and replayed wh
 the month's end; those few tokens are stitched together with their rows in the following months.
 """
 
+import functools
 import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -147,14 +148,19 @@ def _state(path: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def known_mints(store: Path, interval: str, mints: Sequence[str]) -> set[str]:
+def known_mints(store: Path, interval: str, mints: Sequence[str]) -> frozenset[str]:
     """Those of `mints` that have any valid candle at this interval, in whatever month."""
+    return _known_mints(store, interval, frozenset(mints), store_state(store, interval))
+
+
+@functools.lru_cache(maxsize=2)  # a month is replayed under several latencies, and this reads the footers of all months
+def _known_mints(store: Path, interval: str, mints: frozenset[str], state: str) -> frozenset[str]:
     remaining = set(mints)
     for path in sorted((store / f"interval={interval}").glob("month=*/candles.parquet")):
         if not remaining:
             break
         remaining -= _mints_of(_open(path))
-    return set(mints) - remaining
+    return mints - remaining
 
 
 def _open(path: Path) -> _StoreFile:
