@@ -1,7 +1,8 @@
 """How often the evidence claims callers without an edge and how often those with one, and what it costs.
 
 Belongs here: worlds whose edges are known, looked at month after month. Does not: what evidence is; that is docs/evidence.md.
-The monthly choice of a world is the policy with the largest growth of an account that stakes 4 % of its cash on every call.
+The monthly choice of a world is the policy with the largest growth of an account that stakes 4 % of its cash on every call;
+where none grew, it is to stay out.
 """
 
 import argparse
@@ -31,6 +32,7 @@ Ints = npt.NDArray[np.int64]
 STEP, CANDLES = 300_000, 576  # 48 hours of 5m candles
 HORIZON, DAY = STEP * CANDLES, 86_400_000
 MONTH = 30 * DAY
+DAYS, MARKET = 360, 0.05  # of the pool; standard deviation of a day's common move
 LOOKS = (3, 6, 9, 12)
 CALLERS, SKILLED = 100, 8
 TOKENS, ALL_TOKENS = 3_600, 28_800
@@ -42,19 +44,24 @@ RULES = EvidenceRules()
 
 
 class Pool(NamedTuple):
-    """Tokens that can be called: what every policy of the grid makes of each, x and ms until it is closed, (T, P)."""
+    """Tokens that can be called: what every policy of the grid makes of each, x and ms until it is closed, (T, P).
+
+    day: on which a token can be called; the tokens of a day share their market.
+    """
 
     x: Floats
     lasts: Ints
     doubles: npt.NDArray[np.bool_]
+    day: Ints
 
 
 class Caller(NamedTuple):
-    """A caller of a world: calls a month, what every trade earns on top, and how it prefers tokens that double."""
+    """A caller of a world: calls a month, what every trade earns on top for so many months, and how it prefers doublers."""
 
     rate: float
     edge: float = 0.0
     prefers: float = 1.0
+    months: float = 1_000.0
 
 
 def run(options: argparse.Namespace) -> None:
@@ -79,22 +86,23 @@ def meme_pool(tokens: int, seed: int = 11) -> Pool:
     policies = Grid().multiply()
     compiled = compile_policies(policies)
     x, lasts = np.empty((tokens, len(policies))), np.empty((tokens, len(policies)), np.int64)
-    doubles = np.empty(tokens, bool)
+    doubles, day = np.empty(tokens, bool), np.arange(tokens) * DAYS // tokens
+    market = rng.normal(0, MARKET, DAYS + HORIZON // DAY)
     for first in range(0, tokens, 400):
         some = slice(first, min(first + 400, tokens))
-        truth, made = _replayed(rng, some.stop - some.start, compiled, len(policies))
+        truth, made = _replayed(rng, market, day[some], compiled, len(policies))
         exits = made.at(np.arange(some.stop - some.start), slice(0, len(policies)))
         gained = exits.px / truth.p0[:, None] * (1 - COST) / (1 + COST) - 1
         x[some] = np.where(exits.reason == DATA_END, -1.0, np.minimum(gained, RULES.cap))
         lasts[some] = exits.ts - truth.entry_ts[:, None]
         doubles[some] = truth.t_multiple[:, 0] >= 0
-    return Pool(np.minimum((1 + x) / (1 + x.mean(axis=0)) - 1, RULES.cap), lasts, doubles)
+    return Pool(np.minimum((1 + x) / (1 + x.mean(axis=0)) - 1, RULES.cap), lasts, doubles, day)
 
 
 def _replayed(
-    rng: np.random.Generator, n: int, compiled: CompiledPolicies, policies: int
+    rng: np.random.Generator, market: Floats, day: Ints, compiled: CompiledPolicies, policies: int
 ) -> tuple[results.Truth, results.Outcomes]:
-    candles = _candles(rng, n)
+    candles, n = _candles(rng, market, day), len(day)
     rows = np.arange(n, dtype=np.int64)
     lo, alert = rows * CANDLES, np.full(n, -1, dtype=np.int64)
     truth, outcomes = results.empty_truth(n), results.empty_outcomes(n, policies)
@@ -103,10 +111,11 @@ def _replayed(
     return truth, results.with_exits(outcomes, [(rows, exits)])
 
 
-def _candles(rng: np.random.Generator, n: int) -> results.Candles:
-    """Return the candles of n tokens, flat. A rug loses 95 %; what it loses on average the others gain."""
-    daily = np.repeat(rng.normal(0, 0.01, (n, CANDLES // 48)), 48, axis=1)[:, :CANDLES] / 48
-    moves = np.exp(rng.normal(0, 0.025, (n, CANDLES)) - 0.025**2 / 2 + daily)
+def _candles(rng: np.random.Generator, market: Floats, day: Ints) -> results.Candles:
+    """Return the candles of tokens, flat. A rug loses 95 %; what it loses on average the others gain."""
+    n, a_day = len(day), DAY // STEP
+    common = market[day[:, None] + np.arange(CANDLES) // a_day] / a_day
+    moves = np.exp(rng.normal(0, 0.025, (n, CANDLES)) - 0.025**2 / 2 + common)
     rugs = rng.random((n, CANDLES)) < 0.6 / CANDLES
     pumps = rng.random((n, CANDLES)) < 0.5 / CANDLES
     up = 1 + 0.35 * rng.pareto(1.5, (n, CANDLES))
@@ -131,12 +140,14 @@ class World:
         counts = [rng.poisson(caller.rate * months) for caller in callers]
         self.names = [f"caller-{i:04}" for i in range(len(callers))]
         self.caller = np.repeat(np.arange(len(callers)), counts)
-        self.alert = rng.integers(0, months * MONTH, len(self.caller))
-        weights = [np.where(pool.doubles, caller.prefers, 1.0) for caller in callers]
+        there = pool.day < months * 30
+        weights = [np.where(pool.doubles, caller.prefers, 1.0) * there for caller in callers]
         self.token = np.concatenate(
             [rng.choice(len(pool.x), n, p=w / w.sum()) for n, w in zip(counts, weights, strict=True)]
         )
-        self.edge = np.repeat([caller.edge for caller in callers], counts)
+        self.alert = pool.day[self.token] * DAY + rng.integers(0, DAY, len(self.token))
+        ends = np.repeat([caller.months * MONTH for caller in callers], counts)
+        self.edge = np.where(self.alert < ends, np.repeat([caller.edge for caller in callers], counts), 0.0)
         self.pool = pool
 
     def case(self, months: int) -> Case:
@@ -149,11 +160,11 @@ class World:
         units = find_units(calls, 0, HORIZON)
         units = units.of(units.resolved)
         own = early[units.row]
-        x = np.minimum(self.pool.x[self.token[own]] + self.edge[own, None], RULES.cap).T.copy()
+        x = np.clip(self.pool.x[self.token[own]] + self.edge[own, None], -1, RULES.cap).T.copy()
         closed = units.entry + self.pool.lasts[self.token[own]].T
         starts = [m * MONTH for m in range(months)]
         hurdle = hurdles(units, x, starts, range(months), self.names, RULES, HORIZON)
-        chosen = _chosen(units.caller, units.month, units.entry, x, months)
+        chosen, idle = _chosen(units.caller, units.month, units.entry, x, months)
         traded = x[np.maximum(chosen, 0), np.arange(len(chosen))]
         nobody = np.zeros(len(self.names), np.int64)
         return Case(
@@ -163,7 +174,7 @@ class World:
             x=x,
             hurdle=hurdle,
             chosen=chosen,
-            idle=np.zeros(len(chosen), bool),
+            idle=idle,
             gross=1 + traded,
             liquidity=np.full(len(chosen), np.nan),
             hits=x[0][:, None] >= np.array([1, 2, 3]),
@@ -179,16 +190,24 @@ class World:
         )
 
 
-def _chosen(caller: Ints, month: Ints, entry: Ints, x: Floats, months: int) -> Ints:
-    """Return each unit's monthly choice: the best growth on the caller's earlier calls that are over; -1 without ten."""
+def _chosen(caller: Ints, month: Ints, entry: Ints, x: Floats, months: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Return each unit's monthly choice, and whether it is to stay out: the best growth on the caller's earlier calls.
+
+    Ten calls that are over make a choice. Where no policy grew, the choice is to stay out, as under the constraints of a search.
+    """
     chosen, growth = np.full(len(caller), -1), np.log1p(0.04 * x)
+    idle = np.zeros(len(caller), bool)
     for c in np.unique(caller):
         own = np.flatnonzero(caller == c)
         grown = np.cumsum(growth[:, own], axis=1)
         seen = np.searchsorted(entry[own] + HORIZON, np.arange(months) * MONTH, side="right")
         for m in np.flatnonzero(seen >= 10).tolist():
-            chosen[own[month[own] == m]] = int(grown[:, seen[m] - 1].argmax())
-    return chosen
+            best = int(grown[:, seen[m] - 1].argmax())
+            if grown[best, seen[m] - 1] > 0:
+                chosen[own[month[own] == m]] = best
+            else:
+                idle[own[month[own] == m]] = True
+    return chosen, idle
 
 
 # --- what is measured -----------------------------------------------------------------------------------------------------

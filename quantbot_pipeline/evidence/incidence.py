@@ -67,7 +67,8 @@ def _steps(time: Ints, event: Ints) -> _Steps:
     moments = np.unique(time[event != CENSORED])
     ascending = np.sort(time)
     risk = len(time) - np.searchsorted(ascending, moments)
-    ends = np.array([[((time == t) & (event == k)).sum() for t in moments] for k in (HIT, STOP, SILENT)], np.int64)
+    place = np.searchsorted(moments, time)
+    ends = np.array([np.bincount(place[event == k], minlength=len(moments)) for k in (HIT, STOP, SILENT)], np.int64)
     before, reached = np.empty(len(moments)), np.empty((3, len(moments)))
     alive, so_far = 1.0, np.zeros(3)
     for i, (r, d) in enumerate(zip(risk, ends.T, strict=True)):

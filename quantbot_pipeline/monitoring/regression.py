@@ -1,4 +1,4 @@
-"""Whether a month is worse than the months before it: hit rates and the best out-of-sample median, as robust z.
+"""Whether a month is worse than the months before it: hit rates and the highest out-of-sample median, as robust z.
 
 Belongs here: the reading of a month, which earlier runs it may be compared with, and the comparison. The robust z is that
 of Iglewicz and Hoaglin ("How to Detect and Handle Outliers", 1993): distance from the median in scaled median absolute
@@ -27,7 +27,7 @@ MIN_HISTORY = 3
 MIN_EVIDENCE = 10  # calls behind a rate, trades behind a median: the evidence that the search asks for
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
 MEDIAN_NOISE_BPS = 100.0  # 1 %: differences of a month's median return below it are never news
-BEST_OUT_OF_SAMPLE = "best_out_of_sample_median_bps"
+HIGHEST_OUT_OF_SAMPLE = "highest_out_of_sample_median_bps"
 # Hit rates compare between runs whose windows were made alike; whatever else was computed in the run does not matter.
 WINDOW_KEYS = (
     "interval",
@@ -93,7 +93,7 @@ def _months_before(month: str) -> list[str]:
 
 def _noise(metric: str, usual: float | None, evidence: int) -> float:
     """What chance alone does: the standard error of a rate over so many calls, a fixed step for a median return."""
-    if metric == BEST_OUT_OF_SAMPLE or usual is None:
+    if metric == HIGHEST_OUT_OF_SAMPLE or usual is None:
         return MEDIAN_NOISE_BPS
     rate = min(max(usual, 0.5 / evidence), 1 - 0.5 / evidence)
     return math.sqrt(rate * (1 - rate) / evidence)
@@ -114,13 +114,13 @@ def read_paths(paths: pa.Table, horizon_ms: int) -> Reading | None:
 
 
 def read_walk_forward(rows: pa.Table) -> Reading | None:
-    """The best out-of-sample median among callers and schemes with enough trades; None without one."""
+    """The highest out-of-sample median among callers and schemes with enough trades: not a claim of an edge. None without one."""
     trades = rows["out_of_sample_trades"].to_numpy()
     medians = np.where(trades >= MIN_EVIDENCE, rows["out_of_sample_median_return_bps"].to_numpy(), -np.inf)
     if not (trades >= MIN_EVIDENCE).any():
         return None
     best = int(np.argmax(medians))
-    return Reading({BEST_OUT_OF_SAMPLE: float(medians[best])}, int(trades[best]), rows["caller_name"][best].as_py())
+    return Reading({HIGHEST_OUT_OF_SAMPLE: float(medians[best])}, int(trades[best]), rows["caller_name"][best].as_py())
 
 
 def load_readings(catalog: Catalog, artifact_type: str, run_dirs: Mapping[str, Path]) -> dict[str, Reading]:

@@ -101,7 +101,7 @@ def paths_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.Ass
 @dg.asset_check(
     asset=WALK,
     name="regression",
-    description="The best out-of-sample median of the newest month is not far below that of the six months before it (robust z).",
+    description="The highest out-of-sample median of the newest month is not far below that of the six months before it (robust z).",
 )
 def walk_forward_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
     stop_if_canceled(context)

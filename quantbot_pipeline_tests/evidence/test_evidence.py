@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from quantbot_pipeline.backtest.month import MonthResult
+from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.months import month_start_ms, next_month
-from quantbot_pipeline_tests.support import homes
+from quantbot_pipeline_tests.support import builders, homes
 from quantbot_pipeline_tests.support.evidence_oracle import Choice, Oracle
 from quantbot_pipeline_tests.support.homes import DAY, HOUR, JANUARY, MINUTE, Call, Market
 from quantbot_pipeline_tests.support.reference import canonical
@@ -151,13 +152,38 @@ def test_later_months_threads_order_and_a_cache_change_nothing(tmp_path: Path) -
     assert contents(made) == contents(alone)
 
 
-def test_a_grid_in_parts_gives_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("held", [False, True])
+def test_a_grid_in_parts_gives_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: bool) -> None:
+    """Months that are held need no replay again, however small a part of the grid is; those that do not fit are replayed."""
     from quantbot_pipeline.replay import results
 
-    lab = homes.make_home(tmp_path, market(6))
-    whole = homes.run(lab, "evidence", "2024-03", CONFIG)
-    monkeypatch.setattr(results, "outcome_bytes", lambda calls, policies: policies * lab.settings.memory_bytes // 3)
-    assert contents(homes.run(lab, "evidence", "2024-03", CONFIG)) == contents(whole)
+    made = market(6)
+    lab = homes.make_home(tmp_path, made)
+    whole = contents(homes.run(lab, "evidence", "2024-03", CONFIG))
+    limit, cache = lab.settings.memory_bytes, dict[tuple[str, ...], Any]()
+
+    def most(calls: int, policies: int) -> int:
+        return 0 if held and calls < len(made.calls) else policies * limit // 7
+
+    monkeypatch.setattr(results, "outcome_bytes", most)
+    for month in MONTHS:
+        result = homes.run(lab, "evidence", month, CONFIG, cache)
+    assert contents(result) == whole
+    assert sum(key[0] == "grid" for key in cache) == (len(MONTHS) if held else 0)
+
+
+def test_a_cache_lends_nothing_of_inputs_that_changed(tmp_path: Path) -> None:
+    made, cache = market(6, months=2), dict[tuple[str, ...], Any]()
+    lab = homes.make_home(tmp_path, made)
+    before = contents(homes.run(lab, "evidence", "2024-02", CONFIG, cache))
+    keys = set(cache)
+    first = next(iter(made.candles))
+    rows = [builders.candle(first, *candle._replace(high=2 * candle.high)) for candle in made.candles[first]]
+    ingest_candles([builders.write_parquet(tmp_path / "again.parquet", rows)], lab.candles, "5m")
+    alone = contents(homes.run(lab, "evidence", "2024-02", CONFIG))
+    assert contents(homes.run(lab, "evidence", "2024-02", CONFIG, cache)) == alone != before
+    for kind in ("grid", "hurdle", "delayed", "plan"):  # what the change made useless is gone
+        assert len({key for key in cache if key[0] == kind}) == len({key for key in keys if key[0] == kind}), kind
 
 
 def test_a_repeat_changes_only_calls_and_a_rival_moves_nothing_of_ones_own(tmp_path: Path) -> None:

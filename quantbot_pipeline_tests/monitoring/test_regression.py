@@ -15,7 +15,7 @@ from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.monitoring.regression import (
-    BEST_OUT_OF_SAMPLE,
+    HIGHEST_OUT_OF_SAMPLE,
     Reading,
     judge,
     load_readings,
@@ -103,8 +103,8 @@ def test_rates_of_zero_and_one_have_a_scale_too() -> None:
 
 
 def test_a_percent_of_median_return_is_no_news() -> None:
-    found = {month: Reading({BEST_OUT_OF_SAMPLE: 500.0}, 12, "alice") for month in MONTHS[:7]}
-    found["2024-08"] = Reading({BEST_OUT_OF_SAMPLE: 400.0}, 12, "bob")
+    found = {month: Reading({HIGHEST_OUT_OF_SAMPLE: 500.0}, 12, "alice") for month in MONTHS[:7]}
+    found["2024-08"] = Reading({HIGHEST_OUT_OF_SAMPLE: 400.0}, 12, "bob")
     (verdict,) = judge(found, "2024-08")
     assert (verdict.z, verdict.subject) == (-1.0, "bob")
 
@@ -138,13 +138,13 @@ def test_too_few_calls_are_not_read() -> None:
     assert read_paths(paths([], []).cast(paths([1], [True]).schema), 100) is None
 
 
-def test_the_best_out_of_sample_median_needs_trades() -> None:
+def test_the_highest_out_of_sample_median_needs_trades() -> None:
     rows = {
         "caller_name": ["lucky", "alice", "bob"],
         "out_of_sample_trades": [9, 10, 50],
         "out_of_sample_median_return_bps": [9e9, -200.0, -300.0],
     }
-    assert read_walk_forward(pa.table(rows)) == Reading({BEST_OUT_OF_SAMPLE: -200.0}, 10, "alice")
+    assert read_walk_forward(pa.table(rows)) == Reading({HIGHEST_OUT_OF_SAMPLE: -200.0}, 10, "alice")
     assert read_walk_forward(pa.table(rows).slice(0, 1)) is None
     assert read_walk_forward(ARTIFACTS["walk_forward"][1].empty_table()) is None
 

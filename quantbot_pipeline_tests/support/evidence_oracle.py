@@ -95,6 +95,7 @@ class Oracle:
         self.replay = homes.rules_of(market, config)
         self.horizon, self.c = self.replay.horizon_ms, cost(config)
         self.calls: dict[str, int] = {}
+        self._known_hurdles: dict[tuple[str, int, int], float] = {}
         self.units = self._units()
         self.resolved = [u for u in self.units if u.resolved]
         self.names = sorted({u.caller for u in self.resolved}, key=str.encode)
@@ -137,6 +138,12 @@ class Oracle:
         return max(i for i, start in enumerate(self.months) if start <= at)
 
     def hurdle(self, caller: str, month: int, p: int) -> float:
+        key = (caller, month, p)
+        if key not in self._known_hurdles:
+            self._known_hurdles[key] = self._hurdle(*key)
+        return self._known_hurdles[key]
+
+    def _hurdle(self, caller: str, month: int, p: int) -> float:
         r = self.rules
         others = [
             u

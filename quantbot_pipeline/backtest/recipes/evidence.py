@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ from quantbot_pipeline.specs import KINDS
 from quantbot_pipeline.vocabulary import DATA_END, INCLUDED, NO_ENTRY, STOP_LOSS, TAKE_PROFIT
 
 if TYPE_CHECKING:
+    from quantbot_pipeline.evidence.hurdle import Window
     from quantbot_pipeline.evidence.judging import Case, Delayed
     from quantbot_pipeline.evidence.rules import EvidenceRules
     from quantbot_pipeline.evidence.units import Calls, Units
@@ -38,6 +39,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 RETURN_BYTES = 24  # of a unit and policy: x, when it is closed, and the copy that the hurdles take
 RETURNS_SHARE = 0.75  # of the memory limit: what is left is for the outcomes of a part of the grid
+HURDLE = "hurdle"
 DELAYED = "delayed"  # what the monthly choice made under another latency
 MIN_IDLE_CALLS = 10  # a choice to stay out that was made on fewer calls is none
 
@@ -92,9 +94,9 @@ def _case(run: Run, rules: "EvidenceRules") -> "Case":
     months = [m.month for m in history.months]
     calendar = [int(m[:4]) * 12 + int(m[5:7]) for m in months]
     with run.record.phase("optimization"):
-        hurdle = hurdles(
-            units, history.x, [month_start_ms(m) for m in months], calendar, history.names, rules, config.horizon_ms
-        )
+        starts, remember = [month_start_ms(m) for m in months], _Hurdles(run, history, units, config_hash)
+        hurdle = hurdles(units, history.x, starts, calendar, history.names, rules, config.horizon_ms, remember)
+        remember.forget_others()
     delayed, gross = _delayed(run, history, units, column, search, rules, config_hash)
     status, waiting = history.calls.truth.status, history.units.of(~history.units.resolved)
     return Case(
@@ -221,6 +223,28 @@ def _choices_of(history: _History) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
     for c, m in np.argwhere(called).tolist():
         column[c, m], learned[c, m] = history.choices[m].get(history.names[c], Chosen(NO_TRADE, 0))
     return column, learned, called
+
+
+class _Hurdles:
+    """Hurdles of earlier months, remembered by the inputs of their windows and by which calls are units there."""
+
+    def __init__(self, run: Run, history: _History, units: "Units", config_hash: str) -> None:
+        self._cache, self._history, self._units, self._config_hash = run.cache, history, units, config_hash
+        self._keys: set[tuple[str, ...]] = set()
+
+    def __call__(self, month: int, known: Ints, make: "Callable[[], Window]") -> "Window":
+        months, of, row = self._history.months, self._units.month[known], self._units.row[known]
+        window = [m.fingerprint for m in months[of.min() : month]]
+        digest = hashlib.sha256(np.array([month - of, row - self._history.begins[of]]).tobytes()).hexdigest()
+        key = (HURDLE, months[month].month, self._config_hash, digest, *window)
+        if key not in self._cache:
+            self._cache[key] = make()
+        self._keys.add(key)
+        made: Window = self._cache[key]
+        return made
+
+    def forget_others(self) -> None:
+        forget_others(self._cache, HURDLE, self._keys)
 
 
 def _delayed(
