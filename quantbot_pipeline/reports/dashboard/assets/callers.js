@@ -52,8 +52,8 @@ function trendColumn() {
 
 // Callers that nobody can rank: with too few calls to be tested, or without a verdict.
 const untested = (row) => (row.flags || '').includes('few_');
-const unranked = (row) => !judged(row) || untested(row);
-const callerClass = (r) => [few(r) && 'few', unranked(r) && 'below'].filter(Boolean).join(' ') || null;
+const unranked = (row) => (!judged(row) ? 2 : untested(row) ? 1 : 0);
+const callerClass = (r) => [few(r) && 'few', unranked(r) > 0 && 'below'].filter(Boolean).join(' ') || null;
 
 // The first screen: who has an edge, how sure that is, what it earned, and what changed.
 function answerCard() {
@@ -61,7 +61,7 @@ function answerCard() {
   const count = (word) => leaderboard.filter((r) => judged(r) && r.verdict.startsWith(word)).length;
   const by = Object.fromEntries(leaderboardColumns().map((c) => [c.name, c]));
   const names = ['caller_name', 'verdict', 'choice_mean_bps', 'calls', 'last_call', 'trend', 'e_value', 'hit_2x_shrunk'];
-  const top = [...leaderboard.filter((r) => !unranked(r)), ...leaderboard.filter(unranked)].slice(0, ANSWERS);
+  const top = leaderboard.slice(0, ANSWERS); // in order already
   const said = D.evidence.month ? `At the end of ${D.evidence.month}: evidence of an edge for ${count('evidence')} of ${leaderboard.length} callers, ${count('inconclusive')} inconclusive, ${count('none')} refuted.` : 'No verdict yet.';
   const more = leaderboard.length > top.length && el('p', {}, el('a', { href: '#/callers' }, `All ${leaderboard.length} callers`));
   return card('Who has an edge', el('p', {}, said, top.some(unranked) && top.some((r) => !unranked(r)) && ' Below the line: too few calls to test, or no verdict.'), D.evidence.month ? null : noVerdict(leaderboard),
