@@ -3,6 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from quantbot_pipeline.evidence.intervals import Z95
+
 Floats = npt.NDArray[np.float64]
 DAY_MS = 86_400_000
 
@@ -22,3 +24,13 @@ def cluster_error(sums: Floats, counts: Floats, mean: Floats) -> Floats:
     left = sums - mean * counts[:, None]
     made: Floats = np.sqrt(groups / (groups - 1) * (left**2).sum(axis=0)) / counts.sum()
     return made
+
+
+def mean_interval(entry: npt.NDArray[np.int64], values: Floats) -> tuple[float, float] | None:
+    """Return the 95 % interval of a mean; its standard error is over the UTC days of the entries. None with fewer than two days."""
+    sums, counts = by_day(entry, values[:, None])
+    if len(counts) < 2:
+        return None
+    mean = float(values.mean())
+    error = float(cluster_error(sums, counts, np.array([mean]))[0])
+    return mean - Z95 * error, mean + Z95 * error

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from quantbot_pipeline.replay import statistics
 from quantbot_pipeline.replay.statistics import STATS
@@ -28,19 +29,11 @@ NEEDED = (
 def statistics_by(trades: pa.Table, keys: Sequence[str], names: Sequence[str] = STATS) -> list[dict[str, Any]]:
     """Return one row per distinct value of the keys, in their order: the keys, `trades_count`, and statistics of its trades.
 
-    Sums run in the order of the rows. A statistic that its trades do not give is null.
+    Sums run in the order of the returns, so the rows may come in any order. A statistic that its trades do not give is null.
     """
     if not trades.num_rows:
         return []
-    table = trades.select(keys).combine_chunks()
-    distinct = table.group_by(list(keys), use_threads=False).aggregate([]).sort_by([(key, "ascending") for key in keys])
-    rows: list[dict[str, Any]] = distinct.to_pylist()
-    place = {tuple(row[key] for key in keys): i for i, row in enumerate(rows)}
-    group = np.fromiter(
-        (place[values] for values in zip(*(table[key].to_pylist() for key in keys), strict=True)),
-        dtype=np.int64,
-        count=table.num_rows,
-    )
+    rows, group = _groups(trades, keys)
     counts = np.bincount(group, minlength=len(rows)).tolist()
     found = statistics_of(trades, group, len(rows))
     at = [STATS.index(name) for name in names]
@@ -50,11 +43,31 @@ def statistics_by(trades: pa.Table, keys: Sequence[str], names: Sequence[str] = 
     ]
 
 
+def _groups(table: pa.Table, keys: Sequence[str]) -> tuple[list[dict[str, Any]], npt.NDArray[np.int64]]:
+    """Return the distinct values of the keys in their order, and which of them each row has."""
+    code = np.zeros(table.num_rows, np.int64)
+    values = []
+    for key in keys:
+        coded = table[key].combine_chunks().dictionary_encode()
+        order = pc.array_sort_indices(coded.dictionary).to_numpy()
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        values.append(coded.dictionary.take(pa.array(order)).to_pylist())
+        code = code * len(order) + rank[coded.indices.to_numpy()]
+    distinct, group = np.unique(code, return_inverse=True)
+    places = np.unravel_index(distinct, [len(found) for found in values])
+    rows = [
+        {key: found[at] for key, found, at in zip(keys, values, place, strict=True)}
+        for place in zip(*(column.tolist() for column in places), strict=True)
+    ]
+    return rows, group.astype(np.int64)
+
+
 def statistics_of(trades: pa.Table, group: npt.NDArray[np.int64], groups: int) -> npt.NDArray[np.float64]:
     """Return STATS of each group of trades, shape (groups, len(STATS)); NaN where undefined."""
     made = np.full((groups, len(STATS)), np.nan)
     facts = _facts(trades)
-    order = np.argsort(group, kind="stable").astype(np.uint32)
+    order = np.lexsort([*facts.T[::-1], group]).astype(np.uint32)
     ends = np.cumsum(np.bincount(group, minlength=groups)).tolist()
     room = [np.empty(trades.num_rows) for _ in range(4)]
     for i, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
@@ -64,9 +77,9 @@ def statistics_of(trades: pa.Table, group: npt.NDArray[np.int64], groups: int) -
 
 
 def _facts(trades: pa.Table) -> npt.NDArray[np.float64]:
-    capture = trades["tail_capture"].to_numpy(zero_copy_only=False).astype(float)
-    stopped = trades["stop_out"].to_numpy(zero_copy_only=False).astype(bool)
-    ended = np.array(trades["exit_reason"].to_pylist(), dtype=object) == EXIT_REASONS[DATA_END]
+    capture = trades["tail_capture"].to_numpy().astype(float)
+    stopped = trades["stop_out"].to_numpy().astype(bool)
+    ended = pc.equal(trades["exit_reason"], EXIT_REASONS[DATA_END]).to_numpy().astype(bool)
     facts = np.zeros((trades.num_rows, statistics.FACTS))
     facts[:, statistics.REALIZED] = trades["realized_return_bps"].to_numpy()
     facts[:, statistics.DRAWDOWN] = trades["max_adverse_excursion_bps"].to_numpy()

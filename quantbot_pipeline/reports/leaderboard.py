@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from quantbot_pipeline.artifacts.schemas import FRONTIER
 from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with

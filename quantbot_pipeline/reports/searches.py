@@ -1,6 +1,7 @@
 """What the searches found, as tables for people: a caller's frontier, and the walk-forward of all callers."""
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import duckdb
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 from quantbot_pipeline.artifacts.schemas import TRADES
 from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.reports.aggregates import NEEDED, statistics_by
 from quantbot_pipeline.reports.remarks import load_newest, read_each
 from quantbot_pipeline.reports.verdicts import verdicts_for
 from quantbot_pipeline.runs.manifest import read_manifest
@@ -35,6 +37,15 @@ FRONTIER_COLUMNS = (
     "sample",
     "verdict",
 )
+PROMISED = "in_sample_median_return_bps"
+# Columns of the walk-forward that need the test trades: which statistic of them each is.
+OF_TRADES = {
+    "in_sample_median_of_medians_bps": PROMISED,
+    "out_of_sample_median_bps": "median_return_bps",
+    "out_of_sample_es95_bps": "es95_bps",
+    "data_end_share": "data_end_share",
+    "stressed_avg_bps": "stressed_avg_return_bps",
+}
 WALK_FORWARD_COLUMNS = (
     "caller_name",
     "scheme",
@@ -116,7 +127,7 @@ def with_verdicts(rows: Sequence[dict[str, Any]], verdicts: Mapping[str, str]) -
 
 def tested_trades(catalog: Catalog, interval: str | None = None) -> pa.Table:
     """Return the test trades of the walk-forward runs behind the report; runs of earlier versions hold none."""
-    columns = ("run_id", "caller_name", "scheme", "realized_return_bps", "exit_reason")
+    columns = ("run_id", "caller_name", "scheme", *NEEDED)
     run_dirs = newest_runs_with(catalog, "walk_forward", interval=interval)
     with_trades = [d for d in run_dirs if "trades" in read_manifest(catalog.runs.folder / d).artifacts]
     empty = pa.schema([TRADES.field(name) for name in columns]).empty_table()
@@ -128,44 +139,52 @@ def judge_choices(rows: pa.Table, trades: pa.Table) -> list[dict[str, Any]]:
 
     What needs the trades is null where those of a run are missing.
     """
+    known = _of_trades(rows, trades)
     with duckdb.connect(config={"threads": 1}) as con:  # sums in one order: the same bits at every call
         con.register("rows", rows)
-        con.register("trades", trades)
-        return (
+        found = (
             con.sql(
-                """WITH of_trades AS (
-                       SELECT caller_name, scheme, count(*) AS known,
-                              median(in_sample_median_return_bps) AS in_sample_median_of_medians_bps,
-                              median(realized_return_bps) AS out_of_sample_median_bps,
-                              list_avg(list_sort(list(realized_return_bps))[: greatest(1, count(*) // 20)])
-                                  AS out_of_sample_es95_bps,
-                              avg((exit_reason = 'data_end')::INT) AS data_end_share,
-                              list_avg(list_sort(list(if(exit_reason = 'data_end', -10000.0::DOUBLE, realized_return_bps))))
-                                  AS stressed_avg_bps
-                       FROM trades JOIN rows USING (run_id, caller_name, scheme) GROUP BY 1, 2),
-                   of_rows AS (
-                       SELECT caller_name, scheme, count(*) AS months, count(policy_id) AS months_traded,
-                              sum(out_of_sample_trades)::BIGINT AS trades,
-                              sum(in_sample_avg_return_bps * out_of_sample_trades) / nullif(sum(out_of_sample_trades), 0)
-                                  AS in_sample_avg_bps,
-                              sum(out_of_sample_avg_return_bps * out_of_sample_trades)
-                                  / nullif(sum(out_of_sample_trades), 0) AS out_of_sample_avg_bps,
-                              sum(hold_avg_return_bps * hold_trades) FILTER (out_of_sample_trades > 0)
-                                  / nullif(sum(out_of_sample_trades), 0) AS hold_avg_bps,
-                              sum(pooled_avg_return_bps * pooled_trades) FILTER (out_of_sample_trades > 0)
-                                  / nullif(sum(pooled_trades) FILTER (out_of_sample_trades > 0), 0) AS pooled_avg_bps
-                       FROM rows GROUP BY 1, 2)
-                   SELECT caller_name, scheme, months, months_traded, trades, in_sample_avg_bps,
-                          if(known = trades, in_sample_median_of_medians_bps, NULL) AS in_sample_median_of_medians_bps,
-                          out_of_sample_avg_bps,
-                          if(known = trades, out_of_sample_median_bps, NULL) AS out_of_sample_median_bps, hold_avg_bps,
-                          pooled_avg_bps, if(known = trades, out_of_sample_es95_bps, NULL) AS out_of_sample_es95_bps,
-                          if(known = trades, data_end_share, NULL) AS data_end_share,
-                          if(known = trades, stressed_avg_bps, NULL) AS stressed_avg_bps, $sample AS sample
-                   FROM of_rows LEFT JOIN of_trades USING (caller_name, scheme)
-                   ORDER BY caller_name <> '__all__', caller_name, scheme""",
-                params={"sample": OUT_OF_SAMPLE},
+                """SELECT caller_name, scheme, count(*) AS months, count(policy_id) AS months_traded,
+                          sum(out_of_sample_trades)::BIGINT AS trades,
+                          sum(in_sample_avg_return_bps * out_of_sample_trades) / nullif(sum(out_of_sample_trades), 0)
+                              AS in_sample_avg_bps,
+                          sum(out_of_sample_avg_return_bps * out_of_sample_trades)
+                              / nullif(sum(out_of_sample_trades), 0) AS out_of_sample_avg_bps,
+                          sum(hold_avg_return_bps * hold_trades) FILTER (out_of_sample_trades > 0)
+                              / nullif(sum(out_of_sample_trades), 0) AS hold_avg_bps,
+                          sum(pooled_avg_return_bps * pooled_trades) FILTER (out_of_sample_trades > 0)
+                              / nullif(sum(pooled_trades) FILTER (out_of_sample_trades > 0), 0) AS pooled_avg_bps
+                   FROM rows GROUP BY 1, 2 ORDER BY caller_name <> '__all__', caller_name, scheme"""
             )
             .to_arrow_table()
             .to_pylist()
         )
+    return [_judged(row, known.get((row["caller_name"], row["scheme"]))) for row in found]
+
+
+def _judged(row: dict[str, Any], of_trades: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a row of the report; what needs the trades is null unless all of them are there."""
+    whole = of_trades if of_trades is not None and of_trades["trades_count"] == row["trades"] else {}
+    more = row | {name: whole.get(stat) for name, stat in OF_TRADES.items()} | {"sample": OUT_OF_SAMPLE}
+    return {name: more[name] for name in WALK_FORWARD_COLUMNS if name != "verdict"}
+
+
+def _of_trades(rows: pa.Table, trades: pa.Table) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the statistics of each caller's and scheme's test trades, and the median promise that stood behind them."""
+    keys = ["run_id", "caller_name", "scheme"]
+    of_row = dict(
+        zip(zip(*(rows[key].to_pylist() for key in keys), strict=True), rows[PROMISED].to_pylist(), strict=True)
+    )
+    promised: dict[tuple[str, str], list[float]] = {}
+    kept = [key in of_row for key in zip(*(trades[key].to_pylist() for key in keys), strict=True)]
+    trades = trades.filter(pa.array(kept, pa.bool_()))
+    for run_id, caller, scheme in zip(*(trades[key].to_pylist() for key in keys), strict=True):
+        value = of_row[run_id, caller, scheme]
+        if value is not None:
+            promised.setdefault((caller, scheme), []).append(value)
+    names = [name for name in OF_TRADES.values() if name != PROMISED]
+    return {
+        (row["caller_name"], row["scheme"]): row
+        | {PROMISED: median(values) if (values := promised.get((row["caller_name"], row["scheme"]))) else None}
+        for row in statistics_by(trades, ["caller_name", "scheme"], names)
+    }

@@ -12,7 +12,7 @@ from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.reports.conftest import OpenWindow
 from quantbot_pipeline_tests.reports.test_dashboard_data import GRID, NEWEST, ask
 from quantbot_pipeline_tests.support.builders import artifact_rows, commit_evidence, commit_run
-from quantbot_pipeline_tests.support.markets import CLOSING, FORMULA, MARKUP, MONTHS
+from quantbot_pipeline_tests.support.markets import CALLS_PER_MONTH, CLOSING, FORMULA, MARKUP, MONTHS
 from quantbot_pipeline_tests.support.windows import SECTIONS, Window
 
 # Charts that a section draws over the market's runs.
@@ -26,7 +26,7 @@ CHARTS = {
     "calls": 0,
     "errors": 0,
 }
-CALLER_CHARTS = 10
+CALLER_CHARTS = 11
 
 
 def fits(window: Window) -> bool:
@@ -115,10 +115,10 @@ def test_verdicts_lead_and_callers_without_one_stay_below_the_line(open_window: 
     page = window.page
     rows = window.rows("Callers by verdict")
     assert list(rows[0])[:6] == ["caller_name", "verdict", "e_value", "units", "choice_mean_bps", "hit_2x_shrunk"]
-    assert [row["e_value"] for row in rows[:3]] == [1_560.0, 2.0, 0.5]
+    assert [row["e_value"] for row in rows[:3]] == [1_560.0, 0.5, 2.0], "too few calls stand below the line"
     cells = page.locator("td[data-column=verdict]").all_inner_texts()
-    assert [text.split("\n")[0] for text in cells] == ["evidence", "inconclusive", "none", "–"]
-    assert "about 48 more calls, towards evidence" in cells[1] and "few mints" in cells[1]
+    assert [text.split("\n")[0] for text in cells] == ["evidence", "none", "inconclusive", "–"]
+    assert "about 48 more calls, towards evidence" in cells[2] and "few mints" in cells[2]
     assert "1,560 / 40" in page.locator("td[data-column=e_value]").first.inner_text()
     assert "15 of 32" in page.locator("td[data-column=hit_2x_shrunk]").first.inner_text()
     assert page.get_by_text("Below the line: no verdict in 2024-01").is_visible()
@@ -194,6 +194,55 @@ def test_two_policies_side_by_side(open_window: OpenWindow, page_file: Path) -> 
     window.settle()
     assert page.get_by_text("The same parameters.").is_visible()
     assert window.table("Over the same calls").locator("tbody tr").count() > 8
+
+
+def test_two_policies_differ_by_what_each_made_of_the_calls_that_both_have(
+    open_window: OpenWindow, market: Home, tmp_path: Path
+) -> None:
+    """A policy that was replayed in one month more is compared without that month."""
+    home = Home(Settings(home=tmp_path))
+    shutil.copytree(market.runs.folder, home.runs.folder)
+    params = '{"kind":"time_stop","max_hold_ms":3600000}'
+    trades = artifact_rows(
+        "trades",
+        3,
+        policy_id=["time_1h"] * 3,
+        call_id=[f"new {i}" for i in range(3)],
+        realized_return_bps=[90_000.0] * 3,
+    )
+    summary = artifact_rows("summary", 1, policy_id=["time_1h"], policy_params=[params])
+    tables = {"alerts": artifact_rows("alerts", 3), "summary": summary, "trades": trades}
+    commit_run(home.runs.folder, "2024-04", tables=tables, run_type="policy")
+    sync(home.catalog)
+    window = open_window(write_dashboard(home))
+    window.go("policies")
+    page = window.page
+    page.get_by_label("A", exact=True).select_option(label="leave after 1 h")
+    page.get_by_label("B", exact=True).select_option(
+        index=0 if page.get_by_label("A", exact=True).input_value() != "0" else 1
+    )
+    window.settle()
+    other = page.get_by_label("B", exact=True).evaluate("s => s.selectedOptions[0].textContent")
+    card = page.locator(".card", has=page.locator("h2", has_text="On the calls that both have"))
+    (found,) = ask(
+        home,
+        """WITH mine AS (SELECT DISTINCT policy_id, call_id, realized_return_bps AS r FROM trades WHERE scheme IS NULL)
+           SELECT count(*) AS n, avg(b.r - a.r) AS gap FROM mine a JOIN mine b USING (call_id)
+           WHERE a.policy_id = 'time_1h' AND b.policy_id = (SELECT policy_id FROM summary WHERE policy_params = $params LIMIT 1)""".replace(
+            "$params", _params_of(window, other)
+        ),
+    )
+    tiles = card.locator(".tile b").all_inner_texts()
+    assert tiles[0] == f"{found['n']:,}" == str(len(MONTHS) * (CALLS_PER_MONTH - 1))
+    assert float(tiles[3].replace(",", "")) == pytest.approx(found["gap"], abs=0.051)
+    assert "95%: " in card.inner_text()
+
+
+def _params_of(window: Window, words: str) -> str:
+    """The parameters of a policy, as SQL."""
+    policy = "JSON.parse(document.getElementById('data').textContent).policy"
+    params = window.page.evaluate(f"w => JSON.stringify({policy}.params[{policy}.words.indexOf(w)])", words)
+    return "'" + params.replace("'", "''") + "'"
 
 
 def test_two_runs_side_by_side(open_window: OpenWindow, page_file: Path, market: Home) -> None:

@@ -14,6 +14,7 @@ from quantbot_pipeline import Home
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.evidence.wording import said
+from quantbot_pipeline.reports.changes import changes
 from quantbot_pipeline.reports.leaderboard import (
     COLUMNS,
     FOLLOWED,
@@ -99,21 +100,79 @@ def test_a_row_reads_well_on_a_terminal(tmp_path: Path) -> None:
         "flags": ["missing_data,fading", "few_calls"], "towards": [None, "evidence"],
     }  # fmt: skip  # a table: what belongs together stands on one line
     commit_truth(home, "2024-02", "a", "b", "c")
+    for month, mean, trades in (("2023-11", -50.0, 3), ("2023-12", 7.0, 0), ("2024-01", 50.0, 2)):
+        walked = artifact_rows(
+            "walk_forward", 1, caller_name=["a"], scheme=["anchored"], out_of_sample_trades=[trades],
+            out_of_sample_avg_return_bps=[mean],
+        )  # fmt: skip  # a table: what belongs together stands on one line
+        tables = {"alerts": artifact_rows("alerts", 1), "walk_forward": walked}
+        commit_run(
+            home.runs.folder, month, tables=tables, run_type="optimization", parameters={"strategy_id": "walk-forward"}
+        )
     standings = (("a", "evidence", 1_559.8, None), ("b", "inconclusive", 0.5651, 40))
     commit_evidence(home, "2024-02", evidence_of(*standings, **columns))
     sync(home.catalog)
-    first, second, third = for_people(leaderboard(home.catalog))
+    first, line, second, third = for_people(leaderboard(home.catalog))
     assert list(first.items())[:14] == [
-        ("caller_name", "a"), ("verdict", "evidence"), ("e / threshold", "1,560 / 40"), ("units / mints", "1,030 / 30"),
-        ("choice bps [95%]", "902 [-274, 1,732]"), ("2x rate [95%]", "45.1% [28.0%, 60.0%]"), ("2x hits", 15),
+        ("caller_name", "a"), ("verdict", "evidence"), ("choice bps [95%]", "902 [-274, 1,732]"), ("calls", 1),
+        ("last_call", "2024-02-03"), ("trend", "▁·▇"), ("e / threshold", "1,560 / 40"), ("units / mints", "1,030 / 30"), ("2x rate [95%]", "45.1% [28.0%, 60.0%]"), ("2x hits", 15),
         ("median time of hits", "3.1 h"), ("break-even share", "23.85%"), ("break-even latency", "1.5 min"),
-        ("flags", "missing_data,fading"), ("towards", None), ("calls", 1), ("last_call", "2024-02-03"),
+        ("flags", "missing_data,fading"),
     ]  # fmt: skip  # a table: what belongs together stands on one line
+    assert {name: value for name, value in line.items() if value is not None} == {"caller_name": "too few to test:"}
     assert second["e / threshold"] == "0.565 / 26.7"
     assert second["verdict"] == "inconclusive: about 40 more calls" and second["towards"] == "evidence"
     for name in ("choice bps [95%]", "median time of hits", "break-even share", "break-even latency"):
         assert second[name] is None
-    assert [name for name, value in third.items() if value is None] == [*list(third)[1:12], "stressed_avg_return_bps"]
+    known = {
+        "caller_name",
+        "calls",
+        "last_call",
+        "data_end_share",
+        "hit_2x_rate",
+        "median_peak_multiple",
+        "median_dd_bps",
+    }
+    assert {name for name, value in third.items() if value is not None} == known
+
+
+def test_callers_with_too_few_calls_never_lead(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    standings = (
+        ("lucky", "inconclusive", 3.0, 40),
+        ("tested", "inconclusive", 1.5, 90),
+        ("refuted", "none", 0.1, None),
+    )
+    commit_truth(home, "2024-02", "lucky", "tested", "refuted")
+    commit_evidence(home, "2024-02", evidence_of(*standings, flags=["few_mints", "", "missing_data"]))
+    sync(home.catalog)
+    assert [row["caller_name"] for row in leaderboard(home.catalog)] == ["tested", "refuted", "lucky"]
+
+
+def test_what_changed_is_told_the_gravest_first(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    earlier = (
+        ("won", "inconclusive", 9.0, 4),
+        ("grew", "none", 1.0, None),
+        ("stays", "none", 1.0, None),
+        ("left", "none", 1.0, None),
+    )
+    commit_evidence(home, "2024-01", evidence_of(*earlier))
+    sync(home.catalog)
+    assert changes(home.catalog) == ("2024-01", None, [])
+    later = (
+        ("won", "evidence", 90.0, None),
+        ("grew", "none", 2.0, None),
+        ("stays", "none", 1.4, None),
+        ("new", "inconclusive", 1.0, 9),
+    )
+    commit_evidence(home, "2024-02", evidence_of(*later))
+    sync(home.catalog)
+    month, before, rows = changes(home.catalog)
+    assert (month, before) == ("2024-02", "2024-01")
+    assert [(row["caller_name"], row["change"]) for row in rows] == [
+        ("won", "inconclusive became evidence"), ("left", "gone"), ("new", "new: inconclusive"), ("grew", "e grew from 1 to 2"),
+    ]  # fmt: skip  # a table: what belongs together stands on one line
 
 
 def test_without_evidence_the_remark_says_how_to_make_it(tmp_path: Path, quantbot: Quantbot) -> None:

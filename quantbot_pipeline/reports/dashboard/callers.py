@@ -16,7 +16,7 @@ from quantbot_pipeline.reports.verdicts import Verdicts
 
 SCHEME = "anchored"  # the choice shown beside the verdict, which judges it; the walk-forward page shows both
 HITS = (2, 3, 4)
-PEAK_EDGES = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+PEAK_EDGES = tuple(2.0 ** (k / 2) for k in range(1, 9))  # bins as wide as each other: half a doubling
 DRAWDOWN_EDGES_BPS = (-9_000.0, -8_000.0, -7_000.0, -6_000.0, -5_000.0, -4_000.0, -3_000.0, -2_000.0, -1_000.0)
 FIRST_MINUTES = (5.0, 15.0, 30.0, 60.0, 120.0, 240.0, 480.0, 720.0, 1_440.0, 2_880.0)
 CHOICE_ROWS = 12_000  # of callers' months; the newest stay

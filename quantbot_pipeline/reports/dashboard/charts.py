@@ -73,7 +73,7 @@ def _reached(alt: Any) -> Any:
 def _hit_months(alt: Any) -> Any:
     """2x rate by month with its interval: wide where the calls are few."""
     x = alt.X("month:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
-    y = alt.Y("low:Q", title="hit 2x rate", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]))
+    y = alt.Y("low:Q", title="hit 2x rate", axis=alt.Axis(format="~%"), scale=alt.Scale(domainMin=0))
     tips = [
         "month:O",
         "calls:Q",
@@ -148,7 +148,9 @@ def _best(alt: Any) -> Any:
     points = alt.Chart(data(alt)).mark_point(filled=True, cursor="pointer")
     opacity = alt.condition(_FEASIBLE, alt.value(0.95), alt.value(0.3))
     size = alt.Size("trades:Q", scale=alt.Scale(range=[40, 500], domainMin=0), legend=None)
-    return sized(points.encode(x=x, y=y, color=kind_colour(alt), opacity=opacity, size=size, tooltip=tips), 340)
+    dots = points.encode(x=x, y=y, color=kind_colour(alt), opacity=opacity, size=size, tooltip=tips)
+    names = alt.Chart(data(alt)).mark_text(align="left", dx=9, fontSize=11, color="@soft", limit=120)
+    return sized(dots + names.encode(x=x, y=y, text="named:N"), 380)
 
 
 def _pair_colour(alt: Any) -> Any:
@@ -170,7 +172,7 @@ def _policy_months(alt: Any) -> Any:
 
 
 def _policy_returns(alt: Any) -> Any:
-    x = alt.X("bin:O", sort=None, title="realized return, bps", axis=alt.Axis(labelAngle=-45, labelOverlap=False))
+    x = alt.X("bin:O", sort=None, title="realized return, %", axis=alt.Axis(labelAngle=-45, labelOverlap=False))
     y = alt.Y("share:Q", title="share of trades", axis=alt.Axis(format="%"))
     tips = ["which:N", "words:N", "bin:O", "trades:Q", alt.Tooltip("share:Q", format=".1%")]
     bars = alt.Chart(data(alt)).mark_bar()
@@ -229,6 +231,17 @@ def _equity(alt: Any) -> Any:
     return sized(start + lines.encode(x=x, y=y, color=colour, tooltip=tips), 320)
 
 
+def _finals(alt: Any) -> Any:
+    """What each month's V1 account ended with, as a stem from the capital it began with."""
+    x = alt.X("month:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
+    y = alt.Y("final_capital:Q", title="final capital", axis=alt.Axis(format=",d"), scale=alt.Scale(zero=False))
+    colour = alt.condition("datum.final_capital >= datum.start", alt.value("@good"), alt.value("@bad"))
+    tips = ["month:O", alt.Tooltip("final_capital:Q", format=",.2f"), "trades:Q"]
+    stems = alt.Chart(data(alt)).mark_rule(strokeWidth=2).encode(x=x, y=y, y2="start:Q", color=colour, tooltip=tips)
+    dots = alt.Chart(data(alt)).mark_point(filled=True, size=36, opacity=1).encode(x=x, y=y, color=colour, tooltip=tips)
+    return sized(stems + dots, 220)
+
+
 def _candles(alt: Any) -> Any:
     """A call's window in multiples of the entry price, with levels of one policy and the exits of all."""
     x = alt.X("start:Q", title="hours since the entry", scale=alt.Scale(nice=False))
@@ -241,11 +254,13 @@ def _candles(alt: Any) -> Any:
     bodies = candles.mark_bar(stroke=None).encode(x=x, x2="end:Q", y="open:Q", y2="close:Q", color=colour, tooltip=tips)
     levels = alt.Chart(data(alt, "levels"))
     rules = levels.mark_rule(strokeDash=[5, 4], strokeWidth=1.2, color="@ink", opacity=0.7).encode(y="multiple:Q")
-    place = {"x": alt.value(0), "y": "multiple:Q", "text": "label:N"}
-    at = {"align": "left", "dx": 4, "dy": -6, "fontSize": 11}
+    place = {"x": "beside:Q", "y": "multiple:Q", "text": "label:N"}
+    at = {"align": "left", "dx": 4, "dy": 0, "fontSize": 11, "baseline": "middle"}
     # Twice, the first time as a halo: the words stay readable over candles.
     halo = levels.mark_text(**at, stroke="@surface", strokeWidth=4, strokeJoin="round").encode(**place)
-    texts = halo + levels.mark_text(**at, color="@ink").encode(**place)
+    # The words stand to the right of the candles, in room that invisible points keep free.
+    room = levels.mark_point(opacity=0).encode(x="room:Q", y="multiple:Q")
+    texts = room + halo + levels.mark_text(**at, color="@ink").encode(**place)
     exits = alt.Chart(data(alt, "exits")).mark_point(
         filled=True, size=90, stroke="@surface", strokeWidth=1.2, opacity=1
     )
@@ -281,5 +296,6 @@ _CHARTS = (
     _walk_callers,
     _walk_months,
     _equity,
+    _finals,
     _candles,
 )

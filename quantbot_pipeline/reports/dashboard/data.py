@@ -27,6 +27,7 @@ from quantbot_pipeline.reports.verdicts import newest_verdicts
 from quantbot_pipeline.version import __version__
 from quantbot_pipeline.vocabulary import ALL_CALLERS, MUCH_ENDED
 
+CHANGES_SHOWN = 50
 MIN_CALLS = 10  # below that a caller is marked: the same number that the search asks for
 
 
@@ -77,5 +78,5 @@ def collect(home: Home) -> dict[str, Any]:
 def _changes(catalog: Catalog, callers: Index[str]) -> dict[str, Any]:
     """What changed since the month before; rows refer to `callers` by position."""
     found = changes(catalog)
-    rows = [{"caller": callers.of(row["caller_name"]), **row} for row in found.rows]
+    rows = [{"caller": callers.of(row["caller_name"]), **row} for row in found.rows[:CHANGES_SHOWN]]
     return {"month": found.month, "before": found.before, "rows": rows}

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
+from quantbot_pipeline.replay.capital import MAX_POSITIONS, MIN_SIZE, START_CAPITAL
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey
 from quantbot_pipeline.reports.page.encode import Columns, Index, columns
 from quantbot_pipeline.reports.remarks import load_newest, read_each
@@ -76,12 +77,14 @@ def frontier_section(
     pooled: dict[str, Columns] = {}
     left = POINTS
     run_dirs = newest_runs_with(catalog, "frontier", strategy_id="grid-search")
-    for i, (manifest, table) in enumerate(read_each(catalog, run_dirs[::-1], "frontier", _READ)):
-        coded = _coded(table, callers, policies, violations)
-        limit = _points_per_caller(
-            pc.count_distinct(coded["caller"]).as_py(), min(len(run_dirs), POINT_MONTHS) - i, left
-        )
-        with duckdb.connect() as con:
+    with duckdb.connect() as con:
+        for i, (manifest, table) in enumerate(read_each(catalog, run_dirs[::-1], "frontier", _READ)):
+            if i >= POINT_MONTHS:  # of older months only the best rows are shown
+                table = table.filter(pc.equal(table["rank"], 1))
+            coded = _coded(table, callers, policies, violations)
+            limit = _points_per_caller(
+                pc.count_distinct(coded["caller"]).as_py(), min(len(run_dirs), POINT_MONTHS) - i, left
+            )
             con.register("rows", coded)
             best.append(_best_rows(con, manifest.month))
             if i < POOLED_MONTHS:
@@ -107,11 +110,11 @@ def _said(catalog: Catalog, best: Columns, callers: Index[str]) -> Columns:
 
 def _coded(table: pa.Table, callers: Index[str], policies: Index[PolicyKey], violations: Index[str]) -> pa.Table:
     """The frontier with positions instead of texts."""
-    with duckdb.connect() as con:
-        con.register("rows", table)
-        params = dict(con.execute("SELECT policy_id, any_value(policy_params) FROM rows GROUP BY 1").fetchall())
     ids = table["policy_id"].combine_chunks().dictionary_encode()
-    positions = np.array([policies.of((name, params[name])) for name in ids.dictionary.to_pylist()], dtype=np.int64)
+    _, first = np.unique(ids.indices.to_numpy(), return_index=True)
+    params = table["policy_params"].take(pa.array(first)).to_pylist()
+    keys = zip(ids.dictionary.to_pylist(), params, strict=True)
+    positions = np.array([policies.of(key) for key in keys], dtype=np.int64)
     coded = {
         "caller": callers.of_each(table["caller_name"]),
         "policy": positions[ids.indices.to_numpy()] if len(ids) else positions,
@@ -181,6 +184,9 @@ def v1_section(catalog: Catalog, callers: Index[str], policies: Index[PolicyKey]
         ).to_arrow_table()
     keys = zip(best["policy_id"].to_pylist(), best["policy_params"].to_pylist(), strict=True)
     return {
+        "capital": START_CAPITAL,
+        "max_positions": MAX_POSITIONS,
+        "min_size": MIN_SIZE,
         "best": {
             "caller": callers.of_each(best["caller_name"]).tolist(),
             "policy": [policies.of(key) for key in keys],

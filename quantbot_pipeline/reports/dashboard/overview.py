@@ -110,6 +110,7 @@ def _sources(catalog: Catalog) -> Columns:
         "frontier": newest_runs_with(catalog, "frontier", strategy_id="grid-search"),
         "v1-baseline": newest_runs_with(catalog, "frontier", strategy_id="v1-baseline"),
         "walk_forward": newest_runs_with(catalog, "walk_forward"),
+        "evidence": newest_runs_with(catalog, "evidence"),
     }
     rows = [
         {

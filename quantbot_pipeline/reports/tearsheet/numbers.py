@@ -11,9 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from quantbot_pipeline.evidence.clusters import by_day, cluster_error
-from quantbot_pipeline.evidence.intervals import Z95
-
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 MONTHS_A_YEAR = 12
@@ -149,16 +146,6 @@ def _skew(values: Floats) -> float | None:
     if n < 3 or spread <= 0:
         return None
     return float((left**3).sum()) / spread**1.5 * n * math.sqrt(n - 1) / (n - 2)
-
-
-def mean_interval(entry: Ints, values: Floats) -> tuple[float, float] | None:
-    """Return the 95 % interval of a mean; its standard error is over the UTC days of the entries. None with fewer than two days."""
-    sums, counts = by_day(entry, values[:, None])
-    if len(counts) < 2:
-        return None
-    mean = float(values.mean())
-    error = float(cluster_error(sums, counts, np.array([mean]))[0])
-    return mean - Z95 * error, mean + Z95 * error
 
 
 class Exposure(NamedTuple):

@@ -52,8 +52,8 @@ function trendColumn() {
 
 // Callers that nobody can rank: with too few calls to be tested, or without a verdict.
 const untested = (row) => (row.flags || '').includes('few_');
-const unranked = (row) => !judged(row) || untested(row);
-const callerClass = (r) => [few(r) && 'few', unranked(r) && 'below'].filter(Boolean).join(' ') || null;
+const unranked = (row) => (!judged(row) ? 2 : untested(row) ? 1 : 0);
+const callerClass = (r) => [few(r) && 'few', unranked(r) > 0 && 'below'].filter(Boolean).join(' ') || null;
 
 // The first screen: who has an edge, how sure that is, what it earned, and what changed.
 function answerCard() {
@@ -61,7 +61,7 @@ function answerCard() {
   const count = (word) => leaderboard.filter((r) => judged(r) && r.verdict.startsWith(word)).length;
   const by = Object.fromEntries(leaderboardColumns().map((c) => [c.name, c]));
   const names = ['caller_name', 'verdict', 'choice_mean_bps', 'calls', 'last_call', 'trend', 'e_value', 'hit_2x_shrunk'];
-  const top = [...leaderboard.filter((r) => !unranked(r)), ...leaderboard.filter(unranked)].slice(0, ANSWERS);
+  const top = leaderboard.slice(0, ANSWERS); // in order already
   const said = D.evidence.month ? `At the end of ${D.evidence.month}: evidence of an edge for ${count('evidence')} of ${leaderboard.length} callers, ${count('inconclusive')} inconclusive, ${count('none')} refuted.` : 'No verdict yet.';
   const more = leaderboard.length > top.length && el('p', {}, el('a', { href: '#/callers' }, `All ${leaderboard.length} callers`));
   return card('Who has an edge', el('p', {}, said, top.some(unranked) && top.some((r) => !unranked(r)) && ' Below the line: too few calls to test, or no verdict.'), D.evidence.month ? null : noVerdict(leaderboard),
@@ -128,13 +128,13 @@ const addUp = (lists) => lists[0].map((_, i) => sum(lists.map((l) => l[i])));
 
 function callerShape(caller, row) {
   const d = D.callers.distributions;
-  const peaks = shares(d.peaks[caller], addUp(d.peaks), shortBins(d.peak_edges, (v) => String(v)));
+  const peaks = shares(d.peaks[caller], addUp(d.peaks), shortBins(d.peak_edges, (v) => fmt.number(v)));
   const deep = shares(d.drawdowns[caller].toReversed(), addUp(d.drawdowns).toReversed(), shortBins(d.drawdown_edges_bps.map((v) => -v / 100).reverse(), (v) => whole.format(v)));
   const months = rowsOf(D.callers.months).filter((m) => m.caller === caller);
   const beside = 'Bars: this caller. Ticks: all callers together.';
   return [
     el('div', { class: 'columns' },
-      card('Peak', el('p', { class: 'note' }, `Highest price in the window, in multiples of the entry. ${beside}`), chart('histogram', { rows: peaks }, { title: 'Distribution of peak multiples' })),
+      card('Peak', el('p', { class: 'note' }, `Highest price in the window, in multiples of the entry; a bar is half a doubling. ${beside}`), chart('histogram', { rows: peaks }, { title: 'Distribution of peak multiples' })),
       card('Drawdown', el('p', { class: 'note' }, `How far the price fell below the entry within the window, in %. ${beside}`), chart('histogram', { rows: deep }, { title: 'Distribution of drawdowns' })),
       card('Time to 2x', el('p', { class: 'note' }, 'Share of calls that had touched a multiple so long after the alert.'), chart('reached', { rows: reachedRows(caller, row) }, { title: 'Share of calls that reached 2x, 3x and 4x over time' })),
       card('Month by month', el('p', { class: 'note' }, 'Hit 2x rate of each month with its 95% interval.'), chart('hit_months', { rows: months.map((m) => ({ ...m, low: m.hit_2x_interval[0], high: m.hit_2x_interval[1] })) }, { title: 'Hit 2x rate by month' }))),
@@ -224,9 +224,13 @@ function choicesTable(rows) {
   ] });
 }
 
+const CURVES = 6; // more lines are not told apart
+
 function callerEquity(caller) {
-  const curves = D.v1.equity.filter((c) => c.caller === caller);
-  if (!curves.length) return null;
-  return card('V1 equity', el('p', { class: 'note' }, 'The caller’s best V1 account of each month, which starts with 10,000 every month. Selected and tested on the same calls: a baseline, not evidence.'),
-    equityChart(curves.map((c) => [c.month, c]), `V1 equity of ${callerName(caller)} by month`));
+  const months = rowsOf(D.v1.best).filter((r) => r.caller === caller).sort((a, b) => (a.month < b.month ? -1 : 1)).map((r) => ({ ...r, start: D.v1.capital }));
+  const curves = D.v1.equity.filter((c) => c.caller === caller).sort((a, b) => (a.month < b.month ? 1 : -1)).slice(0, CURVES);
+  if (!curves.length && !months.length) return null;
+  return card('V1 equity', el('p', { class: 'note' }, `The caller’s best V1 account of each month, which starts with ${whole.format(D.v1.capital)} every month. Selected and tested on the same calls: a baseline, not evidence.`),
+    months.length > 1 && chart('finals', { rows: months }, { title: `Final capital of the V1 accounts of ${callerName(caller)} by month` }),
+    curves.length > 0 && [months.length > curves.length && el('p', { class: 'note' }, `Below, the newest ${curves.length} of ${months.length} accounts, trade by trade.`), equityChart(curves.map((c) => [c.month, c]), `V1 equity of ${callerName(caller)} by month`)]);
 }

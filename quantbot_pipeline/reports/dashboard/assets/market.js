@@ -50,7 +50,7 @@ function qualityCard(quality) {
 
 function coverageCard(o) {
   const cells = rowsOf(o.coverage);
-  const months = unique(cells.map((c) => c.month)).sort();
+  const months = unique(cells.map((c) => c.month)).sort().reverse(); // what is new stands first
   const kinds = unique(cells.map((c) => c.kind));
   const at = new Map(cells.map((c) => [c.kind + ' ' + c.month, c]));
   const cell = (kind, month) => {
@@ -59,7 +59,7 @@ function coverageCard(o) {
     const text = found.failed ? `${found.completed} + ${found.failed} failed` : String(found.completed);
     return el('td', { class: found.completed ? 'on' : 'failed' }, text);
   };
-  return card('Months covered', el('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Months covered' }, el('table', { class: 'matrix' }, el('caption', {}, 'Completed runs by kind and month'),
+  return card('Months covered', el('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Months covered' }, el('table', { class: 'matrix' }, el('caption', {}, 'Completed runs by kind and month, the newest first'),
     el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'text first' }, 'kind'), months.map((m) => el('th', { scope: 'col' }, m)))),
     el('tbody', {}, kinds.map((kind) => el('tr', {}, el('th', { scope: 'row', class: 'text first' }, kind), months.map((m) => cell(kind, m))))))));
 }
@@ -70,7 +70,7 @@ function sourcesCard(o) {
   const settings = rowsOf(o.mixed).map((r) => `${r.artifact} in ${r.settings}`);
   return card('Runs behind this page', intervals.length > 1 && el('p', {}, el('span', { class: 'tag' }, 'mixed intervals'), ` The truth of different months comes from different candles: ${intervals.join(', ')}.`),
     settings.length > 0 && el('p', {}, el('span', { class: 'tag' }, 'mixed settings'), ` The months behind these numbers were not run alike; they differ: ${settings.join('; ')}.`),
-    el('details', {}, el('summary', {}, `${rows.length} runs of ${unique(rows.map((r) => r.month)).length} months`), table({ caption: 'The newest completed run of each month, per artifact', rows, sort: ['month', 'down'], columns: [
+    el('details', {}, el('summary', {}, counted(unique(rows.map((r) => r.run_id)).length, 'run') + ' of ' + counted(unique(rows.map((r) => r.month)).length, 'month')), table({ caption: 'The newest completed run of each month, per artifact', rows, sort: ['month', 'down'], columns: [
       { name: 'month', text: true, first: true }, { name: 'artifact', text: true }, { name: 'interval', text: true }, { name: 'config_hash', text: true, show: (v) => el('span', { class: 'mono' }, v) },
       { name: 'run_id', text: true, show: (v) => el('span', { class: 'mono' }, v) }, { name: 'created_at', text: true, show: (v) => fmt.time(Date.parse(v)) },
     ] })));
@@ -109,8 +109,9 @@ function callChart(c, trades) {
   const candles = rowsOf({ hours: c.candles.hours, open: c.candles.open, high: c.candles.high, low: c.candles.low, close: c.candles.close });
   const width = c.candles.width[0];
   const rows = candles.map((k) => ({ ...k, start: k.hours, middle: k.hours + width / 2, end: k.hours + width * 0.86 }));
+  const [from, to] = [rows[0].start, rows.at(-1).start + width];
   const drawing = part(() => {
-    const levels = [{ label: 'entry', multiple: 1 }, ...(c.levels[policy] || []).map(([name, multiple]) => ({ label: `${name} ${fmt.multiple(multiple)}`, multiple }))];
+    const levels = [{ label: 'entry', multiple: 1 }, ...(c.levels[policy] || []).map(([name, multiple]) => ({ label: `${name} ${fmt.multiple(multiple)}`, multiple }))].map((level) => ({ ...level, beside: to, room: to + (to - from) * 0.22 }));
     const exits = trades.map((t) => ({ ...t, hours: (t.exit_ts_ms - c.entry_ts_ms) / 3600000 }));
     return chart('candles', { rows, levels, exits, entry: [{ hours: 0 }] }, { title: 'Candles with entry, exits and levels' });
   });

@@ -20,7 +20,7 @@ function scopes() {
 }
 
 function policiesView() {
-  const head = [el('h1', {}, 'Policies'), el('p', { class: 'lead' }, 'Two policies on the same calls: only the parameters that differ, and what each would have earned after costs. Below, the same for two runs.')];
+  const head = [el('h1', {}, 'Policies'), el('p', { class: 'lead' }, 'Two policies: only the parameters that differ, what each would have earned after costs, and the difference on the calls that both have. Below, the same for two runs.')];
   const all = scopes();
   if (!all.length) return [head, card(null, noRuns('No policy was replayed or searched yet.')), runsCard()];
   const state = { scope: all[0][0], a: 0, b: Math.min(1, all[0][2].length - 1) };
@@ -40,7 +40,7 @@ function compare(all, state, refresh) {
       select('B', options, state.b, (value) => { state.b = Number(value); refresh(); }, true)),
     el('div', { class: 'columns' },
       el('div', {}, el('h2', {}, 'What differs'), differences(a, b)),
-      el('div', {}, el('h2', {}, 'What each earned'), metrics(a, b)))), compareCharts(state, a, b)];
+      el('div', {}, el('h2', {}, 'What each earned'), metrics(state, a, b)))), paired(state, a, b), compareCharts(state, a, b)];
 }
 
 // {"trailing_stop.trail_pct": 0.1, …}: the rules of a combo are named by their kind, so a combo compares with a single rule.
@@ -79,19 +79,33 @@ function differences(a, b) {
   return [head, pairTable('Parameters that differ', names.map((name) => pair(name, parameter(name, left[name]), parameter(name, right[name]))))];
 }
 
-function metrics(a, b) {
+function metrics(state, a, b) {
   const known = METRICS.filter(([name]) => a[name] !== undefined);
-  return pairTable('Over the same calls', known.map(([name, show]) => {
+  return pairTable(state.scope === 'replayed' ? 'Each over all its own trades' : `Over the same calls of ${state.scope}`, known.map(([name, show]) => {
     const gap = a[name] === null || b[name] === null ? null : b[name] - a[name];
     return pair(METRIC_LABEL[name] || name, show(a[name]), show(b[name]), el('td', {}, gap === null ? DASH : (gap > 0 ? '+' : '') + show(gap)));
   }), 'B less A');
+}
+
+// The difference on the calls that both have; what each earned elsewhere is left out.
+function paired(state, a, b) {
+  if (state.scope !== 'replayed' || a.policy === b.policy) return null;
+  const found = rowsOf(D.policies.pairs).find((p) => (p.a === a.policy && p.b === b.policy) || (p.a === b.policy && p.b === a.policy));
+  if (!found || !found.calls) return card('On the calls that both have', empty('They have no call in common.'));
+  const turned = found.a !== a.policy;
+  const [mine, other] = turned ? [found.avg_b_bps, found.avg_a_bps] : [found.avg_a_bps, found.avg_b_bps];
+  const minus = (v) => (v === null ? null : -v);
+  const [difference, low, high] = turned ? [minus(found.difference_bps), minus(found.high_bps), minus(found.low_bps)] : [found.difference_bps, found.low_bps, found.high_bps];
+  return card('On the calls that both have', el('p', { class: 'note' }, 'The mean of the differences, B less A, call by call, with its 95% interval over the days of the entries. It holds for two policies named beforehand, not for the best of many.'),
+    el('div', { class: 'tiles' }, tile(fmt.int(found.calls), 'calls that both have', `A has ${fmt.int(a.trades_count)}, B ${fmt.int(b.trades_count)}`), tile(fmt.bps(mine), 'A, mean, bps'), tile(fmt.bps(other), 'B, mean, bps'),
+      tile(fmt.bps(difference), 'B less A, bps', low === null ? 'one day: no interval' : `95%: ${fmt.bps(low)} to ${fmt.bps(high)}`)));
 }
 
 function compareCharts(state, a, b) {
   const pairs = [['A', a], ['B', b]];
   const months = pairs.flatMap(([which, p]) => monthly(state.scope, p).map((m) => ({ which, words: p.words, ...m })));
   const drawn = [card('Month by month', el('p', { class: 'note' }, swatches(), ' Median return of each month.'), chart('policy_months', { rows: stretches(months) }, { title: 'Median return of both policies by month' }))];
-  if (state.scope === 'replayed') drawn.push(card('Returns', el('p', { class: 'note' }, swatches(), ' Share of trades by realized return, bps.'), chart('policy_returns', { rows: pairs.flatMap(([which, p]) => returns(which, p)) }, { title: 'Distribution of returns of both policies' })));
+  if (state.scope === 'replayed') drawn.push(card('Returns', el('p', { class: 'note' }, swatches(), ' Share of trades by realized return, in %; a bar is a quarter of a doubling.'), chart('policy_returns', { rows: pairs.flatMap(([which, p]) => returns(which, p)) }, { title: 'Distribution of returns of both policies' })));
   return el('div', { class: drawn.length > 1 ? 'columns' : null }, drawn);
 }
 
@@ -110,7 +124,7 @@ function monthly(scope, policy) {
 
 function returns(which, policy) {
   const counts = D.policies.returns[D.policies.overall.policy.indexOf(policy.policy)];
-  const labels = shortBins(D.policies.return_edges_bps, (v) => (Math.abs(v) >= 1000 ? v / 1000 + 'k' : String(v)));
+  const labels = shortBins(D.policies.return_edges_bps, (v) => whole.format(v / 100));
   const total = sum(counts) || 1;
   return counts.map((trades, i) => ({ which, words: policy.words, bin: labels[i], trades, share: trades / total }));
 }

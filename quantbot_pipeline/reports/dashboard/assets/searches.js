@@ -14,16 +14,20 @@ function frontierView() {
     pooled.length && card('All callers pooled', frontierScatter(pooled, 'All callers pooled'))];
 }
 
+const NAMED = 12; // dots with a name beside them
+
 function bestOf(best, month) {
   const rows = best.map((r) => ({ ...r, ...policyOf(r.policy), caller_name: callerName(r.caller), value: r.median_return_bps, violations: D.violations[r.violations] || 'none', meets: yes(r.meets_constraints) }));
   const drawn = rows.filter((r) => r.caller !== ALL).map((r) => ({ ...r, meets_constraints: r.meets }));
   const hidden = new Set();
+  const ranked = [...drawn].sort((a, b) => b.objective_score - a.objective_score).slice(0, NAMED).map((r) => r.caller);
+  for (const row of drawn) row.named = ranked.includes(row.caller) ? row.caller_name.slice(0, 40) : '';
   const scatter = part(() => [
     kindLegend(unique(drawn.map((r) => r.kind)), hidden, () => scatter.rebuild()),
-    chart('best', { rows: drawn.filter((r) => !hidden.has(r.kind)) }, { title: `Best policy of each caller in ${month}`, y: 'median return, bps', click: (row) => row.caller_name && (location.hash = '#/caller/' + encodeURIComponent(row.caller_name)) }),
+    chart('best', { rows: drawn.filter((r) => !hidden.has(r.kind)) }, { title: `Best policy of each caller in ${month}`, y: 'median return, bps; logarithmic far from 0', click: (row) => row.caller_name && (location.hash = '#/caller/' + encodeURIComponent(row.caller_name)) }),
   ]);
   return [
-    card(`Best policy of each caller, ${month}`, el('p', { class: 'note' }, 'One dot per caller: larger with more trades, faded when its best policy breaks a constraint. Choose a dot to open the caller.'), scatter),
+    card(`Best policy of each caller, ${month}`, el('p', { class: 'note' }, 'One dot per caller: larger with more trades, faded when its best policy breaks a constraint. Choose a dot to open the caller. Far from 0 the axis of returns is logarithmic, near 0 it is not.'), scatter),
     card(null, table({ caption: `Best policy of each caller, ${month}`, rows, sort: ['objective_score', 'down'], search: 'Search callers or policies', help: true, rowClass: (r) => (r.trades < D.min_calls ? 'few' : null),
       filters: [{ label: 'Only callers whose best policy meets the constraints', hides: (r) => !r.meets_constraints, on: false }],
       columns: [
@@ -93,11 +97,11 @@ function walkTable(rows) {
 
 function equityChart(curves, title) {
   const rows = curves.flatMap(([name, c]) => c.minutes.map((m, i) => ({ name, days: m / 1440, equity: c.equity[i] })));
-  return chart('equity', { rows, start: [{ equity: 10000 }] }, { title });
+  return chart('equity', { rows, start: [{ equity: D.v1.capital }] }, { title });
 }
 
 function v1View() {
-  const head = [el('h1', {}, 'V1 equity'), el('p', { class: 'lead' }, 'The capital-aware baseline: 10,000 per caller and month, the best of thirty parameter pairs. It selects and tests on the same calls: a baseline to compare with, not evidence.')];
+  const head = [el('h1', {}, 'V1 equity'), el('p', { class: 'lead' }, `The capital-aware baseline: ${whole.format(D.v1.capital)} per caller and month, the best of all pairs of its grid. It selects and tests on the same calls: a baseline to compare with, not evidence.`)];
   const best = rowsOf(D.v1.best);
   if (!best.length) return [head, card(null, noRuns('No V1 baseline yet (quantbot backtest baseline).'))];
   const months = unique(best.map((r) => r.month)).sort().reverse();
@@ -115,11 +119,11 @@ function v1View() {
 function v1Table(rows, month) {
   return table({ caption: `Best account of each caller, ${month}`, rows, sort: ['final_capital', 'down'], search: 'Search callers', help: true, rowClass: (r) => (r.trades < D.min_calls ? 'few' : null), columns: [
     { name: 'caller_name', text: true, first: true, value: (r) => (r.caller === ALL ? 'grouped' : callerName(r.caller)), show: (_, r) => [r.caller === ALL ? 'grouped' : callerLink(r.caller), r.trades < D.min_calls && fewTag(r.trades)] },
-    { name: 'final_capital', help: 'Cash after all positions closed; every account starts with 10,000.' },
+    { name: 'final_capital', help: `Cash after all positions closed; every account starts with ${whole.format(D.v1.capital)}.` },
     { name: 'policy', text: true, wrap: true, value: (r) => policyOf(r.policy).words, show: (_, r) => words(r.policy) },
     { name: 'trades', show: fmt.int }, { name: 'avg_return_bps', show: signed }, { name: 'median_return_bps', show: signed }, { name: 'stop_out_rate', show: fmt.rate },
-    { name: 'flags', text: true, help: 'collapsed: even the best pair ends below 10,000; extreme: it lies at the edge of the grid.', show: (v) => fmt.text(v).replaceAll(',', ', ') },
-    { name: 'skipped_max_positions', label: 'skipped: too many open', show: fmt.int, help: 'Calls not bought because 25 positions were open.' },
-    { name: 'skipped_below_min_size', label: 'skipped: too little cash', show: fmt.int, help: 'Calls not bought because the size would be below 10.' },
+    { name: 'flags', text: true, help: 'collapsed: even the best pair ends below its start; extreme: it lies at the edge of the grid.', show: (v) => fmt.text(v).replaceAll(',', ', ') },
+    { name: 'skipped_max_positions', label: 'skipped: too many open', show: fmt.int, help: `Calls not bought because ${D.v1.max_positions} positions were open.` },
+    { name: 'skipped_below_min_size', label: 'skipped: too little cash', show: fmt.int, help: `Calls not bought because the size would be below ${D.v1.min_size}.` },
   ] });
 }

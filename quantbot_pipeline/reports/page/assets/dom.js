@@ -84,6 +84,7 @@ function part(build) {
   return node;
 }
 
+const counted = (n, what) => `${whole.format(n)} ${what}${n === 1 ? '' : 's'}`;
 const sum = (values) => values.reduce((a, b) => a + b, 0);
 const unique = (values) => [...new Set(values)];
 

@@ -1,7 +1,7 @@
 // Tables that sort, search and filter, reachable by keyboard. Every number keeps its exact value in data-value.
 //
 // A column: {name, label?, help?, text?, wrap?, first?, value?(row), show?(value, row), order?(row)}; a filter: {label, hides(row), on}.
-// Rows for which below(row) holds stay below the others, however the table is sorted.
+// Rows stay in the order of below(row), a number, however the table is sorted within it.
 
 const SHOWN = 50; // rows of a long table before somebody asks for all of them
 
@@ -20,7 +20,7 @@ function table({ caption, columns, rows, sort, search, filters = [], rowClass, h
     let shown = made.filter(({ row, text }) => text.includes(state.query) && !filters.some((f) => f.on && f.hides(row)));
     const column = columns.find((c) => c.name === state.by);
     if (column) shown = ordered(shown, column, state.down);
-    if (below) shown = [...shown.filter((m) => !below(m.row)), ...shown.filter((m) => below(m.row))];
+    if (below) shown = shown.toSorted((a, b) => below(a.row) - below(b.row));
     const rest = state.all ? 0 : Math.max(0, shown.length - SHOWN);
     body.replaceChildren(...shown.slice(0, shown.length - rest).map((m) => m.node));
     more.hidden = rest === 0;
