@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
     _false_claims(pool, options.worlds)
     _claimed_shares(pool, options.worlds, RATES if whole else (60,))
     _cost(pool)
-    _backfill((6, 12, 24) if whole else (6, 12))
+    _backfill((6, 12, 24))
 
 
 # --- the pool -----------------------------------------------------------------------------------------------------------
