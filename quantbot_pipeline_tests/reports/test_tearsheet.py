@@ -53,7 +53,7 @@ def test_what_quantstats_knows_too_is_what_it_says() -> None:
         equity = np.cumprod(1 + returns).astype(np.float64)
         assert numbers.drawdowns(equity).min() == pytest.approx(stats.max_drawdown(series), rel=1e-9)
     trades = pd.Series(rng.lognormal(-0.2, 0.6, 200) - 1, index=pd.date_range("2020-01-01", periods=200))
-    of = fields(numbers.of_trades(trades.to_numpy(np.float64)))
+    of = fields(numbers.of_trades(np.asarray(trades, dtype=np.float64)))
     for name in ("win_rate", "avg_win", "avg_loss", "payoff_ratio", "profit_factor", "tail_ratio", "skew"):
         assert of[name] == pytest.approx(getattr(stats, name)(trades), rel=1e-9), name
 
