@@ -23,7 +23,7 @@ from quantbot_pipeline_tests.support.processes import pid_of
 from quantbot_pipeline_tests.support.receivers import Receiver
 from quantbot_pipeline_tests.support.servers import Program, daemon, make_instance
 from quantbot_pipeline_tests.support.told import assert_each_failure_is_told_once, assert_nothing_waits
-from quantbot_pipeline_tests.support.week import pending
+from quantbot_pipeline_tests.support.week import LONG_S, pending
 
 MONTHS = ["2024-01", "2024-02"]
 
@@ -57,7 +57,7 @@ def test_files_become_cataloged_months_and_a_bad_one_an_alert_whoever_dies(
             started.process.wait()
             started.stop()  # its code server, and who works there, go with it
             started = daemon(home, QUANTBOT_ALERT_URLS=receiver.url)
-            started.wait("catalog of all runs", lambda: not pending(instance) and all_cataloged(lab))
+            started.wait("catalog of all runs", lambda: not pending(instance) and all_cataloged(lab), LONG_S)
             started.wait("alert", lambda: receiver.got)
             started.wait("end of the last run", lambda: not pending(instance) and not due_months(lab.catalog))
         finally:
