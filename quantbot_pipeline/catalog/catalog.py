@@ -13,7 +13,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from quantbot_pipeline.catalog.schema import newest_runs
+from quantbot_pipeline.catalog.schema import NOTED, kind_of_run, newest_runs
 from quantbot_pipeline.duck import in_use, is_in_use, memory_database
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.runs.store import LocalRuns
@@ -40,12 +40,16 @@ RUN_COLUMNS = (
 
 @dataclass(frozen=True)
 class Catalog:
-    """The published file `path`, the index over `runs`. `memory_limit` is that of a query, `lock_timeout_s` how long a writer waits."""
+    """The published file `path`, the index over `runs`. `memory_limit` is that of a query, `lock_timeout_s` how long a writer waits.
+
+    `months`: the first and the last month that reports read; None: no bound.
+    """
 
     path: Path
     runs: LocalRuns
     memory_limit: str = "2GB"
     lock_timeout_s: float = 60.0
+    months: tuple[str | None, str | None] = (None, None)
 
 
 @contextmanager
@@ -75,25 +79,31 @@ def reading(catalog: Catalog) -> Iterator[duckdb.DuckDBPyConnection]:
 def query_runs(
     catalog: Catalog,
     *,
+    kind: str | None = None,
     run_type: str | None = None,
     status: str | None = None,
     git_branch: str | None = None,
     from_ms: int | None = None,
     to_ms: int | None = None,
+    name: str | None = None,
+    tag: str | None = None,
     limit: int = 20,
 ) -> pa.Table:
-    """Cataloged runs, newest first; `from_ms <= created_at < to_ms` in UTC ms."""
+    """Cataloged runs, newest first; `from_ms <= created_at < to_ms` in UTC ms. `kind` is the command that makes such runs."""
     filters = {
+        f"{kind_of_run()} = ?": kind,
         "run_type = ?": run_type,
         "status = ?": status,
         "git_branch = ?": git_branch,
         "created_at >= make_timestamp_ms(?)": from_ms,
         "created_at < make_timestamp_ms(?)": to_ms,
+        "name = ?": name,
+        "list_contains(string_split(tags, ','), ?)": tag,
     }
     chosen = {sql: value for sql, value in filters.items() if value is not None}
     where = " AND ".join(chosen) or "true"
     sql = (
-        f"SELECT {', '.join(RUN_COLUMNS)} FROM backtest_runs_catalog WHERE {where} "
+        f"SELECT {', '.join(RUN_COLUMNS)}, {kind_of_run()} AS kind, name, note, tags FROM ({NOTED}) WHERE {where} "
         "ORDER BY created_at DESC, run_id DESC LIMIT ?"
     )
     with reading(catalog) as con:
@@ -108,7 +118,7 @@ def artifact_path(catalog: Catalog, run_id: str, artifact_type: str) -> Path:
         ).fetchall()
     found = dict(rows)
     if not found:
-        raise InputError(_absent(catalog, run_id))
+        raise InputError(absent(catalog, run_id))
     if artifact_type not in found:
         raise InputError(f"run {run_id} has no artifact {artifact_type!r}; it has {', '.join(sorted(found))}")
     path = (catalog.runs.folder / found[artifact_type]).absolute()
@@ -117,7 +127,7 @@ def artifact_path(catalog: Catalog, run_id: str, artifact_type: str) -> Path:
     return path
 
 
-def _absent(catalog: Catalog, run_id: str) -> str:
+def absent(catalog: Catalog, run_id: str) -> str:
     """What to say of a run that the catalog does not have."""
     name = f"run_id={run_id}"
     if Path(name).name != name:
@@ -130,7 +140,7 @@ def _absent(catalog: Catalog, run_id: str) -> str:
 
 
 _AMONG = """artifact_type = $artifact AND ($interval::VARCHAR IS NULL OR dataset_interval = $interval)
-            AND ($month::VARCHAR IS NULL OR month = $month)
+            AND ($month::VARCHAR IS NULL OR month = $month) AND month BETWEEN coalesce($first, month) AND coalesce($last, month)
             AND ($strategy::VARCHAR IS NULL OR strategy = $strategy)"""
 
 
@@ -150,7 +160,10 @@ def newest_runs_with(
     with reading(catalog) as con:
         rows = con.execute(
             f"SELECT run_dir FROM ({newest_runs(_AMONG, 'artifact_type')}) ORDER BY month",
-            {"artifact": artifact_type, "interval": interval, "month": month, "strategy": strategy_id},
+            {
+                **{"artifact": artifact_type, "interval": interval, "month": month, "strategy": strategy_id},
+                **{"first": catalog.months[0], "last": catalog.months[1]},
+            },
         ).fetchall()
     return [run_dir for (run_dir,) in rows]
 
@@ -160,8 +173,9 @@ def latest_runs_with(catalog: Catalog, artifact_type: str, limit: int = 500) -> 
     with reading(catalog) as con:
         rows = con.execute(
             """SELECT r.run_dir FROM latest_runs r JOIN backtest_artifacts_catalog a USING (run_id)
-               WHERE artifact_type = ? ORDER BY r.created_at DESC, run_id DESC LIMIT ?""",
-            [artifact_type, limit],
+               WHERE artifact_type = ? AND month BETWEEN coalesce(?, month) AND coalesce(?, month)
+               ORDER BY r.created_at DESC, run_id DESC LIMIT ?""",
+            [artifact_type, *catalog.months, limit],
         ).fetchall()
     return [run_dir for (run_dir,) in rows]
 

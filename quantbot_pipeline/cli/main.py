@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from quantbot_pipeline.cli import backtest, catalog, demo, fetch, ingest, query, reports, service  # noqa: F401  (they add their commands)
+from quantbot_pipeline.cli import backtest, catalog, demo, fetch, ingest, query, reports, runs, service  # noqa: F401  (they add their commands)
 from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.cli.output import complain, note
 from quantbot_pipeline.durable import MEND_DISK
