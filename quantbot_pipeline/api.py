@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from quantbot_pipeline.ingest.frames import Source
     from quantbot_pipeline.ingest.report import IngestReport
     from quantbot_pipeline.reports.tearsheet.sheet import TearSheet
+    from quantbot_pipeline.runs.notes import RunNotes
 
 
 class CommittedRun:
@@ -34,6 +35,26 @@ class CommittedRun:
     def __repr__(self) -> str:
         m = self.manifest
         return f"CommittedRun({m.run_type} {m.month}, {m.status}, {m.run_id})"
+
+    @property
+    def name(self) -> str | None:
+        """The name that `quantbot runs name` gave it."""
+        return self._notes().name
+
+    @property
+    def note(self) -> str | None:
+        """The note that `quantbot runs note` wrote."""
+        return self._notes().note
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags that `quantbot runs tag` gave it."""
+        return self._notes().tags
+
+    def _notes(self) -> "RunNotes":
+        from quantbot_pipeline.runs.notes import RunNotes, read_notes
+
+        return read_notes(self.path.parent.parent).get(self.manifest.run_id, RunNotes())
 
     def frame(self, artifact: str, columns: Sequence[str] | None = None) -> "pd.DataFrame":
         """Return the rows of one artifact (`paths`, `trades`, …), every byte verified first.
@@ -223,10 +244,18 @@ class Home(base.Home):
         rows = walk_forward(self.catalog, interval)
         return frame_of_rows(rows, WALK_FORWARD_COLUMNS, **self._attrs("walk_forward", rows, interval=interval))
 
+    def policies(self, *, caller: str | None = None) -> "pd.DataFrame":
+        """Return what each replayed policy earned over months, as `quantbot policies` prints it."""
+        from quantbot_pipeline.frames import frame_of_rows
+        from quantbot_pipeline.reports.policies import POLICY_COLUMNS, policies
+
+        rows = policies(self.catalog, caller=caller)
+        return frame_of_rows(rows, POLICY_COLUMNS, **self._attrs("summary", ()))
+
     def catalog_query(self, **filters: Any) -> "pd.DataFrame":
         """Return cataloged runs, newest first, as `quantbot backtest catalog-query` prints them.
 
-        filters: run_type, status, git_branch, from_ms, to_ms, limit.
+        filters: kind (`walk-forward` …), run_type, status, git_branch, from_ms, to_ms, limit.
         """
         from quantbot_pipeline.catalog.catalog import query_runs
         from quantbot_pipeline.frames import frame_of

@@ -47,6 +47,24 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.fsync(f.fileno())
 
 
+def append_line(path: Path, text: str) -> None:
+    """Append one line to a file and flush it. A line before it that a crash has torn is ended first, so that it costs itself alone.
+
+    For files with one writer at a time. A reader may see the torn line.
+    """
+    begun = path.exists()
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+        torn = bool(end) and file.read(1) != b"\n"
+        file.write((b"\n" if torn else b"") + text.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    if not begun:
+        fsync_path(path.parent)
+
+
 def replace(temporary: Path, target: Path) -> None:
     """Flush `temporary` and put it in the place of `target`, atomically; readers see the old file or the new one."""
     fsync_path(temporary)

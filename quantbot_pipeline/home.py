@@ -4,6 +4,7 @@ Belongs here: which store lies where, and how much memory and patience it has. D
 `api.Home`, which adds what one can ask of a home.
 """
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,12 @@ class Home:
         """Return the same home with some settings changed."""
         other = object.__new__(type(self))
         other.settings = self.settings.model_copy(update=settings)
+        return other
+
+    def between(self, first: str | None, last: str | None) -> "Home":
+        """Return the same home whose reports read the months from the first to the last alone; None: no bound."""
+        other = self.changed()
+        other.catalog = replace(self.catalog, months=(first, last))
         return other
 
     @property

@@ -40,6 +40,7 @@ FRAMES: dict[str, tuple[Callable[[Home], pd.DataFrame], list[str]]] = {
     "leaderboard": (lambda home: home.leaderboard(), ["leaderboard"]),
     "frontier": (lambda home: home.frontier(month="2026-03", limit=3), ["frontier", "--month", "2026-03", "--limit", "3"]),
     "walk_forward": (lambda home: home.walk_forward(), ["walk-forward"]),
+    "policies": (lambda home: home.policies(caller="sample:coin_flip"), ["policies", "--caller", "sample:coin_flip"]),
     "catalog_query": (lambda home: home.catalog_query(limit=20), ["backtest", "catalog-query"]),
     "sql": (
         lambda home: home.sql("SELECT * EXCLUDE run_id FROM trades ORDER BY ALL LIMIT 50"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
 import duckdb
 
-from quantbot_pipeline.catalog.schema import newest_runs
+from quantbot_pipeline.catalog.schema import NOTED, kind_of_run, newest_runs
 from quantbot_pipeline.duck import in_use, is_in_use, memory_database
 from quantbot_pipeline.errors import InputError, StoreError
 
@@ -43,12 +43,16 @@ RUN_COLUMNS = (
 
 @dataclass(frozen=True)
 class Catalog:
-    """The published file `path`, the index over `runs`. `memory_limit` is that of a query, `lock_timeout_s` how long a writer waits."""
+    """The published file `path`, the index over `runs`. `memory_limit` is that of a query, `lock_timeout_s` how long a writer waits.
+
+    `months`: the first and the last month that reports read; None: no bound.
+    """
 
     path: Path
     runs: "LocalRuns"
     memory_limit: str = "2GB"
     lock_timeout_s: float = 60.0
+    months: tuple[str | None, str | None] = (None, None)
 
 
 @contextmanager
@@ -76,22 +80,31 @@ def reading(catalog: Catalog) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 class Filters(TypedDict, total=False):
-    """Which cataloged runs are meant: `from_ms <= created_at < to_ms` in UTC ms, the newest 20 unless `limit` says otherwise."""
+    """Which cataloged runs are meant: `from_ms <= created_at < to_ms` in UTC ms, the newest 20 unless `limit` says otherwise.
 
+    kind: the command that makes such runs.
+    """
+
+    kind: str | None
     run_type: str | None
     status: str | None
     git_branch: str | None
     from_ms: int | None
     to_ms: int | None
+    name: str | None
+    tag: str | None
     limit: int
 
 
+NOTED_COLUMNS = (*RUN_COLUMNS, "kind", "name", "note", "tags")
 _CONDITIONS = {
     "run_type": "run_type = ?",
     "status": "status = ?",
     "git_branch": "git_branch = ?",
     "from_ms": "created_at >= make_timestamp_ms(?)",
     "to_ms": "created_at < make_timestamp_ms(?)",
+    "name": "name = ?",
+    "tag": "list_contains(string_split(tags, ','), ?)",
 }
 
 
@@ -104,13 +117,15 @@ def query_runs(catalog: Catalog, **filters: Unpack[Filters]) -> "pa.Table":
 def list_runs(catalog: Catalog, **filters: Unpack[Filters]) -> list[dict[str, Any]]:
     """Return the rows of `query_runs`, without pyarrow: half of the time of a command that lists runs was to import it."""
     with reading(catalog) as con:
-        return [dict(zip(RUN_COLUMNS, row, strict=True)) for row in _runs(con, filters).fetchall()]
+        return [dict(zip(NOTED_COLUMNS, row, strict=True)) for row in _runs(con, filters).fetchall()]
 
 
 def _runs(con: duckdb.DuckDBPyConnection, filters: Filters) -> duckdb.DuckDBPyRelation:
-    given = {sql: value for name, sql in _CONDITIONS.items() if (value := filters.get(name)) is not None}
+    conditions = {"kind": f"{kind_of_run()} = ?", **_CONDITIONS}
+    given = {sql: value for name, sql in conditions.items() if (value := filters.get(name)) is not None}
     sql = (
-        f"SELECT {', '.join(RUN_COLUMNS)} FROM backtest_runs_catalog WHERE {' AND '.join(given) or 'true'} "
+        f"SELECT {', '.join(RUN_COLUMNS)}, {kind_of_run()} AS kind, name, note, tags FROM ({NOTED}) "
+        f"WHERE {' AND '.join(given) or 'true'} "
         "ORDER BY created_at DESC, run_id DESC LIMIT ?"
     )
     return con.sql(sql, params=[*given.values(), filters.get("limit", 20)])
@@ -124,7 +139,7 @@ def artifact_path(catalog: Catalog, run_id: str, artifact_type: str) -> Path:
         ).fetchall()
     found = dict(rows)
     if not found:
-        raise InputError(_absent(catalog, run_id))
+        raise InputError(absent(catalog, run_id))
     if artifact_type not in found:
         raise InputError(f"run {run_id} has no artifact {artifact_type!r}; it has {', '.join(sorted(found))}")
     path = (catalog.runs.folder / found[artifact_type]).absolute()
@@ -133,7 +148,7 @@ def artifact_path(catalog: Catalog, run_id: str, artifact_type: str) -> Path:
     return path
 
 
-def _absent(catalog: Catalog, run_id: str) -> str:
+def absent(catalog: Catalog, run_id: str) -> str:
     """What to say of a run that the catalog does not have."""
     name = f"run_id={run_id}"
     if Path(name).name != name:
@@ -146,7 +161,7 @@ def _absent(catalog: Catalog, run_id: str) -> str:
 
 
 _AMONG = """artifact_type = $artifact AND ($interval::VARCHAR IS NULL OR dataset_interval = $interval)
-            AND ($month::VARCHAR IS NULL OR month = $month)
+            AND ($month::VARCHAR IS NULL OR month = $month) AND month BETWEEN coalesce($first, month) AND coalesce($last, month)
             AND ($strategy::VARCHAR IS NULL OR strategy = $strategy)"""
 
 
@@ -166,7 +181,10 @@ def newest_runs_with(
     with reading(catalog) as con:
         rows = con.execute(
             f"SELECT run_dir FROM ({newest_runs(_AMONG, 'artifact_type')}) ORDER BY month",
-            {"artifact": artifact_type, "interval": interval, "month": month, "strategy": strategy_id},
+            {
+                **{"artifact": artifact_type, "interval": interval, "month": month, "strategy": strategy_id},
+                **{"first": catalog.months[0], "last": catalog.months[1]},
+            },
         ).fetchall()
     return [run_dir for (run_dir,) in rows]
 
@@ -176,8 +194,9 @@ def latest_runs_with(catalog: Catalog, artifact_type: str, limit: int = 500) -> 
     with reading(catalog) as con:
         rows = con.execute(
             """SELECT r.run_dir FROM latest_runs r JOIN backtest_artifacts_catalog a USING (run_id)
-               WHERE artifact_type = ? ORDER BY r.created_at DESC, run_id DESC LIMIT ?""",
-            [artifact_type, limit],
+               WHERE artifact_type = ? AND month BETWEEN coalesce(?, month) AND coalesce(?, month)
+               ORDER BY r.created_at DESC, run_id DESC LIMIT ?""",
+            [artifact_type, *catalog.months, limit],
         ).fetchall()
     return [run_dir for (run_dir,) in rows]
 

@@ -16,7 +16,7 @@ from quantbot_pipeline.errors import counted
 
 
 class LastSync(BaseModel):
-    """Signatures of the catalog file and of the month directories that need no second look, and the number of runs.
+    """Signatures of the catalog file, of the month directories that need no second look and of the notes, and the number of runs.
 
     Of another version of the catalog nothing holds: it is made anew.
     """
@@ -25,6 +25,7 @@ class LastSync(BaseModel):
     catalog: str = ""
     base: str = ""
     months: dict[str, str] = {}
+    notes: str = ""
     runs: int = 0
 
 
@@ -77,10 +78,15 @@ def read_last_sync(catalog: Catalog) -> LastSync:
     return last if last.catalog and (last.version, last.catalog, last.base) == wanted else LastSync()
 
 
-def write_last_sync(catalog: Catalog, signature: str, months: dict[str, str], runs: int) -> None:
+def write_last_sync(catalog: Catalog, signature: str, months: dict[str, str], notes: str, runs: int) -> None:
     """Remember a finished sync, and the signature of the catalog that it left."""
     last = LastSync(
-        version=CATALOG_VERSION, catalog=signature, base=str(catalog.runs.folder.absolute()), months=months, runs=runs
+        version=CATALOG_VERSION,
+        catalog=signature,
+        base=str(catalog.runs.folder.absolute()),
+        months=months,
+        notes=notes,
+        runs=runs,
     )
     with (
         contextlib.suppress(FileNotFoundError),

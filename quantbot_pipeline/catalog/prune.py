@@ -4,6 +4,7 @@ The newest completed run of its type, month and configuration is what every repo
 """
 
 import shutil
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from quantbot_pipeline.catalog.catalog import Catalog, reading
@@ -22,8 +23,22 @@ def set_aside(catalog: Catalog, before_ms: int, *, force: bool = False) -> list[
                AND ($force OR run_id NOT IN (SELECT run_id FROM latest_runs)) ORDER BY run_dir""",
             {"before": before_ms, "force": force},
         ).fetchall()
-    moved, base = [], catalog.runs.folder
-    for (run_dir,) in rows:
+    return to_trash(catalog.runs, [run_dir for (run_dir,) in rows])
+
+
+def newest_of(catalog: Catalog, run_ids: Sequence[str]) -> list[str]:
+    """Return those of some runs that are the newest completed ones of their type, month and configuration."""
+    with reading(catalog) as con:
+        rows = con.execute(
+            "SELECT run_id FROM latest_runs WHERE run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY 1", [list(run_ids)]
+        ).fetchall()
+    return [run_id for (run_id,) in rows]
+
+
+def to_trash(runs: LocalRuns, run_dirs: Iterable[str]) -> list[str]:
+    """Move run directories (relative to the runs) to the trash; return those that were there to be moved."""
+    moved, base = [], runs.folder
+    for run_dir in run_dirs:
         source, target = base / run_dir, base / TRASH / run_dir
         if source.is_dir() and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)

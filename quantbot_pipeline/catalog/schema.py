@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.duck import escape_glob, literal
-from quantbot_pipeline.specs import GRID_SEARCH
+from quantbot_pipeline.specs import GRID_SEARCH, KINDS
 
-CATALOG_VERSION = "2"
+CATALOG_VERSION = "3"
 
 
 def newest_runs(among: str = "true", apart: str = "artifact_type, strategy") -> str:
@@ -34,6 +34,24 @@ def newest_runs(among: str = "true", apart: str = "artifact_type, strategy") -> 
                                ORDER BY dataset_calls_excluded < dataset_calls_count DESC, created_at DESC, run_id DESC) = 1"""
 
 
+def kind_of_run() -> str:
+    """Return the SQL of the command that made a run of the catalog; of a kind that this version does not know, its strategy or type."""
+    whens = " ".join(
+        f"WHEN run_type = {literal(kind.run_type)}"
+        + (
+            ""
+            if kind.strategy is None
+            else f" AND coalesce(json_extract_string(parameters_json, '$.strategy_id'), '{GRID_SEARCH}') = {literal(kind.strategy)}"
+        )
+        + f" THEN {literal(kind.command)}"
+        for kind in KINDS.values()
+    )
+    return f"CASE {whens} ELSE coalesce(json_extract_string(parameters_json, '$.strategy_id'), run_type) END"
+
+
+# The runs of a catalog of any version: earlier ones have no names, notes and tags. A file's own columns come first.
+NOTED = "FROM backtest_runs_catalog UNION ALL BY NAME SELECT NULL::VARCHAR AS name, NULL::VARCHAR AS note, NULL::VARCHAR AS tags WHERE false"
+
 TABLES = f"""
 CREATE TABLE IF NOT EXISTS backtest_runs_catalog (
     run_id VARCHAR PRIMARY KEY, run_type VARCHAR NOT NULL, status VARCHAR NOT NULL, month VARCHAR NOT NULL,
@@ -43,7 +61,8 @@ CREATE TABLE IF NOT EXISTS backtest_runs_catalog (
     dataset_calls_excluded BIGINT, parameters_json VARCHAR, config_hash VARCHAR,
     timing_plan_ms DOUBLE, timing_coverage_ms DOUBLE, timing_slice_ms DOUBLE, timing_execution_ms DOUBLE,
     timing_optimization_ms DOUBLE, timing_total_ms DOUBLE,
-    artifacts_json VARCHAR, run_dir VARCHAR NOT NULL, manifest_path VARCHAR NOT NULL, cataloged_at TIMESTAMP NOT NULL);
+    artifacts_json VARCHAR, run_dir VARCHAR NOT NULL, manifest_path VARCHAR NOT NULL, cataloged_at TIMESTAMP NOT NULL,
+    name VARCHAR, note VARCHAR, tags VARCHAR);
 CREATE TABLE IF NOT EXISTS backtest_artifacts_catalog (
     run_id VARCHAR, artifact_type VARCHAR, artifact_path VARCHAR NOT NULL, rows BIGINT NOT NULL, bytes BIGINT NOT NULL,
     sha256 VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, cataloged_at TIMESTAMP NOT NULL, columns VARCHAR NOT NULL,

@@ -34,6 +34,7 @@ from quantbot_pipeline.durable import disk_fault
 from quantbot_pipeline.errors import InputError, IntegrityError
 from quantbot_pipeline.interrupts import stop_if_asked
 from quantbot_pipeline.runs.manifest import MANIFEST_NAME, ArtifactEntry, Timing, parse_moment
+from quantbot_pipeline.runs.notes import RunNotes, journal_signature, read_notes
 from quantbot_pipeline.runs.verify import IncompleteRunError, Verified, examine_run
 
 # A directory changed so recently may change again without its times telling; it is read anew at the next sync.
@@ -73,6 +74,7 @@ class _Found:
     bad: dict[str, str] = field(default_factory=dict)
     seen: dict[str, set[str]] = field(default_factory=dict)
     signatures: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, RunNotes] = field(default_factory=dict)
 
 
 def sync(index: Catalog, *, rebuild: bool = False, only: Only = None) -> SyncReport:
@@ -90,7 +92,8 @@ def sync(index: Catalog, *, rebuild: bool = False, only: Only = None) -> SyncRep
     report = SyncReport()
     with published_duckdb(catalog, index.lock_timeout_s) as publication:
         last = LastSync() if rebuild else read_last_sync(index)
-        if last.months and not any(only is None or only(month) for month in due_months(index)):
+        notes = journal_signature(base)  # read before the journal: what is written meanwhile is seen by the next sync
+        if last.months and last.notes == notes and not any(only is None or only(month) for month in due_months(index)):
             report.runs = last.runs
         else:
             try:
@@ -108,7 +111,7 @@ def sync(index: Catalog, *, rebuild: bool = False, only: Only = None) -> SyncRep
                 publication.finish()
             signature = catalog_signature(catalog)
             publication.check_lock()  # else this may be the signature of another process's catalog
-            write_last_sync(index, signature, {**found.signatures}, report.runs)
+            write_last_sync(index, signature, {**found.signatures}, notes, report.runs)
     report.elapsed_ms = (time.perf_counter() - started) * 1e3
     return report
 
@@ -119,6 +122,7 @@ class _State:
 
     runs: dict[str, set[str]] = field(default_factory=dict)
     quarantine: dict[str, dict[str, str]] = field(default_factory=dict)
+    notes: dict[str, RunNotes] = field(default_factory=dict)
     base: str = ""
 
 
@@ -130,6 +134,7 @@ def _refresh(
     if state is None:
         publication.start_empty()
     found = _scan(base, state or _State(), *((LastSync(), None) if state is None else (last, only)))
+    found.notes = read_notes(base)
     _apply(publication, base, state, found, report)
     return found
 
@@ -150,6 +155,9 @@ def _read_state(publication: Publication) -> _State | None:
     state = _State(base=meta.get("base", ""))
     for month, ids in con.execute("SELECT month, list(run_id) FROM backtest_runs_catalog GROUP BY 1").fetchall():
         state.runs[month] = set(ids)
+    noted = "SELECT run_id, name, note, tags FROM backtest_runs_catalog WHERE coalesce(name, note, tags) IS NOT NULL"
+    for run_id, name, note, tags in con.execute(noted).fetchall():
+        state.notes[run_id] = RunNotes(name, note, tuple(tags.split(",")) if tags else ())
     for path, reason in con.execute("SELECT path, reason FROM quarantine").fetchall():
         state.quarantine.setdefault(path.split("/")[0], {})[path] = reason
     return state
@@ -226,7 +234,9 @@ def _apply(publication: Publication, base: Path, known: _State | None, found: _F
     report.incomplete = sum("no _SUCCESS" in why for why in found.bad.values())
     report.quarantined = len(found.bad)
     report.runs, report.months_read, report.months = len(cataloged), len(found.seen), sorted(found.seen)
-    if not (known is None or found.runs or gone or before != found.bad or state.base != str(base)):
+    said = {run_id: notes for run_id, notes in found.notes.items() if run_id in cataloged}
+    same_notes = said == {run_id: notes for run_id, notes in state.notes.items() if run_id in cataloged}
+    if same_notes and not (known is None or found.runs or gone or before != found.bad or state.base != str(base)):
         return
     con = publication.connect()
     con.execute("SET threads = 1")  # sharing so little work costs more than it saves
@@ -242,6 +252,7 @@ def _apply(publication: Publication, base: Path, known: _State | None, found: _F
     now = datetime.now(UTC).replace(tzinfo=None)
     _insert(con, "quarantine", QUARANTINE_COLUMNS, [(path, why) for path, why in found.bad.items()], detected_at=now)
     _insert(con, "backtest_runs_catalog", RUN_COLUMNS, [rows.run for rows in found.runs.values()], cataloged_at=now)
+    _write_notes(con, said)
     artifacts = [row for rows in found.runs.values() for row in rows.artifacts]
     _insert(con, "backtest_artifacts_catalog", ARTIFACT_COLUMNS, artifacts, cataloged_at=now)
     files = con.execute(
@@ -261,6 +272,16 @@ def _apply(publication: Publication, base: Path, known: _State | None, found: _F
     create_views(con, base, [(*kind, [path for path in alike if path not in missing]) for *kind, alike in files])
     con.execute("COMMIT")
     publication.changed = report.published = True
+
+
+def _write_notes(con: duckdb.DuckDBPyConnection, said: dict[str, RunNotes]) -> None:
+    """Let the catalog say of each run what the journal does, and of the others nothing."""
+    con.execute(
+        "UPDATE backtest_runs_catalog SET name = NULL, note = NULL, tags = NULL WHERE coalesce(name, note, tags) IS NOT NULL"
+    )
+    if said:
+        rows = [(run_id, n.name, n.note, ",".join(n.tags) or None) for run_id, n in said.items()]
+        con.executemany("UPDATE backtest_runs_catalog SET name = $2, note = $3, tags = $4 WHERE run_id = $1", rows)
 
 
 def _insert(

@@ -16,6 +16,8 @@ app = typer.Typer(
 ingest_app = typer.Typer(help="Bring calls and candles into the input stores.", no_args_is_help=True)
 backtest_app = typer.Typer(help="Make runs and query their catalog.", no_args_is_help=True)
 fetch_app = typer.Typer(help="Fetch calls and candles from the network into the input stores.", no_args_is_help=True)
+runs_app = typer.Typer(help="Name, tag, show, compare and delete runs.", no_args_is_help=True)
+app.add_typer(runs_app, name="runs")
 app.add_typer(ingest_app, name="ingest")
 app.add_typer(fetch_app, name="fetch")
 app.add_typer(backtest_app, name="backtest")

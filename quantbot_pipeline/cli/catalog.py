@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from quantbot_pipeline.cli.app import app, backtest_app
-from quantbot_pipeline.cli.options import Format, HomeFolder, open_home
+from quantbot_pipeline.cli.options import Columns, Format, HomeFolder, OfFormat, OutFile, Sort, open_home
 from quantbot_pipeline.cli.output import note, note_unregistered, print_rows
+from quantbot_pipeline.cli.showing import show
 from quantbot_pipeline.errors import InputError, QuantbotError, counted
 from quantbot_pipeline.months import parse_day
-from quantbot_pipeline.specs import run_types
+from quantbot_pipeline.specs import KINDS, run_types
 from quantbot_pipeline.vocabulary import RunStatus
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 if TYPE_CHECKING:
     OfRunType = str
+    OfKind = str
 else:
+    OfKind = Literal[tuple(kind.command for kind in KINDS.values())]
     OfRunType = Literal[run_types()]
 
 
@@ -84,21 +87,29 @@ def _catalog_of(lab: "Home", file: Path | None, base_dir: Path | None) -> "Catal
 
 @backtest_app.command("catalog-query")
 def catalog_query(
-    run_type: Annotated[OfRunType | None, typer.Option(help="Runs of this kind.")] = None,
+    kind: Annotated[OfKind | None, typer.Option(help="Runs of `quantbot backtest KIND`.")] = None,
+    run_type: Annotated[
+        OfRunType | None, typer.Option(help="Runs of this type in run.json; a type may have several kinds.")
+    ] = None,
     status: Annotated[RunStatus | None, typer.Option(help="Runs that ended like this.")] = None,
     git_branch: Annotated[str | None, typer.Option(help="Branch of the code that made the run.")] = None,
     from_date: Annotated[str | None, typer.Option(help="Runs created on or after this UTC day.")] = None,
     to_date: Annotated[str | None, typer.Option(help="Runs created on or before this UTC day.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run of this name.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Runs with this tag.")] = None,
     limit: Annotated[int, typer.Option(min=0, help="At most so many runs, newest first.")] = 20,
     run_id: Annotated[str | None, typer.Option(help="With --artifact-type: print that artifact's path.")] = None,
     artifact_type: Annotated[str | None, typer.Option(help="alerts, paths, trades, summary, frontier, …")] = None,
     base_dir: Annotated[Path | None, typer.Option(help="The runs (default: runs/ of the home).")] = None,
     duckdb: Annotated[Path | None, typer.Option(help="The catalog file.")] = None,
-    fmt: Format = "table",
+    sort: Sort = None,
+    columns: Columns = None,
+    fmt: OfFormat = None,
+    out: OutFile = None,
     home: HomeFolder = None,
 ) -> None:
     """List cataloged runs, newest first, or print the path of one artifact."""
-    from quantbot_pipeline.catalog.catalog import RUN_COLUMNS, artifact_path, list_runs
+    from quantbot_pipeline.catalog.catalog import NOTED_COLUMNS, artifact_path, list_runs
 
     lab = open_home(home)
     catalog = _catalog_of(lab, duckdb, base_dir)
@@ -109,24 +120,30 @@ def catalog_query(
         return
     found = list_runs(
         catalog,
+        kind=kind,
         run_type=run_type,
         status=status,
         git_branch=git_branch,
+        name=name,
+        tag=tag,
         limit=limit,
         from_ms=parse_day(from_date, end=False) if from_date else None,
         to_ms=parse_day(to_date, end=True) if to_date else None,
     )
     shown = (
-        "run_id",
-        "run_type",
-        "status",
+        "kind",
         "month",
+        "status",
+        "run_id",
+        "name",
+        "tags",
         "created_at",
-        "git_branch",
-        "dataset_interval",
         "dataset_calls_count",
+        "dataset_interval",
+        "git_branch",
     )
-    print_rows(found, fmt, "Runs", shown if fmt == "table" else RUN_COLUMNS)
+    given = {"sort": sort, "columns": columns, "fmt": fmt, "out": out}
+    show(lab, given, found, "Runs", NOTED_COLUMNS, printed=shown)
     note_unregistered(catalog)
 
 

@@ -14,7 +14,19 @@ from typing import NoReturn
 
 import typer
 
-from quantbot_pipeline.cli import backtest, catalog, demo, fetch, ingest, query, reports, service, tearsheet, warm_up  # noqa: F401  (they add their commands)
+from quantbot_pipeline.cli import (  # noqa: F401  (they add their commands)
+    backtest,
+    catalog,
+    demo,
+    fetch,
+    ingest,
+    query,
+    reports,
+    runs,
+    service,
+    tearsheet,
+    warm_up,
+)
 from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.cli.output import complain, note
 from quantbot_pipeline.durable import MEND_DISK

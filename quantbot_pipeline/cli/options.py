@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,14 +10,14 @@ import typer
 
 from quantbot_pipeline.cli.hints import remember_home
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.months import parse_day
-from quantbot_pipeline.specs import RunKind
+from quantbot_pipeline.months import month_of, parse_day
 from quantbot_pipeline.vocabulary import Interval
 
 if TYPE_CHECKING:
     from quantbot_pipeline.home import Home
 
 Output = Literal["table", "json", "csv"]
+ReportOutput = Literal["table", "json", "csv", "parquet", "html"]
 HomeFolder = Annotated[Path | None, typer.Option(help="Directory of data/ and runs/ (QUANTBOT_HOME; default: here).")]
 Format = Annotated[Output, typer.Option("--format", help="How to print the result.")]
 Paths = Annotated[list[Path], typer.Argument(help="Files or folders.")]
@@ -104,8 +105,34 @@ OUTPUT: Options = {
 }
 
 
-def read_json(where: str, text: str) -> Any:
-    """The JSON value of an option, or of the file that `@file` names."""
+# What every report takes; `--limit` has its own meaning in some.
+OfFormat = Annotated[
+    ReportOutput | None,
+    typer.Option("--format", help="How to print it (default: as the name of --out ends, else table)."),
+]
+OutFile = Annotated[
+    Path | None, typer.Option(help="Write to this file (.json, .csv, .parquet, .html) instead of printing.")
+]
+Columns = Annotated[str | None, typer.Option(help="Only these columns, in this order, separated by commas.")]
+Sort = Annotated[str | None, typer.Option(help="Sort by this column; with a minus before it the largest first.")]
+SHOWN: Options = {"sort": (Sort, None), "columns": (Columns, None), "fmt": (OfFormat, None), "out": (OutFile, None)}
+REPORT: Options = {
+    "caller": _option(str | None, None, "Only this caller; __all__ for all pooled, where a report has them."),
+    "from_": (Annotated[str | None, typer.Option("--from", help="First month, YYYY-MM.")], None),
+    "to": (Annotated[str | None, typer.Option("--to", help="Last month, YYYY-MM.")], None),
+    "min_calls": (
+        Annotated[int | None, typer.Option(min=0, help="Only rows of at least so many calls or trades.")],
+        None,
+    ),
+    "limit": (Annotated[int | None, typer.Option(min=0, help="At most so many rows.")], None),
+    "interval": (OfInterval, None),
+    **SHOWN,
+    "home": (HomeFolder, None),
+}
+
+
+def read_json(where: str, text: str, example: str = "") -> Any:
+    """The JSON value of an option, or of the file that `@file` names; `example` shows a right one to whoever is wrong."""
     from quantbot_pipeline.replay.policies import unique_keys
 
     if text.startswith("@"):
@@ -114,8 +141,9 @@ def read_json(where: str, text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as e:
-        hint = f"; to read that file write @{text}" if len(text) < 256 and Path(text).is_file() else ""
-        raise InputError(f"{where}: not valid JSON: {e}{hint}") from None
+        hint = f"; {example}" if example else ""
+        hint += f"; to read that file write @{text}" if len(text) < 256 and Path(text).is_file() else ""
+        raise InputError(f"{where}: not valid JSON: {e} (given: {text[:80]!r}){hint}") from None
 
 
 def read_text(where: str) -> str:
@@ -128,13 +156,43 @@ def read_text(where: str) -> str:
         raise InputError(f"{where}: not UTF-8 text; @FILE needs a text file") from None
 
 
-def options_of(kind: RunKind) -> Options:
-    """Return the options of a kind's command: the range, and those of the fields that its results depend on."""
+def options_of(fields: Collection[str]) -> Options:
+    """Return the options of a command that makes runs: the range, and those of the fields that its results depend on."""
     own: Options = {}
     for field, options in BY_FIELD.items():
-        if field in kind.depends_on:
+        if field in fields:
             own |= options
     return RANGE | own | OUTPUT
+
+
+def add_command(
+    app: typer.Typer, name: str, text: str, options: Options, run: Callable[[dict[str, Any]], None]
+) -> None:
+    """Add a command whose options come from a table."""
+
+    def command(**given: Any) -> None:
+        run(given)
+
+    command.__doc__ = text
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for key, (annotation, default) in options.items()
+        ]
+    )
+    app.command(name)(command)
+
+
+def between_months(lab: "Home", from_: str | None, to: str | None) -> "Home":
+    """Return the home whose reports read the months from one to another alone."""
+    bounds = []
+    for option, given in (("--from", from_), ("--to", to)):
+        if given is not None and month_of(parse_day(given, end=False)) != given:
+            raise InputError(f"{option} {given}: reports are made of whole months; write YYYY-MM")
+        bounds.append(given)
+    if from_ is not None and to is not None and from_ > to:
+        raise InputError(f"--from {from_} is after --to {to}; swap them")
+    return lab if bounds == [None, None] else lab.between(from_, to)
 
 
 def days_of(from_: str, to: str) -> dict[str, int]:

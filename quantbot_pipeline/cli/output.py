@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from quantbot_pipeline.cli.arrow import arrow_without_pandas
 from quantbot_pipeline.cli.hints import pasteable
-from quantbot_pipeline.cli.options import Output
+from quantbot_pipeline.cli.options import Output, ReportOutput
 from quantbot_pipeline.durable import replacing
 from quantbot_pipeline.errors import InputError
 
@@ -16,6 +15,9 @@ if TYPE_CHECKING:
     from quantbot_pipeline.catalog.catalog import Catalog
     from quantbot_pipeline.home import Home
     from quantbot_pipeline.ingest.report import IngestReport
+
+
+FILE_FORMATS: tuple[ReportOutput, ...] = ("json", "csv", "parquet", "html")
 
 
 def complain(text: str, status: int) -> int:
@@ -80,13 +82,23 @@ def print_runs(runs: list[dict[str, Any]], fmt: Output, title: str) -> None:
         )
 
 
+def chosen_format(fmt: ReportOutput | None, out: Path | None) -> ReportOutput:
+    """Return the format that was asked for, or that the name of the file to write ends with; a table without either."""
+    if fmt is not None:
+        return fmt
+    endings: dict[str, ReportOutput] = {f".{name}": name for name in FILE_FORMATS}
+    return "table" if out is None else endings.get(out.suffix.lower(), "table")
+
+
 def check_target(fmt: str, out: Path | None, lab: "Home") -> None:
     if out is None:
         if fmt == "parquet" and sys.stdout.isatty():
             raise InputError("a Parquet file is nothing to read on a terminal; give --out FILE, or a pipe")
         return
     if fmt == "table":
-        raise InputError("--out needs --format json, csv or parquet")
+        raise InputError(
+            f"--out needs a name that ends with .json, .csv, .parquet or .html, or --format (given: {out})"
+        )
     if out.is_dir():
         raise InputError(f"{out}: a directory; give the name of the file to write with --out")
     if not out.absolute().parent.is_dir():
@@ -99,11 +111,22 @@ def check_target(fmt: str, out: Path | None, lab: "Home") -> None:
 
 
 @contextlib.contextmanager
+def writing(out: Path | None) -> Iterator[None]:
+    """Say of a file that cannot be written that it is the one of --out, and not the home."""
+    try:
+        yield
+    except PermissionError:
+        if out is None:
+            raise
+        raise InputError(f"{out}: no permission to write there; choose another file with --out") from None
+
+
+@contextlib.contextmanager
 def binary_target(out: Path | None) -> Iterator[IO[bytes]]:
     if out is None:
         yield sys.stdout.buffer
         return
-    with replacing(out.absolute()) as temporary, temporary.open("wb") as file:
+    with writing(out), replacing(out.absolute()) as temporary, temporary.open("wb") as file:
         yield file
 
 
@@ -112,7 +135,11 @@ def text_target(out: Path | None) -> Iterator[IO[str]]:
     if out is None:
         yield sys.stdout
         return
-    with replacing(out.absolute()) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        writing(out),
+        replacing(out.absolute()) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
         yield file
 
 
@@ -129,18 +156,3 @@ def note_unregistered(catalog: "Catalog") -> None:
     from quantbot_pipeline.catalog.last_sync import unregistered_remarks
 
     note_all(unregistered_remarks(catalog))
-
-
-def print_leaderboard(lab: "Home", fmt: Output, interval: str | None = None) -> None:
-    """Print the leaderboard, and what a reader of it must know."""
-    arrow_without_pandas()
-    from quantbot_pipeline.reports.leaderboard import COLUMNS, for_people, leaderboard, leaderboard_remarks
-
-    rows = leaderboard(lab.catalog, interval)
-    if fmt == "table":
-        shown = for_people(rows)
-        print_rows(shown, fmt, "Callers", tuple(shown[0]) if shown else ("caller_name", "verdict"))
-    else:
-        print_rows(rows, fmt, "Callers", COLUMNS)
-    note_all(leaderboard_remarks(lab.catalog, rows, interval))
-    note_unregistered(lab.catalog)

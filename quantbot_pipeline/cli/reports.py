@@ -1,16 +1,25 @@
-"""The reports: leaderboard, frontier, walk-forward, dashboard."""
+"""The reports: leaderboard, frontier, walk-forward, policies, dashboard."""
 
 import time
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.cli.arrow import arrow_without_pandas
-from quantbot_pipeline.cli.options import Format, HomeFolder, OfInterval, open_home
-from quantbot_pipeline.cli.output import note, note_runs, note_unregistered, print_leaderboard, print_rows
+from quantbot_pipeline.cli.options import REPORT, Format, HomeFolder, add_command, between_months, open_home
+from quantbot_pipeline.cli.output import (
+    chosen_format,
+    note,
+    note_all,
+    note_runs,
+    note_unregistered,
+    print_rows,
+    writing,
+)
+from quantbot_pipeline.cli.showing import show
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.months import month_of, parse_day
 
@@ -18,19 +27,6 @@ if TYPE_CHECKING:
     from quantbot_pipeline.home import Home
 
 CHANGES_SHOWN = 10
-
-
-@app.command("leaderboard")
-def leaderboard_command(
-    interval: OfInterval = None,
-    fmt: Format = "table",
-    home: HomeFolder = None,
-) -> None:
-    """How sure each caller's edge is, from the newest month with evidence, and what followed its calls in all months."""
-    lab = open_home(home)
-    print_leaderboard(lab, fmt, interval)
-    if fmt == "table":
-        print_changes(lab, interval)
 
 
 def print_changes(lab: "Home", interval: str | None = None) -> None:
@@ -43,36 +39,88 @@ def print_changes(lab: "Home", interval: str | None = None) -> None:
         print_rows(found.rows[:CHANGES_SHOWN], "table", title, ("caller_name", "change", "new_units"))
 
 
-@app.command("frontier")
-def frontier_command(
-    caller: Annotated[str | None, typer.Option(help="Caller, or __all__ for all pooled (default: each).")] = None,
-    month: Annotated[str | None, typer.Option(help="Month, YYYY-MM (default: every month).")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Best ranks per caller and month.")] = 20,
-    strategy: Annotated[Literal["grid-search", "v1-baseline"], typer.Option(help="Which search.")] = "grid-search",
-    interval: OfInterval = None,
-    fmt: Format = "table",
-    home: HomeFolder = None,
-) -> None:
-    """The policies that the search ranked best for a caller, from the newest run of each month."""
+def _leaderboard(given: dict[str, Any]) -> None:
+    arrow_without_pandas()
+    from quantbot_pipeline.reports.leaderboard import COLUMNS, for_people, leaderboard, leaderboard_remarks
+
+    lab = between_months(open_home(given["home"]), given["from_"], given["to"])
+    rows = leaderboard(lab.catalog, given["interval"])
+    rows = show(lab, given, rows, "Callers", COLUMNS, for_people=for_people)
+    if chosen_format(given["fmt"], given["out"]) == "table":
+        print_changes(lab, given["interval"])
+    note_all(leaderboard_remarks(lab.catalog, rows, given["interval"]))
+    note_unregistered(lab.catalog)
+
+
+def _frontier(given: dict[str, Any]) -> None:
+    arrow_without_pandas()
     from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, frontier
 
-    lab = open_home(home)
+    lab = between_months(open_home(given["home"]), given["from_"], given["to"])
+    month, which = given["month"], {"interval": given["interval"], "strategy_id": given["strategy"]}
     if month is not None and month_of(parse_day(month, end=False)) != month:
         raise InputError(f"--month {month}: not a month; write YYYY-MM")
-    rows = frontier(lab.catalog, caller=caller, month=month, interval=interval, strategy_id=strategy, limit=limit)
-    print_rows(rows, fmt, "Frontier", FRONTIER_COLUMNS if fmt == "table" else ())
-    note_runs(lab, "frontier", rows, interval=interval, month=month, strategy_id=strategy)
+    rows = frontier(lab.catalog, caller=given["caller"], month=month, limit=given["limit"], **which)
+    columns = list(rows[0]) if rows else FRONTIER_COLUMNS
+    rows = show(lab, given | {"limit": None}, rows, "Frontier", columns, printed=FRONTIER_COLUMNS)
+    note_runs(lab, "frontier", rows, month=month, **which)
 
 
-@app.command("walk-forward")
-def walk_forward_command(interval: OfInterval = None, fmt: Format = "table", home: HomeFolder = None) -> None:
-    """What choices made on earlier months earned later, per caller and scheme, beside holding and the pooled choice."""
+def _walk_forward(given: dict[str, Any]) -> None:
+    arrow_without_pandas()
     from quantbot_pipeline.reports.searches import WALK_FORWARD_COLUMNS, walk_forward
 
-    lab = open_home(home)
-    rows = walk_forward(lab.catalog, interval)
-    print_rows(rows, fmt, "Walk-forward", WALK_FORWARD_COLUMNS)
-    note_runs(lab, "walk_forward", rows, interval=interval)
+    lab = between_months(open_home(given["home"]), given["from_"], given["to"])
+    rows = walk_forward(lab.catalog, given["interval"])
+    rows = show(lab, given, rows, "Walk-forward", WALK_FORWARD_COLUMNS)
+    note_runs(lab, "walk_forward", rows, interval=given["interval"])
+
+
+def _policies(given: dict[str, Any]) -> None:
+    arrow_without_pandas()
+    from quantbot_pipeline.reports.policies import POLICY_COLUMNS, policies
+
+    lab = between_months(open_home(given["home"]), given["from_"], given["to"])
+    show(lab, given, policies(lab.catalog, caller=given["caller"]), "Policies", POLICY_COLUMNS)
+    note_runs(lab, "summary", ())
+
+
+add_command(
+    app,
+    "leaderboard",
+    "How sure each caller's edge is, from the newest month with evidence, and what followed its calls in all months.",
+    REPORT,
+    _leaderboard,
+)
+add_command(
+    app,
+    "frontier",
+    "The policies that the search ranked best for a caller, from the newest run of each month.",
+    REPORT
+    | {
+        "month": (Annotated[str | None, typer.Option(help="Month, YYYY-MM (default: every month).")], None),
+        "limit": (Annotated[int, typer.Option(min=1, help="Best ranks per caller and month.")], 20),
+        "strategy": (
+            Annotated[Literal["grid-search", "v1-baseline"], typer.Option(help="Which search.")],
+            "grid-search",
+        ),
+    },
+    _frontier,
+)
+add_command(
+    app,
+    "walk-forward",
+    "What choices made on earlier months earned later, per caller and scheme, beside holding and the pooled choice.",
+    REPORT,
+    _walk_forward,
+)
+add_command(
+    app,
+    "policies",
+    "What each replayed policy earned over all months, after costs, in the newest run of each month that replayed it.",
+    {name: option for name, option in REPORT.items() if name != "interval"},
+    _policies,
+)
 
 
 @app.command("dashboard")
@@ -93,7 +141,8 @@ def dashboard_command(
 
     arrow_without_pandas()
     started = time.perf_counter()
-    path = write_dashboard(lab, out)
+    with writing(out):
+        path = write_dashboard(lab, out)
     if out is None:
         failure = report_dashboard(lab, path, time.perf_counter() - started)
         if failure:

@@ -10,10 +10,12 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from html import escape
 from typing import Any
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-MIN_TEXT_WIDTH = 14
+STYLE = "body{font:14px sans-serif}table{border-collapse:collapse}th,td{padding:.2em .6em;border-bottom:1px solid #ccc;text-align:left;white-space:nowrap}"
+MAX_WORD = 72  # characters; what is longer is no id of ours, and may be broken
 
 
 def to_json(rows: Sequence[dict[str, Any]]) -> str:
@@ -44,6 +46,18 @@ def csv_pieces(batches: Iterable[Sequence[dict[str, Any]]], columns: Sequence[st
     for rows in batches:
         if rows:
             yield "".join(_csv_line([_guarded(_plain(row[name])) for name in columns]) + "\n" for row in rows)
+
+
+def to_html(rows: Sequence[dict[str, Any]], columns: Sequence[str], title: str) -> str:
+    """A page of its own with one table; every cell is text."""
+    head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in columns)
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{escape(_shown(row[name]))}</td>" for name in columns) + "</tr>" for row in rows
+    )
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n<style>{STYLE}</style></head>\n'
+        f"<body><h1>{escape(title)}</h1>\n<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></body></html>\n"
+    )
 
 
 def _csv_line(cells: Sequence[Any]) -> str:
@@ -84,7 +98,7 @@ def print_table(rows: Sequence[dict[str, Any]], title: str, columns: Sequence[st
     )  # on its own: a title in a table is cut to its width
     console.print(table)
     if len(shown) < len(names):
-        left_out = ", ".join(name.replace("_", " ") for name in names[len(shown) :])
+        left_out = ", ".join(name.replace("_", " ") for name in names if name not in widths)
         Console(stderr=True).print(
             Text(f"too narrow for {left_out}: widen the terminal, pipe into `less -S`, or take --format csv"),
             soft_wrap=True,
@@ -92,13 +106,15 @@ def print_table(rows: Sequence[dict[str, Any]], title: str, columns: Sequence[st
 
 
 def _fitting(rows: Sequence[dict[str, Any]], natural: dict[str, int], width: int) -> dict[str, int]:
-    """{name: width} of the first columns that fit side by side, at least one; what is left over goes to the first ones."""
+    """{name: width} of the columns that fit side by side, the first of them always; what is left over goes to the first ones."""
     left = width + 1
     widths: dict[str, int] = {}
     for name in natural:
         least = _min_width(rows, name)
-        if widths and left < least + 3:  # a blank on each side, and one between columns
-            break
+        if not widths:
+            least = max(1, min(least, width - 2))
+        if left < least + 3:  # a blank on each side, and one between columns
+            continue
         widths[name] = least
         left -= least + 3
     for name, least in widths.items():
@@ -109,10 +125,13 @@ def _fitting(rows: Sequence[dict[str, Any]], natural: dict[str, int], width: int
 
 
 def _min_width(rows: Sequence[dict[str, Any]], name: str) -> int:
-    """Text folds on a narrow terminal; a number, and a word of the heading, does not."""
-    longest = max([len(_shown(row[name])) for row in rows], default=0)
-    word = max(map(len, name.split("_")), default=0)
-    return max(longest if _is_numeric(rows, name) else min(longest, MIN_TEXT_WIDTH), min(word, MIN_TEXT_WIDTH))
+    """The longest word: text folds on a narrow terminal between words, and a number, an id or a path does not fold at all."""
+    numeric = _is_numeric(rows, name)
+    cells = [_shown(row[name]) for row in rows]
+    words = cells if numeric else [word for cell in cells for word in cell.split()]
+    longest = max(map(len, words), default=0)
+    heading = max(map(len, name.replace("_", " ").split()), default=0)
+    return max(longest if numeric else min(longest, MAX_WORD), heading)
 
 
 def _is_numeric(rows: Sequence[dict[str, Any]], name: str) -> bool:

@@ -18,6 +18,8 @@ TABLES = {
     "walk_forward": "choices_out_of_sample",
     "evidence": "verdicts",
 }
+# Columns that are never cut: a policy whose id is cut cannot be asked for.
+WHOLE = ("policy_id",)
 # Of the columns of these tables.
 SHORT_NAMES = {
     "objective_score": "score",
@@ -62,7 +64,10 @@ def _top(table: pa.Table, by: str, columns: list[str], limit: int, *, first: str
 
 
 def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{SHORT_NAMES.get(name, name): _short(value) for name, value in row.items()} for row in rows]
+    return [
+        {SHORT_NAMES.get(name, name): value if name in WHOLE else _short(value) for name, value in row.items()}
+        for row in rows
+    ]
 
 
 def _short(value: Any) -> Any:
@@ -93,7 +98,7 @@ def _trades(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[st
 
 def _summary(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
     best = pc.max(table["median_return_bps"]).as_py()
-    columns = ["policy_id", "trades_count", "avg_return_bps", "data_end_share", "stressed_avg_return_bps"]
+    columns = ["trades_count", "avg_return_bps", "data_end_share", "stressed_avg_return_bps", "policy_id"]
     numbers = {} if best is None else {"best_median_return_bps": best}
     return numbers, _top(table, "avg_return_bps", columns, limit)
 
@@ -109,7 +114,7 @@ def _frontier(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[
     measures = ("objective_score", "median_return_bps", "stop_out_rate", "data_end_share", "stressed_avg_return_bps")
     pooled = first.filter(pc.equal(first["caller_name"], ALL_CALLERS)).select(measures).to_pylist()
     numbers |= {f"all_{name}": value for row in pooled for name, value in row.items()}
-    columns = ["caller_name", "objective_score", "meets_constraints", "policy_id"]
+    columns = ["caller_name", "trades", "objective_score", "meets_constraints", "policy_id"]
     return numbers, _top(callers, "objective_score", columns, limit, first="meets_constraints")
 
 

@@ -192,21 +192,38 @@ def prepare_instance(home: "Home") -> None:
 
 @contextlib.contextmanager
 def _progress(total: int, title: str) -> Iterator[None]:
-    """A progress bar on a terminal, fed by the log lines of finished months; nothing elsewhere."""
+    """A progress bar on a terminal, fed by the log lines of finished months; nothing elsewhere.
+
+    It writes to a duplicate of the terminal: Dagster sends standard error to a file while a step is at work.
+    """
     if not sys.stderr.isatty():
         yield
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total)
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}")),
+        *(TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()),
+    )
+    started = time.monotonic()
+    terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w")
+    with terminal, Progress(*columns, console=Console(file=terminal)) as bar:
+        task = bar.add_task(title, total=total, rate="")
 
         class Advance(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
                 if month := getattr(record, "month", None):
-                    bar.update(task, advance=1, description=f"{title} {month}")
+                    done = bar.tasks[task].completed + 1
+                    rate = f"{60 * done / (time.monotonic() - started):.3g}/min"
+                    bar.update(task, completed=done, description=f"{title} {month}", rate=rate, refresh=True)
 
         logger, handler = logging.getLogger("quantbot_pipeline.backtest"), Advance()
         logger.setLevel(logging.INFO)

@@ -244,6 +244,13 @@ DEFAULT_POLICIES: tuple[dict[str, Any], ...] = (
 )
 
 
+def example(given: str) -> str:
+    """Return what to say to whoever gave no policy: the kinds, and one policy of the kind that the text names, if it does."""
+    combo = {"kind": "combo", "policies": [DEFAULT_POLICIES[0], DEFAULT_POLICIES[1]]}
+    shown = next((policy for policy in (combo, *DEFAULT_POLICIES) if str(policy["kind"]) in given), DEFAULT_POLICIES[0])
+    return f"kinds are {', '.join(KINDS)}; write for example '{json.dumps(shown)}'"
+
+
 def parse_policy(value: str | Mapping[str, Any]) -> Policy:
     """A policy from JSON text or a mapping. Raises InputError naming the key that is wrong."""
     if isinstance(value, str):

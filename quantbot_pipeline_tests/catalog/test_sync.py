@@ -342,7 +342,7 @@ def test_what_the_last_sync_saw_of_a_broken_catalog_does_not_hide_runs(lab: Lab)
     commit_run(lab.runs, "2024-02")
     lab.sync()
     lab.catalog.write_bytes(b"bits rot, and no time stamp tells")
-    write_last_sync(lab.published(), catalog_signature(lab.catalog), month_signatures(lab.runs), 2)
+    write_last_sync(lab.published(), catalog_signature(lab.catalog), month_signatures(lab.runs), "", 2)
     commit_run(lab.runs, "2024-02")
     assert lab.sync().runs == 3
     assert len(lab.cataloged()) == 3

@@ -81,7 +81,8 @@ def run_on_a_terminal(home: Path, *arguments: object) -> Done:
 def test_json_is_one_object_per_committed_run_and_the_instance_shows_them(home: Path) -> None:
     done = run_on_a_terminal(home, "backtest", "path-only", *ALL, "--interval", "5m", "--format", "json")
     runs = done.json()
-    assert "4/4" in done.err  # the progress bar, and only where it belongs
+    # The progress bar, only where it belongs, month by month although Dagster holds standard error meanwhile.
+    assert [n for n in range(5) if f"{n}/4" in done.err] == [0, 1, 2, 3, 4] and "/min" in done.err
     assert [r["month"] for r in runs] == list(MONTHS)
     for r in runs:
         assert {"run_id", "run_type", "month", "status", "calls", "run_dir", "artifacts"} <= r.keys()
@@ -195,15 +196,17 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bad day": (("backtest", "path-only", "--from", "2024-02-30", "--to", "2024-03"), ("2024-02-30", "YYYY-MM-DD")),
     "bad date": (("backtest", "path-only", "--from", "yesterday", "--to", "2024-03"), ("yesterday",)),
     "bad number": ((*BACKTEST, "--latency-ms", "soon"), ("--latency-ms", "integer")),
-    "negative latency": ((*BACKTEST, "--latency-ms", "-1"), ("latency_ms", "-1")),
+    "negative latency": ((*BACKTEST, "--latency-ms", "-1"), ("--latency-ms", "-1")),
     "endless horizon": ((*BACKTEST, "--horizon-hours", "inf"), ("--horizon-hours",)),
     "horizon of no number": ((*BACKTEST, "--horizon-hours", "nan"), ("--horizon-hours",)),
-    "absurd horizon": ((*BACKTEST, "--horizon-hours", "1e12"), ("horizon_ms",)),
-    "coverage above one": ((*BACKTEST, "--min-coverage", "1.5"), ("min_coverage", "1.5")),
+    "absurd horizon": ((*BACKTEST, "--horizon-hours", "1e12"), ("--horizon-hours 1e+12",)),
+    "coverage above one": ((*BACKTEST, "--min-coverage", "1.5"), ("--min-coverage", "1.5")),
     "missing calls store": ((*BACKTEST, "--calls-from-duckdb", "other.duckdb"), ("other.duckdb", "no such file")),
     "broken calls store": ((*BACKTEST, "--calls-from-duckdb", "text.duckdb"), ("text.duckdb", "not readable")),
     "home is a file": ((*BACKTEST, "--home", "good.csv"), ("good.csv", "not a directory")),
     "torn policy": ((*POLICY, "{"), ("--policy", "JSON")),
+    "a bare kind": ((*POLICY, "ladder"), ("--policy", "fixed_stop, time_stop", '{"kind": "ladder", "levels"')),
+    "single quotes in JSON": ((*POLICY, "{'kind': 'time_stop'}"), ("double quotes", '{"kind": "time_stop", "max_hold_ms"')),
     "torn policy file": ((*POLICY, "@policy.json"), ("policy.json", "JSON")),
     "no policy file": ((*POLICY, "@nowhere.json"), ("nowhere.json", "No such file")),
     "binary policy file": ((*POLICY, "@binary.json"), ("binary.json", "UTF-8")),
@@ -231,7 +234,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "one id for two": (
         (*POLICY, '[{"kind": "fixed_stop", "stop_pct": 0.1}, {"kind": "fixed_stop", "stop_pct": 0.2}]', "--policy-id", "x"),
-        ("policy_id", "2"),
+        ("--policy-id", "2"),
     ),
     "bad constraints": (("backtest", "optimize", *JANUARY, "--constraints", '{"min_luck": 1}'), ("min_luck",)),
     "bad objective": (("backtest", "optimize", *JANUARY, "--objective", "luck"), ("luck",)),

@@ -5,6 +5,7 @@ is committed and reported on its own, one that fails leaves the others standing,
 The work is in `quantbot_pipeline.backtest`.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -133,7 +134,8 @@ def _make_months(
 
     cache: ReplayCache = {}
     names = ["/".join(key) for key in keys]
-    for month in context.partition_keys:
+    started, total = time.monotonic(), len(context.partition_keys)
+    for number, month in enumerate(context.partition_keys, 1):
         stop_if_canceled(context)
         made_by = DagsterRef(run_id=context.run.run_id, partition_key=month, asset_keys=names)
         try:
@@ -146,6 +148,13 @@ def _make_months(
             stop_if_canceled(context)  # DuckDB makes an error of a request to stop, and the month has not failed
             made.failed[month] = e
             context.log.error(f"{month}: {_reason(month, e)}", exc_info=not isinstance(e, QuantbotError))
+        context.log.info(f"{month}: {_progress(number, total, time.monotonic() - started)}")
+
+
+def _progress(done: int, total: int, seconds: float) -> str:
+    """Return how far a run is, for its log: months done, how many a minute, time left."""
+    left = seconds / done * (total - done)
+    return f"{done} of {total} months done, {60 * done / seconds:.3g} a minute, {left:.0f} s left"
 
 
 def _blocks(home: "Home", month: str, config: BacktestConfig, made_by: "DagsterRef", made: "_Made") -> str | None:

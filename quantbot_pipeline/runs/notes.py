@@ -1,0 +1,137 @@
+"""Names, notes and tags of runs, kept beside the runs: `runs/.notes/journal.jsonl`, one line per change, never rewritten.
+
+A run stays as it was committed. Each line says which run, when, and what is new; the last word on a thing counts. A name belongs to
+one run: the last that got it. A line that is torn by a crash is passed over.
+Belongs here: the journal, and what it says of each run. Does not: which run a person means; see `catalog.chosen`.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from quantbot_pipeline.durable import append_line, locked
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.months import iso_now
+
+NOTES = ".notes"
+JOURNAL = "journal.jsonl"
+LONGEST_NOTE = 10_000
+_WORD = re.compile(r"\w[\w.:/+-]{0,63}")
+_RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d{2}")
+
+
+class RunNotes(NamedTuple):
+    """What people say of a run."""
+
+    name: str | None = None
+    note: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+def read_notes(folder: Path) -> dict[str, RunNotes]:
+    """Return what the journal of a runs' folder says of each run, without runs of which it says nothing any more."""
+    found: dict[str, RunNotes] = {}
+    for entry in _entries(folder):
+        _apply(found, entry)
+    return {run_id: notes for run_id, notes in found.items() if notes != RunNotes()}
+
+
+def journal_signature(folder: Path) -> str:
+    """Return what tells this state of the journal from every other; nothing without one."""
+    try:
+        stat = (folder / NOTES / JOURNAL).stat()
+    except FileNotFoundError:
+        return ""
+    return f"{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
+
+
+def name_run(folder: Path, run_id: str, name: str | None, *, move: bool = False, timeout_s: float = 60.0) -> None:
+    """Give a run a name; None takes it away. Raises InputError for a name that another run has, unless it is to `move`."""
+    if name is not None:
+        _require_word("a name", name)
+    with _writing(folder, timeout_s) as found:
+        owner = next((other for other, notes in found.items() if name is not None and notes.name == name), run_id)
+        if owner != run_id and not move and _is_there(folder, owner):
+            raise InputError(f"name {name!r}: run {owner} has it; take another, or move it with --move")
+        _write(folder, run_id, {"name": name})
+
+
+def note_run(folder: Path, run_id: str, text: str | None, *, timeout_s: float = 60.0) -> None:
+    """Write the note of a run in place of the one before; None or an empty text takes it away."""
+    text = (text or "").strip() or None
+    if text is not None and (len(text) > LONGEST_NOTE or "\x00" in text):
+        raise InputError(f"a note has at most {LONGEST_NOTE:,} characters, and no NUL; shorten it")
+    with _writing(folder, timeout_s):
+        _write(folder, run_id, {"note": text})
+
+
+def tag_run(
+    folder: Path, run_id: str, add: Sequence[str] = (), remove: Sequence[str] = (), *, timeout_s: float = 60.0
+) -> None:
+    """Add tags to a run and take others away."""
+    for tag in (*add, *remove):
+        _require_word("a tag", tag)
+    with _writing(folder, timeout_s):
+        _write(folder, run_id, {"add_tags": list(add), "remove_tags": list(remove)})
+
+
+# --- the journal ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _writing(folder: Path, timeout_s: float) -> Iterator[dict[str, RunNotes]]:
+    """The journal for one writer at a time, and what it says meanwhile."""
+    with locked(folder / NOTES / ".journal.lock", timeout_s):
+        yield read_notes(folder)
+
+
+def _write(folder: Path, run_id: str, what: Mapping[str, Any]) -> None:
+    entry = {"at": iso_now(), "run_id": run_id, **what}
+    append_line(folder / NOTES / JOURNAL, json.dumps(entry, ensure_ascii=False))
+
+
+def _entries(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the whole lines of the journal; what a crash or a hand left between them is passed over."""
+    try:
+        content = (folder / NOTES / JOURNAL).read_bytes()
+    except FileNotFoundError:
+        return
+    for line in content.split(b"\n"):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("run_id"), str):
+            yield entry
+
+
+def _apply(found: dict[str, RunNotes], entry: Mapping[str, Any]) -> None:
+    run_id = entry["run_id"]
+    notes = found.get(run_id, RunNotes())
+    for key in ("name", "note"):
+        if key in entry and (entry[key] is None or isinstance(entry[key], str)):
+            notes = notes._replace(**{key: entry[key]})
+    if notes.name is not None:
+        for other in [other for other, said in found.items() if other != run_id and said.name == notes.name]:
+            found[other] = found[other]._replace(name=None)
+    tags = (set(notes.tags) | set(_words(entry.get("add_tags")))) - set(_words(entry.get("remove_tags")))
+    found[run_id] = notes._replace(tags=tuple(sorted(tags)))
+
+
+def _words(value: Any) -> Iterable[str]:
+    return [word for word in value if isinstance(word, str)] if isinstance(value, list) else []
+
+
+def _require_word(what: str, text: str) -> None:
+    if not _WORD.fullmatch(text) or _RUN_ID.fullmatch(text):
+        raise InputError(
+            f"{what} is at most 64 letters, digits and . _ : / + -, begins with a letter or digit, "
+            f"and is neither a run id nor a month (given: {text[:80]!r})"
+        )
+
+
+def _is_there(folder: Path, run_id: str) -> bool:
+    return any((month / f"run_id={run_id}").is_dir() for month in folder.glob("[0-9]*-[0-9]*"))
