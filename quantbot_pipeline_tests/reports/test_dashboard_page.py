@@ -4,7 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
+from quantbot_pipeline import Home as PublicHome
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.reports.dashboard.page import write_dashboard
@@ -384,6 +386,28 @@ def test_keyboard_reaches_everything(open_window: OpenWindow, page_file: Path) -
     assert page.locator("#nav a[aria-current=page]").inner_text() == "Callers"
     unnamed = "[...document.querySelectorAll('button, select, input, a')].filter(e => !(e.textContent || e.ariaLabel || e.labels?.length)).length"
     assert page.evaluate(unnamed) == 0
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_no_fault(open_window: OpenWindow, page_file: Path, market: Home, tmp_path: Path, dark: bool) -> None:
+    """WCAG 2.1 A and AA: names, roles, keyboard, and the contrast of every text."""
+    window = open_window(page_file, dark=dark)
+    seen = 0
+    for section, argument in [(name, "") for name in SECTIONS] + [("caller", MARKUP)]:
+        window.go(section, argument)
+        seen += _contrasts(window)
+    sheet = open_window(PublicHome(market.path).tearsheet(MARKUP).write(tmp_path / "sheet.html"), dark=dark)
+    sheet.page.goto(sheet.address)
+    sheet.page.wait_for_function("document.body.dataset.ready")
+    assert seen + _contrasts(sheet) > 500
+
+
+def _contrasts(window: Window) -> int:
+    """Let axe look at what is shown; return of how many elements it found the contrast to be enough."""
+    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations", "passes"]}
+    found = Axe().run(window.page, options=rules).response
+    assert [(v["id"], [node["html"] for node in v["nodes"]][:3]) for v in found["violations"]] == []
+    return sum(len(passed["nodes"]) for passed in found["passes"] if passed["id"] == "color-contrast")
 
 
 def test_no_run_at_all_is_said_kindly(open_window: OpenWindow, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def _best(alt: Any) -> Any:
     opacity = alt.condition(_FEASIBLE, alt.value(0.95), alt.value(0.3))
     size = alt.Size("trades:Q", scale=alt.Scale(range=[40, 500], domainMin=0), legend=None)
     dots = points.encode(x=x, y=y, color=kind_colour(alt), opacity=opacity, size=size, tooltip=tips)
-    names = alt.Chart(data(alt)).mark_text(align="left", dx=9, fontSize=11, color="@soft", limit=120)
+    names = alt.Chart(data(alt)).mark_text(align="left", dx=9, fontSize=11, color="@soft", limit=170)
     return sized(dots + names.encode(x=x, y=y, text="named:N"), 380)
 
 

@@ -23,6 +23,8 @@ async function draw(node) {
   const { name, datasets, title, height, y, click } = node.request;
   const spec = JSON.parse(coloured(JSON.stringify(D.charts[name])));
   spec.datasets = datasets;
+  // A layer without a row would have no extent, and Vega would say so.
+  if (spec.layer) spec.layer = spec.layer.filter((layer) => !layer.data || (datasets[layer.data.name] || []).length > 0);
   spec.description = title;
   if (height) spec.height = height;
   if (y) retitle(spec, y);
