@@ -19,6 +19,7 @@ SECTIONS = {
     "catalog": "ten thousand runs indexed and queried; MLflow, if installed",
     "crowd": "a million calls of a thousand callers through ingest, truth and policies",
     "evidence": "false claims, claimed shares, and what a judgement and a backfill of it cost",
+    "commands": "backfills, demo, reports and queries as whole processes, against an earlier state (`--before COMMIT`)",
     "backfill": "24 or more months launched in the UI as one Dagster run, and the same work without Dagster",
 }
 QUICK = ["sub_grid", "engine", "end_to_end"]  # about a minute together; the others take several each
@@ -47,6 +48,7 @@ def main() -> int:
         default=1,
         help="evidence: worlds of each kind; more than 2 measure everything, for hours (1)",
     )
+    parser.add_argument("--before", metavar="COMMIT", help="commands: the state to compare with (default: none)")
     parser.add_argument("--inline", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.sections == ["all"]:

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="quantbot-bench-") as folder:
         lab = Home(Settings(home=Path(folder) / "home"))
         lab.path.mkdir()
-        months = _write_market(lab, copies)
+        months = write_market(lab, copies)
         threads = str(lab.settings.threads)
         server = quantbot_ui(lab.path, QUANTBOT_THREADS=threads, QUANTBOT_SENSOR_INTERVAL_S="15")
         try:
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
     print("target: at most 2.00")
 
 
-def _write_market(lab: Home, copies: int) -> list[str]:
+def write_market(lab: Home, copies: int) -> list[str]:
     """The stores with so many sample markets one after the other; their months."""
     files = lab.path / "generated"
     files.mkdir()

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import measuring
-from benchmarks.backfill import COPY_MONTHS, _write_market
+from benchmarks.backfill import COPY_MONTHS, write_market
 from quantbot_pipeline.evidence.hurdle import hurdles
 from quantbot_pipeline.evidence.judging import Case, Delayed, Judged, judge
 from quantbot_pipeline.evidence.rules import EvidenceRules
@@ -326,7 +326,7 @@ def _backfill(lengths: Sequence[int]) -> None:
     with tempfile.TemporaryDirectory(prefix="quantbot-bench-") as folder:
         lab = Home(Settings(home=Path(folder) / "home"))
         lab.path.mkdir()
-        months = _write_market(lab, -(-max(lengths) // COPY_MONTHS))
+        months = write_market(lab, -(-max(lengths) // COPY_MONTHS))
         run_month(lab, "evidence", months[0], BacktestConfig())  # loads the engine
         for n in lengths:
             spent, cache = [], dict[tuple[str, ...], object]()

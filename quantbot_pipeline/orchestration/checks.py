@@ -6,10 +6,11 @@ runs behind the months that its Dagster run materialized; started on its own, at
 """
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 
@@ -192,18 +193,40 @@ def _materialized(context: dg.AssetCheckExecutionContext) -> dict[dg.AssetKey, d
     run: dg.DagsterRun | None = context.run
     found: dict[dg.AssetKey, dict[str, Path]] = {}
     while run is not None:
-        own: dict[dg.AssetKey, dict[str, Path]] = {}
-        for entry in context.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
-            event = entry.dagster_event
-            if event is None or event.asset_key is None:
-                continue
-            run_dirs = own.setdefault(event.asset_key, {})
-            metadata = event.step_materialization_data.materialization.metadata
-            if event.partition is not None and "run_dir" in metadata:
-                run_dirs[event.partition] = Path(str(metadata["run_dir"].value))
-        found = own | found
+        found = _reported(context.instance, run.run_id) | found
         run = context.instance.get_run_by_id(run.parent_run_id) if run.parent_run_id else None
     return found
+
+
+class _Reports(NamedTuple):
+    """What a Dagster run had reported up to a place in its log."""
+
+    cursor: str | None
+    run_dirs: dict[dg.AssetKey, dict[str, Path]]
+
+
+# Of the runs that this process last asked for. Twelve checks of a backfill would each read all that the steps before reported.
+_reports: OrderedDict[str, _Reports] = OrderedDict()
+REPORTS_KEPT = 4
+
+
+def _reported(instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey, dict[str, Path]]:
+    """{asset: {month: run directory}} as one Dagster run reported them; only what is new in its log is read."""
+    before = _reports.pop(run_id, _Reports(None, {}))
+    run_dirs = {key: dict(of_months) for key, of_months in before.run_dirs.items()}
+    new = instance.get_records_for_run(run_id, before.cursor, dg.DagsterEventType.ASSET_MATERIALIZATION)
+    for record in new.records:
+        event = record.event_log_entry.dagster_event
+        if event is None or event.asset_key is None:
+            continue
+        of_months = run_dirs.setdefault(event.asset_key, {})
+        metadata = event.step_materialization_data.materialization.metadata
+        if event.partition is not None and "run_dir" in metadata:
+            of_months[event.partition] = Path(str(metadata["run_dir"].value))
+    _reports[run_id] = _Reports(new.cursor, run_dirs)
+    while len(_reports) > REPORTS_KEPT:
+        _reports.popitem(last=False)
+    return run_dirs
 
 
 def _newest(home: "Home", artifact: str, strategy_id: str | None, months: list[str]) -> dict[str, Path]:

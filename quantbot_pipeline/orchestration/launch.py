@@ -242,7 +242,8 @@ def _committed(instance: dg.DagsterInstance, run_id: str) -> list[dict[str, Any]
     from quantbot_pipeline.runs.manifest import read_manifest
 
     kept: dict[str, bool] = {}
-    for event in (entry.dagster_event for entry in instance.all_logs(run_id)):
+    wanted = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.STEP_FAILURE}
+    for event in (entry.dagster_event for entry in instance.all_logs(run_id, of_type=wanted)):
         if event is None:
             continue
         if event.is_step_materialization:

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+
+# The default storage of an instance: it has no public name, and its documentation names it so.
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 
@@ -151,6 +153,7 @@ def _schema_of(con: sqlite3.Connection) -> list[str]:
 @functools.cache
 def _dagsters_schema() -> list[str]:
     """What this Dagster makes of an empty database."""
+    # The tables of an event log, from which Dagster makes one.
     from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
     from sqlalchemy import create_engine
     from sqlalchemy.pool import StaticPool
@@ -198,13 +201,39 @@ def _make_shard(path: str, index: str) -> bool:
 @functools.cache
 def _keeping_storage() -> type[DagsterSqliteStorage]:
     """Return the storage as a class. Raises ImportError or AttributeError where Dagster has moved what it is made of."""
-    from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
+    # The two storages of one file each: no public name stands for them.
     from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
     from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
-    from dagster._core.storage.sqlite import create_db_conn_string
+
+    # Where the three lie in a home: a home must find them again with the plain storage.
     from dagster._core.storage.sqlite_storage import _event_logs_directory, _runs_directory, _schedule_directory
 
-    _initdb, _connect = SqliteEventLogStorage._initdb, SqliteEventLogStorage._connect  # as they are overridden
+    event_log, runs, schedules = _event_log(), _keeping(SqliteRunStorage), _keeping(SqliteScheduleStorage)
+
+    class Keeping(LocalStorage):
+        def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+            self.base_dir, self._inst_data = base_dir, inst_data
+            self._engines = engines = Engines()
+            self._run_storage = _opened(runs, SqliteRunStorage, _runs_directory(base_dir), "runs", engines)
+            self._event_log_storage = event_log(_event_logs_directory(base_dir), engines)
+            self._schedule_storage = _opened(
+                schedules, SqliteScheduleStorage, _schedule_directory(base_dir), "schedules", engines
+            )
+            super(DagsterSqliteStorage, self).__init__()
+
+        def dispose(self) -> None:
+            super().dispose()
+            self._engines.dispose()
+
+    return Keeping
+
+
+def _event_log() -> Any:
+    """Return the class of the event log: the index, and a file for each run."""
+    # The storage whose connections are kept; it is Dagster's default, and has no public name.
+    from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
+
+    SqliteEventLogStorage._connect, SqliteEventLogStorage._initdb  # noqa: B018  (what is overridden and called below)
 
     class EventLog(SqliteEventLogStorage):
         def __init__(self, base_dir: str, engines: Engines) -> None:
@@ -229,7 +258,13 @@ def _keeping_storage() -> type[DagsterSqliteStorage]:
             self._initdb(engine)
             engine.dispose()
 
-    class Runs(SqliteRunStorage):
+    return EventLog
+
+
+def _keeping(plain: Any) -> Any:
+    """Return the class of a storage of one file, with its connections kept."""
+
+    class Kept(plain):
         engines: Engines
 
         @contextlib.contextmanager
@@ -237,39 +272,20 @@ def _keeping_storage() -> type[DagsterSqliteStorage]:
             with self.engines.connection(self._conn_string.removeprefix("sqlite:///")) as connection:
                 yield connection
 
-    class Schedules(SqliteScheduleStorage):
-        engines: Engines
+    return Kept
 
-        @contextlib.contextmanager
-        def connect(self) -> Iterator[Any]:
-            with self.engines.connection(self._conn_string.removeprefix("sqlite:///")) as connection:
-                yield connection
 
-    def opened(kind: Any, plain: Any, folder: str, name: str, engines: Engines) -> Any:
-        """The storage of one file; Dagster's own way makes it, and brings one that an earlier version left up to date."""
-        where = create_db_conn_string(folder, name)
-        if not _is_complete(where.removeprefix("sqlite:///"), name):
-            plain.from_local(folder)
-        made = kind(where)
-        made.engines = engines
-        return made
+def _opened(kept: Any, plain: Any, folder: str, name: str, engines: Engines) -> Any:
+    """The storage of one file; Dagster's own way makes it, and brings one that an earlier version left up to date."""
+    # The file's name as Dagster spells it.
+    from dagster._core.storage.sqlite import create_db_conn_string
 
-    class Keeping(LocalStorage):
-        def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-            self.base_dir, self._inst_data = base_dir, inst_data
-            self._engines = engines = Engines()
-            self._run_storage = opened(Runs, SqliteRunStorage, _runs_directory(base_dir), "runs", engines)
-            self._event_log_storage = EventLog(_event_logs_directory(base_dir), engines)
-            self._schedule_storage = opened(
-                Schedules, SqliteScheduleStorage, _schedule_directory(base_dir), "schedules", engines
-            )
-            super(DagsterSqliteStorage, self).__init__()
-
-        def dispose(self) -> None:
-            super().dispose()
-            self._engines.dispose()
-
-    return Keeping
+    where = create_db_conn_string(folder, name)
+    if not _is_complete(where.removeprefix("sqlite:///"), name):
+        plain.from_local(folder)
+    made = kept(where)
+    made.engines = engines
+    return made
 
 
 def _is_complete(path: str, name: str) -> bool:
