@@ -101,7 +101,7 @@ def test_everything_the_manifest_says_is_in_the_tables(lab: Lab) -> None:
         "dataset_calls_count": 3, "dataset_calls_excluded": 1, "config_hash": "h",
         "timing_plan_ms": 0, "timing_coverage_ms": 0, "timing_slice_ms": 0, "timing_execution_ms": 0,
         "timing_optimization_ms": 0, "timing_total_ms": 12.5,
-        "run_dir": path, "manifest_path": f"{path}/run.json",
+        "run_dir": path, "manifest_path": f"{path}/run.json", "name": None, "note": None, "tags": None,
     }  # fmt: skip  # a table: what belongs together stands on one line
     assert [(a["artifact_type"], a["artifact_path"], a["rows"], a["bytes"], a["sha256"]) for a in artifacts] == [
         (name, f"{path}/{entry['path']}", entry["rows"], entry["bytes"], entry["sha256"])
