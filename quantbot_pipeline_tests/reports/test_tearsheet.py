@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from quantbot_pipeline import Home as PublicHome
+from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.reports.searches import walk_forward
@@ -18,8 +20,10 @@ from quantbot_pipeline.reports.tearsheet import luck, numbers
 from quantbot_pipeline.reports.tearsheet.gather import gather
 from quantbot_pipeline.reports.tearsheet.meaning import FIGURES
 from quantbot_pipeline.reports.tearsheet.sheet import TearSheet, calls_of, sheet_of
+from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.reports.conftest import OpenWindow
 from quantbot_pipeline_tests.reports.test_dashboard_data import ask
+from quantbot_pipeline_tests.support.builders import artifact_rows, commit_evidence
 from quantbot_pipeline_tests.support.labs import Done
 from quantbot_pipeline_tests.support.markets import CLOSING, FORMULA, MARKUP, MONTHS
 from quantbot_pipeline_tests.support.windows import Window
@@ -181,11 +185,24 @@ def test_the_command_prints_what_the_frame_holds_and_writes_the_page(
     assert made.months["trades"].sum() == len(made.trades)
 
 
-def test_what_is_not_there_is_named(market: Home, quantbot: Callable[..., Done]) -> None:
+def test_what_is_not_there_is_named(market: Home, tmp_path: Path, quantbot: Callable[..., Done]) -> None:
     with pytest.raises(InputError, match=r"no caller 'bob'; callers: .*alice"):
         gather(market.catalog, "bob")
+    with pytest.raises(InputError, match="no trades of policy 'time_1h' on the calls of 'alone'"):
+        gather(_with_a_lone_caller(market, tmp_path).catalog, "alone", "time_1h")
     wrong = quantbot("tearsheet", "--caller", "alice", "--policy", "moon", "--home", market.path)
     assert wrong.complaint.startswith("no trades of policy 'moon': replayed policies: ")
+
+
+def _with_a_lone_caller(market: Home, folder: Path) -> Home:
+    """The market, and one month more in which a caller has a verdict and nothing else."""
+    home = Home(Settings(home=folder))
+    shutil.copytree(market.runs.folder, home.runs.folder)
+    commit_evidence(home, "2024-04", artifact_rows("evidence", 1, caller_name=["alone"], verdict=["none"], flags=[""]))
+    sync(home.catalog)
+    with pytest.raises(InputError, match="no walk-forward of caller 'alone': none of its calls"):
+        gather(home.catalog, "alone")
+    return home
 
 
 def drawn(window: Window) -> int:
