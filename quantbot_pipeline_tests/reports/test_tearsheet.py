@@ -13,7 +13,9 @@ import pytest
 
 from quantbot_pipeline import Home as PublicHome
 from quantbot_pipeline.catalog.sync import sync
+from quantbot_pipeline.cli.tearsheet import file_name
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.evidence.wording import judgement
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.reports.searches import walk_forward
 from quantbot_pipeline.reports.tearsheet import luck, numbers
@@ -57,7 +59,7 @@ def test_what_quantstats_knows_too_is_what_it_says() -> None:
         equity = np.cumprod(1 + returns).astype(np.float64)
         assert numbers.drawdowns(equity).min() == pytest.approx(stats.max_drawdown(series), rel=1e-9)
     trades = pd.Series(rng.lognormal(-0.2, 0.6, 200) - 1, index=pd.date_range("2020-01-01", periods=200))
-    of = fields(numbers.of_trades(trades.to_numpy(np.float64)))
+    of = fields(numbers.of_trades(trades.to_numpy().astype(np.float64)))
     for name in ("win_rate", "avg_win", "avg_loss", "payoff_ratio", "profit_factor", "tail_ratio", "skew"):
         assert of[name] == pytest.approx(getattr(stats, name)(trades), rel=1e-9), name
 
@@ -227,9 +229,10 @@ def test_the_page_opens_without_a_network(open_window: OpenWindow, market: Home,
     assert page.locator("main img, main script").count() == 0
 
 
-def test_a_name_cannot_leave_its_folder(market: Home, quantbot: Callable[..., Done]) -> None:
-    from quantbot_pipeline.cli.tearsheet import file_name
-
+def test_a_name_cannot_leave_its_folder_nor_move_the_cursor() -> None:
+    assert judgement("a\x1b[2Jb\u202e", None, None).startswith(
+        "No verdict on a\N{REPLACEMENT CHARACTER}[2Jb\N{REPLACEMENT CHARACTER}:"
+    )
     assert file_name("../../etc/passwd", None) == "etc_passwd.html"
     assert file_name(CLOSING, "a/b") == "script_script_alert_2_script-a_b.html"
     assert file_name("...", None) == "_.html"
