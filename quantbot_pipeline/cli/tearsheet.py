@@ -30,6 +30,7 @@ def tearsheet_command(
     home: HomeFolder = None,
 ) -> None:
     """What a caller's calls earned out of sample: the verdict, every figure, and one HTML file that opens without a network."""
+    from quantbot_pipeline.evidence.wording import printable
     from quantbot_pipeline.reports.page.html import write_page
     from quantbot_pipeline.reports.tearsheet.gather import gather
     from quantbot_pipeline.reports.tearsheet.page import render
@@ -41,7 +42,7 @@ def tearsheet_command(
     sheet = sheet_of(gather(lab.catalog, caller, policy, interval, scheme))
     path = write_page(render(sheet, lab), out or lab.settings.data_dir / "tearsheets" / file_name(caller, policy))
     note(sheet.verdict)
-    print_rows(figure_rows(sheet), fmt, f"Tear sheet of {caller}", FIGURE_COLUMNS if fmt == "table" else ())
+    print_rows(figure_rows(sheet), fmt, f"Tear sheet of {printable(caller)}", FIGURE_COLUMNS if fmt == "table" else ())
     for remark in sheet.gathered.remarks:
         note(remark)
     note(f"tear sheet: open {path} in a browser")

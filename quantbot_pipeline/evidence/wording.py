@@ -33,6 +33,7 @@ def said(row: Mapping[str, Any]) -> str:
 
 def judgement(caller: str, row: Mapping[str, Any] | None, month: str | None) -> str:
     """Return the verdict on a caller as sentences; `row` is its row of the month's evidence, None where there is none."""
+    caller = printable(caller)
     if row is None or month is None:
         return f"No verdict on {caller}: nothing says that these numbers are more than luck."
     e = f"e is {figure(row['e_value'])} of {figure(row['e_threshold'])} needed, over {row['units']:,} units as of {month}"
@@ -45,6 +46,11 @@ def judgement(caller: str, row: Mapping[str, Any] | None, month: str | None) -> 
         return f"{lead} The monthly choice has not traded yet."
     mean, low, high = (f"{row[f'choice_{name}_bps']:,.0f}" for name in ("mean", "low", "high"))
     return f"{lead} Out of sample the monthly choice earned {mean} bps a call, 95 % interval {low} to {high}, over {row['choice_units']:,} units."
+
+
+def printable(name: str) -> str:
+    """Return a name of outside as a sentence may hold it: nothing in it moves a terminal's cursor."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
 
 
 def figure(value: float) -> str:

@@ -139,16 +139,13 @@ def _walk_forward(table: pa.Table, limit: int) -> tuple[dict[str, float], list[d
     return numbers, _top(traded, "out_of_sample_avg_return_bps", columns, limit)
 
 
-CHOICE = ("choice_mean_bps", "choice_low_bps", "choice_high_bps")
-
-
 def _evidence(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
     numbers = {
         "claimed": float(pc.sum(pc.equal(table["verdict"], "evidence")).as_py()),
         "tested": float(pc.sum(table["tested"]).as_py()),
         "largest_e": float(pc.max(table["e_value"]).as_py()),
     }
-    columns = ("caller_name", "verdict", "calls_needed", "e_value", "e_threshold", "units", *CHOICE)
+    columns = ("caller_name", "verdict", "calls_needed", "e_value", "e_threshold", "units")
     rows = [{name: row[name] for name in columns} for row in sorted(table.to_pylist(), key=standing)[:limit]]
     return numbers, _shown([row | {"e_value": float(f"{row['e_value']:.4g}")} for row in rows])
 

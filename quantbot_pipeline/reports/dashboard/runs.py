@@ -26,7 +26,12 @@ def runs_section(catalog: Catalog) -> dict[str, Any]:
             runs.append(_described(catalog.runs.folder / run["run_dir"], parameters))
         except IntegrityError:
             left_out.append({"run_id": run["run_id"], "month": run["month"]})
-    return {"runs": runs, "left_out": left_out, "parameters": [json.loads(text) for text in parameters.values]}
+    return {
+        "runs": runs,
+        "most": RUNS,
+        "left_out": left_out,
+        "parameters": [json.loads(text) for text in parameters.values],
+    }
 
 
 def _described(run_dir: Path, parameters: Index[str]) -> dict[str, Any]:

@@ -65,16 +65,24 @@ def gather(
         _require_policy(catalog, policy_id, trades)
         said = []
         own, pool = (trades if caller == ALL_CALLERS else _of(trades, caller)), trades
-    known = {*choices["caller_name"].to_pylist(), *paths["caller_name"].to_pylist(), *trades["caller_name"].to_pylist()}
+    verdicts = newest_verdicts(catalog, interval)
+    judged = {row["caller_name"] for row in verdicts.rows}
+    known = judged | {
+        *choices["caller_name"].to_pylist(),
+        *paths["caller_name"].to_pylist(),
+        *trades["caller_name"].to_pylist(),
+    }
     if caller not in known | {ALL_CALLERS}:
         raise InputError(_unknown(caller, known))
     chosen = _of(choices, caller).sort_by("month")
     if policy_id is None and not chosen.num_rows:
         raise InputError(
-            f"no walk-forward of caller {caller!r}: run `quantbot backtest walk-forward`, then `quantbot backtest catalog-sync`; or name a --policy"
+            f"no walk-forward of caller {caller!r}: none of its calls has a window, or none was tested; run `quantbot backtest "
+            "walk-forward`, then `quantbot backtest catalog-sync`; or name a --policy"
         )
+    if policy_id is not None and not own.num_rows:
+        raise InputError(f"no trades of policy {policy_id!r} on the calls of {caller!r}: none of them has a window")
     months = sorted(set((chosen if policy_id is None else own)["month"].to_pylist()))
-    verdicts = newest_verdicts(catalog, interval)
     newest = newest_runs_with(catalog, "evidence", interval=interval)
     return Gathered(
         caller=caller,

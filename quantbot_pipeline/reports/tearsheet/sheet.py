@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantbot_pipeline.evidence.clusters import DAY_MS, mean_interval
-from quantbot_pipeline.evidence.wording import judgement
+from quantbot_pipeline.evidence.wording import judgement, printable
 from quantbot_pipeline.months import month_range, month_start_ms, next_month
 from quantbot_pipeline.replay.statistics import STAKE
 from quantbot_pipeline.reports.aggregates import statistics_by
@@ -98,7 +98,7 @@ def first_sentence(gathered: Gathered, figures: Row) -> str:
         if mean is None
         else f"It earned {mean:,.0f} bps a trade over {figures['trades']:,} trades."
     )
-    return f"{verdict} That is of the caller. Nothing judges policy {gathered.policy_id}, which was named by hand. {earned}"
+    return f"{verdict} That is of the caller. Nothing judges policy {printable(gathered.policy_id)}, which was named by hand. {earned}"
 
 
 def _arrays(trades: pa.Table) -> tuple[numbers.Ints, numbers.Ints, numbers.Floats]:

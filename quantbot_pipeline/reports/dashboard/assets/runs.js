@@ -13,7 +13,7 @@ function runsCard() {
     return [el('div', { class: 'controls' }, choose('a', 'Run A'), choose('b', 'Run B')),
       el('div', { class: 'columns' }, el('div', {}, el('h3', {}, 'What differs'), runDifferences(a, b)), el('div', {}, el('h3', {}, 'What each measured'), runMeasures(a, b)))];
   });
-  const kept = runs.length >= 40 ? ' The 40 newest completed runs.' : '';
+  const kept = runs.length >= D.runs.most ? ` The ${D.runs.most} newest completed runs.` : '';
   return card('Two runs', el('p', { class: 'note' }, `Any two runs: only what differs in kind, inputs, code and parameters.${kept}`), runsLeftOut(), drawing);
 }
 

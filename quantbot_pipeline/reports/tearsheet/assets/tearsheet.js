@@ -41,7 +41,7 @@ const MONTH_NAMES = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Se
 function heatPart() {
   const at = new Map(D.months.map((m) => [m.month, m]));
   const most = Math.max(...D.months.map((m) => Math.abs(m.account_return)), 1e-9);
-  const shade = (v) => ({ '--heat': v >= 0 ? 'var(--good)' : 'var(--bad)', '--much': (Math.abs(v) / most * 42).toFixed(0) + '%' });
+  const shade = (v) => ({ '--heat': v >= 0 ? 'var(--good)' : 'var(--bad)', '--much': (Math.abs(v) / most * 34).toFixed(0) + '%' });
   const cell = (month) => {
     const m = at.get(month);
     return m ? el('td', { vars: shade(m.account_return), 'data-value': m.account_return }, fmt.rate(m.account_return), el('small', {}, m.trades ? `${m.trades} trade${m.trades === 1 ? '' : 's'}` : 'no trade')) : el('td', {}, '');
