@@ -7,7 +7,7 @@ Belongs here: which store lies where, and how much memory and patience it has. D
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from quantbot_pipeline.settings import Settings
 
@@ -26,13 +26,13 @@ class Home:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def changed(self, **settings: Any) -> "Home":
+    def changed(self, **settings: Any) -> Self:
         """Return the same home with some settings changed."""
         other = object.__new__(type(self))
         other.settings = self.settings.model_copy(update=settings)
         return other
 
-    def between(self, first: str | None, last: str | None) -> "Home":
+    def between(self, first: str | None, last: str | None) -> Self:
         """Return the same home whose reports read the months from the first to the last alone; None: no bound."""
         other = self.changed()
         other.catalog = replace(self.catalog, months=(first, last))

@@ -71,8 +71,8 @@ def test_no_id_and_no_word_is_broken(
     print_table([row], "Runs")
     shown = capsys.readouterr()
     words = set(shown.out.split())
-    for name, value in row.items():
-        whole = set(str(value).split()) <= words
+    for name, cell in row.items():
+        whole = set(str(cell).split()) <= words
         assert whole != (name.replace("_", " ") in shown.err)
     assert ("run id" in shown.err) == (width == 40)
 
