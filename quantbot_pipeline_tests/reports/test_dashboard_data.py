@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +126,14 @@ def test_distributions_count_every_call_once(data: dict[str, Any], market: Home)
             assert found[f"reached_{k}x"][caller][-1] == round(row[f"hit_{k}x_rate"] * row["calls"])
     over = ask(
         market,
-        f"""SELECT count(*) AS n FROM paths WHERE peak_multiple >= 1.5 AND peak_multiple < 2
+        f"""SELECT count(*) AS n FROM paths WHERE peak_multiple >= {2.0**0.5} AND peak_multiple < 2
             AND run_id IN ({NEWEST.format(artifact="paths", strategy=GRID)})""",
     )
-    at = 1 + list(found["peak_edges"]).index(1.5)
+    edges = list(found["peak_edges"])
+    assert [round(b / a, 9) for a, b in pairwise(edges)] == [round(2.0**0.5, 9)] * (len(edges) - 1), (
+        "as wide as each other"
+    )
+    at = 1 + edges.index(2.0**0.5)
     assert sum(counts[at] for counts in found["peaks"]) == over[0]["n"] > 0
 
 
