@@ -45,7 +45,7 @@ def test_every_query_answers_on_what_the_readme_makes_or_says_why_not(quantbot: 
         if done.json() == []:
             silent.append(path.stem)
             assert "no row was found (" in done.err
-    assert silent == ["policies_paired", "runs_parameters", "runs_regressions"]
+    assert silent == ["catalog_exclusions", "policies_paired", "runs_parameters", "runs_regressions"]
     done = quantbot("query", "FROM equity JOIN latest_runs USING (run_id)")
     assert "no cataloged run holds equity: `quantbot backtest baseline" in done.err
 

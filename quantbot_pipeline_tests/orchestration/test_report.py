@@ -23,7 +23,7 @@ def newest(home: Path, monkeypatch: pytest.MonkeyPatch, key: dg.AssetKey) -> dic
 def test_syncs_and_the_dashboard_of_the_command_line_are_materializations(
     quantbot: Quantbot, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    span = ["--home", str(home), "--from", "2024-01", "--to", "2024-02"]
+    span = ["--no-sync", "--home", str(home), "--from", "2024-01", "--to", "2024-02"]
     assert quantbot("backtest", "path-only", *span).status == 0
     assert newest(home, monkeypatch, CATALOG) == {}
     assert quantbot("backtest", "catalog-sync", "--home", str(home)).status == 0
