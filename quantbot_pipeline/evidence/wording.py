@@ -9,12 +9,9 @@ from typing import Any
 from quantbot_pipeline.vocabulary import VERDICTS
 
 
-def standing(row: Mapping[str, Any]) -> tuple[bool, int, float, bytes]:
-    """Return what a row is sorted by: evidence, inconclusive, none; then falling e-value; then the name in byte order.
-
-    Callers with too few calls or tokens to be tested come below all others: a lucky few never lead.
-    """
-    return is_untested(row), VERDICTS.index(row["verdict"]), -row["e_value"], row["caller_name"].encode()
+def standing(row: Mapping[str, Any]) -> tuple[int, float, bytes]:
+    """Return what a row is sorted by: evidence, inconclusive, none; then falling e-value; then the name in byte order."""
+    return VERDICTS.index(row["verdict"]), -row["e_value"], row["caller_name"].encode()
 
 
 def is_untested(row: Mapping[str, Any]) -> bool:

@@ -166,12 +166,20 @@ def what_followed(paths: pa.Table, first: pa.Table) -> dict[str, dict[str, Any]]
 
 
 def for_people(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows as a terminal shows them: what belongs together in one cell, rounded."""
-    shown = [_row_for_people(row) for row in rows]
-    first = next((i for i, row in enumerate(rows) if row["verdict"] is not None and is_untested(row)), None)
+    """Return the rows as people see them: what belongs together in one cell, rounded; a lucky few never lead.
+
+    Callers with too few calls or tokens to be tested come below a line, those without a verdict below them.
+    """
+    ranked = sorted(rows, key=_place)
+    shown = [_row_for_people(row) for row in ranked]
+    first = next((i for i, row in enumerate(ranked) if _place(row) == 1), None)
     if first:  # none is on top of nothing
         shown.insert(first, dict.fromkeys(shown[0]) | {"caller_name": BELOW})
     return shown
+
+
+def _place(row: dict[str, Any]) -> int:
+    return 2 if row["verdict"] is None else int(is_untested(row))
 
 
 def _row_for_people(row: dict[str, Any]) -> dict[str, Any]:

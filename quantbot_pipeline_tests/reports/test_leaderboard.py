@@ -146,7 +146,11 @@ def test_callers_with_too_few_calls_never_lead(tmp_path: Path) -> None:
     commit_truth(home, "2024-02", "lucky", "tested", "refuted")
     commit_evidence(home, "2024-02", evidence_of(*standings, flags=["few_mints", "", "missing_data"]))
     sync(home.catalog)
-    assert [row["caller_name"] for row in leaderboard(home.catalog)] == ["tested", "refuted", "lucky"]
+    rows = leaderboard(home.catalog)
+    assert [row["caller_name"] for row in rows] == ["lucky", "tested", "refuted"], (
+        "data are in the order of verdict and e-value"
+    )
+    assert [row["caller_name"] for row in for_people(rows)] == ["tested", "refuted", "too few to test:", "lucky"]
 
 
 def test_what_changed_is_told_the_gravest_first(tmp_path: Path) -> None:
