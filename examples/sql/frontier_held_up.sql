@@ -1,4 +1,4 @@
--- Needs at least one month with an earlier one to learn from.
+-- Needs months whose callers had enough earlier trades for a choice.
 SELECT caller_name, count(policy_id) AS months_traded, sum(out_of_sample_trades) AS trades,
        sum(in_sample_avg_return_bps * out_of_sample_trades) / sum(out_of_sample_trades) AS promised_bps,
        sum(out_of_sample_avg_return_bps * out_of_sample_trades) / sum(out_of_sample_trades) AS earned_bps,
