@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
-from quantbot_pipeline.artifacts.schemas import TRADES
 from quantbot_pipeline.catalog.catalog import Catalog
+from quantbot_pipeline.reports.aggregates import statistics_by
 from quantbot_pipeline.reports.trades import replayed_trades
 from quantbot_pipeline.runs.manifest import read_manifest
 from quantbot_pipeline.runs.verify import read_artifact
 
+HOUR_MS = 3_600_000
 POLICY_COLUMNS = (
     "policy_id",
     "months",
@@ -56,26 +56,14 @@ def policies_of_runs(run_dirs: Sequence[Path]) -> list[dict[str, Any]]:
 def summed_up(trades: pa.Table) -> list[dict[str, Any]]:
     """Return a row per policy over rows of `trades` with a column `month`: POLICY_COLUMNS, the highest mean first.
 
-    es95_bps: the mean of the worst twentieth. stressed_avg_return_bps: trades that end with the data taken as a total loss.
+    The statistics are those of `summary`, over all months at once. avg_hours: the mean time exposed.
     """
-    empty = TRADES.append(pa.field("month", pa.string())).empty_table()
-    with duckdb.connect(config={"threads": 1}) as con:  # sums in one order: the same bits at every call
-        con.register("trades", trades if trades.num_rows else empty)
-        return (
-            con.sql(
-                """SELECT policy_id, count(DISTINCT month) AS months, count(*) AS trades, count(DISTINCT caller_name) AS callers,
-                          list_avg(list_sort(list(realized_return_bps))) AS avg_return_bps,
-                          median(realized_return_bps) AS median_return_bps,
-                          quantile_cont(realized_return_bps, 0.25) AS p25_return_bps,
-                          quantile_cont(realized_return_bps, 0.75) AS p75_return_bps,
-                          avg((realized_return_bps < 0)::INT) AS loss_rate, avg(stop_out::INT) AS stop_out_rate,
-                          list_avg(list_sort(list(realized_return_bps))[: greatest(1, count(*) // 20)]) AS es95_bps,
-                          avg((exit_reason = 'data_end')::INT) AS data_end_share,
-                          list_avg(list_sort(list(if(exit_reason = 'data_end', -10000.0::DOUBLE, realized_return_bps))))
-                              AS stressed_avg_return_bps,
-                          avg(time_exposed_ms) / 3.6e6 AS avg_hours
-                   FROM trades GROUP BY policy_id ORDER BY avg_return_bps DESC, policy_id"""
-            )
-            .to_arrow_table()
-            .to_pylist()
-        )
+    spread = trades.group_by("policy_id").aggregate([("month", "count_distinct"), ("caller_name", "count_distinct")])
+    reach = {row["policy_id"]: row for row in spread.to_pylist()}
+    rows = []
+    for row in statistics_by(trades, ["policy_id"]):
+        months, callers = (reach[row["policy_id"]][f"{name}_count_distinct"] for name in ("month", "caller_name"))
+        counted = {"months": months, "callers": callers, "trades": row["trades_count"]}
+        found = row | counted | {"avg_hours": row["avg_time_exposed_ms"] / HOUR_MS}
+        rows.append({name: found[name] for name in POLICY_COLUMNS})
+    return sorted(rows, key=lambda row: (-row["avg_return_bps"], row["policy_id"]))
