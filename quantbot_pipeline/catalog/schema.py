@@ -6,13 +6,15 @@ catalog survives a move after a sync; a view needs absolute paths to work from a
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
-import pyarrow as pa
 
-from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.duck import escape_glob, literal
 from quantbot_pipeline.specs import GRID_SEARCH, KINDS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CATALOG_VERSION = "3"
 
@@ -75,7 +77,7 @@ CREATE OR REPLACE VIEW latest_runs AS
 CREATE OR REPLACE VIEW newest_runs AS {newest_runs()};
 """
 
-_DUCKDB_TYPES = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.float64(): "DOUBLE", pa.bool_(): "BOOLEAN"}
+_DUCKDB_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
 
 
 def create_views(con: duckdb.DuckDBPyConnection, base: Path, files: Iterable[tuple[str, str, list[str]]]) -> None:
@@ -86,6 +88,8 @@ def create_views(con: duckdb.DuckDBPyConnection, base: Path, files: Iterable[tup
     runs of a view are listed in the macro `cataloged_runs`, once for all views over the same runs: who opens a catalog reads
     all its views, and every list in them.
     """
+    from quantbot_pipeline.artifacts.schemas import ARTIFACTS  # pyarrow, which a command that lists runs need not load
+
     lists: dict[str, int] = {}  # run directories, one a line, and the number of the list
     # The contract's columns come first and in its order, whatever an older run has.
     selects = {artifact_type: [_empty(schema)] for artifact_type, (_, schema) in ARTIFACTS.items()}
@@ -101,13 +105,13 @@ def create_views(con: duckdb.DuckDBPyConnection, base: Path, files: Iterable[tup
         con.execute(f"CREATE OR REPLACE VIEW {artifact_type} AS {' UNION ALL BY NAME '.join(parts)}")
 
 
-def _empty(schema: pa.Schema) -> str:
-    columns = [f"NULL::{_DUCKDB_TYPES[f.type]} AS {f.name}" for f in schema]
+def _empty(schema: "pa.Schema") -> str:
+    columns = [f"NULL::{_DUCKDB_TYPES[str(f.type)]} AS {f.name}" for f in schema]
     prefix = [] if "run_id" in schema.names else ["NULL::VARCHAR AS run_id"]
     return f"SELECT {', '.join(prefix + columns)} WHERE false"
 
 
-def _over(base: Path, nth: int, inside: str, schema: pa.Schema) -> str:
+def _over(base: Path, nth: int, inside: str, schema: "pa.Schema") -> str:
     """All rows of files with the same columns: of the file `inside` each run of a list."""
     start, end = literal(escape_glob(str(base)) + "/"), literal(f"/{inside}")
     listed = f"list_transform(cataloged_runs({nth}), lambda run: {start} || run || {end})"

@@ -9,8 +9,6 @@ import shutil
 import sys
 from pathlib import Path
 
-from quantbot_pipeline.settings import Settings
-
 _COMMAND = re.compile(r"`quantbot ([^`]+)`")
 _home: Path | None = None  # of this command; None before it was opened, and where it need not be named
 
@@ -18,6 +16,8 @@ _home: Path | None = None  # of this command; None before it was opened, and whe
 def remember_home(home: Path) -> None:
     """Let hints name this home, unless a command without `--home` would find it."""
     global _home
+    from quantbot_pipeline.settings import Settings
+
     _home = None if home.resolve() == Settings().home.resolve() else home
 
 
