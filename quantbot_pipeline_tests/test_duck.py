@@ -112,5 +112,5 @@ def test_an_empty_policy_id_makes_nothing(home: Path, quantbot: Quantbot) -> Non
             "--policy", '{"kind":"time_stop","max_hold_ms":60000}',
         )  # fmt: skip  # a table: what belongs together stands on one line
         assert (done.status, done.err.count("\n")) == (2, 1)
-        assert "policy_id: an empty name" in done.err
+        assert "--policy-id: an empty name" in done.err
     assert not (home / "runs").exists()

@@ -228,12 +228,12 @@ def _refuse_commas(con: duckdb.DuckDBPyConnection, file: Plain, number: int, fou
     if first is None or not texts:
         return
     odd = " UNION ALL ".join(
-        f"SELECT row_no, {name}, '{name}' FROM incoming WHERE regexp_full_match(trim({name}), '\\d+(,\\d+)+(\\.\\d+)?')"
-        for name in texts
+        f"SELECT row_no, {place}, {name} FROM incoming WHERE regexp_full_match(trim({name}), '\\d+(,\\d+)+(\\.\\d+)?')"
+        for place, name in enumerate(texts)
     )
-    for row, text, name in con.execute(f"FROM ({odd}) ORDER BY 1 LIMIT 1").fetchall():
+    for row, place, text in con.execute(f"FROM ({odd}) ORDER BY 1, 2 LIMIT 1").fetchall():
         raise InputError(
-            f"{file.shown}: row {row}: column {found[name].source} holds {text!r}; a number with a comma is not read: write a "
+            f"{file.shown}: row {row}: column {found[texts[place]].source} holds {text!r}; a number with a comma is not read: write a "
             "decimal point, and no mark between thousands"
         )
 

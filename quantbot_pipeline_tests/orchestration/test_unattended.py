@@ -1,6 +1,6 @@
 """From files in the inbox to the catalog and an alert, with a real daemon and without another touch; three deaths change nothing of it.
 
-It is the quick form of `test_week`.
+It is the quick form of `test_week`; `make test` has it without the deaths, each of which takes a minute to be noticed and mended.
 """
 
 import os
@@ -35,8 +35,9 @@ def receiver() -> Iterator[Receiver]:
     made.close()
 
 
+@pytest.mark.parametrize("deaths", [False, pytest.param(True, marks=pytest.mark.torture)])
 def test_files_become_cataloged_months_and_a_bad_one_an_alert_whoever_dies(
-    home: Path, quantbot: Quantbot, receiver: Receiver
+    home: Path, quantbot: Quantbot, receiver: Receiver, deaths: bool
 ) -> None:
     lab = Home(Settings(home=home))
     lab.calls.path.unlink()  # nothing is known but what comes through the inbox
@@ -51,12 +52,13 @@ def test_files_become_cataloged_months_and_a_bad_one_an_alert_whoever_dies(
         started = daemon(home, QUANTBOT_ALERT_URLS=receiver.url)
         try:
             assert {row["now"] for row in quantbot("automation", "on", "--format", "json").json()} == {"on"}
-            kill_worker(started, instance, "ingest_inbox")
-            kill_worker(started, instance, "everything")
-            started.process.kill()
-            started.process.wait()
-            started.stop()  # its code server, and who works there, go with it
-            started = daemon(home, QUANTBOT_ALERT_URLS=receiver.url)
+            if deaths:
+                kill_worker(started, instance, "ingest_inbox")
+                kill_worker(started, instance, "everything")
+                started.process.kill()
+                started.process.wait()
+                started.stop()  # its code server, and who works there, go with it
+                started = daemon(home, QUANTBOT_ALERT_URLS=receiver.url)
             started.wait("catalog of all runs", lambda: not pending(instance) and all_cataloged(lab), LONG_S)
             started.wait("alert", lambda: receiver.got)
             started.wait("end of the last run", lambda: not pending(instance) and not due_months(lab.catalog))
@@ -64,7 +66,7 @@ def test_files_become_cataloged_months_and_a_bad_one_an_alert_whoever_dies(
             started.stop()
         assert_nothing_waits(instance)
         counts = assert_each_failure_is_told_once(instance, receiver.got)
-    assert counts["Dagster runs ended as FAILURE"] >= 2
+    assert counts.get("Dagster runs ended as FAILURE", 0) >= (2 if deaths else 0)
     (message,) = [message for message in receiver.got if message["title"] == "quantbot: rejected file, broken.parquet"]
     assert "set aside in inbox/rejected/" in message["message"]
     assert sorted(path.name for path in (inbox / "done").iterdir()) == ["calls.csv", "pump_5m.csv"]

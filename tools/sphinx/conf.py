@@ -1,10 +1,14 @@
 """Sphinx's configuration of the documentation; `tools.docs_site` lays the pages out and runs Sphinx with it."""
 
+import logging
 from typing import Any
 
 from pydantic import BaseModel
 
 from quantbot_pipeline.version import __version__
+
+# autodoc imports Dagster's storage. Its migrations log that they are there, and any line on standard error is a fault.
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 project = "quantbot"
 version = release = __version__
