@@ -255,7 +255,7 @@ class Home(base.Home):
     def catalog_query(self, **filters: Any) -> "pd.DataFrame":
         """Return cataloged runs, newest first, as `quantbot backtest catalog-query` prints them.
 
-        filters: kind (`walk-forward` …), run_type, status, git_branch, from_ms, to_ms, limit.
+        filters: kind (`walk-forward` …), run_type, status, git_branch, from_ms, to_ms, name, tag, limit.
         """
         from quantbot_pipeline.catalog.catalog import query_runs
         from quantbot_pipeline.frames import frame_of

@@ -1,5 +1,6 @@
 """What a process keeps of files that do not change, so that the recipes of a month and the months of a range read them once."""
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -10,6 +11,7 @@ from typing import Generic, TypeVar
 # A file that changed so recently may change again without a new time: the clock of a file system ticks every few ms.
 SETTLED_NS = 100_000_000
 
+NEVER = math.inf  # the weight of what must not be kept
 Identity = tuple[tuple[int, ...], ...]
 T = TypeVar("T")
 
@@ -30,14 +32,14 @@ def _stat(path: Path) -> tuple[int, ...]:
 class Kept(Generic[T]):
     """Things made of files, each for as long as its files stay the same; the ones used longest ago go first.
 
-    weigh: what a made thing counts; all that are kept count `room` at most. A heavier thing is made and not kept. What is
-    kept is shared between threads, so that nobody may change it.
+    weigh: what a made thing counts; all that are kept count `room` at most. A heavier thing, `NEVER` above all, is made and
+    not kept. What is kept is shared between threads, so that nobody may change it.
     """
 
-    def __init__(self, room: int, weigh: Callable[[T], int] = lambda _: 1) -> None:
+    def __init__(self, room: int, weigh: Callable[[T], float] = lambda _: 1) -> None:
         self._room, self._weigh = room, weigh
-        self._made: OrderedDict[Hashable, tuple[Identity, int, T]] = OrderedDict()
-        self._weight = 0
+        self._made: OrderedDict[Hashable, tuple[Identity, float, T]] = OrderedDict()
+        self._weight = 0.0
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, files: Sequence[Path], make: Callable[[], T]) -> T:

@@ -10,7 +10,7 @@ from quantbot_pipeline.backtest.inputs import MonthInputs
 from quantbot_pipeline.backtest.remembered import forget_others
 from quantbot_pipeline.backtest.replaying import replay_month
 from quantbot_pipeline.backtest.run import Run
-from quantbot_pipeline.market.candle_reader import store_state
+from quantbot_pipeline.market.candle_files import store_signature
 from quantbot_pipeline.replay.policies import Policy
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class GridReplays:
         self.months = [*run.earlier, run.inputs]
         self._run, self._policies, self._also = run, policies, also
         # A token without candles in its months may have some in others: whether a call has no entry depends on all files.
-        store = store_state(run.home.candles.folder, run.config.interval)
+        store = store_signature(run.home.candles.folder)
         self._keys = [(HELD, m.month, m.fingerprint, config_hash, store) for m in self.months]
         forget_others(run.cache, HELD, self._keys)
         self._room = max(0, run.home.settings.memory_bytes - reserved) // 2

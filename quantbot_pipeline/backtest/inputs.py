@@ -11,7 +11,7 @@ import pyarrow as pa
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.home import Home
-from quantbot_pipeline.kept import Kept
+from quantbot_pipeline.kept import NEVER, Kept
 from quantbot_pipeline.market.calls import MonthCalls, files_of, read_calls
 from quantbot_pipeline.market.candle_files import month_file, rejected_file
 from quantbot_pipeline.market.candle_reader import NOTHING, CandlePlan, Piece, plan_slices
@@ -63,9 +63,7 @@ def load_month(home: Home, month: str, config: BacktestConfig, bounds: tuple[int
 
 PIECE = 1 << 17  # rows of a table that are made at a time
 # Every recipe of a month plans it, and so does each later month that learns from it. What is kept counts calls.
-_PLANNED: Kept[MonthInputs] = Kept(
-    200_000, lambda inputs: inputs.calls.num_rows + 100 if not inputs.broken else 1 << 62
-)
+_PLANNED: Kept[MonthInputs] = Kept(200_000, lambda inputs: NEVER if inputs.broken else inputs.calls.num_rows + 100)
 
 
 def planned(home: Home, month: str, config: BacktestConfig, read: MonthCalls) -> MonthInputs:

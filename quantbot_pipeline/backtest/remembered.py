@@ -1,6 +1,6 @@
 """What one process remembers from month to month, so that a run over several months does nothing twice.
 
-Belongs here: the type, how an entry is replaced, and how much the entries take. Does not: what an entry means; whoever
+Belongs here: the type, and which entries go. Does not: what an entry means; whoever
 makes it names it, and puts into its key or beside its value all that it depends on.
 """
 

@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 def warm_up(say: Say = lambda text: None) -> None:
     """Compile or load every kernel. `say` hears what is compiled, and nothing when all is kept from before."""
-    with _alone(say):
+    with _alone():
         fresh = kernel.must_compile()
         for number, (name, make) in enumerate(KERNELS.items(), 1):
             if fresh:
@@ -41,7 +41,7 @@ def warm_up(say: Say = lambda text: None) -> None:
 
 
 @contextlib.contextmanager
-def _alone(say: Say) -> Iterator[None]:
+def _alone() -> Iterator[None]:
     """Hold the lock beside the machine code, where there can be one: two cores compile one thing once, not twice at half speed."""
     folder = kept_in()
     with contextlib.ExitStack() as stack:

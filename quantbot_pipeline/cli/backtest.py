@@ -2,10 +2,10 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -21,6 +21,9 @@ from quantbot_pipeline.cli.options import (
 from quantbot_pipeline.cli.output import note, note_all, print_rows, print_runs
 from quantbot_pipeline.errors import InputError, QuantbotError, counted
 from quantbot_pipeline.specs import EVERYTHING, KINDS, RunKind
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.home import Home
 
 
 def add_backtest(kind: RunKind, app: typer.Typer = backtest_app) -> None:
@@ -83,21 +86,43 @@ def _read_policies(text: str) -> list[dict[str, Any]]:
 
 
 def _backtest(kind: RunKind, given: dict[str, Any]) -> None:
-    from_, to, fmt = given["from_"], given["to"], given["fmt"]
+    def printed(lab: "Home", runs: list[dict[str, Any]], failure: str | None) -> None:
+        if not runs and failure is None:
+            note(f"no calls between {given['from_']} and {given['to']} in {lab.calls.path}: nothing to backtest")
+        print_runs(runs, given["fmt"], f"Runs: {kind.name}")
+        if given["fmt"] == "table":
+            _print_returns(runs)
+
+    _make(kind.name, given, printed)
+
+
+def _backfill(given: dict[str, Any]) -> None:
+    def printed(lab: "Home", runs: list[dict[str, Any]], failure: str | None) -> None:
+        print_runs(runs, given["fmt"], f"Backfill {given['from_']} … {given['to']}")
+        unchanged = sum(run["unchanged"] for run in runs)
+        note(
+            f"{counted(len(runs) - unchanged, 'run')} made, {unchanged} unchanged"
+            if runs
+            else f"no calls between {given['from_']} and {given['to']}"
+        )
+
+    _make(EVERYTHING, given, printed)
+
+
+def _make(
+    kind: str, given: dict[str, Any], printed: "Callable[[Home, list[dict[str, Any]], str | None], None]"
+) -> None:
+    """Make runs as the options say, have them printed, and register them; what failed is said at the end."""
     from quantbot_pipeline.config import make_config
     from quantbot_pipeline.materialize import materialize, register
 
     arrow_without_pandas()
     lab = open_home(given["home"], given["calls_from_duckdb"])
-    values = _config_values(given) | days_of(from_, to)
+    values = _config_values(given) | days_of(given["from_"], given["to"])
     with _options_as_typed():
         config = make_config(values)
-    runs, failure = materialize(kind.name, config, lab, only_changed=given["only_changed"])
-    if not runs and failure is None:
-        note(f"no calls between {from_} and {to} in {lab.calls.path}: nothing to backtest")
-    print_runs(runs, fmt, f"Runs: {kind.name}")
-    if fmt == "table":
-        _print_returns(runs)
+    runs, failure = materialize(kind, config, lab, only_changed=given["only_changed"])
+    printed(lab, runs, failure)
     if given["sync"]:
         note_all(register(lab))
     if failure is not None:
@@ -111,30 +136,6 @@ def _print_returns(runs: list[dict[str, Any]]) -> None:
     rows = policies_of_runs([Path(run["run_dir"]) for run in runs if run["status"] == "completed"])
     if rows:
         print_rows(rows, "table", "What each policy earned, after costs", POLICY_COLUMNS)
-
-
-def _backfill(given: dict[str, Any]) -> None:
-    from quantbot_pipeline.config import make_config
-    from quantbot_pipeline.materialize import materialize, register
-
-    arrow_without_pandas()
-    lab = open_home(given["home"], given["calls_from_duckdb"])
-    from_, to = given["from_"], given["to"]
-    values = _config_values(given) | days_of(from_, to)
-    with _options_as_typed():
-        config = make_config(values)
-    runs, failure = materialize(EVERYTHING, config, lab, only_changed=given["only_changed"])
-    print_runs(runs, given["fmt"], f"Backfill {from_} … {to}")
-    unchanged = sum(run["unchanged"] for run in runs)
-    note(
-        f"{counted(len(runs) - unchanged, 'run')} made, {unchanged} unchanged"
-        if runs
-        else f"no calls between {from_} and {to}"
-    )
-    if given["sync"]:
-        note_all(register(lab))
-    if failure is not None:
-        raise QuantbotError(failure)
 
 
 add_command(

@@ -99,8 +99,7 @@ def check_target(fmt: str, out: Path | None, lab: "Home") -> None:
         raise InputError(
             f"--out needs a name that ends with .json, .csv, .parquet or .html, or --format (given: {out})"
         )
-    if out.is_dir():
-        raise InputError(f"{out}: a directory; give the name of the file to write with --out")
+    refuse_folder(out)
     if not out.absolute().parent.is_dir():
         raise InputError(f"{out.parent}: no such directory; create it, or write elsewhere with --out")
     if out.resolve().is_relative_to(lab.runs.folder.resolve()):
@@ -108,6 +107,12 @@ def check_target(fmt: str, out: Path | None, lab: "Home") -> None:
     kept = (lab.calls.path, lab.catalog.path, lab.candles.folder)
     if any(out.resolve().is_relative_to(path.resolve()) for path in kept):
         raise InputError(f"{out}: the lab keeps its own data there; write to another file with --out")
+
+
+def refuse_folder(out: Path | None) -> None:
+    """Refuse a folder where --out must name a file, before any work is done for it."""
+    if out is not None and out.is_dir():
+        raise InputError(f"{out}: a directory; give the name of the file to write with --out")
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from quantbot_pipeline.cli.output import (
     note_runs,
     note_unregistered,
     print_rows,
+    refuse_folder,
     writing,
 )
 from quantbot_pipeline.cli.showing import show
@@ -134,8 +135,7 @@ def dashboard_command(
 ) -> None:
     """Write the dashboard: one HTML file over the newest runs, which opens from disk without a network."""
     lab = open_home(home)
-    if out is not None and out.is_dir():
-        raise InputError(f"{out}: a directory; give the name of the file to write with --out")
+    refuse_folder(out)
     from quantbot_pipeline.orchestration.report import report_dashboard
     from quantbot_pipeline.reports.dashboard.page import write_dashboard
 

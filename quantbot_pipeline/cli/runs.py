@@ -3,14 +3,15 @@
 RUN is an id, the beginning of one, a name, or a month (its newest completed run; `--kind` where there are several).
 """
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from quantbot_pipeline.cli.app import runs_app
-from quantbot_pipeline.cli.options import Columns, HomeFolder, OfFormat, OutFile, Sort, open_home
+from quantbot_pipeline.cli.options import SHOWN, HomeFolder, Options, add_command, open_home
 from quantbot_pipeline.cli.output import note, note_all
 from quantbot_pipeline.cli.showing import show
 from quantbot_pipeline.errors import InputError, counted
@@ -97,52 +98,46 @@ def _patience(lab: "Home") -> float:
     return lab.settings.lock_timeout_s
 
 
-@runs_app.command("show")
-def show_command(
-    run: Run,
-    kind: Kind = None,
-    sort: Sort = None,
-    columns: Columns = None,
-    fmt: OfFormat = None,
-    out: OutFile = None,
-    home: HomeFolder = None,
-) -> None:
-    """Show what a run was made from, what it holds and what it measured."""
+def _show(given: dict[str, Any]) -> None:
     from quantbot_pipeline.catalog.chosen import chosen_run
     from quantbot_pipeline.reports.differences import FACT_COLUMNS, facts
 
-    lab = open_home(home)
-    found = chosen_run(lab.catalog, run, kind)
+    lab = open_home(given["home"])
+    found = chosen_run(lab.catalog, given["run"], given["kind"])
     rows = facts(lab.runs.folder / found["run_dir"])
-    given = {"sort": sort, "columns": columns, "fmt": fmt, "out": out}
     show(lab, given, rows, f"Run {found['run_id']}: {found['kind']} {found['month']}", FACT_COLUMNS)
     note(_said(lab, found["run_id"]))
 
 
-@runs_app.command("diff")
-def diff_command(
-    a: Run,
-    b: Run,
-    kind: Kind = None,
-    sort: Sort = None,
-    columns: Columns = None,
-    fmt: OfFormat = None,
-    out: OutFile = None,
-    home: HomeFolder = None,
-) -> None:
-    """Show in what two runs, or two months, differ: inputs, code, parameters, results."""
+def _diff(given: dict[str, Any]) -> None:
     from quantbot_pipeline.catalog.chosen import chosen_run
     from quantbot_pipeline.reports.differences import DIFFERENCE_COLUMNS, differences
 
-    lab = open_home(home)
-    one, other = (chosen_run(lab.catalog, run, kind) for run in (a, b))
+    lab = open_home(given["home"])
+    one, other = (chosen_run(lab.catalog, given[letter], given["kind"]) for letter in ("a", "b"))
     rows = differences(*(lab.runs.folder / run["run_dir"] for run in (one, other)))
-    given = {"sort": sort, "columns": columns, "fmt": fmt, "out": out}
     show(lab, given, rows, "Differences", DIFFERENCE_COLUMNS)
     for letter, run in (("a", one), ("b", other)):
         note(f"{letter}: {run['kind']} {run['month']}, run {run['run_id']}")
     if not rows:
         note("they differ in nothing")
+
+
+_OF_RUN: Options = {"kind": (Kind, None), **SHOWN, "home": (HomeFolder, None)}
+add_command(
+    runs_app,
+    "show",
+    "Show what a run was made from, what it holds and what it measured.",
+    {"run": (Run, inspect.Parameter.empty)} | _OF_RUN,
+    _show,
+)
+add_command(
+    runs_app,
+    "diff",
+    "Show in what two runs, or two months, differ: inputs, code, parameters, results.",
+    dict.fromkeys(("a", "b"), (Run, inspect.Parameter.empty)) | _OF_RUN,
+    _diff,
+)
 
 
 @runs_app.command("delete")

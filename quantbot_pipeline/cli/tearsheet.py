@@ -9,8 +9,7 @@ import typer
 
 from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.cli.options import Format, HomeFolder, OfInterval, open_home
-from quantbot_pipeline.cli.output import note, print_rows
-from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.cli.output import note, note_all, note_unregistered, print_rows, refuse_folder, writing
 
 FIGURE_COLUMNS = ("figure", "value", "unit")
 
@@ -37,14 +36,14 @@ def tearsheet_command(
     from quantbot_pipeline.reports.tearsheet.sheet import figure_rows, sheet_of
 
     lab = open_home(home)
-    if out is not None and out.is_dir():
-        raise InputError(f"{out}: a directory; give the name of the file to write with --out")
+    refuse_folder(out)
     sheet = sheet_of(gather(lab.catalog, caller, policy, interval, scheme))
-    path = write_page(render(sheet, lab), out or lab.settings.data_dir / "tearsheets" / file_name(caller, policy))
+    with writing(out):
+        path = write_page(render(sheet, lab), out or lab.settings.data_dir / "tearsheets" / file_name(caller, policy))
     note(sheet.verdict)
     print_rows(figure_rows(sheet), fmt, f"Tear sheet of {printable(caller)}", FIGURE_COLUMNS if fmt == "table" else ())
-    for remark in sheet.gathered.remarks:
-        note(remark)
+    note_all(sheet.gathered.remarks)
+    note_unregistered(lab.catalog)
     note(f"tear sheet: open {path} in a browser")
     if open_:
         webbrowser.open(path.as_uri())

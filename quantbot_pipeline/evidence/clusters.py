@@ -26,7 +26,7 @@ def cluster_error(sums: Floats, counts: Floats, mean: Floats) -> Floats:
     return made
 
 
-def mean_interval(entry: npt.NDArray[np.int64], values: Floats) -> tuple[float, float] | None:
+def day_interval(entry: npt.NDArray[np.int64], values: Floats) -> tuple[float, float] | None:
     """Return the 95 % interval of a mean; its standard error is over the UTC days of the entries. None with fewer than two days."""
     sums, counts = by_day(entry, values[:, None])
     if len(counts) < 2:

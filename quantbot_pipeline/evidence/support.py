@@ -37,11 +37,16 @@ def support(name: str, entry: Ints, x: Floats, text_order: Ints, rules: Evidence
 
 def draw_counts(name: str, groups: int, rules: EvidenceRules) -> Floats:
     """Return how often each draw takes each cluster, (draws, groups); a function of the seed and the name alone."""
-    digest = hashlib.sha256(f"{rules.seed}|spa|{name}".encode()).digest()
-    words = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(rules.draws * groups)
     counts = np.zeros((rules.draws, groups))
-    _count(words, counts)
+    _count(random_words(f"{rules.seed}|spa|{name}", rules.draws * groups), counts)
     return counts
+
+
+def random_words(label: str, count: int) -> npt.NDArray[np.uint64]:
+    """Return so many random 64-bit words, a function of the label alone."""
+    digest = hashlib.sha256(label.encode()).digest()
+    words: npt.NDArray[np.uint64] = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(count)
+    return words
 
 
 _kernel = compiled(error_model="numpy")

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.kept import Kept, identity_of
+from quantbot_pipeline.kept import NEVER, Kept
 from quantbot_pipeline.market.candle_files import HASH_KEY, SCHEMA, month_file, readable, rejected_file, rejected_hash
 from quantbot_pipeline.market.candle_footer import (
     COLUMNS,
@@ -100,7 +100,7 @@ class _StoreFile(NamedTuple):
 
 
 # Opened files and hashes of rejected ones; what is kept counts tokens. An open file costs a descriptor and its footer.
-_OPENED: Kept[_StoreFile] = Kept(128 * 4096, lambda file: max(4096, len(file.mints)) if file.is_described else 1 << 62)
+_OPENED: Kept[_StoreFile] = Kept(128 * 4096, lambda file: max(4096, len(file.mints)) if file.is_described else NEVER)
 _REJECTED: Kept[str] = Kept(4096)
 
 
@@ -176,12 +176,6 @@ class _Tails:
         """Yield the rows of these tokens."""
         pieces = self.pieces()
         return (pieces[token] for token in tokens if token in pieces)
-
-
-def store_state(store: Path, interval: str) -> str:
-    """Return what changes whenever any file of this interval's candles does."""
-    files = sorted((store / f"interval={interval}").glob("month=*/candles.parquet"))
-    return str(list(zip((file.parent.name for file in files), identity_of(files), strict=True)))
 
 
 def known_mints(store: Path, interval: str, mints: Sequence[str]) -> set[str]:

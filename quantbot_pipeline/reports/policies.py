@@ -9,8 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from quantbot_pipeline.artifacts.schemas import TRADES
 from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.reports.aggregates import statistics_by
+from quantbot_pipeline.reports.remarks import with_months
 from quantbot_pipeline.reports.trades import replayed_trades
 from quantbot_pipeline.runs.manifest import read_manifest
 from quantbot_pipeline.runs.verify import read_artifact
@@ -44,13 +46,9 @@ def policies(catalog: Catalog, *, caller: str | None = None) -> list[dict[str, A
 
 def policies_of_runs(run_dirs: Sequence[Path]) -> list[dict[str, Any]]:
     """Return the same of some runs alone; those without a summary replayed no policy."""
-    found = []
-    for run_dir in run_dirs:
-        manifest = read_manifest(run_dir)
-        if {"summary", "trades"} <= manifest.artifacts.keys():
-            rows = read_artifact(run_dir, manifest, "trades")
-            found.append(rows.append_column("month", pa.repeat(pa.scalar(manifest.month), rows.num_rows)))
-    return summed_up(pa.concat_tables(found)) if found else []
+    made = [(run_dir, read_manifest(run_dir)) for run_dir in run_dirs]
+    replayed = [(d, manifest) for d, manifest in made if {"summary", "trades"} <= manifest.artifacts.keys()]
+    return summed_up(with_months(TRADES, ((m, read_artifact(d, m, "trades")) for d, m in replayed)))
 
 
 def summed_up(trades: pa.Table) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The newest run of every month that holds an artifact, verified and as one table: what every report starts from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -27,12 +27,13 @@ def load_newest(
     Raises IntegrityError when a file is not what was committed, InputError when there is no catalog.
     """
     run_dirs = newest_runs_with(catalog, artifact_type, interval=interval, month=month, strategy_id=strategy_id)
-    tables = [
-        table.append_column("month", pa.repeat(pa.scalar(manifest.month), table.num_rows))
-        for manifest, table in read_each(catalog, run_dirs, artifact_type)
-    ]
-    empty = ARTIFACTS[artifact_type][1].append(pa.field("month", pa.string())).empty_table()
-    return pa.concat_tables([empty, *tables])
+    return with_months(ARTIFACTS[artifact_type][1], read_each(catalog, run_dirs, artifact_type))
+
+
+def with_months(schema: pa.Schema, parts: Iterable[tuple[RunManifest, pa.Table]]) -> pa.Table:
+    """Return the rows of some runs one after the other, with the month of each one's run in a column `month`."""
+    tables = [rows.append_column("month", pa.repeat(pa.scalar(m.month), rows.num_rows)) for m, rows in parts]
+    return pa.concat_tables([schema.append(pa.field("month", pa.string())).empty_table(), *tables])
 
 
 def remarks(

@@ -12,7 +12,7 @@ from quantbot_pipeline.artifacts.schemas import TRADES
 from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.reports.aggregates import NEEDED, statistics_by
-from quantbot_pipeline.reports.remarks import load_newest, read_each
+from quantbot_pipeline.reports.remarks import load_newest, read_each, with_months
 from quantbot_pipeline.reports.verdicts import verdicts_for
 from quantbot_pipeline.runs.manifest import read_manifest
 from quantbot_pipeline.vocabulary import IN_SAMPLE, OUT_OF_SAMPLE
@@ -125,13 +125,16 @@ def with_verdicts(rows: Sequence[dict[str, Any]], verdicts: Mapping[str, str]) -
     return [row | {"verdict": verdicts.get(row["caller_name"])} for row in rows]
 
 
-def tested_trades(catalog: Catalog, interval: str | None = None) -> pa.Table:
-    """Return the test trades of the walk-forward runs behind the report; runs of earlier versions hold none."""
-    columns = ("run_id", "caller_name", "scheme", *NEEDED)
+# Of the test trades, what `judge_choices` needs.
+TESTED = ("run_id", "caller_name", "scheme", *NEEDED)
+
+
+def tested_trades(catalog: Catalog, interval: str | None = None, columns: Sequence[str] = TESTED) -> pa.Table:
+    """Return the test trades of the walk-forward runs behind the report, with `month`; runs of earlier versions hold none."""
     run_dirs = newest_runs_with(catalog, "walk_forward", interval=interval)
     with_trades = [d for d in run_dirs if "trades" in read_manifest(catalog.runs.folder / d).artifacts]
-    empty = pa.schema([TRADES.field(name) for name in columns]).empty_table()
-    return pa.concat_tables([empty, *(table for _, table in read_each(catalog, with_trades, "trades", columns))])
+    schema = pa.schema([TRADES.field(name) for name in columns])
+    return with_months(schema, read_each(catalog, with_trades, "trades", columns))
 
 
 def judge_choices(rows: pa.Table, trades: pa.Table) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from quantbot_pipeline.artifacts.schemas import TRADES
 from quantbot_pipeline.catalog.catalog import Catalog, latest_runs_with
-from quantbot_pipeline.reports.remarks import read_each
+from quantbot_pipeline.reports.remarks import read_each, with_months
 from quantbot_pipeline.runs.manifest import RunManifest
 
 
@@ -18,20 +18,16 @@ def replayed_trades(
 
     Raises InputError without a catalog, IntegrityError when a file is not what was committed.
     """
-    tables, runs = [], []
+    parts = []
     for manifest, policies in _claims(catalog, policy_id, month):
         run_dir = f"{manifest.month}/run_id={manifest.run_id}"
         rows = next(read_each(catalog, [run_dir], "trades"))[1]
         chosen = pc.is_in(rows["policy_id"], value_set=pa.array(policies, pa.string()))
         if caller is not None:
             chosen = pc.and_(chosen, pc.equal(rows["caller_name"], caller))
-        rows = rows.filter(chosen)
-        tables.append(rows.append_column("month", pa.repeat(pa.scalar(manifest.month), rows.num_rows)))
-        runs.append(manifest)
-    empty = TRADES.append(pa.field("month", pa.string())).empty_table()
-    joined = pa.concat_tables([empty, *tables])
+        parts.append((manifest, rows.filter(chosen)))
     order = [(name, "ascending") for name in ("month", "policy_id", "entry_ts_ms", "call_id")]
-    return joined.sort_by(order), runs
+    return with_months(TRADES, parts).sort_by(order), [manifest for manifest, _ in parts]
 
 
 def _claims(catalog: Catalog, policy_id: str | None, month: str | None) -> Iterator[tuple[RunManifest, list[str]]]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from quantbot_pipeline.durable import append_line, locked
 from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.kept import identity_of
 from quantbot_pipeline.months import iso_now
 
 NOTES = ".notes"
@@ -40,12 +41,8 @@ def read_notes(folder: Path) -> dict[str, RunNotes]:
 
 
 def journal_signature(folder: Path) -> str:
-    """Return what tells this state of the journal from every other; nothing without one."""
-    try:
-        stat = (folder / NOTES / JOURNAL).stat()
-    except FileNotFoundError:
-        return ""
-    return f"{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
+    """Return what tells this state of the journal from every other."""
+    return str(identity_of([folder / NOTES / JOURNAL]))
 
 
 def name_run(folder: Path, run_id: str, name: str | None, *, move: bool = False, timeout_s: float = 60.0) -> None:

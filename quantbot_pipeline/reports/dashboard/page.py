@@ -12,6 +12,7 @@ from quantbot_pipeline.reports.page.drawing import specifications
 SOURCES = html.Sources(
     "quantbot_pipeline.reports.dashboard",
     "Calls lab",
+    "#/overview",
     ("names.js", "evidence.js", "callers.js", "policies.js", "runs.js", "searches.js", "market.js", "app.js"),
 )
 

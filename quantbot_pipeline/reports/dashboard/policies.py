@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from quantbot_pipeline.catalog.catalog import Catalog, latest_runs_with
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.evidence.clusters import mean_interval
+from quantbot_pipeline.evidence.clusters import day_interval
 from quantbot_pipeline.reports.aggregates import statistics_by
 from quantbot_pipeline.reports.describe import describe, kind_of, price_levels
 from quantbot_pipeline.reports.page.encode import Columns, Index, histogram, of_rows
@@ -144,7 +144,7 @@ def _pair(a: int, b: int, x: Floats, y: Floats, entry: npt.NDArray[np.int64]) ->
     if not both.any():
         return found
     apart = (y - x)[both]
-    low, high = mean_interval(entry[both], apart) or (None, None)
+    low, high = day_interval(entry[both], apart) or (None, None)
     return found | {
         "avg_a_bps": float(x[both].mean()),
         "avg_b_bps": float(y[both].mean()),

@@ -25,10 +25,14 @@ FIRST_SCRIPTS = ("dom.js", "table.js", "charts.js", "theme.js")  # of every page
 
 
 class Sources(NamedTuple):
-    """What a page is made of: its package, whose `assets` come before the shared ones, its styles and further scripts."""
+    """What a page is made of: its package, whose `assets` come before the shared ones, its styles and further scripts.
+
+    start: where its title leads, `#` and a place of the page.
+    """
 
     package: str
     title: str
+    start: str
     scripts: Sequence[str]
     styles: Sequence[str] = ("style.css",)
 
@@ -46,6 +50,7 @@ def render(sources: Sources, data: dict[str, Any], charts: dict[str, Any]) -> st
     parts = {
         "policy": f"default-src 'none'; script-src {_hash(vega)} {_hash(app)}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'",
         "title": sources.title,
+        "start": sources.start,
         "style": "\n".join(map(sources.text, sources.styles)),
         "data": json_block(data | {"kinds": KINDS, "charts": charts}),
         "vega": vega,

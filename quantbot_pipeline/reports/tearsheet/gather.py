@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS, TRADES
 from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.reports.remarks import load_newest, read_each, remarks
+from quantbot_pipeline.reports.remarks import load_newest, manifests_behind, read_each, remarks
+from quantbot_pipeline.reports.searches import tested_trades
 from quantbot_pipeline.reports.trades import replayed_trades
 from quantbot_pipeline.reports.verdicts import Verdicts, newest_verdicts
-from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
+from quantbot_pipeline.runs.manifest import RunManifest
 from quantbot_pipeline.vocabulary import ALL_CALLERS
 
 ORDER = [("entry_ts_ms", "ascending"), ("call_id", "ascending")]
@@ -57,7 +58,11 @@ def gather(
     choices = choices.filter(pc.equal(choices["scheme"], scheme))
     paths = load_newest(catalog, "paths", interval=interval)
     if policy_id is None:
-        trades, runs = _tested(catalog, interval, scheme)
+        trades = tested_trades(catalog, interval, TRADES.names)
+        trades, runs = (
+            trades.filter(pc.equal(trades["scheme"], scheme)),
+            manifests_behind(catalog, "walk_forward", interval=interval),
+        )
         said = remarks(catalog, "walk_forward", interval=interval)
         own, pool = _of(trades, caller), _of(trades, ALL_CALLERS)
     else:
@@ -78,7 +83,7 @@ def gather(
     if policy_id is None and not chosen.num_rows:
         raise InputError(
             f"no walk-forward of caller {caller!r}: none of its calls has a window, or none was tested; run `quantbot backtest "
-            "walk-forward`, then `quantbot backtest catalog-sync`; or name a --policy"
+            "walk-forward`, or name a --policy"
         )
     if policy_id is not None and not own.num_rows:
         raise InputError(f"no trades of policy {policy_id!r} on the calls of {caller!r}: none of them has a window")
@@ -103,20 +108,6 @@ def gather(
     )
 
 
-def _tested(catalog: Catalog, interval: str | None, scheme: str) -> tuple[pa.Table, list[RunManifest]]:
-    """Return the test trades of the walk-forward runs behind the reports, with `month`; runs of earlier versions hold none."""
-    run_dirs = newest_runs_with(catalog, "walk_forward", interval=interval)
-    runs = [read_manifest(catalog.runs.folder / run_dir) for run_dir in run_dirs]
-    with_trades = [d for d, manifest in zip(run_dirs, runs, strict=True) if "trades" in manifest.artifacts]
-    tables = [_with_month(table, m) for m, table in read_each(catalog, with_trades, "trades")]
-    joined = pa.concat_tables([TRADES.append(pa.field("month", pa.string())).empty_table(), *tables])
-    return joined.filter(pc.equal(joined["scheme"], scheme)), runs
-
-
-def _with_month(table: pa.Table, manifest: RunManifest) -> pa.Table:
-    return table.append_column("month", pa.repeat(pa.scalar(manifest.month), table.num_rows))
-
-
 def _of(table: pa.Table, caller: str) -> pa.Table:
     return table.filter(pc.equal(table["caller_name"], caller))
 
@@ -132,7 +123,7 @@ def _require_policy(catalog: Catalog, policy_id: str, trades: pa.Table) -> None:
     known = sorted(set(replayed_trades(catalog)[0]["policy_id"].to_pylist()))
     raise InputError(
         f"no trades of policy {policy_id!r}: "
-        + (f"replayed policies: {_named(known)}" if known else "run `quantbot backtest policy`, then sync")
+        + (f"replayed policies: {_named(known)}" if known else "run `quantbot backtest policy`")
     )
 
 

@@ -3,7 +3,6 @@
 Belongs here: draws that depend on a name alone, and what is made of them. Does not: the account itself (`numbers`).
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantbot_pipeline.evidence.clusters import DAY_MS, by_day
+from quantbot_pipeline.evidence.support import random_words
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -64,7 +64,6 @@ def random_control(counts: Sequence[int], pools: Sequence[Floats], earned: float
 
 def _draws(name: str, count: int, n: int) -> Ints:
     """Return (DRAWS, count) numbers below n that depend on the name alone, made as docs/evidence.md says."""
-    key = int.from_bytes(hashlib.sha256(f"0|{name}".encode()).digest()[:16], "little")
-    words = np.random.Philox(key=key).random_raw(DRAWS * count).reshape(DRAWS, count)
+    words = random_words(f"0|{name}", DRAWS * count).reshape(DRAWS, count)
     picked: Ints = (((words >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32)).astype(np.int64)
     return picked

@@ -1,7 +1,7 @@
 """The formulas of the tear sheet: an account that stakes a fixed share on every call, its months and its trades.
 
 Belongs here: pure functions of arrays. Returns are fractions. Every figure is defined in docs/tearsheet.md. What QuantStats
-and empyrical know too is what they make of the same series.
+knows too is what it makes of the same series.
 """
 
 import heapq

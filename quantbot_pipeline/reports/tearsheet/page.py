@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import iso_now
+from quantbot_pipeline.replay.statistics import STAKE
 from quantbot_pipeline.reports.describe import describe
 from quantbot_pipeline.reports.page import html
 from quantbot_pipeline.reports.page.candles import read_windows
@@ -21,6 +22,7 @@ from quantbot_pipeline.version import __version__
 SOURCES = html.Sources(
     "quantbot_pipeline.reports.tearsheet",
     "Tear sheet",
+    "#main",
     ("evidence.js", "sparks.js", "tearsheet.js"),
     ("style.css", "sheet.css"),
 )
@@ -48,6 +50,7 @@ def page_data(sheet: TearSheet, candles: Path) -> dict[str, Any]:
         "policy_id": sheet.policy_id,
         "policy_words": _words(sheet),
         "scheme": sheet.scheme,
+        "stake": STAKE,
         "verdict": sheet.verdict,
         "remarks": found.remarks,
         "row": _judged(found.evidence),

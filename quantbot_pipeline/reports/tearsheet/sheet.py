@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quantbot_pipeline.evidence.clusters import DAY_MS, mean_interval
+from quantbot_pipeline.evidence.clusters import DAY_MS, day_interval
 from quantbot_pipeline.evidence.wording import judgement, printable
 from quantbot_pipeline.months import month_range, month_start_ms, next_month
 from quantbot_pipeline.replay.statistics import STAKE
@@ -170,7 +170,7 @@ def _figures(
     entry, exit_, returns = _arrays(gathered.trades)
     monthly = numbers.of_months(np.array([row["account_return"] for row in months]))
     of_trades = numbers.of_trades(returns)
-    interval = mean_interval(entry, returns) if len(returns) else None
+    interval = day_interval(entry, returns) if len(returns) else None
     below = days["drawdown"].to_numpy()
     begin, end = (int(entry.min()), int(exit_.max())) if len(entry) else (0, 0)
     exposed = numbers.exposure(entry, exit_, begin, end)

@@ -22,7 +22,7 @@ function headTiles() {
   const of = `of ${fmt.int(f.months)} month${f.months === 1 ? '' : 's'}`;
   return el('div', { class: 'tiles' },
     tile(fmt.bps(f.expectancy_bps), 'expectancy a trade, bps', within), tile(fmt.int(f.trades), 'trades', `${fmt.int(calls.length)} calls with a window`),
-    tile(fmt.rate(f.total_return), 'total return', '4% of the cash on each trade'), tile(fmt.rate(f.max_drawdown), 'deepest drawdown'),
+    tile(fmt.rate(f.total_return), 'total return', `${fmt.rate(D.stake)} of the cash on each trade`), tile(fmt.rate(f.max_drawdown), 'deepest drawdown'),
     tile(f.sharpe === null ? DASH : f.sharpe.toFixed(2), 'Sharpe', of), tile(f.sortino === null ? DASH : f.sortino.toFixed(2), 'Sortino', of),
     tile(f.profit_factor === null ? DASH : f.profit_factor.toFixed(2), 'profit factor'), tile(fmt.rate(f.exposure_share), 'time in the market'));
 }
