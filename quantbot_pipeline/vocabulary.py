@@ -40,6 +40,7 @@ SCHEMES = ("anchored", "rolling")  # of the walk-forward
 # What is said of a caller, in the order in which tables show it.
 VERDICTS = ("evidence", "inconclusive", "none")
 
+DEFAULT_TARGETS = ("hit_2x", "peak_1.5", "drawdown_30", "return")  # what is predicted of a call
 # Of predictions: how a model came about, which models a report compares (the blend is the one that predicts), and over what.
 MODEL_STATUSES = ("fitted", "no train call", "too few train calls", "too few of a class")
 MODELS = ("base", "caller", "linear", "boosting", "blend")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of, earlier_months, joint_hash, load_month
+from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of, earlier_months, joint_hash, load_month, month_to_come
 from quantbot_pipeline.backtest.provenance import git_provenance, parameters_of, versions
 from quantbot_pipeline.backtest.record import Record
 from quantbot_pipeline.backtest.remembered import ReplayCache
@@ -94,9 +94,13 @@ def run_month(
 def _plan(home: Home, kind: RunKind, month: str, config: BacktestConfig, stores: ExitStack) -> _Plan | None:
     bounds = bounds_of(month, config)
     inputs = load_month(home, month, config, bounds)
-    if inputs is None:
+    if inputs is None and not kind.predicts:
         return None
     earlier = earlier_months(home, month, config) if kind.learns else []
+    if inputs is None:
+        if not earlier:
+            return None
+        inputs = month_to_come(home, month, bounds)
     features = None
     if "features" in kind.artifacts:
         features = stores.enter_context(call_features(home.calls, *bounds))

@@ -40,6 +40,7 @@ COMPUTES = (
     "config.py",
     "evidence",
     "market",
+    "models",
     "months.py",
     "replay",
     "search",

@@ -17,7 +17,7 @@ from quantbot_pipeline.vocabulary import WHOLE_GROUP
 
 PERMUTATIONS = 5
 QUANTILES = 20
-SHOWN_CALLS = 200  # of the train calls, at even distances: the dependence is a mean over them
+SHOWN_CALLS = 100  # of the train calls, at even distances: the dependence is a mean over them
 CALLER = "caller"
 GROUPS = {
     "returns": ("ret_1h", "ret_4h", "ret_24h", "up_share_24h"),
@@ -63,10 +63,11 @@ def increases(model: Model, x: Floats, callers: Sequence[str], outcome: Floats, 
         if not n or not used.intersection(names):
             found[subject] = np.zeros(n)
             continue
+        distances = _shuffled(model, x, before.distances, names, order)
+        after = losses(np.tile(outcome, PERMUTATIONS), shown(model, blended(model, distances)), is_amount=amount)
         total = np.zeros(n)
-        for shuffled in order:
-            distances = _shuffled(model, x, before.distances, names, shuffled)
-            total += losses(outcome, shown(model, blended(model, distances)), is_amount=amount) - loss
+        for shuffle in after.reshape(PERMUTATIONS, n):
+            total += shuffle - loss
         found[subject] = total / PERMUTATIONS
     return Increases(found, block)
 
@@ -83,15 +84,17 @@ def _used(model: Model) -> set[str]:
 
 
 def _shuffled(model: Model, x: Floats, distances: Floats, names: tuple[str, ...], order: Ints) -> Floats:
-    """Return the distances with some features taken from other calls; members that do not read them stay as they are."""
+    """Return the distances with some features taken from other calls; members that do not read them stay as they are.
+
+    order: the calls from which each shuffle takes them, shape (S, C). Returned are the shuffles one behind the other, (S * C, 3).
+    """
+    changed, others = np.tile(distances, (len(order), 1)), order.ravel()
     if names == (CALLER,):
-        changed = distances.copy()
-        changed[:, 0] = distances[order, 0]
+        changed[:, 0] = distances[others, 0]
         return changed
     columns = [model.features.index(name) for name in names]
-    x, given = x.copy(), x
-    x[:, columns] = given[order][:, columns]
-    changed = distances.copy()
+    x, given = np.tile(x, (len(order), 1)), x
+    x[:, columns] = given[others][:, columns]
     if model.linear is not None and model.weights[1] > 0:
         changed[:, 1] = model.linear.predict(x) - model.base
     if model.boosting is not None and model.weights[2] > 0 and model.boosting.used().intersection(columns):
@@ -128,14 +131,17 @@ def dependence_rows(model: Model, x: Floats, callers: Sequence[str]) -> list[dic
         values = known(x[:, column])
         if not len(values):
             continue
-        for at in np.unique(np.quantile(values, (np.arange(QUANTILES) + 0.5) / QUANTILES)):
-            changed = sample.copy()
-            changed[:, column] = at
-            distances = fixed.copy()
-            if model.linear is not None and model.weights[1] > 0:
-                distances[:, 1] = model.linear.predict(changed) - model.base
-            if model.boosting is not None and model.weights[2] > 0:
-                distances[:, 2] = model.boosting.predict(changed) - model.base
-            value = float(shown(model, blended(model, distances)).mean())
-            rows.append({"target": model.target.name, "feature": feature, "at": float(at), "value": value})
+        points = np.unique(np.quantile(values, (np.arange(QUANTILES) + 0.5) / QUANTILES))
+        changed = np.tile(sample, (len(points), 1))
+        changed[:, column] = np.repeat(points, len(sample))
+        distances = np.tile(fixed, (len(points), 1))
+        if model.linear is not None and model.weights[1] > 0:
+            distances[:, 1] = model.linear.predict(changed) - model.base
+        if model.boosting is not None and model.weights[2] > 0 and column in model.boosting.used():
+            distances[:, 2] = model.boosting.predict(changed) - model.base
+        said = shown(model, blended(model, distances)).reshape(len(points), len(sample)).mean(axis=1)
+        rows += [
+            {"target": model.target.name, "feature": feature, "at": at, "value": value}
+            for at, value in zip(points.tolist(), said.tolist(), strict=True)
+        ]
     return rows

@@ -6,6 +6,8 @@ Every sum runs in a fixed order, so that a call alone and the same call among ot
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -59,7 +61,17 @@ class Linear(NamedTuple):
         return np.where(absent, 0.0, shown), absent
 
 
-class Trees(NamedTuple):
+class _Walk(NamedTuple):
+    """What walking needs of trees: their roots, the children of every node (a leaf is its own), and how deep they are."""
+
+    roots: Ints
+    left: Ints
+    right: Ints
+    depth: int
+
+
+@dataclass(frozen=True, eq=False)
+class Trees:
     """Trees one behind the other: tree t has the nodes `[starts[t], starts[t + 1])`; other shapes (N,).
 
     A leaf has the children -1. A row goes left when its value is at most the threshold, or when it is missing and
@@ -78,11 +90,7 @@ class Trees(NamedTuple):
     def predict(self, x: Floats) -> Floats:
         """Return the sum of the leaves that each row falls into, shape (C,)."""
         said = np.full(len(x), self.baseline)
-        roots, depth = self.starts[:-1], self._depth()
-        own = np.arange(len(self.feature))
-        begin = np.repeat(roots, np.diff(self.starts))
-        left = np.where(self.left < 0, own, begin + self.left)
-        right = np.where(self.right < 0, own, begin + self.right)
+        roots, left, right, depth = self._walk
         for first in range(0, len(x), AT_ONCE):
             part = x[first : first + AT_ONCE]
             node = np.repeat(roots[:, None], len(part), axis=1)
@@ -99,13 +107,15 @@ class Trees(NamedTuple):
         """Return the features by which some tree decides."""
         return set(self.feature[self.left >= 0].tolist())
 
-    def _depth(self) -> int:
-        depth = np.zeros(len(self.feature), np.int64)
-        begin = np.repeat(self.starts[:-1], np.diff(self.starts))
+    @cached_property
+    def _walk(self) -> _Walk:
+        own, begin = np.arange(len(self.feature)), np.repeat(self.starts[:-1], np.diff(self.starts))
+        left = np.where(self.left < 0, own, begin + self.left)
+        right = np.where(self.right < 0, own, begin + self.right)
+        depth = np.zeros(len(own), np.int64)
         for node in np.flatnonzero(self.left >= 0):  # parents first
-            for child in (self.left[node], self.right[node]):
-                depth[begin[node] + child] = depth[node] + 1
-        return int(depth.max(initial=0))
+            depth[[left[node], right[node]]] = depth[node] + 1
+        return _Walk(self.starts[:-1], left, right, int(depth.max(initial=0)))
 
 
 def caller_rates(names: Sequence[str], outcomes: Floats) -> Callers:

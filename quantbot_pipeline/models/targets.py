@@ -12,7 +12,6 @@ import numpy as np
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.models.numbers import Floats, Mask
 
-DEFAULT_TARGETS = ("hit_2x", "peak_1.5", "drawdown_30", "return")
 MAX_TARGETS = 20
 _FORMS = "hit_2x, hit_3x, hit_4x, peak_K with K above 1, drawdown_P with P percent between 0 and 100, win, return"
 

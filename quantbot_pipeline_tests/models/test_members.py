@@ -1,6 +1,7 @@
 """Members say what their formulas say; trees and weights say bit for bit what scikit-learn says, on any number of threads."""
 
 import math
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_a_fit_has_the_same_bits_on_one_thread_and_on_eight(is_amount: bool) -> 
             made.append(fit_members(x, hits, is_amount=is_amount))
     (linear, trees), (linear8, trees8) = made
     assert all(np.array_equal(a, b) for a, b in zip(linear, linear8, strict=True))
-    assert all(np.array_equal(a, b) for a, b in zip(trees, trees8, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(astuple(trees), astuple(trees8), strict=True))
 
 
 def test_columns_that_tell_nothing_are_left_out() -> None:
