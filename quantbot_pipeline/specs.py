@@ -82,7 +82,9 @@ PATHS = Output(
     ("truth", "paths"), "paths", "What the price did after each call: peaks, 2x/3x/4x hits, drawdowns, activity."
 )
 FEATURES = Output(
-    ("truth", "features"), "features", "What was known when each call was made: earlier calls of its caller and token."
+    ("truth", "features"),
+    "features",
+    "What was known when each call was made: earlier calls, candles of its token and of the market.",
 )
 TRADES = Output(("policy", "trades"), "trades", "What exit policies would have earned on each call, after costs.")
 SUMMARY = Output(

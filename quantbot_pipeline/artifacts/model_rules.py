@@ -22,14 +22,22 @@ def predictions(t: Columns) -> Iterator[Fault]:
     yield "low", "above high", above(t["low"], t["high"])
     yield "low", "without high, or the other way round", t.absent("low") != t.absent("high")
     yield "take", "not what value and limit say", t["take"] != (~t.absent("limit") & (t["value"] > t["limit"]))
-    yield "value", "not the base rate of a model that was not fitted", (t["status"] != "fitted") & (t["value"] != t["base_value"])
+    yield (
+        "value",
+        "not the base rate of a model that was not fitted",
+        (t["status"] != "fitted") & (t["value"] != t["base_value"]),
+    )
     yield from counts(t, "outside", "caller_settled_calls")
     yield from rates(t, "caller_hit_2x_rate", "pooled_hit_2x_rate")
     unknown = t.absent("excluded") | t["excluded"].astype(bool)
     for name in ("outcome", "outcome_known_ts_ms", "policy_return"):
         yield name, "though unsettled or excluded, or missing though settled", t.absent(name) != unknown
     yield "outcome", "neither 0 nor 1", chance & ~t.absent("outcome") & ~np.isin(t["outcome"], (0.0, 1.0))
-    yield "outcome_known_ts_ms", "not after the alert", ~t.absent("outcome_known_ts_ms") & (t["outcome_known_ts_ms"] <= t["alert_ts_ms"])
+    yield (
+        "outcome_known_ts_ms",
+        "not after the alert",
+        ~t.absent("outcome_known_ts_ms") & (t["outcome_known_ts_ms"] <= t["alert_ts_ms"]),
+    )
     yield "policy_return", "below -1", above(np.full(t.rows, -1.0), t["policy_return"])
 
 

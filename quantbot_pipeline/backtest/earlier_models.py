@@ -84,7 +84,9 @@ def _read(run: Run, key: tuple[str, ...], targets: "Sequence[Target]") -> "list[
             continue
         try:
             rows = read_artifact(run_dir, made, "models", ("target", "model_id", "document")).to_pylist()
-            documents = {row["target"]: row["document"] for row in rows if model_id_of(row["document"]) == row["model_id"]}
+            documents = {
+                row["target"]: row["document"] for row in rows if model_id_of(row["document"]) == row["model_id"]
+            }
             return [from_text(documents[target.name], MODEL_FEATURES) for target in targets]
         except (IntegrityError, InputError, KeyError) as e:
             log.warning("%s: its models are not used: %s", run_dir, e)

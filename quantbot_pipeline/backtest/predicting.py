@@ -74,7 +74,10 @@ def calls_of(run: Run, targets: "Sequence[Target]") -> Calls:
     store = store_signature(run.home.candles.folder)
     month, config = run.inputs.month, _whole(run.config)
     whole = str(parameters_of(KINDS["model"], config, bounds_of(month, config), month)["config_hash"])
-    keys = [(CALLS, m.month, m.fingerprint, day_before(run.home, m.month, run.config.interval), whole, store) for m in months]
+    keys = [
+        (CALLS, m.month, m.fingerprint, day_before(run.home, m.month, run.config.interval), whole, store)
+        for m in months
+    ]
     forget_others(run.cache, CALLS, keys)
     arrays: list[MonthArrays] = []
     for inputs, key in zip(months, keys, strict=True):

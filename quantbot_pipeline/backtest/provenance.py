@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.market.features.names import FEATURE_SET
 from quantbot_pipeline.months import month_start_ms, next_month
 from quantbot_pipeline.replay.policies import canonical_json
 from quantbot_pipeline.sources import source_digest
@@ -29,7 +30,10 @@ def parameters_of(kind: RunKind, config: BacktestConfig, bounds: tuple[int, int]
         chosen |= {"from_ms": bounds[0], "to_ms": bounds[1]}
     text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
     ids = list(config.parsed_policies()) if "policies" in chosen else []
-    identity = {"policy_id": ids[0]} if len(ids) == 1 else {}
+    # What identifies a run beside its configuration: no part of the hash, which is that of earlier versions.
+    identity: dict[str, Any] = {"policy_id": ids[0]} if len(ids) == 1 else {}
+    if "features" in kind.artifacts or kind.predicts:
+        identity["feature_set"] = FEATURE_SET
     return {"config_hash": hashlib.sha256(text.encode()).hexdigest()[:16], **chosen, **identity}
 
 

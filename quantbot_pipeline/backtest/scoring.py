@@ -33,7 +33,10 @@ Verdicts = Mapping[str, tuple[str, str]]
 SCORES = pa.schema(
     [
         *PREDICTIONS,
-        *(pa.field(name, pa.string(), nullable=False) for name in ("scored_at", "model_month", "verdict", "money_verdict")),
+        *(
+            pa.field(name, pa.string(), nullable=False)
+            for name in ("scored_at", "model_month", "verdict", "money_verdict")
+        ),
     ]
 )
 
@@ -89,7 +92,9 @@ def config_of(manifest: RunManifest) -> BacktestConfig:
     """Return the configuration that a run was made with."""
     fields = {name: value for name, value in manifest.parameters.items() if name in BacktestConfig.model_fields}
     # Where there is one policy its name is written beside it, and is no part of the configuration.
-    return BacktestConfig.model_validate({k: v for k, v in fields.items() if k not in ("policy_id", "from_ms", "to_ms")})
+    return BacktestConfig.model_validate(
+        {k: v for k, v in fields.items() if k not in ("policy_id", "from_ms", "to_ms")}
+    )
 
 
 def _scored(home: Home, calls: pa.Table, made: MonthModels, verdicts: Verdicts, scored_at: str) -> list[pa.Table]:
@@ -105,7 +110,11 @@ def _scored(home: Home, calls: pa.Table, made: MonthModels, verdicts: Verdicts, 
         columns: dict[str, Any] = {"run_id": pa.repeat(pa.scalar(made.run_id), n)}
         columns |= {name: calls[name] for name in ("call_id", "caller_name", "mint", "alert_ts_ms")}
         columns |= prediction_columns(model, model_id, predict(model, x, names), x) | past
-        columns |= {f.name: pa.nulls(n, f.type) for f in SCORES if f.name in ("excluded", "outcome", "outcome_known_ts_ms", "policy_return")}
+        columns |= {
+            f.name: pa.nulls(n, f.type)
+            for f in SCORES
+            if f.name in ("excluded", "outcome", "outcome_known_ts_ms", "policy_return")
+        }
         columns |= {name: pa.repeat(pa.scalar(text), n) for name, text in said.items()}
         parts.append(pa.table({name: columns[name] for name in SCORES.names}).cast(SCORES))
     return parts
@@ -156,11 +165,13 @@ def newest_first(scores: pa.Table) -> pa.Table:
 
 def remark_of(scores: pa.Table) -> list[str]:
     """Return what a reader must know of some scores: months whose own models are not made yet, calls without candles."""
-    months = {(month_of(at), model) for at, model in zip(scores["alert_ts_ms"].to_pylist(), scores["model_month"].to_pylist(), strict=True)}
+    months = {
+        (month_of(at), model)
+        for at, model in zip(scores["alert_ts_ms"].to_pylist(), scores["model_month"].to_pylist(), strict=True)
+    }
     older = sorted({f"calls of {month} by the models of {model}" for month, model in months if month != model})
     said = [f"scored {', '.join(older)}; `quantbot backtest model` makes the month's own"] if older else []
     stale = len(set(scores.filter(scores["stale"])["call_id"].to_pylist())) if scores.num_rows else 0
     if stale:
         said.append(f"{stale} calls have no candle in the day before them: of these a model knows the caller alone")
     return said
-

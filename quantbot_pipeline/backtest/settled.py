@@ -57,7 +57,9 @@ def settled_outcomes(home: Home, config: BacktestConfig, until: int) -> Outcomes
         if known is not None and _is_fresh(home, config, known, whole, int(alert[end - 1])):
             parts.append(_read(known))
         else:
-            parts.append(_replayed(home, config, month, MonthCalls(calls.slice(start, end - start), {}, liquidity[start:end])))
+            parts.append(
+                _replayed(home, config, month, MonthCalls(calls.slice(start, end - start), {}, liquidity[start:end]))
+            )
         start = end
     joined = pa.concat_tables(parts) if parts else None
     if joined is None:

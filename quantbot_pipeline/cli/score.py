@@ -78,7 +78,10 @@ add_command(
     "score",
     "What the committed models say of calls, from files or of the store, with the verdict beside every number.",
     {
-        "paths": (Annotated[list[Path] | None, typer.Argument(help="Files of calls, as for ingest; not stored.")], None),
+        "paths": (
+            Annotated[list[Path] | None, typer.Argument(help="Files of calls, as for ingest; not stored.")],
+            None,
+        ),
         "since": (Annotated[str | None, typer.Option(help="Calls of the store from this UTC time on.")], None),
         "target": (Annotated[list[str] | None, typer.Option(help="Only this target; repeatable.")], None),
         "interval": (OfInterval, None),

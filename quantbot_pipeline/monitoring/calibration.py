@@ -70,6 +70,8 @@ def read_slopes(run_dir: Path) -> list[dict[str, Any]]:
     from quantbot_pipeline.runs.verify import read_artifact
 
     manifest = read_manifest(run_dir)
-    report = read_artifact(run_dir, manifest, "model_report", ("target", "model", "scope", "calls", "calibration_slope"))
+    report = read_artifact(
+        run_dir, manifest, "model_report", ("target", "model", "scope", "calls", "calibration_slope")
+    )
     bins = read_artifact(run_dir, manifest, "calibration", ("target", "calls", "predicted"))
     return slopes(report.to_pylist(), bins.to_pylist())

@@ -164,9 +164,7 @@ def _model_report(table: pa.Table, limit: int) -> tuple[dict[str, float], list[d
     numbers = {f"{row['target']}_{name}": row[name] for row in rows for name in measures}
     numbers["better"] = float(sum(row["verdict"] == BETTER for row in rows))
     columns = ("target", "verdict", "money_verdict", "gain_over_base", "gain_over_base_z", "calls", "test_months")
-    shown = [
-        {name: row[name] if isinstance(row[name], str) else _short(row[name]) for name in columns} for row in rows
-    ]
+    shown = [{name: row[name] if isinstance(row[name], str) else _short(row[name]) for name in columns} for row in rows]
     return numbers, shown[:limit]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
-from quantbot_pipeline.monitoring.notices import Finding
+from quantbot_pipeline.monitoring.notices import Finding, Severity
 from quantbot_pipeline.vocabulary import BETTER, EARNS_MORE, MODEL_SCOPES, MODELS, TOO_LITTLE_DATA
 
 if TYPE_CHECKING:
@@ -76,5 +76,5 @@ def _figures(row: dict[str, Any]) -> str:
 
 def _finding(newest: NewestReport, subject: str, text: str, is_good: bool) -> Finding:
     cause = f"{KIND}:{newest.run_id}:{subject}"
-    severity = "success" if is_good else "warning"
+    severity: Severity = "success" if is_good else "warning"
     return Finding(cause, KIND, severity, text, newest.month, subject, newest.run_id, passing=True)

@@ -111,7 +111,9 @@ def with_verdicts(rows: pa.Table, known: dict[str, tuple[str, str]]) -> pa.Table
     return rows
 
 
-def explanations(catalog: Catalog, artifact: str, *, target: str | None = None, interval: str | None = None) -> pa.Table:
+def explanations(
+    catalog: Catalog, artifact: str, *, target: str | None = None, interval: str | None = None
+) -> pa.Table:
     """Return the newest rows of `importance`, `dependence` or `calibration` of each target, with the verdicts of the targets."""
     rows = load_newest(catalog, artifact, interval=interval)
     if target is not None:

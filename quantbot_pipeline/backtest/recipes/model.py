@@ -82,7 +82,9 @@ def _write_reports(run: Run, calls: Calls, judged: "Sequence[Sequence[JudgedMont
     from quantbot_pipeline.models.walk import judged_of, train_rows
 
     history, last = calls.history, len(calls.months) - 1
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("model_report", "importance", "dependence", "calibration")}
+    rows: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("model_report", "importance", "dependence", "calibration")
+    }
     for months in judged:
         model, to_date = months[-1].model, judged_of(history, list(months))
         rows["model_report"] += report_rows(model, to_date, last)

@@ -1,4 +1,4 @@
-"""What was known when a call was made: features of earlier calls alone."""
+"""What was known when a call was made of the calls before it: how many, of whom, of which token, how lately."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,16 +16,35 @@ from quantbot_pipeline.market.calls import (
     reading_calls,
     within,
 )
+from quantbot_pipeline.market.features.names import FEATURES, RECENT_CALLS
 
-FEATURES = (
-    "caller_prior_calls",
-    "hour_utc",
-    "mint_age_ms",
-    "mint_prior_callers",
-    "mint_prior_calls",
-    "since_callers_last_call_ms",
-    "weekday_utc",
-)
+# A window of strictly earlier calls; the last day and hour begin with the call exactly as old.
+_QUERY = """WITH history AS (
+    SELECT call_id, alert_ts_ms, caller_name, mint,
+           hour(make_timestamp_ms(alert_ts_ms)) AS hour_utc,
+           isodow(make_timestamp_ms(alert_ts_ms)) AS weekday_utc,
+           count(*) OVER of_caller AS caller_prior_calls,
+           alert_ts_ms - max(alert_ts_ms) OVER of_caller AS since_callers_last_call_ms,
+           count(*) OVER of_mint AS mint_prior_calls,
+           count(DISTINCT caller_name) OVER of_mint AS mint_prior_callers,
+           alert_ts_ms - min(alert_ts_ms) OVER of_mint AS mint_age_ms,
+           count(*) OVER (PARTITION BY caller_name ORDER BY alert_ts_ms
+                          RANGE BETWEEN 86400000 PRECEDING AND 1 PRECEDING) AS caller_calls_24h,
+           count(*) OVER (PARTITION BY mint ORDER BY alert_ts_ms
+                          RANGE BETWEEN 86400000 PRECEDING AND 1 PRECEDING) AS mint_calls_24h,
+           count(*) OVER (ORDER BY alert_ts_ms RANGE BETWEEN 86400000 PRECEDING AND 1 PRECEDING) AS calls_24h,
+           count(DISTINCT caller_name) OVER (PARTITION BY mint ORDER BY alert_ts_ms
+                                             RANGE BETWEEN 3600000 PRECEDING AND 1 PRECEDING) AS mint_callers_1h,
+           count(*) OVER (PARTITION BY mint, caller_name ORDER BY alert_ts_ms
+                          RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) > 0 AS again
+    FROM alerts WHERE alert_ts_ms < $to_ms
+    WINDOW of_caller AS (PARTITION BY caller_name ORDER BY alert_ts_ms RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
+           of_mint AS (PARTITION BY mint ORDER BY alert_ts_ms RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)),
+known AS (
+    SELECT *, count(*) FILTER (mint_prior_callers > again::INT) OVER (
+                  PARTITION BY caller_name ORDER BY alert_ts_ms RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+              / nullif(caller_prior_calls, 0) AS caller_follow_share
+    FROM history)"""
 ALWAYS = (-(1 << 63), (1 << 63) - 1)
 _KEPT: Kept[pa.Table] = Kept(KEPT_ROOM, lambda features: int(features.nbytes))
 
@@ -36,8 +55,9 @@ def call_features(store: CallStore, from_ms: int, to_ms: int) -> Iterator[Callab
 
     Gives a function that reads them piece by piece, from the beginning whenever it is called. Those of a small store are
     read whole, once per process. Those of any other are held by DuckDB within the memory limit of the store; it spills the
-    rest. Columns: call_id, and `features`, the int64 FEATURES as a JSON object with sorted keys, and FEATURES (ages and
-    times in ms, null without an earlier call; weekday 1 = Monday); ordered by (alert_ts_ms, call_id).
+    rest. Columns: call_id; `features`, the int64 FEATURES as a JSON object with sorted keys; FEATURES (ages and times in ms,
+    null without an earlier call; weekday 1 = Monday); RECENT_CALLS (int64, the share float64, null without an earlier call of
+    the caller); ordered by (alert_ts_ms, call_id).
     """
     if not is_small(store):
         with _features(store, from_ms, to_ms) as read:
@@ -72,26 +92,11 @@ def _all_features(store: CallStore) -> pa.Table:
 @contextmanager
 def _features(store: CallStore, from_ms: int, to_ms: int) -> Iterator[Callable[[], Iterator[pa.Table]]]:
     pairs = ", ".join(f"'{name}', {name}" for name in FEATURES)
-    names = ", ".join(FEATURES)
+    names = ", ".join((*FEATURES, *RECENT_CALLS))
     with reading_calls(store) as con:
         con.execute(
-            f"""CREATE OR REPLACE TEMP TABLE features AS
-                WITH history AS (
-                  SELECT call_id, alert_ts_ms,
-                         hour(make_timestamp_ms(alert_ts_ms)) AS hour_utc,
-                         isodow(make_timestamp_ms(alert_ts_ms)) AS weekday_utc,
-                         count(*) OVER of_caller AS caller_prior_calls,
-                         alert_ts_ms - max(alert_ts_ms) OVER of_caller AS since_callers_last_call_ms,
-                         count(*) OVER of_mint AS mint_prior_calls,
-                         count(DISTINCT caller_name) OVER of_mint AS mint_prior_callers,
-                         alert_ts_ms - min(alert_ts_ms) OVER of_mint AS mint_age_ms
-                  FROM alerts WHERE alert_ts_ms < $to_ms
-                  WINDOW of_caller AS (PARTITION BY caller_name ORDER BY alert_ts_ms
-                                       RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
-                         of_mint AS (PARTITION BY mint ORDER BY alert_ts_ms
-                                     RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING))
-                SELECT call_id, alert_ts_ms, {names} FROM history
-                WHERE alert_ts_ms >= $from_ms ORDER BY alert_ts_ms, call_id""",
+            f"CREATE OR REPLACE TEMP TABLE features AS {_QUERY} SELECT call_id, alert_ts_ms, {names} FROM known "
+            "WHERE alert_ts_ms >= $from_ms ORDER BY alert_ts_ms, call_id",
             {"from_ms": from_ms, "to_ms": to_ms},
         )
         release_untrusted(con)  # the features are read when the backtest is done
