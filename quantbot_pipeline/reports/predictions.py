@@ -42,7 +42,20 @@ MODEL_COLUMNS = (
     "meaning",
 )
 # Of a table on a terminal: the verdict, and what it rests on.
-PRINTED = ("target", "verdict", "money_verdict", "month", "test_months", "calls", "gain_over_base", "gain_over_base_z", "gain_over_caller_z", "auc", "taken_return_z", "meaning")  # fmt: skip
+PRINTED = (
+    "target",
+    "verdict",
+    "money_verdict",
+    "month",
+    "test_months",
+    "calls",
+    "gain_over_base",
+    "gain_over_base_z",
+    "gain_over_caller_z",
+    "auc",
+    "taken_return_z",
+    "meaning",
+)
 WITH_VERDICT = ("verdict", "money_verdict")
 
 

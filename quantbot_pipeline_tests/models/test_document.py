@@ -82,7 +82,12 @@ DAMAGES = {
     "an infinite value": (changed("boosting.trees.0.value.0", float("inf")), "Infinity"),
     "a whole number beyond a double": (changed("boosting.trees.0.value.0", 10**400), "finite"),
     "a list too short": (changed("boosting.trees.0.value", [0.0]), "different lengths"),
-    "an empty tree": (changed("boosting.trees.0", {k: [] for k in ("feature", "threshold", "left", "right", "missing_left", "value")}), "none"),
+    "an empty tree": (
+        changed(
+            "boosting.trees.0", {k: [] for k in ("feature", "threshold", "left", "right", "missing_left", "value")}
+        ),
+        "none",
+    ),
     "more nodes than a model has": (many_nodes, "nodes, more than"),
     "a foreign feature": (changed("features.0", "rate of the moon"), "none of the columns"),
     "a feature twice": (changed("features.0", "rv_24h"), "named twice"),
@@ -99,7 +104,7 @@ DAMAGES = {
     "an unknown target": (changed("target", "moon"), "no target"),
     "a base that is infinite": (changed("base", 1e999), "Infinity"),
     "callers that are a list": (changed("callers.distances", [1]), "no object"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
