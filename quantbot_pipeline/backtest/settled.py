@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from quantbot_pipeline.artifacts.schemas import PATHS
 from quantbot_pipeline.backtest.inputs import planned, reach_ms
 from quantbot_pipeline.backtest.record import Record
 from quantbot_pipeline.backtest.replaying import replay_month
@@ -27,7 +28,8 @@ from quantbot_pipeline.runs.verify import read_artifact
 from quantbot_pipeline.specs import KINDS
 from quantbot_pipeline.vocabulary import INCLUDED
 
-COLUMNS = ("call_id", "caller_name", "entry_ts_ms", "hit_2x", "peak_multiple")
+COLUMNS = ("caller_name", "entry_ts_ms", "hit_2x", "peak_multiple")
+SCHEMA = pa.schema([PATHS.field(name) for name in COLUMNS])
 WINDOW = tuple(name for name in KINDS["path-only"].depends_on if name != "activity_move_pct")
 
 
@@ -100,7 +102,7 @@ def _is_fresh(home: Home, config: BacktestConfig, known: _Measured, calls: int, 
 
 
 def _read(known: _Measured) -> pa.Table:
-    return read_artifact(known.run_dir, known.manifest, "paths", COLUMNS).select(COLUMNS[1:])
+    return read_artifact(known.run_dir, known.manifest, "paths", COLUMNS).select(COLUMNS)
 
 
 def _replayed(home: Home, config: BacktestConfig, month: str, read: MonthCalls) -> pa.Table:
@@ -115,4 +117,4 @@ def _replayed(home: Home, config: BacktestConfig, month: str, read: MonthCalls) 
         "hit_2x": truth.t_multiple[rows, 0] >= 0,
         "peak_multiple": truth.peak[rows] / truth.p0[rows],
     }
-    return pa.table(columns)
+    return pa.table(columns).cast(SCHEMA)
