@@ -114,7 +114,7 @@ def _of(table: pa.Table, caller: str) -> pa.Table:
 
 def _evidence(catalog: Catalog, run_dirs: Sequence[str], artifact: str, caller: str) -> pa.Table:
     found = [_of(table, caller) for _, table in read_each(catalog, run_dirs, artifact)]
-    return pa.concat_tables([ARTIFACTS[artifact][1].empty_table(), *found])
+    return pa.concat_tables([ARTIFACTS[artifact][1].empty_table(), *found], promote_options="default")
 
 
 def _require_policy(catalog: Catalog, policy_id: str, interval: str | None, trades: pa.Table) -> None:
