@@ -79,7 +79,9 @@ PATHS = Output(
     ("truth", "paths"), "paths", "What the price did after each call: peaks, 2x/3x/4x hits, drawdowns, activity."
 )
 FEATURES = Output(
-    ("truth", "features"), "features", "What was known when each call was made: earlier calls of its caller and token."
+    ("truth", "features"),
+    "features",
+    "What was known when each call was made: earlier calls, candles of its token and of the market.",
 )
 TRADES = Output(("policy", "trades"), "trades", "What exit policies would have earned on each call, after costs.")
 SUMMARY = Output(
@@ -200,7 +202,7 @@ KINDS: dict[str, RunKind] = {
             strategy="walk-forward",
             outputs=(WALK_FORWARD,),
             extras=("trades",),
-            depends_on=(*_WINDOW, *_SEARCH, "rolling_months"),
+            depends_on=(*_WINDOW, *_SEARCH, "rolling_months", "pool_calls"),
             recipe=f"{_RECIPES}.walk_forward",
             help="Whether last month's choice held up in this one.",
             about="Whether the choice made before each month held up in it.",

@@ -30,7 +30,10 @@ PATHS = _schema(
 )
 FEATURES = _schema(
     """run_id:s call_id:s features:s caller_prior_calls:i hour_utc:i mint_age_ms:i? mint_prior_callers:i mint_prior_calls:i
-    since_callers_last_call_ms:i? weekday_utc:i"""
+    since_callers_last_call_ms:i? weekday_utc:i caller_calls_24h:i? mint_calls_24h:i? calls_24h:i? mint_callers_1h:i?
+    caller_follow_share:f? candles_24h:i? stale_ms:i? ret_1h:f? ret_4h:f? ret_24h:f? from_high_24h:f? from_low_24h:f? rv_4h:f?
+    rv_24h:f? max_up_24h:f? up_share_24h:f? volume_share_1h:f? market_tokens:i? market_ret_1h:f? market_ret_24h:f?
+    market_rv_24h:f? excess_ret_24h:f?"""
 )
 TRADES = _schema(
     """run_id:s policy_id:s call_id:s entry_ts_ms:i entry_px:f exit_ts_ms:i exit_px:f exit_reason:s

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from quantbot_pipeline.backtest.features import day_before
 from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of, earlier_months, joint_hash, load_month
 from quantbot_pipeline.backtest.provenance import git_provenance, parameters_of, versions
 from quantbot_pipeline.backtest.record import Record
@@ -23,7 +24,7 @@ from quantbot_pipeline.durable import disk_errors
 from quantbot_pipeline.errors import InputError, IntegrityError, QuantbotError
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.interrupts import stop_if_asked
-from quantbot_pipeline.market.features import call_features
+from quantbot_pipeline.market.features.calls import call_features
 from quantbot_pipeline.months import iso_ms, iso_now
 from quantbot_pipeline.runs.content import content_sha256
 from quantbot_pipeline.runs.manifest import DagsterRef, Dataset, RunManifest, SchemaVersion
@@ -102,7 +103,7 @@ def _plan(home: Home, kind: RunKind, month: str, config: BacktestConfig, stores:
         features = stores.enter_context(call_features(home.calls, *bounds))
     fingerprint = joint_hash(
         *(m.with_liquidity if kind.weighs_size else m.fingerprint for m in (inputs, *earlier)),
-        *([content_sha256(features())] if features else []),
+        *([content_sha256(features()), day_before(home, month, config.interval)] if features else []),
     )
     parameters = parameters_of(kind, config, bounds, month)
     return _Plan(kind, month, bounds, inputs, earlier, features, parameters, fingerprint)
