@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quantbot_pipeline.artifacts import evidence_rules, feature_rules
+from quantbot_pipeline.artifacts import evidence_rules, feature_rules, model_rules
 from quantbot_pipeline.artifacts.columns import Fault, Mask, above, counts, named, outside, rates
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.versions import Version, columns_of
@@ -396,5 +396,11 @@ RULES: dict[str, Callable[[_Columns], Iterator[Fault]]] = {
     "evidence": evidence_rules.evidence,
     "evidence_times": evidence_rules.evidence_times,
     "evidence_costs": evidence_rules.evidence_costs,
+    "predictions": model_rules.predictions,
+    "model_report": model_rules.model_report,
+    "importance": model_rules.importance,
+    "dependence": model_rules.dependence,
+    "calibration": model_rules.calibration,
+    "models": model_rules.models,
     "errors": _errors,
 }

@@ -37,6 +37,11 @@ def day_before(home: Home, month: str, interval: str) -> str:
     return month_content(home.candles.folder, interval, months_before(month, 1))
 
 
+def days_before(home: Home, months: Iterable[str], interval: str) -> list[str]:
+    """Return `day_before` of several months."""
+    return [day_before(home, month, interval) for month in months]
+
+
 def with_candles(of_calls: Iterable[pa.Table], from_candles: CandleFeatures) -> Iterator[pa.Table]:
     """Yield the tables of `call_features` with the columns of candles, in the order of the month's calls."""
     columns = from_candles.columns()

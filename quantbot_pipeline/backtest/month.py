@@ -13,8 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from quantbot_pipeline.backtest.features import day_before
-from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of, earlier_months, joint_hash, load_month
+from quantbot_pipeline.backtest.features import day_before, days_before
+from quantbot_pipeline.backtest.inputs import (
+    MonthInputs,
+    bounds_of,
+    earlier_months,
+    joint_hash,
+    load_month,
+    month_to_come,
+)
 from quantbot_pipeline.backtest.provenance import git_provenance, parameters_of, versions
 from quantbot_pipeline.backtest.record import Record
 from quantbot_pipeline.backtest.remembered import ReplayCache
@@ -95,15 +102,20 @@ def run_month(
 def _plan(home: Home, kind: RunKind, month: str, config: BacktestConfig, stores: ExitStack) -> _Plan | None:
     bounds = bounds_of(month, config)
     inputs = load_month(home, month, config, bounds)
-    if inputs is None:
+    if inputs is None and not kind.predicts:
         return None
     earlier = earlier_months(home, month, config) if kind.learns else []
+    if inputs is None:
+        if not earlier:
+            return None
+        inputs = month_to_come(home, month, bounds)
     features = None
     if "features" in kind.artifacts:
         features = stores.enter_context(call_features(home.calls, *bounds))
     fingerprint = joint_hash(
         *(m.with_liquidity if kind.weighs_size else m.fingerprint for m in (inputs, *earlier)),
         *([content_sha256(features()), day_before(home, month, config.interval)] if features else []),
+        *(days_before(home, [m.month for m in (inputs, *earlier)], config.interval) if kind.predicts else []),
     )
     parameters = parameters_of(kind, config, bounds, month)
     return _Plan(kind, month, bounds, inputs, earlier, features, parameters, fingerprint)

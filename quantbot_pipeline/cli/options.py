@@ -98,6 +98,11 @@ BY_FIELD: dict[str, Options] = {
     "pool_calls": {
         "pool_calls": _option(int, 0, "Calls of all callers that a caller's statistics lean on in the walk-forward.")
     },
+    "targets": {
+        "target": _option(
+            list[str] | None, None, "What to predict: hit_2x, peak_1.5, drawdown_30, win, return …; repeatable."
+        )
+    },
     "rolling_months": {"rolling_months": _option(int, 3, "Months that the rolling scheme learns from.")},
 }
 OUTPUT: Options = {

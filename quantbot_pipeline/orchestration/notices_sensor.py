@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from quantbot_pipeline.errors import InputError, QuantbotError
 from quantbot_pipeline.ingest.inbox import REJECTED
+from quantbot_pipeline.monitoring.model_verdicts import ModelsTold, model_news, newest_report
 from quantbot_pipeline.monitoring.notices import Change, Finding, Message, State, decide, deliver
 from quantbot_pipeline.monitoring.send import send
 from quantbot_pipeline.monitoring.verdicts import Told, newest_verdicts, news_of
@@ -49,7 +50,7 @@ class Cursor(BaseModel):
     """What the sensor remembers: how far it has looked (seconds since 1970), runs of the overlap, and the alerts.
 
     Failed runs that Dagster says it will repeat are remembered, too: it says so of some that it cannot repeat. verdicts: those
-    told last; None before the first evidence.
+    told last; None before the first evidence. models: the same of predictions.
     """
 
     since: float
@@ -57,6 +58,7 @@ class Cursor(BaseModel):
     promised: dict[str, float] = {}
     alerts: State = State()
     verdicts: Told | None = None
+    models: ModelsTold | None = None
 
 
 def build_notices_sensor(interval_s: int) -> dg.SensorDefinition:
@@ -80,6 +82,7 @@ def notices(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResult:
         *_run_changes(context.instance, cursor, home.settings.ui_url, now),
         *_standing_changes(home, context.instance, cursor.alerts, now),
         *_verdict_changes(context, home, cursor),
+        *_model_changes(context, home, cursor),
     ]
     state, messages = decide(cursor.alerts, changes, now)
     for message in messages:
@@ -288,6 +291,19 @@ def _verdict_changes(context: dg.SensorEvaluationContext, home: "Home", cursor: 
     if newest is None:
         return []
     cursor.verdicts, findings = news_of(cursor.verdicts, newest)
+    return [(finding.cause, finding) for finding in findings]
+
+
+def _model_changes(context: dg.SensorEvaluationContext, home: "Home", cursor: Cursor) -> list[Change]:
+    """Return what the newest report says anew of predictions; moves the cursor. A report that cannot be read says nothing."""
+    try:
+        newest = newest_report(home.catalog, cursor.models.run_id if cursor.models else "")
+    except QuantbotError as e:
+        context.log.warning(f"the newest report of the models is not readable: {e}")
+        return []
+    if newest is None:
+        return []
+    cursor.models, findings = model_news(cursor.models, newest)
     return [(finding.cause, finding) for finding in findings]
 
 
