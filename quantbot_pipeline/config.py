@@ -43,6 +43,9 @@ class BacktestConfig(BaseModel):
     constraints: dict[str, Any] = Field(default_factory=dict, description="limits of the search; empty: the default")
     objective: dict[str, Any] = Field(default_factory=dict, description='{"kind": "growth"} or {"kind": "median"}')
     rolling_months: int = Field(3, ge=1, description="months that the rolling walk-forward learns from")
+    pool_calls: int = Field(
+        0, ge=0, le=1_000_000, description="calls of all callers that a caller's statistics lean on in the walk-forward"
+    )
     evidence: dict[str, Any] = Field(default_factory=dict, description="parameters of the evidence; empty: the default")
     targets: list[str] = Field(
         default_factory=lambda: list(DEFAULT_TARGETS),

@@ -17,11 +17,18 @@ from quantbot_pipeline.sources import source_digest
 from quantbot_pipeline.specs import RunKind
 from quantbot_pipeline.version import __version__
 
+# Fields that came after runs had been made: at their defaults they are not mentioned, so that the hash is that of those runs.
+LATER_FIELDS = ("pool_calls",)
+
 
 def parameters_of(kind: RunKind, config: BacktestConfig, bounds: tuple[int, int], month: str) -> dict[str, Any]:
     """The configuration that this kind of run depends on, and its hash; part of a month is another configuration."""
     values = config.model_dump()
-    chosen = {key: values[key] for key in kind.depends_on}
+    chosen = {
+        key: values[key]
+        for key in kind.depends_on
+        if key not in LATER_FIELDS or values[key] != BacktestConfig.model_fields[key].default
+    }
     if "policies" in chosen:
         chosen["policies"] = [json.loads(canonical_json(p)) for p in config.parsed_policies().values()]
     if kind.strategy is not None:

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 import pytest
@@ -29,7 +29,7 @@ class Walked(NamedTuple):
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory: pytest.TempPathFactory) -> Walked:
     home = forecasts.make_home(tmp_path_factory.mktemp("model") / "home")
-    cache: dict = {}  # type: ignore[type-arg]
+    cache: dict[Any, Any] = {}
     return Walked(home, {month: forecasts.model(home, month, cache) for month in MONTHS})
 
 

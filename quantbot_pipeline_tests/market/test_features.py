@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from quantbot_pipeline.market.calls import TABLES, CallStore
 from quantbot_pipeline.market.candle_files import SCHEMA, month_file, write_sorted
-from quantbot_pipeline.market.features.calls import call_features
+from quantbot_pipeline.market.features.calls import call_features, features_of_new
 from quantbot_pipeline.market.features.candles import candle_features
 from quantbot_pipeline.market.features.names import FROM_CANDLES, MARKET, PRICES, RECENT_CALLS
 from quantbot_pipeline.market.features.outcomes import OUTCOME_HISTORY, Outcomes, outcome_history
@@ -178,10 +178,9 @@ def of_store(folder: Path, calls: Sequence[Made]) -> dict[str, dict[str, Any]]:
     store = CallStore(folder / "alerts.duckdb")
     with duckdb.connect(str(store.path)) as con:
         con.execute(TABLES)
-        con.executemany(
-            "INSERT INTO alerts VALUES (?, ?, ?, 'solana', ?, '', '', now()::TIMESTAMP)",
-            [(c.call_id, c.mint, c.caller, c.alert) for c in calls],
-        )
+        rows = [(c.call_id, c.mint, c.caller, c.alert) for c in calls]
+        if rows:
+            con.executemany("INSERT INTO alerts VALUES (?, ?, ?, 'solana', ?, '', '', now()::TIMESTAMP)", rows)
     with call_features(store, 0, 1 << 62) as read:
         return {row["call_id"]: row for row in pa.concat_tables(read()).to_pylist()}
 
@@ -197,6 +196,27 @@ def test_what_calls_say_is_what_the_definition_says_whoever_calls_later(calls: l
     with tempfile.TemporaryDirectory() as folder:
         known = of_store(Path(folder), [c for c in calls if c.alert <= cut])
     assert known == {call_id: found[call_id] for call_id in known}
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(calls=made_calls, known=st.integers(0, 14))
+def test_calls_that_nobody_ingested_are_known_as_if_they_were(calls: list[Made], known: int) -> None:
+    new = pa.table(
+        {
+            "call_id": [c.call_id for c in calls],
+            "mint": [c.mint for c in calls],
+            "caller_name": [c.caller for c in calls],
+            "alert_ts_ms": [c.alert for c in calls],
+        }
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        of_store(Path(folder), calls[:known])
+        found = features_of_new(CallStore(Path(folder) / "alerts.duckdb"), new).to_pylist()
+    with tempfile.TemporaryDirectory() as folder:
+        ingested = of_store(Path(folder), calls)
+    assert [row["call_id"] for row in found] == list(ingested)
+    for row in found:
+        assert row == {name: ingested[row["call_id"]][name] for name in row}
 
 
 @pytest.mark.parametrize(("caller", "share"), [("first", None), ("copycat", 1.0), ("both", 0.5)])

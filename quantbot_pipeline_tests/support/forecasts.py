@@ -67,5 +67,7 @@ def rows(made: MonthResult, artifact: str) -> pa.Table:
 def contents(made: MonthResult) -> dict[str, str]:
     """The content hash of each artifact of the models."""
     return {
-        name: entry.content_sha256 for name, entry in made.manifest.artifacts.items() if entry.path.startswith("model/")
+        name: entry.content_sha256 or ""
+        for name, entry in made.manifest.artifacts.items()
+        if entry.path.startswith("model/")
     }

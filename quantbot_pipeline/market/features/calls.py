@@ -37,7 +37,7 @@ _QUERY = """WITH history AS (
                                              RANGE BETWEEN 3600000 PRECEDING AND 1 PRECEDING) AS mint_callers_1h,
            count(*) OVER (PARTITION BY mint, caller_name ORDER BY alert_ts_ms
                           RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) > 0 AS again
-    FROM alerts WHERE alert_ts_ms < $to_ms
+    FROM {calls} WHERE alert_ts_ms < $to_ms
     WINDOW of_caller AS (PARTITION BY caller_name ORDER BY alert_ts_ms RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
            of_mint AS (PARTITION BY mint ORDER BY alert_ts_ms RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)),
 known AS (
@@ -70,6 +70,27 @@ def call_features(store: CallStore, from_ms: int, to_ms: int) -> Iterator[Callab
     yield lambda: iter([table])
 
 
+def features_of_new(store: CallStore, calls: pa.Table) -> pa.Table:
+    """Return what was known when some calls were made that the store need not know, as if they were ingested.
+
+    calls: call_id, mint, caller_name (string), alert_ts_ms (int64), each call once. Columns as of `call_features` without `features`, and
+    rows ordered by (alert_ts_ms, call_id). Calls of the store and of `calls` count as earlier ones; of a call that both have the
+    store's counts.
+    """
+    names = ", ".join((*FEATURES, *RECENT_CALLS))
+    columns = ("call_id", "mint", "caller_name", "alert_ts_ms")
+    with reading_calls(store) as con:
+        con.register("new_calls", calls.select(columns))
+        both = f"""(SELECT {", ".join(columns)} FROM alerts
+                    UNION ALL SELECT {", ".join(columns)} FROM new_calls WHERE call_id NOT IN (SELECT call_id FROM alerts))"""
+        found = con.sql(
+            f"{_QUERY.format(calls=both)} SELECT call_id, {names} FROM known "
+            "WHERE call_id IN (SELECT call_id FROM new_calls) ORDER BY alert_ts_ms, call_id",
+            params={"to_ms": ALWAYS[1]},
+        )
+        return found.to_arrow_table()
+
+
 def _as_duckdb_gives(column: pa.ChunkedArray) -> pa.Array:
     """Return the column as DuckDB would hand it over alone: the validity bits behind its last row are ones.
 
@@ -95,7 +116,7 @@ def _features(store: CallStore, from_ms: int, to_ms: int) -> Iterator[Callable[[
     names = ", ".join((*FEATURES, *RECENT_CALLS))
     with reading_calls(store) as con:
         con.execute(
-            f"CREATE OR REPLACE TEMP TABLE features AS {_QUERY} SELECT call_id, alert_ts_ms, {names} FROM known "
+            f"CREATE OR REPLACE TEMP TABLE features AS {_QUERY.format(calls='alerts')} SELECT call_id, alert_ts_ms, {names} FROM known "
             "WHERE alert_ts_ms >= $from_ms ORDER BY alert_ts_ms, call_id",
             {"from_ms": from_ms, "to_ms": to_ms},
         )
