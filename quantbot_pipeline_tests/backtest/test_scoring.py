@@ -27,7 +27,7 @@ MARCH = month_start_ms("2024-03")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home with the models of February and March, and the truth of January alone, all cataloged."""
     home = forecasts.make_home(tmp_path_factory.mktemp("scoring") / "home")
-    cache: dict = {}  # type: ignore[type-arg]
+    cache: dict[tuple[str, ...], object] = {}
     for month in ("2024-02", "2024-03"):
         forecasts.model(home, month, cache)
     window = {name: value for name, value in CONFIG.items() if name != "targets"}
