@@ -12,8 +12,8 @@ from typing import Any
 
 import dagster as dg
 
-from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.notices_sensor import PROMISE_S
+from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.waiting import PARENT_RUN, is_repeated
 from quantbot_pipeline_tests.support.week import pending
 
