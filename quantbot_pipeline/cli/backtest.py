@@ -95,6 +95,8 @@ def _backtest(kind: RunKind, given: dict[str, Any]) -> None:
         print_runs(runs, given["fmt"], f"Runs: {kind.name}")
         if given["fmt"] == "table":
             _print_returns(runs)
+            if kind.predicts:
+                _print_verdicts(runs)
 
     _make(kind.name, given, printed)
 
@@ -139,6 +141,15 @@ def _print_returns(runs: list[dict[str, Any]]) -> None:
     rows = policies_of_runs([Path(run["run_dir"]) for run in runs if run["status"] == "completed"])
     if rows:
         print_rows(rows, "table", "What each policy earned, after costs", POLICY_COLUMNS)
+
+
+def _print_verdicts(runs: list[dict[str, Any]]) -> None:
+    """Print what the predictions of the last month are worth, if the runs made any."""
+    from quantbot_pipeline.reports.predictions import PRINTED, for_people, report_of_run
+
+    made = [Path(run["run_dir"]) for run in runs if run["status"] == "completed"]
+    if rows := report_of_run(made[-1]) if made else []:
+        print_rows(for_people(rows), "table", "What the predictions are worth, to date", PRINTED)
 
 
 add_command(

@@ -13,9 +13,12 @@ def test_models_are_made_reported_and_framed(quantbot: Quantbot, home: Path) -> 
     assert made.status == 0, made.err
     runs = json.loads(made.out)
     assert runs[-1]["month"] == "2024-04", "a month without a call has its models, too"
+    again = quantbot("backtest", "model", *span, "--target", "win", "--only-changed")
+    assert "What the predictions are worth" in again.out and "too little data" in again.out
     table = quantbot("models")
     assert table.status == 0 and table.out.index("verdict") < table.out.index("calls")
     assert "too few months or outcomes" in table.out
+    assert quantbot("models", "--target", "moon").status == 2
     rows = json.loads(quantbot("models", "--format", "json", "--target", "win").out)
     lab = Home(home)
     frame = lab.models(target="win")
