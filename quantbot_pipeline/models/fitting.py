@@ -43,15 +43,18 @@ def fitting() -> Iterator[None]:
         yield
 
 
-def fit_members(x: Floats, outcomes: Floats, *, is_amount: bool) -> tuple[Linear | None, Trees | None]:
+def fit_members(
+    x: Floats, outcomes: Floats, *, is_amount: bool, compared: int | None = None
+) -> tuple[Linear | None, Trees | None]:
     """Fit both members on calls, x (C, F) with NaN where a feature is missing; None where no feature tells anything.
 
-    Call it inside `fitting`. Raises QuantbotError where the arrays do not say what the library says.
+    Call it inside `fitting`. Raises QuantbotError where the arrays do not say what the library says: of all calls, or of the first
+    `compared`.
     """
     columns = telling(x)
     if not len(columns):
         return None, None
-    return _linear(x, outcomes, columns, is_amount), _trees(x, outcomes, columns, is_amount)
+    return _linear(x, outcomes, columns, is_amount), _trees(x, outcomes, columns, is_amount, compared)
 
 
 def _linear(x: Floats, outcomes: Floats, columns: Ints, is_amount: bool) -> Linear:
@@ -78,15 +81,16 @@ def _linear(x: Floats, outcomes: Floats, columns: Ints, is_amount: bool) -> Line
     return member
 
 
-def _trees(x: Floats, outcomes: Floats, columns: Ints, is_amount: bool) -> Trees:
+def _trees(x: Floats, outcomes: Floats, columns: Ints, is_amount: bool, compared: int | None = None) -> Trees:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     made: Any = (HistGradientBoostingRegressor if is_amount else HistGradientBoostingClassifier)(**BOOSTING)
     shown = x[:, columns]
     made.fit(shown, outcomes)
     member = _taken_out(made, columns)
-    said = made.predict(shown) if is_amount else made.decision_function(shown)
-    if not np.array_equal(member.predict(x), said):
+    some = shown[:compared]
+    said = made.predict(some) if is_amount else made.decision_function(some)
+    if not np.array_equal(member.predict(x[:compared]), said):
         raise QuantbotError(
             "the trees do not say bit for bit what scikit-learn says; install the version of constraints.txt"
         )

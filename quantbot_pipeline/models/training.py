@@ -21,6 +21,7 @@ MIN_CALLS, MIN_CLASS = 100, 10
 BLOCKS = 5
 MIN_BLOCK_CALLS, MIN_BLOCK_CLASS = 40, 4
 TAKE_QUANTILE = 0.8
+COMPARED = 500  # calls on which members that serve the blend alone are compared with the library
 FITTED, NO_CALLS, TOO_FEW_CALLS, TOO_FEW_OF_A_CLASS = MODEL_STATUSES
 
 
@@ -72,7 +73,10 @@ def train(target: Target, calls: TrainCalls, until: int, feature_set: int, featu
         low=np.full(len(features), np.nan),
         high=np.full(len(features), np.nan),
     )
-    return made if status != FITTED else _blended(_with_members(made, calls), calls)
+    if status != FITTED:
+        return made
+    low, high = range_of(calls.x)
+    return _blended(_with_members(made, calls)._replace(low=low, high=high), calls)
 
 
 def _status(target: Target, outcomes: Floats) -> str:
@@ -89,14 +93,12 @@ def _base(target: Target, outcomes: Floats) -> float:
     return base_logit(float(outcomes.sum()), len(outcomes))
 
 
-def _with_members(model: Model, calls: TrainCalls) -> Model:
-    """Return the model with its members fitted on these calls, and their base."""
+def _with_members(model: Model, calls: TrainCalls, compared: int | None = None) -> Model:
+    """Return the model with its members fitted on these calls, and their base; `compared` as in `fit_members`."""
     amount = model.target.is_amount
-    linear, boosting = fit_members(calls.x, calls.outcome, is_amount=amount)
+    linear, boosting = fit_members(calls.x, calls.outcome, is_amount=amount, compared=compared)
     callers = (caller_means if amount else caller_rates)(calls.callers, calls.outcome)
-    low, high = range_of(calls.x)
-    base = _base(model.target, calls.outcome)
-    return model._replace(base=base, callers=callers, linear=linear, boosting=boosting, low=low, high=high)
+    return model._replace(base=_base(model.target, calls.outcome), callers=callers, linear=linear, boosting=boosting)
 
 
 def _blended(model: Model, calls: TrainCalls) -> Model:
@@ -122,7 +124,7 @@ def _blended(model: Model, calls: TrainCalls) -> Model:
 
 def _unseen(model: Model, calls: TrainCalls, rows: Ints, learn: Ints) -> tuple[Ints, Floats, Floats]:
     """Return the rows of a block, and base and distances that members say of them who learned from others."""
-    seen = _with_members(model, calls.of(learn))
+    seen = _with_members(model, calls.of(learn), COMPARED)
     block = calls.of(rows)
     return rows, np.full(len(rows), seen.base), distances_of(seen, block.x, block.callers).reshape(-1, MEMBERS)
 
