@@ -1,14 +1,13 @@
 """Single runs: what each was made from and what it measured, so that the page can lay two side by side."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from quantbot_pipeline.catalog.catalog import Catalog, query_runs
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.reports.measures import measured
 from quantbot_pipeline.reports.page.encode import Index
-from quantbot_pipeline.runs.manifest import read_manifest
+from quantbot_pipeline.runs.manifest import RunDirectory, read_manifest
 
 RUNS = 40  # the newest: what a person chooses from
 
@@ -23,7 +22,7 @@ def runs_section(catalog: Catalog) -> dict[str, Any]:
     runs, left_out = [], []
     for run in query_runs(catalog, status="completed", limit=RUNS).to_pylist():
         try:
-            runs.append(_described(catalog.runs.folder / run["run_dir"], parameters))
+            runs.append(_described(catalog.runs.open(run["run_dir"]), parameters))
         except IntegrityError:
             left_out.append({"run_id": run["run_id"], "month": run["month"]})
     return {
@@ -34,7 +33,7 @@ def runs_section(catalog: Catalog) -> dict[str, Any]:
     }
 
 
-def _described(run_dir: Path, parameters: Index[str]) -> dict[str, Any]:
+def _described(run_dir: RunDirectory, parameters: Index[str]) -> dict[str, Any]:
     manifest = read_manifest(run_dir)
     mine = {key: value for key, value in manifest.parameters.items() if key != "config_hash"}
     return {
