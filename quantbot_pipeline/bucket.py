@@ -48,13 +48,18 @@ class Bucket:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
     @cached_property
-    def _store(self) -> Any:
+    def _client(self) -> Any:
         try:
-            from obstore.store import from_url
+            import obstore.store
         except ImportError:
             raise InputError(
                 f"{self.url}: object stores need the extra cloud: pip install 'quantbot-pipeline[cloud]'"
             ) from None
+        return obstore
+
+    @cached_property
+    def _store(self) -> Any:
+        from_url = self._client.store.from_url
         from datetime import timedelta
 
         client = {"timeout": "30s", "connect_timeout": "5s"} | {
@@ -68,7 +73,7 @@ class Bucket:
         }
         retries: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=60), "backoff": pauses}
         try:
-            return from_url(self.url, config=own or None, client_options=client, retry_config=retries)  # type: ignore[call-overload]
+            return from_url(self.url, config=own or None, client_options=client, retry_config=retries)
         except Exception as e:  # unknown keys, a URL of another kind: the client's words may hold values
             raise InputError(
                 f"{self.url}: not a store that can be opened ({type(e).__name__}); check the URL and QUANTBOT_STORE_OPTIONS"
@@ -81,30 +86,25 @@ class Bucket:
 
         Raises IntegrityError where other bytes are there, StoreError when the store does not take it.
         """
-        import obstore
+        self._repeated(lambda: self._create(key, content), key, "written")
 
-        self._repeated(lambda: self._create(obstore, key, content), key, "written")
-
-    def _create(self, obstore: Any, key: str, content: bytes) -> None:
+    def _create(self, key: str, content: bytes) -> None:
         try:
-            obstore.put(self._store, key, content, mode="create", use_multipart=False)
-        except obstore.exceptions.AlreadyExistsError:
+            self._client.put(self._store, key, content, mode="create", use_multipart=False)
+        except self._client.exceptions.AlreadyExistsError:
             found = self.get(key)  # absent: another creation was at work, and is tried again
             if found != content:
                 raise IntegrityError(f"{self.url}/{key}: there already, with other bytes") from None
 
     def get(self, key: str) -> bytes:
         """Return the bytes of an object. Raises Absent without one, StoreError when the store does not answer."""
-        import obstore
-
-        return self._repeated(lambda: bytes(obstore.get(self._store, key).bytes()), key, "read", absent=True)
+        return self._repeated(lambda: bytes(self._client.get(self._store, key).bytes()), key, "read", absent=True)
 
     def listing(self, prefix: str) -> list[Stored]:
         """Return all objects whose keys begin with a prefix, which ends with a slash or is empty, in order of their keys."""
-        import obstore
 
         def listed() -> list[Stored]:
-            found = [one for page in obstore.list(self._store, prefix=prefix or None) for one in page]
+            found = [one for page in self._client.list(self._store, prefix=prefix or None) for one in page]
             return [
                 Stored(one["path"], one["size"], (one["e_tag"] or "").strip('"'), one["last_modified"]) for one in found
             ]
@@ -113,29 +113,27 @@ class Bucket:
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names that lie directly under a prefix and hold objects, ascending."""
-        import obstore
-
         found = self._repeated(
-            lambda: obstore.list_with_delimiter(self._store, prefix=prefix or None)["common_prefixes"], prefix, "listed"
+            lambda: self._client.list_with_delimiter(self._store, prefix=prefix or None)["common_prefixes"],
+            prefix,
+            "listed",
         )
         return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
 
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no fault."""
-        import obstore
 
         def removed() -> None:
             try:
-                obstore.delete(self._store, key)
-            except (obstore.exceptions.NotFoundError, FileNotFoundError):
+                self._client.delete(self._store, key)
+            except (self._client.exceptions.NotFoundError, FileNotFoundError):
                 return
 
         self._repeated(removed, key, "deleted")
 
     def _repeated(self, request: Callable[[], T], key: str, what: str, *, absent: bool = False) -> T:
         """The answer to a request, which is repeated where that may help. `absent`: an object that is not there is `Absent`."""
-        import obstore.exceptions as wrong
-
+        wrong = self._client.exceptions
         last: Exception | None = None
         for attempt in range(TRIES):
             if attempt:
@@ -203,13 +201,11 @@ class Bucket:
 
     def _swaps(self, key: str, spelt: str) -> bool:
         """Whether a swap works with the ETag spelt so: with the right one, and with a wrong one not."""
-        import obstore
-
         try:
-            etag = (obstore.head(self._store, key)["e_tag"] or "").strip('"')
-            obstore.put(self._store, key, b"3", mode={"e_tag": spelt.format(etag)}, use_multipart=False)
-            obstore.put(self._store, key, b"4", mode={"e_tag": spelt.format("0" * 32)}, use_multipart=False)
-        except obstore.exceptions.BaseError:
+            etag = (self._client.head(self._store, key)["e_tag"] or "").strip('"')
+            self._client.put(self._store, key, b"3", mode={"e_tag": spelt.format(etag)}, use_multipart=False)
+            self._client.put(self._store, key, b"4", mode={"e_tag": spelt.format("0" * 32)}, use_multipart=False)
+        except self._client.exceptions.BaseError:
             return self.get(key) == b"3"
         return False
 

@@ -271,12 +271,19 @@ def _apply(
     _write_notes(con, said)
     artifacts = [row for rows in found.runs.values() for row in rows.artifacts]
     _insert(con, "backtest_artifacts_catalog", ARTIFACT_COLUMNS, artifacts, cataloged_at=now)
+    there = {row[ARTIFACT_COLUMNS.index("artifact_path")] for row in artifacts}  # verified a moment ago
+    _write_views(con, base, listing, there, now)
+    con.execute("COMMIT")
+    publication.changed = report.published = True
+
+
+def _write_views(con: duckdb.DuckDBPyConnection, base: Path, listing: Listing, there: set[str], now: datetime) -> None:
+    """Make the views over all cataloged files that are there; those that went missing are set aside."""
     files = con.execute(
         """SELECT artifact_type, columns, list(artifact_path ORDER BY artifact_path) FROM backtest_artifacts_catalog
            JOIN backtest_runs_catalog USING (run_id) WHERE status = 'completed' GROUP BY ALL ORDER BY ALL"""
     ).fetchall()
     # A file that went missing after its run was cataloged must not take the views of all others with it.
-    there = {row[ARTIFACT_COLUMNS.index("artifact_path")] for row in artifacts}  # verified a moment ago
     paths = {path for *_, alike in files for path in alike}
     missing = listing.missing(paths - there)
     con.execute(
@@ -287,8 +294,6 @@ def _apply(
     _insert(con, "quarantine", QUARANTINE_COLUMNS, reasons, detected_at=now)
     whole = [(*kind, [path for path in alike if path not in missing]) for *kind, alike in files]
     create_views(con, base, whole, listing.elsewhere(paths - missing))
-    con.execute("COMMIT")
-    publication.changed = report.published = True
 
 
 def _write_notes(con: duckdb.DuckDBPyConnection, said: dict[str, RunNotes]) -> None:

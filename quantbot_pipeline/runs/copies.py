@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -83,8 +84,9 @@ class Copies:
         content = self._get(f"{run_dir}/{inside}")
         if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
             raise IntegrityError(f"{self.bucket.url}/{run_dir}/{inside}: checksum differs from run.json")
-        self._make_room(len(content))
-        _write(path, content)
+        with _ROOM:
+            self._make_room(len(content))
+            _write(path, content)
         return path
 
     def whole(self, run_dir: str) -> Path:
@@ -103,7 +105,8 @@ class Copies:
         """Take the folder of a run that this machine has committed."""
         target = self.folder / run_dir
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._make_room(sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()))
+        with _ROOM:
+            self._make_room(sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()))
         if success is not None:
             (scratch / SUCCESS_NAME).write_bytes(success)
         scratch.rename(target)
@@ -130,6 +133,7 @@ class Copies:
         _taken[str(self.folder)] = total + size
 
 
+_ROOM = threading.Lock()  # what is fetched at once takes its room one after the other
 _taken: dict[str, int] = {}  # bytes of copies in a folder, as this process counts them since it last looked
 
 
