@@ -22,7 +22,7 @@ from quantbot_pipeline.runs.manifest import RunDirectory
 from quantbot_pipeline.runs.objects import ObjectRuns
 from quantbot_pipeline.runs.verify import IncompleteRunError, check_run
 from quantbot_pipeline_tests.support.builders import artifact_rows, make_manifest
-from quantbot_pipeline_tests.support.object_store import CREDENTIALS, Proxy, Store, leaks
+from quantbot_pipeline_tests.support.object_store import CREDENTIALS, Proxy, Store, leaks, options
 from quantbot_pipeline_tests.torture.conftest import Tally
 
 pytestmark = [pytest.mark.torture, pytest.mark.usefixtures("credentials")]
