@@ -124,7 +124,7 @@ def walk_forward_regression(context: dg.AssetCheckExecutionContext, lab: Lab) ->
 def calibration(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
     stop_if_canceled(context)
     home = lab.open()
-    return judge_calibration(_run_dirs(context, home, _materialized(context), CALIBRATION_OUTPUT))
+    return judge_calibration(_run_dirs(context, home, _materialized(context, home), CALIBRATION_OUTPUT))
 
 
 @dg.asset_check(

@@ -22,7 +22,7 @@ from quantbot_pipeline.runs.manifest import RunDirectory
 from quantbot_pipeline.runs.objects import ObjectRuns
 from quantbot_pipeline.runs.verify import IncompleteRunError, check_run
 from quantbot_pipeline_tests.support.builders import artifact_rows, make_manifest
-from quantbot_pipeline_tests.support.object_store import CREDENTIALS, Proxy, Store, leaks, options
+from quantbot_pipeline_tests.support.object_store import CREDENTIALS, Plan, Proxy, Store, leaks, options
 from quantbot_pipeline_tests.torture.conftest import Tally
 
 pytestmark = [pytest.mark.torture, pytest.mark.usefixtures("credentials")]
@@ -96,11 +96,7 @@ def test_a_fault_at_every_request_of_a_commit(
     writer = runs_at(proxy, url, tmp_path / "writer", patience="1s" if fault == "hang" else "10s")
     refused, requests = 0, (1, 9, 10, 11) if fault == "hang" and lasting else range(1, REQUESTS + 1)
     for request in requests:
-        hit = (
-            (lambda n, m, p, r=request: fault if n >= r else None)
-            if lasting
-            else (lambda n, m, p, r=request: fault if n == r else None)
-        )
+        hit = at_request(request, fault, lasting=lasting)
         try:
             committed.add(commit(writer, proxy, hit).name)
         except (StoreError, IntegrityError) as e:
@@ -119,6 +115,22 @@ def test_a_fault_at_every_request_of_a_commit(
     tally(
         f"{WHOLE}{fault} {'from a request on' if lasting else 'at one request'}", tried=len(requests), detected=refused
     )
+
+
+class Kill:
+    """Kills a writer before its request is forwarded, or after the store has answered it."""
+
+    def __init__(self, process: "subprocess.Popen[str]", after: bool) -> None:
+        self._process, self.after = process, after
+
+    def __call__(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+
+def at_request(request: int, fault: object, *, lasting: bool = False) -> Plan:
+    """A plan that harms one request, or all from it on."""
+    return lambda n, method, path: fault if n == request or (lasting and n > request) else None
 
 
 WRITER = """
@@ -148,12 +160,7 @@ def test_a_writer_killed_at_every_request(
         assert process.stdin is not None and process.stdout is not None
         assert process.stdout.readline() == "ready\n"
 
-        def kill(process: "subprocess.Popen[str]" = process) -> None:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-
-        kill.after = after  # type: ignore[attr-defined]
-        proxy.begin(lambda n, method, path, r=request, k=kill: k if n == r else None)
+        proxy.begin(at_request(request, Kill(process, after)))
         process.stdin.write("\n")
         process.stdin.close()
         name = process.stdout.readline().strip()
