@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from quantbot_pipeline import home as base
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.months import parse_day
-from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
+from quantbot_pipeline.runs.manifest import RunManifest, folder_of, read_manifest
 from quantbot_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,15 +22,22 @@ if TYPE_CHECKING:
     from quantbot_pipeline.ingest.frames import Source
     from quantbot_pipeline.ingest.report import IngestReport
     from quantbot_pipeline.reports.tearsheet.frames import Sheet
-    from quantbot_pipeline.runs.notes import RunNotes
+    from quantbot_pipeline.runs.manifest import RunDirectory
+    from quantbot_pipeline.runs.notes import Journal, RunNotes
 
 
 class CommittedRun:
-    """One committed run: `manifest` is its run.json, `path` its directory, `frame(artifact)` its rows."""
+    """One committed run: `manifest` is its run.json, `path` its directory, `frame(artifact)` its rows.
 
-    def __init__(self, path: Path, manifest: RunManifest | None = None) -> None:
+    Of a run in an object store `path` is a handle: its text is the URL, `path / "run.json"` a verified copy on this machine.
+    """
+
+    def __init__(
+        self, path: "RunDirectory", manifest: RunManifest | None = None, journal: "Journal | None" = None
+    ) -> None:
         self.path = path
         self.manifest = manifest or read_manifest(path)
+        self._journal = journal
 
     def __repr__(self) -> str:
         m = self.manifest
@@ -54,7 +61,8 @@ class CommittedRun:
     def _notes(self) -> "RunNotes":
         from quantbot_pipeline.runs.notes import RunNotes, read_notes
 
-        return read_notes(self.path.parent.parent).get(self.manifest.run_id, RunNotes())
+        place = self._journal or folder_of(self.path).parent.parent
+        return read_notes(place).get(self.manifest.run_id, RunNotes())
 
     def frame(self, artifact: str, columns: Sequence[str] | None = None) -> "pd.DataFrame":
         """Return the rows of one artifact (`paths`, `trades`, …), every byte verified first.
@@ -172,11 +180,11 @@ class Home(base.Home):
             warnings.warn(said, stacklevel=2)
         if failure is not None:
             raise QuantbotError(failure)
-        return [CommittedRun(Path(run["run_dir"])) for run in runs]
+        return [CommittedRun(self.runs.at(run["run_dir"]), journal=self.runs.journal) for run in runs]
 
     def run(self, run_id: str) -> CommittedRun:
         """Return a committed run by its id. Raises InputError when there is none."""
-        return CommittedRun(self.runs.find(run_id))
+        return CommittedRun(self.runs.find(run_id), journal=self.runs.journal)
 
     def sync(self, *, rebuild: bool = False) -> "SyncReport":
         """Register committed runs in the catalog, from which the reports read; return what changed."""
@@ -360,7 +368,7 @@ class Home(base.Home):
         from quantbot_pipeline.catalog.catalog import newest_runs_with
 
         found = newest_runs_with(self.catalog, artifact, **which)
-        return [read_manifest(self.runs.folder / run_dir) for run_dir in found]
+        return [read_manifest(self.runs.open(run_dir)) for run_dir in found]
 
 
 def _told(runs: Sequence[RunManifest]) -> dict[str, Any]:

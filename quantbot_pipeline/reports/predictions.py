@@ -4,7 +4,6 @@ Belongs here: the report to date, and which verdict goes with a prediction. Does
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.reports.remarks import load_newest
-from quantbot_pipeline.runs.manifest import read_manifest
+from quantbot_pipeline.runs.manifest import RunDirectory, read_manifest
 from quantbot_pipeline.runs.verify import read_artifact
 from quantbot_pipeline.vocabulary import MODEL_SCOPES, MODEL_VERDICTS, MODELS, TOO_LITTLE_DATA
 
@@ -78,7 +77,7 @@ def model_report(
     return _told([row for row in newest.values() if target in (None, row["target"])])
 
 
-def report_of_run(run_dir: Path) -> list[dict[str, Any]]:
+def report_of_run(run_dir: RunDirectory) -> list[dict[str, Any]]:
     """Return the same rows of one run, every byte verified; none for a run of another kind."""
     manifest = read_manifest(run_dir)
     if "model_report" not in manifest.artifacts:
