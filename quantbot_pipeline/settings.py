@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     sensor_interval_s: int = Field(
         15,
         ge=1,
-        description="how often sensors look, in seconds (the daemon does so every 5 s at most); `alerts_sensor` half as often",
+        description="how often sensors look, in seconds (the daemon does so every 5 s at most); `alerts_sensor` and `arriving_calls` half as often",
     )
     max_queued_s: float = Field(
         1800.0,

@@ -148,7 +148,7 @@ print({sensor.name: sensor.minimum_interval_seconds for sensor in defs.sensors})
         [sys.executable, "-c", code], env=environment(tmp_path, QUANTBOT_SENSOR_INTERVAL_S="7"), cwd=tmp_path,
         capture_output=True, text=True, check=True,
     )  # fmt: skip  # a table: what belongs together stands on one line
-    looks = {"inbox_files": 7, "touched_months": 7, "uncataloged_runs": 7, "alerts_sensor": 14}
+    looks = {"inbox_files": 7, "touched_months": 7, "uncataloged_runs": 7, "arriving_calls": 14, "alerts_sensor": 14}
     assert ast.literal_eval(done.stdout) == looks
 
 
