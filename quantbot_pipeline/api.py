@@ -252,6 +252,24 @@ class Home(base.Home):
         rows = policies(self.catalog, caller=caller)
         return frame_of_rows(rows, POLICY_COLUMNS, **self._attrs("summary", ()))
 
+    def anomalies(
+        self,
+        *,
+        severity: str | None = None,
+        kind: str | None = None,
+        subject: str | None = None,
+        interval: str | None = None,
+    ) -> "pd.DataFrame":
+        """Return what was odd in each month, the worst first, as `quantbot anomalies` prints it.
+
+        severity: that one and worse ones. subject: a mint or a caller. Raises InputError for a severity or a kind that does not exist.
+        """
+        from quantbot_pipeline.frames import frame_of_rows
+        from quantbot_pipeline.reports.anomalies import COLUMNS, anomalies
+
+        rows = anomalies(self.catalog, severity=severity, kind=kind, subject=subject, interval=interval)
+        return frame_of_rows(rows, COLUMNS, **self._attrs("anomalies", (), interval=interval))
+
     def catalog_query(self, **filters: Any) -> "pd.DataFrame":
         """Return cataloged runs, newest first, as `quantbot backtest catalog-query` prints them.
 

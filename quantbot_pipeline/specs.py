@@ -33,7 +33,7 @@ class RunKind(NamedTuple):
     strategy: under which it is kept (`run_type` and `parameters.strategy_id` of run.json). outputs: its assets. extras:
     artifacts that have no asset of their own. depends_on: the fields of `BacktestConfig` that change its results. recipe: the
     module whose `make(run)` writes the artifacts. learns: whether it reads all earlier months too. weighs_size: whether it
-    reads the liquidity of calls.
+    reads the liquidity of calls. surveys: whether it looks at all candles of the month and of the days before, and at no later one.
     """
 
     name: str
@@ -50,6 +50,7 @@ class RunKind(NamedTuple):
     extras: tuple[str, ...] = ()
     learns: bool = False
     weighs_size: bool = False
+    surveys: bool = False
 
     @property
     def artifacts(self) -> tuple[str, ...]:
@@ -59,7 +60,7 @@ class RunKind(NamedTuple):
     @property
     def concludes(self) -> bool:
         """Whether it draws conclusions from the month's truth, and so stops where bad inputs block."""
-        return not {*self.artifacts} <= {"paths", "features", "trades", "summary"}
+        return not {*self.artifacts} <= {"paths", "features", "trades", "summary", "anomalies"}
 
     @property
     def keys(self) -> tuple[Key, ...]:
@@ -108,6 +109,11 @@ EVIDENCE_TIMES = Output(
 EVIDENCE_COSTS = Output(
     ("results", "evidence_costs"), "evidence_costs", "What size and delay cost each caller's monthly choice."
 )
+ANOMALIES = Output(
+    ("anomalies", "anomalies"),
+    "anomalies",
+    "What is odd in the month's candles and calls: what, where, how sure, and which calls it touches.",
+)
 
 BACKTEST = Op("backtest", "backtest_contract", "Replay the calls of each month and commit one run per month.")
 V1 = Op("v1_baseline", "v1_contract", "Optimize the capital-aware baseline per caller and for the grouped account.")
@@ -122,6 +128,12 @@ PROVE = Op(
     "evidence_contract",
     "Judge how sure each caller's edge is, on all calls up to and including the month. Earlier months are read in the body: "
     "the declared dependency is this month's inputs, so that a range of months stays one run.",
+)
+SURVEY = Op(
+    "survey",
+    "anomalies_contract",
+    "Look for what is odd in each month's candles and calls. Nothing is removed or repaired. Earlier months are read in the "
+    "body: the declared dependency is this month's inputs, so that a range of months stays one run.",
 )
 
 # In the order of the command line's help. Of the kinds of one op the narrow ones come first.
@@ -220,6 +232,20 @@ KINDS: dict[str, RunKind] = {
             about="How sure each caller's edge is: verdicts, e-values, intervals, costs.",
             learns=True,
             weighs_size=True,
+        ),
+        RunKind(
+            name="anomalies",
+            command="anomalies",
+            job="anomalies",
+            op=SURVEY,
+            run_type="anomalies",
+            outputs=(ANOMALIES,),
+            depends_on=(*_WINDOW, "intrabar", *_COSTS),
+            recipe=f"{_RECIPES}.anomalies",
+            help="What is odd in the candles and calls of each month.",
+            about="What is odd in the candles and calls of each month, and which calls it touches.",
+            learns=True,
+            surveys=True,
         ),
     )
 }

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quantbot_pipeline.artifacts import evidence_rules
+from quantbot_pipeline.artifacts import anomaly_rules, evidence_rules
 from quantbot_pipeline.artifacts.columns import Fault, Mask, above, counts, named, outside, rates
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.vocabulary import EXIT_REASONS, LEVELS, PHASES, PROTECTIVE_EXITS, SCHEMES
@@ -343,6 +343,11 @@ def _errors(t: _Columns) -> Iterator[Fault]:
     yield "details", "not a JSON object with sorted keys", t.unlike("details", _is_object)
 
 
+def _anomalies(t: _Columns) -> Iterator[Fault]:
+    yield from anomaly_rules.anomalies(t)
+    yield "details", "not a JSON object with sorted keys", t.unlike("details", _is_object)
+
+
 def _no_rules(t: _Columns) -> Iterator[Fault]:
     """Yield nothing: an artifact without rules of its own is held against its schema alone."""
     yield from ()
@@ -360,5 +365,6 @@ RULES: dict[str, Callable[[_Columns], Iterator[Fault]]] = {
     "evidence": evidence_rules.evidence,
     "evidence_times": evidence_rules.evidence_times,
     "evidence_costs": evidence_rules.evidence_costs,
+    "anomalies": _anomalies,
     "errors": _errors,
 }

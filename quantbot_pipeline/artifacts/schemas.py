@@ -67,6 +67,10 @@ EVIDENCE = _schema(
 )
 EVIDENCE_TIMES = _schema("run_id:s caller_name:s t_ms:i hit_2x:f hit_low:f hit_high:f stop:f silent:f at_risk:i")
 EVIDENCE_COSTS = _schema("run_id:s caller_name:s kind:s value:f units:i same_entry:f? mean_bps:f se_bps:f?")
+ANOMALIES = _schema(
+    """run_id:s kind:s severity:s subject_type:s subject:s other_subject:s? from_ts_ms:i to_ts_ms:i score:f limit:f
+    calls_touched:i hits_touched:i reason:s details:s?"""
+)
 ERRORS = _schema("run_id:s timestamp:s level:s phase:s call_id:s? message:s details:s?")
 
 # type: (file inside the run directory, schema)
@@ -82,6 +86,7 @@ ARTIFACTS: dict[str, tuple[str, pa.Schema]] = {
     "evidence": ("results/evidence.parquet", EVIDENCE),
     "evidence_times": ("results/evidence_times.parquet", EVIDENCE_TIMES),
     "evidence_costs": ("results/evidence_costs.parquet", EVIDENCE_COSTS),
+    "anomalies": ("anomalies/anomalies.parquet", ANOMALIES),
     "errors": ("errors/errors.parquet", ERRORS),
 }
 

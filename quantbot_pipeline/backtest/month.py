@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of, earlier_months, joint_hash, load_month
+from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of, earlier_months, joint_hash, known_in, load_month
 from quantbot_pipeline.backtest.provenance import git_provenance, parameters_of, versions
 from quantbot_pipeline.backtest.record import Record
 from quantbot_pipeline.backtest.remembered import ReplayCache
 from quantbot_pipeline.backtest.run import Run
+from quantbot_pipeline.backtest.surveying import surveyed
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.durable import disk_errors
 from quantbot_pipeline.errors import InputError, IntegrityError, QuantbotError
@@ -97,12 +98,15 @@ def _plan(home: Home, kind: RunKind, month: str, config: BacktestConfig, stores:
     if inputs is None:
         return None
     earlier = earlier_months(home, month, config) if kind.learns else []
+    if kind.surveys:
+        inputs, *earlier = (known_in(home, m, config, month) for m in (inputs, *earlier))
     features = None
     if "features" in kind.artifacts:
         features = stores.enter_context(call_features(home.calls, *bounds))
     fingerprint = joint_hash(
         *(m.with_liquidity if kind.weighs_size else m.fingerprint for m in (inputs, *earlier)),
         *([content_sha256(features())] if features else []),
+        *(surveyed(home, month, config) if kind.surveys else []),
     )
     parameters = parameters_of(kind, config, bounds, month)
     return _Plan(kind, month, bounds, inputs, earlier, features, parameters, fingerprint)

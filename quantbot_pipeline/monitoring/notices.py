@@ -27,6 +27,7 @@ KINDS = {
     "low_disk": "low disk",
     "waiting_run": "waiting run",
     "changed_verdict": "verdict",
+    "new_anomaly": "anomaly",
 }
 REMIND_S = 86_400.0
 KEEP_S = 7 * 86_400.0  # a message that nobody takes for a week is dropped; it is in the log
