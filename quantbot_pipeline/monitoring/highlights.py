@@ -21,7 +21,7 @@ TABLES = {
     "anomalies": "worst",
 }
 # Columns that are never cut: a policy whose id is cut cannot be asked for.
-WHOLE = ("policy_id", "reason")
+WHOLE = ("policy_id",)
 # Of the columns of these tables.
 SHORT_NAMES = {
     "objective_score": "score",
@@ -164,10 +164,11 @@ def _anomalies(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict
     found = Counter(table["severity"].to_pylist())
     numbers = {f"{severity}_rows": float(found[severity]) for severity in SEVERITIES}
     numbers["calls_touched"] = float(pc.max(table["calls_touched"]).as_py())
-    columns = ("severity", "kind", "subject", "calls_touched", "reason")
+    columns = ("severity", "kind", "subject", "calls_touched")
+    worst = {severity: rank for rank, severity in enumerate(SEVERITIES)}
     rows = sorted(
         table.select(columns).to_pylist(),
-        key=lambda row: (SEVERITIES.index(row["severity"]), -row["calls_touched"], row["subject"]),
+        key=lambda row: (worst.get(row["severity"], len(worst)), -row["calls_touched"], row["subject"]),
     )
     return numbers, _shown(rows[:limit])
 

@@ -4,7 +4,7 @@ Prices follow a common factor and their own noise; volume rises with the size of
 returns it anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -57,7 +57,13 @@ def found_in(candles: Sequence[Series], span: Span) -> list[Finding]:
 
 def kept(candles: Series, rows: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> Series:
     """Return some of the candles."""
-    return Series(candles.mint, candles.ts[rows], *(column[rows] for column in candles[2:]))
+    return _priced(candles._replace(ts=candles.ts[rows], volume=candles.volume[rows]), lambda column: column[rows])
+
+
+def _priced(candles: Series, change: Callable[[Floats], Floats]) -> Series:
+    """Return the candles with each of the four prices changed."""
+    opened, high, low, close = (change(column.copy()) for column in candles[2:6])
+    return candles._replace(open=opened, high=high, low=low, close=close)
 
 
 def before(candles: Series, ts: int) -> Series:
@@ -78,19 +84,13 @@ def spiked(candles: Series, row: int, factor: float, low: bool = False) -> Serie
 
 def in_another_unit(candles: Series, row: int, factor: float) -> Series:
     """Multiply all prices from a row on."""
-    prices = (np.concatenate([column[:row], column[row:] * factor]) for column in candles[2:6])
-    return Series(candles.mint, candles.ts, *prices, candles.volume)
+    return _priced(candles, lambda column: np.concatenate([column[:row], column[row:] * factor]))
 
 
 def standing_still(candles: Series, row: int, count: int) -> Series:
     """Let the price stand at the last close for so many candles, with volume."""
     price = candles.close[row - 1]
-    columns = []
-    for column in candles[2:6]:
-        own = column.copy()
-        own[row : row + count] = price
-        columns.append(own)
-    return Series(candles.mint, candles.ts, *columns, candles.volume)
+    return _priced(candles, lambda column: np.concatenate([column[:row], np.full(count, price), column[row + count :]]))
 
 
 def with_hole(candles: Series, row: int, count: int) -> Series:
@@ -102,20 +102,17 @@ def with_hole(candles: Series, row: int, count: int) -> Series:
 
 def washed(candles: Series, row: int, factor: float, count: int = 12) -> Series:
     """Multiply the volume of some candles and let them keep within half of one candle's usual range."""
-    price = candles.close[row - 1]
-    columns = []
-    for column, at in zip(candles[2:6], (1.0, 1.0005, 0.9995, 1.0), strict=True):
-        own = column.copy()
-        own[row : row + count] = price * at
-        columns.append(own)
-    volume = candles.volume.copy()
+    price, volume = candles.close[row - 1], candles.volume.copy()
     volume[row : row + count] *= factor
-    return Series(candles.mint, candles.ts, *columns, volume)
+    high, low = candles.high.copy(), candles.low.copy()
+    still = standing_still(candles, row, count)
+    high[row : row + count], low[row : row + count] = price * 1.0005, price * 0.9995
+    return still._replace(high=high, low=low, volume=volume)
 
 
 def copied(candles: Series, mint: str, price: float) -> Series:
     """Return the same prices in another unit under another mint."""
-    return Series(mint, candles.ts, *(column * price for column in candles[2:6]), candles.volume)
+    return _priced(candles, lambda column: column * price)._replace(mint=mint)
 
 
 def shifted(candles: Series, ms: int, span: Span) -> Series:
