@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from quantbot_pipeline.artifacts.columns import Columns, Fault, above, counts, named
+from quantbot_pipeline.artifacts.columns import Columns, Fault, above, counts, is_object, named
 from quantbot_pipeline.vocabulary import ANOMALY_KINDS, SEVERITIES, SUBJECT_TYPES
 
 
@@ -18,4 +18,5 @@ def anomalies(t: Columns) -> Iterator[Fault]:
     yield "to_ts_ms", "before from_ts_ms", t["to_ts_ms"] < t["from_ts_ms"]
     yield "score", "below the limit", above(t["limit"], t["score"])
     yield from counts(t, "calls_touched", "hits_touched")
+    yield "details", "not a JSON object with sorted keys", t.unlike("details", is_object)
     yield "hits_touched", "more than calls_touched", t["hits_touched"] > t["calls_touched"]

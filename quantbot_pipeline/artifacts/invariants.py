@@ -4,7 +4,6 @@ Pure functions over a table. A broken rule is a fault of this program or of the 
 that finds one may stop everything that would be built on it. The rules follow docs/semantics.md.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, pairwise
 from typing import Any, Protocol
@@ -15,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantbot_pipeline.artifacts import anomaly_rules, evidence_rules
-from quantbot_pipeline.artifacts.columns import Fault, Mask, above, counts, named, outside, rates
+from quantbot_pipeline.artifacts.columns import Fault, Mask, above, counts, is_object, named, outside, rates
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
+from quantbot_pipeline.versions import Version, columns_of
 from quantbot_pipeline.vocabulary import EXIT_REASONS, LEVELS, PHASES, PROTECTIVE_EXITS, SCHEMES
 
 FEATURE_COUNTS = ("caller_prior_calls", "mint_prior_callers", "mint_prior_calls")
@@ -36,19 +36,52 @@ class Rows(Protocol):
     def __getitem__(self, name: str, /) -> pa.ChunkedArray: ...
 
 
-def broken(artifact_type: str, table: Rows) -> list[str]:
+def broken(artifact_type: str, table: Rows, version: Version | None = None) -> list[str]:
     """What is wrong with an artifact's rows, a sentence per column and rule with its count and an example; empty: nothing.
 
-    With another schema than the contract's no values are looked at.
+    version: the one that wrote the rows; None: the present one. With another schema than that of the version no values are
+    looked at. A rule about a column that the version did not have says nothing; so a rule names the newest column it reads.
     """
     schema = ARTIFACTS[artifact_type][1]
-    if wrong := _schema_faults(schema, table):
+    if wrong := _schema_faults(_schema_of(artifact_type, table, version), table):
         return [f"{artifact_type}.{sentence}" for sentence in wrong]
-    columns = _Columns(table)
+    lacking = {name for name in schema.names if name not in table.column_names}
+    whole = _Whole(table, schema) if lacking else table
+    columns = _Columns(whole)
     # Rules compare; where a null or an impossible number makes a comparison void, another rule names it.
     with np.errstate(all="ignore"):
         faults = chain(_not_finite(columns, schema), RULES.get(artifact_type, _no_rules)(columns))
-        return [f"{artifact_type}.{_sentence(table, *fault)}" for fault in faults if fault[2].any()]
+        return [
+            f"{artifact_type}.{_sentence(whole, *fault)}"
+            for fault in faults
+            if fault[0] not in lacking and fault[2].any()
+        ]
+
+
+def _schema_of(artifact_type: str, table: Rows, version: Version | None) -> pa.Schema:
+    """Return the columns that the rows of a version have; of one that is not known here, also what the table has more."""
+    schema = ARTIFACTS[artifact_type][1]
+    if version is None:
+        return schema
+    names = columns_of(artifact_type, version, schema.names)
+    if names is None:
+        return pa.schema([*schema, *(field for field in table.schema if field.name not in schema.names)])
+    return pa.schema([schema.field(name) for name in names])
+
+
+class _Whole:
+    """The rows of an older version with all columns of the contract; those that it did not have are null."""
+
+    def __init__(self, rows: Rows, schema: pa.Schema) -> None:
+        self._rows = rows
+        self.schema = schema
+        self.num_rows = rows.num_rows
+        self.column_names: list[str] = schema.names
+
+    def __getitem__(self, name: str, /) -> pa.ChunkedArray:
+        if name in self._rows.column_names:
+            return self._rows[name]
+        return pa.chunked_array([pa.nulls(self.num_rows, self.schema.field(name).type)])
 
 
 def _schema_faults(schema: pa.Schema, table: Rows) -> Iterator[str] | list[str]:
@@ -132,15 +165,6 @@ class _Columns:
         return column.fill_null(False).to_numpy()
 
 
-def _is_object(text: str) -> bool:
-    """A JSON object with sorted keys."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(value, dict) and list(value) == sorted(value)
-
-
 def _not_finite(t: _Columns, schema: pa.Schema) -> Iterator[Fault]:
     for name in (f.name for f in schema if f.type == pa.float64()):
         yield name, "not finite", ~np.isfinite(t[name]) & ~t.absent(name)
@@ -200,7 +224,7 @@ def _features(t: _Columns) -> Iterator[Fault]:
     ):
         yield age, f"without {count}, or the other way round", t.absent(age) != (t[count] == 0)
         yield age, "not above 0: knows a call that was not earlier", (t[age] <= 0) & ~t.absent(age)
-    yield "features", "not a JSON object with sorted keys", t.unlike("features", _is_object)
+    yield "features", "not a JSON object with sorted keys", t.unlike("features", is_object)
 
 
 def _trades(t: _Columns) -> Iterator[Fault]:
@@ -258,7 +282,7 @@ def _aggregates(t: _Columns, trades: npt.NDArray[Any]) -> Iterator[Fault]:
 def _frontier(t: _Columns) -> Iterator[Fault]:
     caller, rank, feasible, score = t.codes("caller_name"), t["rank"], t["meets_constraints"], t["objective_score"]
     yield from named(t, "caller_name", "policy_id")
-    yield "policy_params", "not a JSON object with sorted keys", t.unlike("policy_params", _is_object)
+    yield "policy_params", "not a JSON object with sorted keys", t.unlike("policy_params", is_object)
     yield "policy_id", "repeated for one caller", t.repeated("caller_name", "policy_id")
     policies = np.bincount(caller, minlength=1)[caller] if t.rows else rank
     gap = outside(rank, 1, policies) | t.repeated("caller_name", "rank")  # type: ignore[arg-type]
@@ -313,7 +337,7 @@ def _walk_forward(t: _Columns) -> Iterator[Fault]:
         "without policy_id, or the other way round",
         t.absent("policy_params") != t.absent("policy_id"),
     )
-    yield "policy_params", "not a JSON object with sorted keys", t.unlike("policy_params", _is_object)
+    yield "policy_params", "not a JSON object with sorted keys", t.unlike("policy_params", is_object)
     everyone = np.zeros(t.rows, bool)
     for kind, idle in (
         ("out_of_sample", t.absent("policy_id")),
@@ -340,12 +364,7 @@ def _errors(t: _Columns) -> Iterator[Fault]:
     yield from named(t, "timestamp", "message")
     yield "level", "unknown", ~t.among("level", LEVELS)
     yield "phase", "unknown", ~t.among("phase", PHASES)
-    yield "details", "not a JSON object with sorted keys", t.unlike("details", _is_object)
-
-
-def _anomalies(t: _Columns) -> Iterator[Fault]:
-    yield from anomaly_rules.anomalies(t)
-    yield "details", "not a JSON object with sorted keys", t.unlike("details", _is_object)
+    yield "details", "not a JSON object with sorted keys", t.unlike("details", is_object)
 
 
 def _no_rules(t: _Columns) -> Iterator[Fault]:
@@ -365,6 +384,6 @@ RULES: dict[str, Callable[[_Columns], Iterator[Fault]]] = {
     "evidence": evidence_rules.evidence,
     "evidence_times": evidence_rules.evidence_times,
     "evidence_costs": evidence_rules.evidence_costs,
-    "anomalies": _anomalies,
+    "anomalies": anomaly_rules.anomalies,
     "errors": _errors,
 }

@@ -1,14 +1,15 @@
 """The artifact contract: one pyarrow schema per artifact type, and where its file lies in a run directory.
 
 Belongs here: names, types and nullability of columns, in order. More columns may be appended in a later version, none may
-change. Units are in the names: `*_bps` basis points, `*_ms` milliseconds, `*_ts_ms` and `t_*_ms` UTC epoch milliseconds.
+change; what appends some adds a version to `versions.ARTIFACT_COLUMNS`. Units are in the names: `*_bps` basis points, `*_ms` milliseconds, `*_ts_ms` and `t_*_ms` UTC epoch milliseconds.
 """
 
 import pyarrow as pa
 
 from quantbot_pipeline.errors import InputError, counted
+from quantbot_pipeline.versions import FIRST
 
-ARTIFACTS_VERSION = "1.0.0"
+ARTIFACTS_VERSION = FIRST  # of files that do not say their own
 
 
 def _schema(spec: str) -> pa.Schema:

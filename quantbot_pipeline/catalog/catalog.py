@@ -82,7 +82,7 @@ def reading(catalog: Catalog) -> Iterator[duckdb.DuckDBPyConnection]:
 class Filters(TypedDict, total=False):
     """Which cataloged runs are meant: `from_ms <= created_at < to_ms` in UTC ms, the newest 20 unless `limit` says otherwise.
 
-    kind: the command that makes such runs.
+    kind: the command that makes such runs. noted: whether somebody gave the run a name, a note or a tag.
     """
 
     kind: str | None
@@ -93,6 +93,7 @@ class Filters(TypedDict, total=False):
     to_ms: int | None
     name: str | None
     tag: str | None
+    noted: bool | None
     limit: int
 
 
@@ -105,6 +106,7 @@ _CONDITIONS = {
     "to_ms": "created_at < make_timestamp_ms(?)",
     "name": "name = ?",
     "tag": "list_contains(string_split(tags, ','), ?)",
+    "noted": "(coalesce(name, note, tags) IS NOT NULL) = ?",
 }
 
 

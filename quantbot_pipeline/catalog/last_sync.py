@@ -103,6 +103,15 @@ def catalog_signature(catalog: Path) -> str:
         return ""
 
 
+def catalog_version(catalog: Catalog) -> str:
+    """Return the version that a catalog file says; empty where it says none. Raises InputError without a readable file."""
+    with reading(catalog) as con:
+        if not con.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'catalog_meta'").fetchall():
+            return ""
+        said = con.execute("SELECT value FROM catalog_meta WHERE key = 'version'").fetchall()
+    return str(said[0][0]) if said else ""
+
+
 def month_signatures(base: Path) -> dict[str, str]:
     """{month: signature of its directory}; changes whenever a run directory appears or goes.
 

@@ -12,11 +12,12 @@ import duckdb
 
 from quantbot_pipeline.duck import escape_glob, literal
 from quantbot_pipeline.specs import GRID_SEARCH, KINDS
+from quantbot_pipeline.versions import format_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CATALOG_VERSION = "3"
+CATALOG_VERSION = format_of("catalog").current
 
 
 def newest_runs(among: str = "true", apart: str = "artifact_type, strategy") -> str:

@@ -34,7 +34,7 @@ from quantbot_pipeline.durable import disk_fault
 from quantbot_pipeline.errors import InputError, IntegrityError
 from quantbot_pipeline.interrupts import stop_if_asked
 from quantbot_pipeline.runs.manifest import MANIFEST_NAME, ArtifactEntry, Timing, parse_moment
-from quantbot_pipeline.runs.notes import RunNotes, journal_signature, read_notes
+from quantbot_pipeline.runs.notes import NOTES, RunNotes, journal_signature, read_notes
 from quantbot_pipeline.runs.verify import IncompleteRunError, Verified, examine_run
 
 # A directory changed so recently may change again without its times telling; it is read anew at the next sync.
@@ -134,7 +134,13 @@ def _refresh(
     if state is None:
         publication.start_empty()
     found = _scan(base, state or _State(), *((LastSync(), None) if state is None else (last, only)))
-    found.notes = read_notes(base)
+    try:
+        found.notes = read_notes(base)
+    except IntegrityError as e:  # of a newer version: names stay as they are known, and the journal is set aside
+        found.notes = dict((state or _State()).notes)
+        found.bad[NOTES] = str(e)
+    if NOTES in found.bad or NOTES in (state or _State()).quarantine:
+        found.seen[NOTES] = set()
     _apply(publication, base, state, found, report)
     return found
 
@@ -195,7 +201,7 @@ def _scan(base: Path, state: _State, last: LastSync, only: Only) -> _Found:
                 found.bad[path] = _reason(e, base)
         if settled:
             found.signatures[month] = signature
-    for month in (state.runs.keys() | state.quarantine.keys()) - months.keys():
+    for month in (state.runs.keys() | state.quarantine.keys()) - {*months, NOTES}:
         if only is None or only(month):
             found.seen[month] = set()
     for month in dangling_months(base):
@@ -233,7 +239,8 @@ def _apply(publication: Publication, base: Path, known: _State | None, found: _F
     report.registered, report.removed = len(found.runs), len(gone)
     report.incomplete = sum("no _SUCCESS" in why for why in found.bad.values())
     report.quarantined = len(found.bad)
-    report.runs, report.months_read, report.months = len(cataloged), len(found.seen), sorted(found.seen)
+    months = sorted(found.seen.keys() - {NOTES})
+    report.runs, report.months_read, report.months = len(cataloged), len(months), months
     said = {run_id: notes for run_id, notes in found.notes.items() if run_id in cataloged}
     same_notes = said == {run_id: notes for run_id, notes in state.notes.items() if run_id in cataloged}
     if same_notes and not (known is None or found.runs or gone or before != found.bad or state.base != str(base)):
@@ -339,7 +346,7 @@ def _rows(path: str, verified: Verified) -> _Rows:
     m, data = verified.manifest, verified.manifest.dataset
     created = _time(m.created_at)
     parameters = _as_text(m.parameters)
-    entries = _ENTRIES.dump_json(m.artifacts).decode()
+    entries = _ENTRIES.dump_json(m.artifacts, exclude_unset=True).decode()  # an older run says less of a file
     run = (
         m.run_id,
         m.run_type,

@@ -25,6 +25,7 @@ from quantbot_pipeline.cli import (  # noqa: F401  (they add their commands)
     runs,
     service,
     tearsheet,
+    upkeep,
     warm_up,
 )
 from quantbot_pipeline.cli.app import app

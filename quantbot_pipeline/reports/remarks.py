@@ -33,7 +33,8 @@ def load_newest(
 def with_months(schema: pa.Schema, parts: Iterable[tuple[RunManifest, pa.Table]]) -> pa.Table:
     """Return the rows of some runs one after the other, with the month of each one's run in a column `month`."""
     tables = [rows.append_column("month", pa.repeat(pa.scalar(m.month), rows.num_rows)) for m, rows in parts]
-    return pa.concat_tables([schema.append(pa.field("month", pa.string())).empty_table(), *tables])
+    none = schema.append(pa.field("month", pa.string())).empty_table()
+    return pa.concat_tables([none, *tables], promote_options="default")  # a newer run may have columns of its own
 
 
 def remarks(

@@ -22,6 +22,7 @@ from quantbot_pipeline.errors import StoreError
 from quantbot_pipeline.interrupts import put_off, stop_if_asked
 from quantbot_pipeline.runs.content import SLICE_ROWS, ContentHash
 from quantbot_pipeline.runs.manifest import MANIFEST_NAME, SUCCESS_NAME, ArtifactEntry, RunManifest
+from quantbot_pipeline.versions import format_of, parquet_metadata
 
 STAGING = ".staging"
 
@@ -78,7 +79,12 @@ class StagedRun:
             raise
         fsync_path(target)
         self.artifacts[artifact_type] = ArtifactEntry(
-            rows=rows, path=relative, bytes=target.stat().st_size, sha256=sha256_file(target), content_sha256=content
+            rows=rows,
+            path=relative,
+            bytes=target.stat().st_size,
+            sha256=sha256_file(target),
+            content_sha256=content,
+            version=format_of(artifact_type).current,
         )
 
     def write_logs(self, stdout: str, stderr: str) -> dict[str, str]:
@@ -148,6 +154,7 @@ class ArtifactWriter:
         """Write what is left; returns the content hash and the number of rows."""
         for piece in self._content.rest():
             self._write(piece)
+        self.file.add_key_value_metadata(parquet_metadata(self._type))
         return self._content.hexdigest(), self._rows
 
     def _write(self, table: pa.Table) -> None:

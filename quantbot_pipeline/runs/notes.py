@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from quantbot_pipeline.durable import append_line, locked
-from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.errors import InputError, IntegrityError
 from quantbot_pipeline.kept import identity_of
 from quantbot_pipeline.months import iso_now
+from quantbot_pipeline.version import __version__
+from quantbot_pipeline.versions import Version, format_of, read_version
 
 NOTES = ".notes"
 JOURNAL = "journal.jsonl"
@@ -33,11 +35,22 @@ class RunNotes(NamedTuple):
 
 
 def read_notes(folder: Path) -> dict[str, RunNotes]:
-    """Return what the journal of a runs' folder says of each run, without runs of which it says nothing any more."""
+    """Return what the journal of a runs' folder says of each run, without runs of which it says nothing any more.
+
+    Raises IntegrityError for a journal of a newer major version.
+    """
     found: dict[str, RunNotes] = {}
     for entry in _entries(folder):
         _apply(found, entry)
     return {run_id: notes for run_id, notes in found.items() if notes != RunNotes()}
+
+
+def journal_version(folder: Path) -> Version:
+    """Return the version that the journal says. Raises IntegrityError for a newer major version, and for what is none."""
+    for entry in _lines(folder):
+        if "version" in entry and "run_id" not in entry:
+            return _judged(entry)
+    return read_version("journal", None, NOTES, IntegrityError)
 
 
 def journal_signature(folder: Path) -> str:
@@ -86,11 +99,27 @@ def _writing(folder: Path, timeout_s: float) -> Iterator[dict[str, RunNotes]]:
 
 
 def _write(folder: Path, run_id: str, what: Mapping[str, Any]) -> None:
-    entry = {"at": iso_now(), "run_id": run_id, **what}
-    append_line(folder / NOTES / JOURNAL, json.dumps(entry, ensure_ascii=False))
+    journal = folder / NOTES / JOURNAL
+    if not journal.exists():
+        append_line(journal, json.dumps({"version": format_of("journal").current, "written_by": __version__}))
+    append_line(journal, json.dumps({"at": iso_now(), "run_id": run_id, **what}, ensure_ascii=False))
 
 
 def _entries(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield what the journal says of runs, in its order."""
+    for entry in _lines(folder):
+        if isinstance(entry.get("run_id"), str):
+            yield entry
+        elif "version" in entry:
+            _judged(entry)
+
+
+def _judged(entry: Mapping[str, Any]) -> Version:
+    where = f"{NOTES}/{JOURNAL}"
+    return read_version("journal", entry["version"], where, IntegrityError, entry.get("written_by"))
+
+
+def _lines(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the whole lines of the journal; what a crash or a hand left between them is passed over."""
     try:
         content = (folder / NOTES / JOURNAL).read_bytes()
@@ -101,7 +130,7 @@ def _entries(folder: Path) -> Iterator[dict[str, Any]]:
             entry = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(entry, dict) and isinstance(entry.get("run_id"), str):
+        if isinstance(entry, dict):
             yield entry
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from quantbot_pipeline.artifacts.migrations import brought_up, fitted, steps_from, whole_schema
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.durable import sha256_file
 from quantbot_pipeline.errors import IntegrityError
@@ -24,10 +25,12 @@ from quantbot_pipeline.runs.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
     SUCCESS_NAME,
+    ArtifactEntry,
     RunManifest,
     parse_manifest,
     read_bounded,
 )
+from quantbot_pipeline.versions import FORMAT_KEY, WRITER_KEY, read_version
 
 READ_WHOLE = 32 << 20  # bytes; larger files are hashed in pieces
 
@@ -84,7 +87,7 @@ def _examine(run_dir: Path, checksums: bool) -> Verified:
     for artifact_type, entry in manifest.artifacts.items():
         found = files.check(entry.path, entry.sha256 if checksums else None, entry.bytes)
         if checksums and artifact_type in ARTIFACTS:
-            columns[artifact_type] = _columns(f"{root}/{entry.path}", artifact_type, found, entry.rows)
+            columns[artifact_type] = _columns(f"{root}/{entry.path}", artifact_type, found, entry)
     for name, path in manifest.logs.items():
         files.check(path, manifest.logs_sha256.get(name) if checksums else None)
     return Verified(manifest, columns)
@@ -169,17 +172,20 @@ def _read(path: str, limit: int, expected: int | None = None) -> bytes:
         os.close(fd)
 
 
-def _columns(path: str, artifact_type: str, content: bytes | None, rows: int) -> str:
+def _columns(path: str, artifact_type: str, content: bytes | None, entry: ArtifactEntry) -> str:
     """The names of the columns, with the type of those that are not in the contract: files alike can be read as one.
 
-    Rows and column types are as promised; an older or newer run may have fewer or more columns.
+    Rows, version and column types are as promised; an older or newer run may have fewer or more columns.
     """
     try:
         footer = read_footer(Path(path) if content is None else content, artifact_type)
     except pa.ArrowException as e:
         raise IntegrityError(f"{path}: not a Parquet file: {str(e)[:120]}") from None
-    if footer.rows != rows:
-        raise IntegrityError(f"{path}: {footer.rows} rows, run.json says {rows}")
+    if footer.rows != entry.rows:
+        raise IntegrityError(f"{path}: {footer.rows} rows, run.json says {entry.rows}")
+    version = read_version(artifact_type, footer.version, path, IntegrityError, footer.written_by)
+    if entry.version is not None and version != read_version(artifact_type, entry.version, path, IntegrityError):
+        raise IntegrityError(f"{path}: {artifact_type} version {version}, run.json says {entry.version[:20]}")
     return (
         _contracted(artifact_type)
         if footer.schema is ARTIFACTS[artifact_type][1]
@@ -219,16 +225,25 @@ def read_artifact(
         raise IntegrityError(f"{path}: {e.strerror or e}") from None
     if digest != entry.sha256:
         raise IntegrityError(f"{path}: checksum differs from run.json")
-    schema = ARTIFACTS[artifact_type][1] if artifact_type in ARTIFACTS else None
     # Not `pq.read_table`: it imports pyarrow.dataset, which imports pandas (0.6 s).
     with pq.ParquetFile(path if large else BytesIO(content), page_checksum_verification=True) as file:
-        wanted = file.schema_arrow if schema is None else schema
-        wanted = wanted if columns is None else pa.schema([wanted.field(name) for name in columns])
-        return _fitted(file.read([name for name in wanted.names if name in file.schema_arrow.names]), wanted)
+        try:
+            return _as_of_today(file, path, artifact_type, columns)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
+            raise IntegrityError(f"{path}: not the columns of {artifact_type}: {str(e)[:120]}") from None
 
 
-def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns of the schema in its order; those that an older run lacks are null."""
-    rows = table.num_rows
-    columns = [table[f.name].cast(f.type) if f.name in table.schema.names else pa.nulls(rows, f.type) for f in schema]
-    return pa.table(columns, schema=schema)
+def _as_of_today(file: pq.ParquetFile, path: Path, artifact_type: str, columns: Sequence[str] | None) -> pa.Table:
+    """The rows of a file of any version; columns that it lacks are null, and columns that only a newer version has are kept."""
+    found = file.schema_arrow
+    said = found.metadata or {}
+    text, program = (said[key].decode(errors="replace") if key in said else None for key in (FORMAT_KEY, WRITER_KEY))
+    version = read_version(artifact_type, text, path, IntegrityError, program)
+    if artifact_type not in ARTIFACTS:
+        return file.read(columns)
+    if steps_from(artifact_type, version):
+        table = brought_up(artifact_type, file.read(), version)
+        return table if columns is None else table.select(columns)
+    wanted = whole_schema(artifact_type, found)
+    wanted = wanted if columns is None else pa.schema([wanted.field(name) for name in columns])
+    return fitted(file.read([name for name in wanted.names if name in found.names]), wanted)
