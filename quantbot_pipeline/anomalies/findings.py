@@ -50,7 +50,8 @@ class Finding(NamedTuple):
     """One row before it is known which calls it touches.
 
     from_ts, to_ts: UTC ms, the first odd moment and the end of the last one. score is at or past limit. reason: one sentence.
-    details: finite numbers, texts and lists. tokens: whose windows it touches. is_error: it is an error whatever it touches.
+    details: finite numbers, texts and lists. tokens: whose windows it touches; calls: rows of the calls that it touches, where it
+    knows them itself. is_error: it is an error whatever it touches.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Finding(NamedTuple):
     details: dict[str, Any]
     other: str | None = None
     tokens: tuple[str, ...] = ()
+    calls: tuple[int, ...] | None = None
     is_error: bool = False
 
 

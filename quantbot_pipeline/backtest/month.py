@@ -106,7 +106,7 @@ def _plan(home: Home, kind: RunKind, month: str, config: BacktestConfig, stores:
     fingerprint = joint_hash(
         *(m.with_liquidity if kind.weighs_size else m.fingerprint for m in (inputs, *earlier)),
         *([content_sha256(features())] if features else []),
-        *(surveyed(home, month, config) if kind.surveys else []),
+        *(surveyed(home, config, inputs, earlier) if kind.surveys else []),
     )
     parameters = parameters_of(kind, config, bounds, month)
     return _Plan(kind, month, bounds, inputs, earlier, features, parameters, fingerprint)

@@ -1,16 +1,23 @@
 """What is odd in a month's candles and calls, and which calls it touches. Source: docs/anomalies.md."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantbot_pipeline.anomalies.touching import Calls, rows_of
+from quantbot_pipeline.anomalies.bursts import call_bursts
+from quantbot_pipeline.anomalies.calls import Calls
+from quantbot_pipeline.anomalies.copies import copied_calls
+from quantbot_pipeline.anomalies.findings import Finding, Span
+from quantbot_pipeline.anomalies.ingested import deleted_calls, late_calls
+from quantbot_pipeline.anomalies.regimes import regimes
+from quantbot_pipeline.anomalies.touching import rows_of
 from quantbot_pipeline.backtest.inputs import bounds_of
 from quantbot_pipeline.backtest.provenance import parameters_of
 from quantbot_pipeline.backtest.remembered import forget_others
 from quantbot_pipeline.backtest.replaying import replay_month
 from quantbot_pipeline.backtest.run import Run
-from quantbot_pipeline.backtest.surveying import candle_findings, span_of
+from quantbot_pipeline.backtest.surveying import candle_findings, span_of, told_of
 from quantbot_pipeline.backtest.writing import write_rows
 from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, parse_policy
 from quantbot_pipeline.specs import KINDS
@@ -27,11 +34,18 @@ KNOWN = "calls known at a month's end"
 
 def make(run: Run) -> None:
     month, config = run.inputs.month, run.config
-    calls = _calls_of(run)
+    calls, span = _calls_of(run), span_of(month, config)
     with run.record.phase("slice"):
         found = candle_findings(run.home, month, config)
     with run.record.phase("optimization"):
-        write_rows(run, "anomalies", list(rows_of(found, calls, span_of(month, config).interval_ms)))
+        found += _call_findings(calls, span)
+        write_rows(run, "anomalies", list(rows_of(found, calls, span.interval_ms)))
+
+
+def _call_findings(calls: Calls, span: Span) -> Iterator[Finding]:
+    """Yield what is odd in the calls themselves."""
+    for detect in (call_bursts, copied_calls, late_calls, deleted_calls, regimes):
+        yield from detect(calls, span)
 
 
 def _calls_of(run: Run) -> Calls:
@@ -44,7 +58,8 @@ def _calls_of(run: Run) -> Calls:
             run.cache[key] = _known(run, replay_month(run.home, inputs, run.config, policy, run.record))
     parts = [*(run.cache[key] for key in keys), _known(run, run.replay(policy))]
     forget_others(run.cache, KNOWN, keys)
-    return Calls(*map(np.concatenate, zip(*parts, strict=True)))
+    late, missing = told_of(run.home, run.inputs, run.earlier)
+    return Calls(*map(np.concatenate, zip(*parts, strict=True)))._replace(late=late, missing=missing)
 
 
 def _known(run: Run, replayed: "Replayed") -> Calls:
@@ -72,4 +87,6 @@ def _known(run: Run, replayed: "Replayed") -> Calls:
         exit_ts=exit_ts,
         exit_reason=reason,
         win=win,
+        late=np.zeros(calls.num_rows, bool),  # is made of the store, which later ingests change
+        missing=np.zeros(calls.num_rows, bool),
     )
