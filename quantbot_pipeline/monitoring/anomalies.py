@@ -56,7 +56,7 @@ def read_anomalies(run_dir: Path) -> Odd:
 
 
 def sentence(row: Mapping[str, Any]) -> str:
-    """Return one error as a line: kind, subjects, reason, what it touches."""
+    """Return a row as a line: kind, subjects, reason, what it touches."""
     whose = shown(row["subject"]) + (f" and {shown(row['other_subject'])}" if row["other_subject"] is not None else "")
     touched = f"{counted(row['calls_touched'], 'call')} touched, {row['hits_touched']} of them 2x"
     return f"{row['kind']} of {whose}: {row['reason']} {touched}"

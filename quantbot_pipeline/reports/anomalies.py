@@ -5,6 +5,7 @@ from typing import Any
 from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.reports.remarks import load_newest
+from quantbot_pipeline.reports.verdicts import verdicts_for
 from quantbot_pipeline.vocabulary import ANOMALY_KINDS, SEVERITIES
 
 COLUMNS = (
@@ -23,8 +24,9 @@ COLUMNS = (
     "reason",
     "details",
     "run_id",
+    "verdict",
 )
-PRINTED = ("month", "severity", "kind", "subject", "calls_touched", "hits_touched", "reason")
+PRINTED = ("month", "severity", "kind", "subject", "verdict", "calls_touched", "hits_touched", "reason")
 
 
 def anomalies(
@@ -37,12 +39,13 @@ def anomalies(
 ) -> list[dict[str, Any]]:
     """Return the anomalies of the newest run of each month, the worst first, within a severity the newest month first.
 
-    severity: that one and worse ones. subject: a mint or a caller, whichever side of a pair. Raises InputError for a severity or a
-    kind that does not exist and without a catalog, IntegrityError when a file is not what was committed.
+    severity: that one and worse ones. subject: a mint or a caller, whichever side of a pair. verdict: of a caller as of the row's
+    month, null where there is none: what is odd in outcomes is no verdict. Raises InputError for a severity or a kind that does not
+    exist and without a catalog, IntegrityError when a file is not what was committed.
     """
     _require("severity", severity, SEVERITIES)
     _require("kind", kind, ANOMALY_KINDS)
-    rows = load_newest(catalog, "anomalies", interval=interval).select(COLUMNS).to_pylist()
+    rows = load_newest(catalog, "anomalies", interval=interval).select(COLUMNS[:-1]).to_pylist()
     wanted = SEVERITIES[: SEVERITIES.index(severity) + 1] if severity else SEVERITIES
     found = [
         row
@@ -51,6 +54,9 @@ def anomalies(
         and kind in (None, row["kind"])
         and subject in (None, row["subject"], row["other_subject"])
     ]
+    verdicts = verdicts_for(catalog, (row["month"] for row in found if row["subject_type"] == "caller"), interval)
+    for row in found:
+        row["verdict"] = verdicts.of(row["subject"], row["month"]) if row["subject_type"] == "caller" else None
     found.sort(key=lambda row: (row["from_ts_ms"], row["subject"]))
     found.sort(key=lambda row: row["month"], reverse=True)
     return sorted(found, key=lambda row: SEVERITIES.index(row["severity"]))
