@@ -244,6 +244,49 @@ class Home(base.Home):
         rows = walk_forward(self.catalog, interval)
         return frame_of_rows(rows, WALK_FORWARD_COLUMNS, **self._attrs("walk_forward", rows, interval=interval))
 
+    def models(self, *, target: str | None = None, interval: str | None = None) -> "pd.DataFrame":
+        """Return a row per target: verdict, money verdict and what they rest on, to date, as `quantbot models` prints them.
+
+        Raises InputError for a target of which there is no report.
+        """
+        from quantbot_pipeline.frames import frame_of_rows
+        from quantbot_pipeline.reports.predictions import MODEL_COLUMNS, model_report
+
+        rows = model_report(self.catalog, target=target, interval=interval)
+        return frame_of_rows(rows, MODEL_COLUMNS, **self._attrs("model_report", (), interval=interval))
+
+    def predictions(
+        self,
+        *,
+        target: str | None = None,
+        caller: str | None = None,
+        month: str | None = None,
+        interval: str | None = None,
+    ) -> "pd.DataFrame":
+        """Return what was predicted of calls, with `month` and, beside every number, the verdicts of its target to date.
+
+        `take` and `low` … are columns; read `frame["take"]`, because `frame.take` is a method of pandas.
+        """
+        from quantbot_pipeline.frames import frame_of
+        from quantbot_pipeline.reports.predictions import predictions
+
+        rows = predictions(self.catalog, target=target, caller=caller, month=month, interval=interval)
+        return frame_of(rows, **self._attrs("predictions", (), interval=interval, month=month))
+
+    def explanations(
+        self,
+        artifact: Literal["importance", "dependence", "calibration"],
+        *,
+        target: str | None = None,
+        interval: str | None = None,
+    ) -> "pd.DataFrame":
+        """Return what the newest models go by (`importance`, `dependence`) or how often they were right, with the verdicts."""
+        from quantbot_pipeline.frames import frame_of
+        from quantbot_pipeline.reports.predictions import explanations
+
+        rows = explanations(self.catalog, artifact, target=target, interval=interval)
+        return frame_of(rows, **self._attrs(artifact, (), interval=interval))
+
     def policies(self, *, caller: str | None = None) -> "pd.DataFrame":
         """Return what each replayed policy earned over months, as `quantbot policies` prints it."""
         from quantbot_pipeline.frames import frame_of_rows
@@ -252,22 +295,15 @@ class Home(base.Home):
         rows = policies(self.catalog, caller=caller)
         return frame_of_rows(rows, POLICY_COLUMNS, **self._attrs("summary", ()))
 
-    def anomalies(
-        self,
-        *,
-        severity: str | None = None,
-        kind: str | None = None,
-        subject: str | None = None,
-        interval: str | None = None,
-    ) -> "pd.DataFrame":
+    def anomalies(self, *, interval: str | None = None, **which: str | None) -> "pd.DataFrame":
         """Return what was odd in each month, the worst first, as `quantbot anomalies` prints it.
 
-        severity: that one and worse ones. subject: a mint or a caller. Raises InputError for a severity or a kind that does not exist.
+        which: `severity` (that one and worse ones), `kind`, `subject` (a mint or a caller). Raises InputError for words that do not exist.
         """
         from quantbot_pipeline.frames import frame_of_rows
         from quantbot_pipeline.reports.anomalies import COLUMNS, anomalies
 
-        rows = anomalies(self.catalog, severity=severity, kind=kind, subject=subject, interval=interval)
+        rows = anomalies(self.catalog, interval=interval, **which)
         return frame_of_rows(rows, COLUMNS, **self._attrs("anomalies", (), interval=interval))
 
     def catalog_query(self, **filters: Any) -> "pd.DataFrame":

@@ -17,7 +17,7 @@ from quantbot_pipeline.machine_cache import cache_folder
 from quantbot_pipeline.sources import source_digest
 
 # Every package and file whose constants and functions kernels use.
-FEEDS_KERNELS = ("replay", "search", "evidence", "vocabulary.py")
+FEEDS_KERNELS = ("replay", "search", "evidence", "market/features/kernels.py", "vocabulary.py")
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -33,7 +33,9 @@ class RunKind(NamedTuple):
     strategy: under which it is kept (`run_type` and `parameters.strategy_id` of run.json). outputs: its assets. extras:
     artifacts that have no asset of their own. depends_on: the fields of `BacktestConfig` that change its results. recipe: the
     module whose `make(run)` writes the artifacts. learns: whether it reads all earlier months too. weighs_size: whether it
-    reads the liquidity of calls. surveys: whether it looks at all candles of the month and of the days before, and at no later one.
+    reads the liquidity of calls. predicts: whether it serves calls to come: it reads the candles before calls, too, and makes a
+    month that has no call yet. needs: a module of an extra, without which the unattended runs leave it out. surveys: whether it looks at
+    all candles of the month and of the days before, and at no later one.
     """
 
     name: str
@@ -50,6 +52,8 @@ class RunKind(NamedTuple):
     extras: tuple[str, ...] = ()
     learns: bool = False
     weighs_size: bool = False
+    predicts: bool = False
+    needs: str | None = None
     surveys: bool = False
 
     @property
@@ -80,7 +84,9 @@ PATHS = Output(
     ("truth", "paths"), "paths", "What the price did after each call: peaks, 2x/3x/4x hits, drawdowns, activity."
 )
 FEATURES = Output(
-    ("truth", "features"), "features", "What was known when each call was made: earlier calls of its caller and token."
+    ("truth", "features"),
+    "features",
+    "What was known when each call was made: earlier calls, candles of its token and of the market.",
 )
 TRADES = Output(("policy", "trades"), "trades", "What exit policies would have earned on each call, after costs.")
 SUMMARY = Output(
@@ -109,6 +115,20 @@ EVIDENCE_TIMES = Output(
 EVIDENCE_COSTS = Output(
     ("results", "evidence_costs"), "evidence_costs", "What size and delay cost each caller's monthly choice."
 )
+PREDICTIONS = Output(
+    ("model", "predictions"),
+    "predictions",
+    "What models of earlier months predict of each call; a number counts for what the verdict of its target says.",
+)
+MODEL_REPORT = Output(
+    ("model", "model_report"),
+    "model_report",
+    "How good predictions were in months that their models had not seen, and the verdict.",
+)
+IMPORTANCE = Output(("model", "importance"), "importance", "How much worse predictions get without a feature.")
+DEPENDENCE = Output(("model", "dependence"), "dependence", "What a model predicts at each value of a feature.")
+CALIBRATION = Output(("model", "calibration"), "calibration", "How often what was predicted came true.")
+MODELS = Output(("model", "models"), "models", "The models of the month, as documents that score calls.")
 ANOMALIES = Output(
     ("anomalies", "anomalies"),
     "anomalies",
@@ -128,6 +148,12 @@ PROVE = Op(
     "evidence_contract",
     "Judge how sure each caller's edge is, on all calls up to and including the month. Earlier months are read in the body: "
     "the declared dependency is this month's inputs, so that a range of months stays one run.",
+)
+PREDICT = Op(
+    "predict",
+    "model_contract",
+    "Predict the month's calls by models of the months before, and judge such predictions to date. Earlier months are read in "
+    "the body: the declared dependency is this month's inputs, so that a range of months stays one run.",
 )
 SURVEY = Op(
     "survey",
@@ -212,7 +238,7 @@ KINDS: dict[str, RunKind] = {
             strategy="walk-forward",
             outputs=(WALK_FORWARD,),
             extras=("trades",),
-            depends_on=(*_WINDOW, *_SEARCH, "rolling_months"),
+            depends_on=(*_WINDOW, *_SEARCH, "rolling_months", "pool_calls"),
             recipe=f"{_RECIPES}.walk_forward",
             help="Whether last month's choice held up in this one.",
             about="Whether the choice made before each month held up in it.",
@@ -232,6 +258,21 @@ KINDS: dict[str, RunKind] = {
             about="How sure each caller's edge is: verdicts, e-values, intervals, costs.",
             learns=True,
             weighs_size=True,
+        ),
+        RunKind(
+            name="model",
+            command="model",
+            job="model",
+            op=PREDICT,
+            run_type="model",
+            outputs=(PREDICTIONS, MODEL_REPORT, IMPORTANCE, DEPENDENCE, CALIBRATION, MODELS),
+            depends_on=(*_WINDOW, "intrabar", *_COSTS, "policies", "targets"),
+            recipe=f"{_RECIPES}.model",
+            help="What can be predicted of calls, and whether it is better than the base rate.",
+            about="Predictions of calls, and the verdict whether they know anything.",
+            learns=True,
+            predicts=True,
+            needs="sklearn",
         ),
         RunKind(
             name="anomalies",

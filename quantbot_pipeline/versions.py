@@ -19,7 +19,7 @@ WRITER_KEY = b"quantbot.written_by"
 # Artifact: {version: number of its columns}, oldest first. Columns are only ever appended, so the number says which there were.
 # Whoever appends columns adds a version here. An artifact without a line has had one version.
 ARTIFACT_COLUMNS: dict[str, dict[str, int]] = {
-    "features": {"1.0.0": 10},
+    "features": {"1.0.0": 10, "1.1.0": 32},
 }
 FIRST = "1.0.0"
 

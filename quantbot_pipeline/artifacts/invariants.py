@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quantbot_pipeline.artifacts import anomaly_rules, evidence_rules
+from quantbot_pipeline.artifacts import anomaly_rules, evidence_rules, feature_rules, model_rules
 from quantbot_pipeline.artifacts.columns import Fault, Mask, above, counts, is_object, named, outside, rates
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.versions import Version, columns_of
@@ -225,6 +225,8 @@ def _features(t: _Columns) -> Iterator[Fault]:
         yield age, f"without {count}, or the other way round", t.absent(age) != (t[count] == 0)
         yield age, "not above 0: knows a call that was not earlier", (t[age] <= 0) & ~t.absent(age)
     yield "features", "not a JSON object with sorted keys", t.unlike("features", is_object)
+    yield from feature_rules.recent_calls(t)
+    yield from feature_rules.from_candles(t)
 
 
 def _trades(t: _Columns) -> Iterator[Fault]:
@@ -384,6 +386,12 @@ RULES: dict[str, Callable[[_Columns], Iterator[Fault]]] = {
     "evidence": evidence_rules.evidence,
     "evidence_times": evidence_rules.evidence_times,
     "evidence_costs": evidence_rules.evidence_costs,
+    "predictions": model_rules.predictions,
+    "model_report": model_rules.model_report,
+    "importance": model_rules.importance,
+    "dependence": model_rules.dependence,
+    "calibration": model_rules.calibration,
+    "models": model_rules.models,
     "anomalies": anomaly_rules.anomalies,
     "errors": _errors,
 }

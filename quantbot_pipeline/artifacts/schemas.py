@@ -30,7 +30,10 @@ PATHS = _schema(
 )
 FEATURES = _schema(
     """run_id:s call_id:s features:s caller_prior_calls:i hour_utc:i mint_age_ms:i? mint_prior_callers:i mint_prior_calls:i
-    since_callers_last_call_ms:i? weekday_utc:i"""
+    since_callers_last_call_ms:i? weekday_utc:i caller_calls_24h:i? mint_calls_24h:i? calls_24h:i? mint_callers_1h:i?
+    caller_follow_share:f? candles_24h:i? stale_ms:i? ret_1h:f? ret_4h:f? ret_24h:f? from_high_24h:f? from_low_24h:f? rv_4h:f?
+    rv_24h:f? max_up_24h:f? up_share_24h:f? volume_share_1h:f? market_tokens:i? market_ret_1h:f? market_ret_24h:f?
+    market_rv_24h:f? excess_ret_24h:f?"""
 )
 TRADES = _schema(
     """run_id:s policy_id:s call_id:s entry_ts_ms:i entry_px:f exit_ts_ms:i exit_px:f exit_reason:s
@@ -68,6 +71,22 @@ EVIDENCE = _schema(
 )
 EVIDENCE_TIMES = _schema("run_id:s caller_name:s t_ms:i hit_2x:f hit_low:f hit_high:f stop:f silent:f at_risk:i")
 EVIDENCE_COSTS = _schema("run_id:s caller_name:s kind:s value:f units:i same_entry:f? mean_bps:f se_bps:f?")
+PREDICTIONS = _schema(
+    """run_id:s call_id:s caller_name:s mint:s alert_ts_ms:i target:s model_id:s status:s value:f base_value:f caller_value:f
+    linear_value:f? boosting_value:f? low:f? high:f? take:b limit:f? outside:i stale:b caller_settled_calls:i
+    caller_hit_2x_rate:f? caller_log_peak:f? pooled_hit_2x_rate:f? excluded:b? outcome:f? outcome_known_ts_ms:i?
+    policy_return:f?"""
+)
+MODEL_REPORT = _schema(
+    """run_id:s target:s model:s scope:s train_calls:i calls:i positives:i? test_months:i log_loss:f? gain_over_base:f?
+    gain_over_base_z:f? gain_over_caller:f? gain_over_caller_z:f? brier_gain:f? r2:f? auc:f? calibration_slope:f?
+    calibration_intercept:f? covered:f? taken_share:f? lift:f? all_return_bps:f? taken_return_bps:f? taken_return_z:f?
+    weight_caller:f? weight_linear:f? weight_boosting:f? verdict:s? money_verdict:s?"""
+)
+IMPORTANCE = _schema("run_id:s target:s feature:s group:s loss_increase:f? z:f? calls:i")
+DEPENDENCE = _schema("run_id:s target:s feature:s at:f value:f")
+CALIBRATION = _schema("run_id:s target:s bin:i calls:i predicted:f observed:f low:f high:f")
+MODELS = _schema("run_id:s target:s model_id:s trained_until_ts_ms:i train_calls:i feature_set:i features:s document:s")
 ANOMALIES = _schema(
     """run_id:s kind:s severity:s subject_type:s subject:s other_subject:s? from_ts_ms:i to_ts_ms:i score:f limit:f
     calls_touched:i hits_touched:i reason:s details:s?"""
@@ -87,6 +106,12 @@ ARTIFACTS: dict[str, tuple[str, pa.Schema]] = {
     "evidence": ("results/evidence.parquet", EVIDENCE),
     "evidence_times": ("results/evidence_times.parquet", EVIDENCE_TIMES),
     "evidence_costs": ("results/evidence_costs.parquet", EVIDENCE_COSTS),
+    "predictions": ("model/predictions.parquet", PREDICTIONS),
+    "model_report": ("model/model_report.parquet", MODEL_REPORT),
+    "importance": ("model/importance.parquet", IMPORTANCE),
+    "dependence": ("model/dependence.parquet", DEPENDENCE),
+    "calibration": ("model/calibration.parquet", CALIBRATION),
+    "models": ("model/models.parquet", MODELS),
     "anomalies": ("anomalies/anomalies.parquet", ANOMALIES),
     "errors": ("errors/errors.parquet", ERRORS),
 }

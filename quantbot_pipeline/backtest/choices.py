@@ -98,8 +98,9 @@ class Choices:
 
     def _config_hash(self, i: int) -> str:
         month = self._months[i].month
-        whole = self._run.config.model_copy(update={"from_ms": None, "to_ms": None})
-        config = self._run.config if i == len(self._months) - 1 else whole
+        own = self._run.config.model_copy(update={"pool_calls": 0})  # the evidence does not depend on leaning
+        whole = own.model_copy(update={"from_ms": None, "to_ms": None})
+        config = own if i == len(self._months) - 1 else whole
         return str(parameters_of(KINDS["walk-forward"], config, bounds_of(month, config), month)["config_hash"])
 
     def _read(self, i: int) -> ByCaller | None:

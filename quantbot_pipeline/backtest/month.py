@@ -13,7 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of, earlier_months, joint_hash, known_in, load_month
+from quantbot_pipeline.backtest.features import day_before, days_before
+from quantbot_pipeline.backtest.inputs import (
+    MonthInputs,
+    bounds_of,
+    earlier_months,
+    joint_hash,
+    known_in,
+    load_month,
+    month_to_come,
+)
 from quantbot_pipeline.backtest.provenance import git_provenance, parameters_of, versions
 from quantbot_pipeline.backtest.record import Record
 from quantbot_pipeline.backtest.remembered import ReplayCache
@@ -24,7 +33,7 @@ from quantbot_pipeline.durable import disk_errors
 from quantbot_pipeline.errors import InputError, IntegrityError, QuantbotError
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.interrupts import stop_if_asked
-from quantbot_pipeline.market.features import call_features
+from quantbot_pipeline.market.features.calls import call_features
 from quantbot_pipeline.months import iso_ms, iso_now
 from quantbot_pipeline.runs.content import content_sha256
 from quantbot_pipeline.runs.manifest import DagsterRef, Dataset, RunManifest, SchemaVersion
@@ -95,9 +104,13 @@ def run_month(
 def _plan(home: Home, kind: RunKind, month: str, config: BacktestConfig, stores: ExitStack) -> _Plan | None:
     bounds = bounds_of(month, config)
     inputs = load_month(home, month, config, bounds)
-    if inputs is None:
+    if inputs is None and not kind.predicts:
         return None
     earlier = earlier_months(home, month, config) if kind.learns else []
+    if inputs is None:
+        if not earlier:
+            return None
+        inputs = month_to_come(home, month, bounds)
     if kind.surveys:
         inputs, *earlier = (known_in(home, m, config, month) for m in (inputs, *earlier))
     features = None
@@ -105,7 +118,8 @@ def _plan(home: Home, kind: RunKind, month: str, config: BacktestConfig, stores:
         features = stores.enter_context(call_features(home.calls, *bounds))
     fingerprint = joint_hash(
         *(m.with_liquidity if kind.weighs_size else m.fingerprint for m in (inputs, *earlier)),
-        *([content_sha256(features())] if features else []),
+        *([content_sha256(features()), day_before(home, month, config.interval)] if features else []),
+        *(days_before(home, [m.month for m in (inputs, *earlier)], config.interval) if kind.predicts else []),
         *(surveyed(home, config, inputs, earlier) if kind.surveys else []),
     )
     parameters = parameters_of(kind, config, bounds, month)

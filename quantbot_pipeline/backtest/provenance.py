@@ -10,17 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.market.features.names import FEATURE_SET
 from quantbot_pipeline.months import month_start_ms, next_month
 from quantbot_pipeline.replay.policies import canonical_json
 from quantbot_pipeline.sources import source_digest
 from quantbot_pipeline.specs import RunKind
 from quantbot_pipeline.version import __version__
 
+# Fields that came after runs had been made: at their defaults they are not mentioned, so that the hash is that of those runs.
+LATER_FIELDS = ("pool_calls",)
+
 
 def parameters_of(kind: RunKind, config: BacktestConfig, bounds: tuple[int, int], month: str) -> dict[str, Any]:
     """The configuration that this kind of run depends on, and its hash; part of a month is another configuration."""
     values = config.model_dump()
-    chosen = {key: values[key] for key in kind.depends_on}
+    chosen = {
+        key: values[key]
+        for key in kind.depends_on
+        if key not in LATER_FIELDS or values[key] != BacktestConfig.model_fields[key].default
+    }
     if "policies" in chosen:
         chosen["policies"] = [json.loads(canonical_json(p)) for p in config.parsed_policies().values()]
     if kind.strategy is not None:
@@ -29,7 +37,10 @@ def parameters_of(kind: RunKind, config: BacktestConfig, bounds: tuple[int, int]
         chosen |= {"from_ms": bounds[0], "to_ms": bounds[1]}
     text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
     ids = list(config.parsed_policies()) if "policies" in chosen else []
-    identity = {"policy_id": ids[0]} if len(ids) == 1 else {}
+    # What identifies a run beside its configuration: no part of the hash, which is that of earlier versions.
+    identity: dict[str, Any] = {"policy_id": ids[0]} if len(ids) == 1 else {}
+    if "features" in kind.artifacts or kind.predicts:
+        identity["feature_set"] = FEATURE_SET
     return {"config_hash": hashlib.sha256(text.encode()).hexdigest()[:16], **chosen, **identity}
 
 
@@ -41,6 +52,7 @@ COMPUTES = (
     "config.py",
     "evidence",
     "market",
+    "models",
     "months.py",
     "replay",
     "search",

@@ -16,7 +16,7 @@ from quantbot_pipeline.backtest.inputs import MonthInputs, match_calls
 from quantbot_pipeline.backtest.record import Record
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.home import Home
-from quantbot_pipeline.market.candle_reader import Load, known_mints
+from quantbot_pipeline.market.candle_reader import Load, Watch, known_mints
 from quantbot_pipeline.replay.policies import Policy
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 
@@ -48,8 +48,9 @@ def replay_month(
     record: Record,
     *,
     both_orders: bool = False,
+    watch: Watch | None = None,
 ) -> Replayed:
-    """Decode the month's candles and replay all calls and policies in one pass, a thread per row group."""
+    """Decode the month's candles, show them to `watch`, and replay all calls and policies in one pass, a thread per row group."""
     from quantbot_pipeline.replay import kernel, results
     from quantbot_pipeline.replay.compile import compile_policies
 
@@ -86,7 +87,7 @@ def replay_month(
             replaying += mark - decoded
         return decoding, replaying, parts
 
-    begun, loads = time.perf_counter(), plan.loads()
+    begun, loads = time.perf_counter(), plan.loads(watch)
     with ThreadPoolExecutor(home.settings.threads) as pool:
         spent = list(pool.map(work, loads))
     wall = time.perf_counter() - begun
@@ -94,12 +95,16 @@ def replay_month(
         results.with_exits(empty, [(rows, made[i]) for *_, parts in spent for rows, made in parts])
         for i, (_, empty) in enumerate(orders)
     ]
-    totals = {"slice": sum(d for d, *_ in spent), "execution": sum(r for _, r, _ in spent)}
-    for name, seconds in totals.items():  # threads overlap: the wall time, split as the work was
-        record.add(name, wall * seconds / (sum(totals.values()) or 1.0))
+    _note(record, wall, {"slice": sum(d for d, *_ in spent), "execution": sum(r for _, r, _ in spent)})
     _tell_no_entry_from_no_candles(home, calls, truth, config.interval)
     record.say(f"{inputs.month}: {len(policies)} policies over {len(loads)} row groups in {wall:.3f} s")
     return Replayed(inputs, rules, truth, outcomes[0], outcomes[1] if both_orders else None, raised)
+
+
+def _note(record: Record, wall: float, spent: dict[str, float]) -> None:
+    """Note the wall time, split as the work of the threads was: they overlap."""
+    for name, seconds in spent.items():
+        record.add(name, wall * seconds / (sum(spent.values()) or 1.0))
 
 
 def _rules(config: BacktestConfig) -> "results.Rules":

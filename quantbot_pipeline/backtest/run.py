@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from quantbot_pipeline.backtest.exclusions import report_exclusions
+from quantbot_pipeline.backtest.features import features_from_candles
 from quantbot_pipeline.backtest.inputs import MonthInputs
 from quantbot_pipeline.backtest.record import Record
 from quantbot_pipeline.backtest.remembered import ReplayCache
 from quantbot_pipeline.backtest.replaying import Replayed, replay_month
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.home import Home
+from quantbot_pipeline.market.features.candles import CandleFeatures
 from quantbot_pipeline.replay.policies import Policy
 from quantbot_pipeline.runs.commit import StagedRun
 
@@ -30,6 +32,7 @@ class Run:
     record: Record
     cache: ReplayCache
     excluded: int | None = None  # known once the month was replayed
+    from_candles: CandleFeatures | None = None  # what candles say of the calls, known once the month was replayed
 
     @property
     def cost(self) -> float:
@@ -39,8 +42,17 @@ class Run:
         return cost_per_side(self.config.taker_fee_bps, self.config.slippage_bps)
 
     def replay(self, policies: Sequence[Policy], *, both_orders: bool = False) -> Replayed:
-        """Replay the month and report the calls that are left out (once)."""
-        replayed = replay_month(self.home, self.inputs, self.config, policies, self.record, both_orders=both_orders)
+        """Replay the month; the first time, report the calls that are left out and make the features that candles give."""
+        watch = None
+        if self.features is not None and self.from_candles is None:
+            with self.record.phase("slice"):
+                self.from_candles = features_from_candles(self.home, self.inputs, self.config)
+            watch = self.from_candles.take
+        replayed = replay_month(
+            self.home, self.inputs, self.config, policies, self.record, both_orders=both_orders, watch=watch
+        )
+        if watch is not None and self.from_candles is not None and self.inputs.plan.main is not None:
+            self.from_candles.keep_last_day(self.inputs.plan.main)
         if self.excluded is None:
             self.excluded = report_exclusions(self.home, replayed, self.config, self.record)
         return replayed

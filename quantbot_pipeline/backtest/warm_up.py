@@ -20,6 +20,7 @@ from quantbot_pipeline.evidence.returns import fill, missing_lost
 from quantbot_pipeline.evidence.rules import EvidenceRules
 from quantbot_pipeline.evidence.support import support
 from quantbot_pipeline.evidence.units import Units
+from quantbot_pipeline.market.features.candles import warm_up as features
 from quantbot_pipeline.replay import kernel, results
 from quantbot_pipeline.replay.capital import capital_path
 from quantbot_pipeline.replay.compile import compile_policies
@@ -91,4 +92,5 @@ KERNELS: dict[str, Callable[[], None]] = {
     "statistics": _statistics,
     "the search": _searches,
     "the evidence": _evidence,
+    "the features": features,
 }

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
+from quantbot_pipeline.backtest.features import with_candles
 from quantbot_pipeline.backtest.inputs import PIECE, pieces
 from quantbot_pipeline.backtest.replaying import Replayed
 from quantbot_pipeline.backtest.run import Run
@@ -27,9 +28,9 @@ def write_truth(run: Run, replayed: Replayed) -> None:
             for rows in pieces(calls.num_rows, PIECE):
                 paths.add(paths_table(calls[rows], truth.of_calls(rows), replayed.rules, run.config.interval))
         with run.staged.writing("features") as features:
-            if run.features is None:
+            if run.features is None or run.from_candles is None:
                 raise ValueError("this recipe has no features")
-            for piece in run.features():
+            for piece in with_candles(run.features(), run.from_candles):
                 features.add(piece)
 
 

@@ -44,6 +44,8 @@ def _config_values(given: dict[str, Any]) -> dict[str, Any]:
     values["horizon_ms"] = round(hours * 3_600_000)
     if given.get("policy"):
         values["policies"] = [p for text in given["policy"] for p in _read_policies(text)]
+    if given.get("target"):
+        values["targets"] = given["target"]
     for key in ("constraints", "grid", "evidence"):
         if given.get(key) is not None:
             values[key] = read_json(f"--{key}", given[key])
@@ -66,7 +68,8 @@ def _options_as_typed() -> Iterator[None]:
         if field != "policy" and field not in BacktestConfig.model_fields:
             raise
         rest = str(e).removeprefix(field).lstrip(".: ")
-        raise InputError(f"--{field.replace('_', '-')}: {rest}") from None
+        option = "target" if field == "targets" else field.replace("_", "-")
+        raise InputError(f"--{option}: {rest}") from None
 
 
 def _read_policies(text: str) -> list[dict[str, Any]]:
@@ -141,7 +144,7 @@ def _print_returns(runs: list[dict[str, Any]]) -> None:
 add_command(
     app,
     "backfill",
-    "Everything for a range of months: truth, policies, frontier, baseline, walk-forward, evidence, and the catalog.",
+    "Everything for a range of months: truth, policies, frontier, baseline, walk-forward, evidence, predictions, anomalies, and the catalog.",
     options_of([field for kind in KINDS.values() for field in kind.depends_on]),
     _backfill,
 )

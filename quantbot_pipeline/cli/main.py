@@ -23,6 +23,7 @@ from quantbot_pipeline.cli import (  # noqa: F401  (they add their commands)
     query,
     reports,
     runs,
+    score,
     service,
     tearsheet,
     upkeep,

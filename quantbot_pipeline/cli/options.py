@@ -95,6 +95,14 @@ BY_FIELD: dict[str, Options] = {
     "taker_fee_bps": {"taker_fee_bps": _option(float, 30.0, "Fee per side.")},
     "slippage_bps": {"slippage_bps": _option(float, 10.0, "Slippage per side.")},
     "stop_slippage_bps": {"stop_slippage_bps": _option(float, 0.0, "Further slippage of protective exits.")},
+    "pool_calls": {
+        "pool_calls": _option(int, 0, "Calls of all callers that a caller's statistics lean on in the walk-forward.")
+    },
+    "targets": {
+        "target": _option(
+            list[str] | None, None, "What to predict: hit_2x, peak_1.5, drawdown_30, win, return …; repeatable."
+        )
+    },
     "rolling_months": {"rolling_months": _option(int, 3, "Months that the rolling scheme learns from.")},
 }
 OUTPUT: Options = {

@@ -6,7 +6,7 @@ the month's end; those few tokens are stitched together with their rows in the f
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,6 +65,26 @@ def _one_span(rows: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     return np.zeros(1, dtype=np.int64), np.array([rows], dtype=np.int64)
 
 
+class Group(NamedTuple):
+    """A decoded row group: `mints[i]` has rows `[offsets[i], offsets[i+1])` of the arrays. volume: NaN where unknown."""
+
+    mints: Sequence[str]
+    offsets: npt.NDArray[np.int64]
+    ts: npt.NDArray[np.int64]
+    open: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+    low: npt.NDArray[np.float64]
+    close: npt.NDArray[np.float64]
+    volume: npt.NDArray[np.float64]
+
+    def arrays(self) -> tuple[Any, ...]:
+        """ts, open, high, low, close, volume."""
+        return self[2:]
+
+
+Watch = Callable[[Group], None]  # is shown every row group of a month's file, in whatever order and thread
+
+
 class Load(Protocol):
     """Decode one piece of work."""
 
@@ -80,7 +100,7 @@ class _Spans(NamedTuple):
     hi: npt.NDArray[np.int64]
 
 
-class _StoreFile(NamedTuple):
+class StoreFile(NamedTuple):
     """A file of the store as it was when it was opened: an ingest that replaces it changes nothing of what is read.
 
     Its footer is parsed once and not once per row group. Each thread has a reader of its own.
@@ -101,7 +121,7 @@ class _StoreFile(NamedTuple):
 
 
 # Opened files and hashes of rejected ones; what is kept counts tokens. An open file costs a descriptor and its footer.
-_OPENED: Kept[_StoreFile] = Kept(128 * 4096, lambda file: max(4096, len(file.mints)) if file.is_described else NEVER)
+_OPENED: Kept[StoreFile] = Kept(128 * 4096, lambda file: max(4096, len(file.mints)) if file.is_described else NEVER)
 _REJECTED: Kept[str] = Kept(4096)
 
 
@@ -112,16 +132,22 @@ class CandlePlan:
     fingerprint: identifies the content that is read. A plan holds no candle: it may be kept and used by several threads.
     """
 
-    main: _StoreFile | None
+    main: StoreFile | None
     spans: list[_Spans]
-    tails: list[tuple[_StoreFile, list[_Spans]]]
+    tails: list[tuple[StoreFile, list[_Spans]]]
     until: npt.NDArray[np.int64]
     fingerprint: list[str]
 
-    def loads(self) -> list[Load]:
-        """Return the independent pieces of work; what they share is decoded once, by whoever needs it first."""
+    def loads(self, watch: Watch | None = None) -> list[Load]:
+        """Return the independent pieces of work; what they share is decoded once, by whoever needs it first.
+
+        With `watch` all row groups of the month are decoded, with their volumes.
+        """
         tails = _Tails(self)
-        loads: list[Load] = [partial(_load_group, self.main, spans, tails) for spans in self.spans if self.main]
+        loads: list[Load] = [partial(_load_group, self.main, spans, tails, watch) for spans in self.spans if self.main]
+        if watch is not None and self.main is not None:
+            others = set(range(len(self.main.groups))).difference(spans.group for spans in self.spans)
+            loads += [partial(_show_group, self.main, group, watch) for group in sorted(others)]
         orphans = tails.tokens.difference(*(spans.tokens.tolist() for spans in self.spans))
         if orphans:  # tokens without a candle in the run's month
             loads.append(partial(tails.of, sorted(orphans)))
@@ -146,7 +172,7 @@ def plan_slices(
     spans = _spans(main, code) if main else []
     tails = [(file, found) for file in following if file and (found := _spans(file, later))]
     refused = [rejected_file(store, interval, m) for m in months]  # a run counts them, so they are part of its input
-    contents = [_hash_of(file) for file in (main, *following)]
+    contents = [content_of(file) for file in (main, *following)]
     hashes = [_REJECTED.get(p, [p], partial(rejected_hash, p)) for p in refused if p.exists()]
     return CandlePlan(main, spans, tails, until, [*contents, *hashes])
 
@@ -179,6 +205,24 @@ class _Tails:
         return (pieces[token] for token in tokens if token in pieces)
 
 
+def month_groups(store: Path, interval: str, month: str) -> tuple[StoreFile, list[Callable[[], Group]]] | None:
+    """Return a month's file and a function for each of its row groups that decodes it; None where there is no file.
+
+    Raises InputError when the file cannot be read; so do the functions.
+    """
+    path = month_file(store, interval, month)
+    if not path.exists():
+        return None
+    file = _open(path)
+    return file, [partial(_whole_group, file, number) for number in range(len(file.groups))]
+
+
+def month_content(store: Path, interval: str, month: str) -> str:
+    """Return the hash of a month's candles; an empty text where there is no file."""
+    path = month_file(store, interval, month)
+    return content_of(_open(path)) if path.exists() else ""
+
+
 def known_mints(store: Path, interval: str, mints: Sequence[str]) -> set[str]:
     """Those of `mints` that have any valid candle at this interval, in whatever month."""
     remaining = set(mints)
@@ -189,15 +233,15 @@ def known_mints(store: Path, interval: str, mints: Sequence[str]) -> set[str]:
     return set(mints) - remaining
 
 
-def _open(path: Path) -> _StoreFile:
+def _open(path: Path) -> StoreFile:
     """The file as it is; one that says what it holds stays open and is not read again while it is the same."""
     return _OPENED.get(path, [path], partial(_open_anew, path))
 
 
-def _open_anew(path: Path) -> _StoreFile:
+def _open_anew(path: Path) -> StoreFile:
     with readable(path):
         data = pa.OSFile(str(path))
-        file = _StoreFile(path, data, pq.read_metadata(data), [], threading.local(), frozenset())
+        file = StoreFile(path, data, pq.read_metadata(data), [], threading.local(), frozenset())
         require_readable(path, file.metadata.metadata)
         _require_columns(file.metadata.schema.to_arrow_schema())
         value = (file.metadata.metadata or {}).get(FOOTER_KEY)
@@ -214,21 +258,24 @@ def _require_columns(schema: pa.Schema) -> None:
             raise ValueError(f"it has no column {name} of type {wanted}")
 
 
-def _read(file: _StoreFile, group: int, columns: list[str]) -> pa.Table:
+def _read(file: StoreFile, group: int, columns: list[str], *, pages: bool = False) -> pa.Table:
     """One row group, verified by its pages' checksums if there are no others; threads may read different ones at once."""
-    reader = getattr(file.readers, "reader", None)
+    pages = pages or FOOTER_KEY not in (file.metadata.metadata or {})
+    name = "of_pages" if pages else "of_values"
+    reader = getattr(file.readers, name, None)
     if reader is None:  # to open one takes as long as to replay two calls
-        reader = file.readers.reader = pq.ParquetFile(
+        reader = pq.ParquetFile(
             file.data,
             metadata=file.metadata,
             read_dictionary=["mint"],
             pre_buffer=False,
-            page_checksum_verification=FOOTER_KEY not in (file.metadata.metadata or {}),
+            page_checksum_verification=pages,
         )
+        setattr(file.readers, name, reader)
     return reader.read_row_group(group, columns=columns, use_threads=False)
 
 
-def _read_tokens(file: _StoreFile) -> list[RowGroup]:
+def _read_tokens(file: StoreFile) -> list[RowGroup]:
     """What the footer of a file that another program wrote does not say."""
     groups = []
     for group in range(file.metadata.num_row_groups):
@@ -239,8 +286,8 @@ def _read_tokens(file: _StoreFile) -> list[RowGroup]:
     return groups
 
 
-def _hash_of(file: _StoreFile | None) -> str:
-    """Changes when the file's content does: its footer's word where checksums hold it to that, else of the bytes read."""
+def content_of(file: StoreFile | None) -> str:
+    """Return what changes when the file's content does: its footer's word where checksums hold it to that, else of the bytes read."""
     if file is None:
         return ""
     if file.is_described:
@@ -250,7 +297,7 @@ def _hash_of(file: _StoreFile | None) -> str:
         return hashlib.file_digest(file.data, "sha256").hexdigest()
 
 
-def _spans(file: _StoreFile, code: Mapping[str, int]) -> list[_Spans]:
+def _spans(file: StoreFile, code: Mapping[str, int]) -> list[_Spans]:
     """The row groups that hold at least one of the mints of `code`, and where."""
     spans = []
     for number, group in enumerate(file.groups):
@@ -261,8 +308,10 @@ def _spans(file: _StoreFile, code: Mapping[str, int]) -> list[_Spans]:
     return spans
 
 
-def _load_group(file: _StoreFile, spans: _Spans, following: _Tails) -> Iterator[Piece]:
+def _load_group(file: StoreFile, spans: _Spans, following: _Tails, watch: Watch | None) -> Iterator[Piece]:
     piece = _decode(file, spans)
+    if watch is not None:
+        watch(_with_volumes(file, spans.group, piece.arrays()))
     tails = following.pieces()
     if not tails:
         yield piece
@@ -273,8 +322,36 @@ def _load_group(file: _StoreFile, spans: _Spans, following: _Tails) -> Iterator[
         yield piece.of_token(i).followed_by(tails[int(piece.tokens[i])])
 
 
-def _decode(file: _StoreFile, spans: _Spans) -> Piece:
+def _show_group(file: StoreFile, group: int, watch: Watch) -> Iterator[Piece]:
+    """Decode a row group without a token that is wanted."""
+    watch(_whole_group(file, group))
+    return iter(())
+
+
+def _whole_group(file: StoreFile, group: int) -> Group:
+    return _with_volumes(file, group, _decode_group(file, group))
+
+
+def _with_volumes(file: StoreFile, group: int, arrays: Sequence[npt.NDArray[Any]]) -> Group:
+    """Add the volumes. No checksum of the footer covers them, so that those of their pages are verified."""
+    mints, offsets, known = file.groups[group]
+    ts, opened, high, low, close = arrays
+    if "volume" not in file.metadata.schema.names:  # another program may leave it out
+        return Group(mints, offsets, ts, opened, high, low, close, np.full(len(ts), np.nan))
+    with readable(file.path):
+        volume = _read(file, group, ["volume"], pages=True)["volume"].cast(pa.float64())
+    volumes = _one_chunk(volume).to_numpy(zero_copy_only=False)
+    if known is None:  # another program may write what an ingest refuses
+        volumes = np.where(np.isfinite(volumes) & (volumes >= 0), volumes, np.nan)
+    return Group(mints, offsets, ts, opened, high, low, close, volumes)
+
+
+def _decode(file: StoreFile, spans: _Spans) -> Piece:
     group, tokens, lo, hi = spans
+    return Piece(tokens, lo, hi, *_decode_group(file, group))
+
+
+def _decode_group(file: StoreFile, group: int) -> list[npt.NDArray[Any]]:
     expected = file.groups[group].checksums
     with readable(file.path):
         table = _read(file, group, COLUMNS)
@@ -283,7 +360,7 @@ def _decode(file: _StoreFile, spans: _Spans) -> Piece:
             raise ValueError(f"checksum of row group {group} differs")
         if expected is None and not _sound(file.groups[group].offsets, *arrays):
             raise ValueError(f"row group {group} has invalid candles, or a token's times do not ascend")
-    return Piece(tokens, lo, hi, *arrays)
+    return arrays
 
 
 def _sound(offsets: npt.NDArray[np.int64], ts: npt.NDArray[np.int64], *prices: npt.NDArray[np.float64]) -> bool:
@@ -300,7 +377,7 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _read_tails(file: _StoreFile, found: Sequence[_Spans], until: npt.NDArray[np.int64]) -> Iterator[tuple[int, Piece]]:
+def _read_tails(file: StoreFile, found: Sequence[_Spans], until: npt.NDArray[np.int64]) -> Iterator[tuple[int, Piece]]:
     """The first rows of the tokens of a later month, up to each one's time; only row groups that hold one are decoded."""
     for spans in found:
         piece = _decode(file, spans)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantbot_pipeline.evidence.wording import standing
-from quantbot_pipeline.vocabulary import ALL_CALLERS, MUCH_ENDED, SEVERITIES
+from quantbot_pipeline.vocabulary import ALL_CALLERS, BETTER, MODEL_SCOPES, MODELS, MUCH_ENDED, SEVERITIES
 
 # What the UI calls the rows that an artifact shows: what they are, not who is best.
 TABLES = {
@@ -18,6 +18,7 @@ TABLES = {
     "frontier": "first_in_sample",
     "walk_forward": "choices_out_of_sample",
     "evidence": "verdicts",
+    "model_report": "verdicts",
     "anomalies": "worst",
 }
 # Columns that are never cut: a policy whose id is cut cannot be asked for.
@@ -160,6 +161,17 @@ def _equity(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[st
     return (numbers | {"grouped_final_equity": grouped[-1].as_py()} if len(grouped) else numbers), []
 
 
+def _model_report(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    to_date = pc.and_(pc.equal(table["model"], MODELS[-1]), pc.equal(table["scope"], MODEL_SCOPES[-1]))
+    rows = table.filter(to_date).to_pylist()
+    measures = ("gain_over_base", "gain_over_base_z", "auc", "calibration_slope", "taken_return_bps")
+    numbers = {f"{row['target']}_{name}": row[name] for row in rows for name in measures}
+    numbers["better"] = float(sum(row["verdict"] == BETTER for row in rows))
+    columns = ("target", "verdict", "money_verdict", "gain_over_base", "gain_over_base_z", "calls", "test_months")
+    shown = [{name: row[name] if isinstance(row[name], str) else _short(row[name]) for name in columns} for row in rows]
+    return numbers, shown[:limit]
+
+
 def _anomalies(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
     found = Counter(table["severity"].to_pylist())
     numbers = {f"{severity}_rows": float(found[severity]) for severity in SEVERITIES}
@@ -187,5 +199,6 @@ _HIGHLIGHTS = {
     "walk_forward": _walk_forward,
     "equity": _equity,
     "evidence": _evidence,
+    "model_report": _model_report,
     "anomalies": _anomalies,
 }

@@ -16,11 +16,13 @@ import dagster as dg
 
 from quantbot_pipeline.orchestration.assets.catalog import CATALOG
 from quantbot_pipeline.orchestration.judging import (
+    CALIBRATION,
     ODD,
     PATHS,
     WALK,
     WARN,
     judge_anomalies,
+    judge_calibration,
     judge_contracts,
     judge_quality,
     judge_regression,
@@ -30,6 +32,7 @@ from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.orchestration.stopping import stop_if_canceled
 from quantbot_pipeline.specs import ANOMALIES as ODD_OUTPUT
+from quantbot_pipeline.specs import CALIBRATION as CALIBRATION_OUTPUT
 from quantbot_pipeline.specs import PATHS as PATHS_OUTPUT
 from quantbot_pipeline.specs import WALK_FORWARD as WALK_OUTPUT
 from quantbot_pipeline.specs import Op, Output, ops, outputs_of, strategy_of
@@ -46,6 +49,7 @@ def build_checks() -> list[Any]:
         paths_regression,
         walk_forward_regression,
         anomalies,
+        calibration,
         catalog_health,
         quarantine_empty,
         free_disk,
@@ -125,6 +129,17 @@ def anomalies(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheck
     stop_if_canceled(context)
     home = lab.open()
     return judge_anomalies(home, _run_dirs(context, home, _materialized(context), ODD_OUTPUT))
+
+
+@dg.asset_check(
+    asset=CALIBRATION,
+    description="Chances that were predicted come true as often as they say: the 95 % interval of no target's calibration slope "
+    "lies outside 0.6 to 1.6, once it has 100 outcomes.",
+)
+def calibration(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
+    stop_if_canceled(context)
+    home = lab.open()
+    return judge_calibration(_run_dirs(context, home, _materialized(context), CALIBRATION_OUTPUT))
 
 
 @dg.asset_check(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from quantbot_pipeline.home import Home
 
 PATHS, WALK = dg.AssetKey(["truth", "paths"]), dg.AssetKey(["results", "walk_forward"])
+CALIBRATION = dg.AssetKey(["model", "calibration"])
 ODD = dg.AssetKey(["anomalies", "anomalies"])
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 MAX_ROWS = 50  # of a table in the UI
@@ -35,6 +36,8 @@ def evaluations(home: "Home", made: Mapping[Key, dict[str, Path]]) -> Iterator[d
         if key == PATHS:
             results.append((key, "input_quality", True, judge_quality(home, run_dirs)))
         results.append((key, "regression", False, judge_regression(home, artifact, run_dirs)))
+    if (run_dirs := made.get((CALIBRATION.path[0], CALIBRATION.path[1]))) is not None:
+        results.append((CALIBRATION, "calibration", False, judge_calibration(run_dirs)))
     if (run_dirs := made.get((ODD.path[0], ODD.path[1]))) is not None:
         results.append((ODD, "anomalies", True, judge_anomalies(home, run_dirs)))
     for key, name, blocking, result in results:
@@ -133,6 +136,24 @@ def judge_regression(home: "Home", artifact: str, run_dirs: Mapping[str, Path]) 
     extra: dict[str, Any] = {"min_z": home.settings.regression_min_z, "subject": newest[0].subject}
     extra |= {f"z_{row['metric']}": row["z"] for row in rows if row["month"] == judged[-1] and row["z"] is not None}
     return _by_month(judged[-1:], faults if worse else {}, rows, WARN, good, extra)
+
+
+def judge_calibration(run_dirs: Mapping[str, Path]) -> dg.AssetCheckResult:
+    """Judge whether predicted chances come true, target by target; pass or fail by the newest month: it is to date."""
+    from quantbot_pipeline.errors import IntegrityError
+    from quantbot_pipeline.monitoring.calibration import HIGH, LOW, MIN_OUTCOMES, read_slopes, sentence
+
+    if not run_dirs:
+        return _by_month([], {}, [], WARN, "")
+    month, run_dir = list(run_dirs.items())[-1]
+    try:
+        rows = read_slopes(run_dir)
+    except IntegrityError as e:
+        return _by_month([month], {month: [str(e)]}, [], WARN, "")
+    faults = [sentence(row) for row in rows if row["is_off"]]
+    good = f"no slope is shown to leave {LOW} to {HIGH}" if rows else f"no target has {MIN_OUTCOMES} outcomes yet"
+    extra = {f"slope_{row['target']}": row["slope"] for row in rows}
+    return _by_month([month], {month: faults} if faults else {}, rows, WARN, good, extra)
 
 
 def _by_month(

@@ -276,12 +276,12 @@ def fill_statistics(derived, where, returns, excursions, exposed, captured, out)
             growth += np.log(product)
             product = 1.0
     growth += np.log(product)
-    worst, middle, low = max(1, n // 20), _below(0.5, n), _below(0.05, n)
-    sorted_to = _select(returns, middle, 0, n)
-    out[MEDIAN_RETURN] = _quantile(returns, 0.5, n, sorted_to)
-    _select(returns, worst - 1, 0, middle)
-    sorted_to = _select(excursions, low, 0, n)
-    out[P95_DRAWDOWN] = _quantile(excursions, 0.05, n, sorted_to)
+    worst, middle, low = max(1, n // 20), at_or_below(0.5, n), at_or_below(0.05, n)
+    sorted_to = select(returns, middle, 0, n)
+    out[MEDIAN_RETURN] = quantile(returns, 0.5, n, sorted_to)
+    select(returns, worst - 1, 0, middle)
+    sorted_to = select(excursions, low, 0, n)
+    out[P95_DRAWDOWN] = quantile(excursions, 0.05, n, sorted_to)
     tail = 0.0
     for i in range(worst):
         tail += returns[i]
@@ -296,13 +296,13 @@ def fill_statistics(derived, where, returns, excursions, exposed, captured, out)
     out[DATA_END_SHARE] = ended / n
     if len(out) <= RANKING_STATS:
         return
-    out[MEDIAN_EXCURSION] = _quantile(excursions, 0.5, n, _select(excursions, middle, low + 1, n))
+    out[MEDIAN_EXCURSION] = quantile(excursions, 0.5, n, select(excursions, middle, low + 1, n))
     if len(out) == RANKING_STATS + 1:
         return
-    lower, upper, highest = _below(0.25, n), _below(0.75, n), _below(0.9, n)
-    out[P25_RETURN] = _quantile(returns, 0.25, n, _select(returns, lower, 0, middle))
-    out[P75_RETURN] = _quantile(returns, 0.75, n, _select(returns, upper, middle + 1, n))
-    out[P90_RETURN] = _quantile(returns, 0.9, n, _select(returns, highest, upper + 1, n))
+    lower, upper, highest = at_or_below(0.25, n), at_or_below(0.75, n), at_or_below(0.9, n)
+    out[P25_RETURN] = quantile(returns, 0.25, n, select(returns, lower, 0, middle))
+    out[P75_RETURN] = quantile(returns, 0.75, n, select(returns, upper, middle + 1, n))
+    out[P90_RETURN] = quantile(returns, 0.9, n, select(returns, highest, upper + 1, n))
     out[AVG_EXCURSION] = total_mae / n
     captures = 0
     for i in range(n):
@@ -311,22 +311,22 @@ def fill_statistics(derived, where, returns, excursions, exposed, captured, out)
         if int(fact[FLAGS]) & PEAKED:
             captured[captures] = fact[SHARE]
             captures += 1
-    out[MEDIAN_TIME_EXPOSED] = _quantile(exposed, 0.5, n, _select(exposed, middle, 0, n))
+    out[MEDIAN_TIME_EXPOSED] = quantile(exposed, 0.5, n, select(exposed, middle, 0, n))
     if captures:
-        half = _select(captured, _below(0.5, captures), 0, captures)
-        out[MEDIAN_TAIL_CAPTURE] = _quantile(captured, 0.5, captures, half)
+        half = select(captured, at_or_below(0.5, captures), 0, captures)
+        out[MEDIAN_TAIL_CAPTURE] = quantile(captured, 0.5, captures, half)
 
 
 @_kernel
-def _below(q, n):
+def at_or_below(q, n):
     """The order statistic at or below the q-quantile of n values."""
     return int(np.floor(q * (n - 1)))
 
 
 @_kernel
-def _quantile(values, q, n, sorted_to):
-    """Linear interpolation between order statistics, as numpy's default; `sorted_to` as `_select` at `_below(q, n)` gave it."""
-    k = _below(q, n)
+def quantile(values, q, n, sorted_to):
+    """Linear interpolation between order statistics, as numpy's default; `sorted_to` as `select` at `at_or_below(q, n)` gave it."""
+    k = at_or_below(q, n)
     below, weight = values[k], q * (n - 1) - k
     if weight == 0:
         return below
@@ -341,7 +341,7 @@ SMALL = 16  # so few values are sorted by insertion
 
 
 @_kernel
-def _select(values, k, lo, hi):
+def select(values, k, lo, hi):
     """Quickselect in place: the k-th smallest comes to `values[k]`, nothing greater before it and nothing smaller behind.
 
     Known to hold already: nothing before `lo` is greater and nothing from `hi` on is smaller than what lies between.

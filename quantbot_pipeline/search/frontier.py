@@ -15,6 +15,7 @@ from quantbot_pipeline.replay.policies import Policy, canonical_json, policy_id
 from quantbot_pipeline.replay.results import Outcomes, Truth
 from quantbot_pipeline.replay.statistics import MEDIAN_RETURN, P95_DRAWDOWN, RANKING_STATS, STATS, aggregate
 from quantbot_pipeline.replay.truth import included_rows
+from quantbot_pipeline.search.leaning import leaned
 from quantbot_pipeline.search.objective import VIOLATIONS, Constraints, Objective, score, violated
 from quantbot_pipeline.vocabulary import ALL_CALLERS
 
@@ -97,16 +98,20 @@ def rank(
     found: Candidates,
     constraints: Constraints,
     objective: Objective,
+    pool_calls: int = 0,
 ) -> list[Ranking]:
     """Rank all policies for every group: feasible first, then score, median return, drawdown, canonical text.
 
-    stats: (G, P, S) as `statistics` gives them. The numbers compared are rounded to six decimals, so that the
-    order of a summation cannot decide.
+    stats: (G, P, S) as `statistics` gives them. A caller's are leaned on those of all callers by `pool_calls`, which count for its
+    minimum of trades, too. The numbers compared are rounded to six decimals, so that the order of a summation cannot decide.
     """
     rankings = []
-    for group, table in zip(groups, stats, strict=True):
+    everybody = next((i for i, group in enumerate(groups) if group.name == ALL_CALLERS), None)
+    tables = leaned(stats, [len(group.rows) for group in groups], everybody, pool_calls)
+    for i, (group, table) in enumerate(zip(groups, tables, strict=True)):
         own = constraints.for_peaks(truth.peak[group.rows] / truth.p0[group.rows])
-        points, broken = score(table, objective), violated(table, len(group.rows), group.mints, own)
+        trades = len(group.rows) + (0 if i == everybody else pool_calls)
+        points, broken = score(table, objective), violated(table, trades, group.mints, own)
         keys = [points, table[:, MEDIAN_RETURN], table[:, P95_DRAWDOWN]]
         order = np.lexsort([found.text_order, *(-np.round(k, 6) for k in reversed(keys)), broken.any(axis=1)])
         rankings.append(Ranking(table, points, broken, order))

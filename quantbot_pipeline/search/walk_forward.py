@@ -49,21 +49,22 @@ class Choice(NamedTuple):
         return None if self.ranking is None else self.ranking.best()
 
 
-def choice_of(name: str, groups: Sequence[Group], rankings: Sequence[Ranking]) -> Choice:
-    """Return the choice of a caller: of its own calls if they are enough, else of all callers' calls."""
+def choice_of(name: str, groups: Sequence[Group], rankings: Sequence[Ranking], pool_calls: int = 0) -> Choice:
+    """Return the choice of a caller: of its own calls if they, with the calls that it leans on, are enough, else of all callers'."""
     place = {group.name: i for i, group in enumerate(groups)}
     own = place.get(name)
-    pooled = own is None or len(groups[own].rows) < MIN_TRAIN_CALLS
+    pooled = own is None or len(groups[own].rows) + pool_calls < MIN_TRAIN_CALLS
     used = place.get(ALL_CALLERS) if pooled else own
     return Choice(pooled, 0, None) if used is None else Choice(pooled, len(groups[used].rows), rankings[used])
 
 
 def train_groups(
-    data: Evaluated, month_start: int, since: Mapping[str, int], horizon_ms: int
+    data: Evaluated, month_start: int, since: Mapping[str, int], horizon_ms: int, pool_calls: int = 0
 ) -> dict[str, list[Group]]:
     """{scheme: whose calls it may learn from}: all callers pooled, then the callers of the tested month with enough calls.
 
-    since: {scheme: start (UTC ms) of the first month it may learn from}.
+    since: {scheme: start (UTC ms) of the first month it may learn from}. pool_calls: how many calls of all callers count as a
+    caller's own.
     """
     tested = set(data.callers[data.month_start == month_start])
     found = {}
@@ -72,7 +73,7 @@ def train_groups(
         groups = [
             group_of(n, r, data.mints)
             for n, r in train.items()
-            if n == ALL_CALLERS or (n in tested and len(r) >= MIN_TRAIN_CALLS)
+            if n == ALL_CALLERS or (n in tested and len(r) + pool_calls >= MIN_TRAIN_CALLS)
         ]
         found[scheme] = [g for g in groups if len(g.rows)]
     return found
@@ -88,20 +89,29 @@ def walk_forward(
     c: float,
     constraints: Constraints,
     objective: Objective,
+    pool_calls: int = 0,
 ) -> list[dict[str, Any]]:
     """Rows of the `walk_forward` artifact without `run_id`: per scheme, all callers pooled and each caller of the month.
 
     groups, stats: per scheme, as `train_groups` and `frontier.statistics` give them. tested: the outcomes of the tested
-    month's calls; its columns are the candidates and, last, holding to the horizon.
+    month's calls; its columns are the candidates and, last, holding to the horizon. pool_calls: how many calls of all callers a
+    caller's statistics lean on; the columns `in_sample_*` are of its own calls alone.
     """
     calls = _by_caller(data, np.flatnonzero(data.month_start == month_start))
     test = {name: rows[data.truth.status[rows] == INCLUDED] for name, rows in calls.items()}
     rows = []
     for scheme in SCHEMES:
-        rankings = rank(groups[scheme], data.truth, stats[scheme], found, constraints, objective)
+        rankings = [
+            ranking._replace(stats=own)
+            for ranking, own in zip(
+                rank(groups[scheme], data.truth, stats[scheme], found, constraints, objective, pool_calls),
+                stats[scheme],
+                strict=True,
+            )
+        ]
         ranked = {group.name: ranking for group, ranking in zip(groups[scheme], rankings, strict=True)}
         for name, test_rows in test.items():
-            choice = choice_of(name, groups[scheme], rankings)
+            choice = choice_of(name, groups[scheme], rankings, pool_calls)
             rows.append(
                 {
                     "caller_name": name,

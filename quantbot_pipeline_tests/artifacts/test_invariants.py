@@ -19,6 +19,7 @@ from quantbot_pipeline.home import Home
 from quantbot_pipeline.runs.inspection import inspect_run
 from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
 from quantbot_pipeline.vocabulary import EXIT_REASONS, SCHEMES
+from quantbot_pipeline_tests.support import forecasts
 from quantbot_pipeline_tests.support.builders import Row, call, candles, make_home
 
 MONTHS = ("2024-01", "2024-02")
@@ -43,7 +44,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture(scope="module")
-def tables(lab: Home) -> Tables:
+def tables(lab: Home, tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """Every artifact as a real run wrote it; `v1` is the frontier of the baseline."""
     found: Tables = {}
     recipes: tuple[str, ...] = ("v1-baseline", "walk-forward", "evidence", "anomalies", "full")
@@ -52,7 +53,9 @@ def tables(lab: Home) -> Tables:
         assert result is not None
         read = {name: pq.ParquetFile(result.run_dir / e.path).read() for name, e in result.manifest.artifacts.items()}
         found |= {"v1": read["frontier"], **read} if recipe == "v1-baseline" else read
-    return found
+    model = forecasts.model(forecasts.make_home(tmp_path_factory.mktemp("models") / "home"), "2024-03")
+    entries = {name: e for name, e in model.manifest.artifacts.items() if name not in found}
+    return found | {name: pq.ParquetFile(model.run_dir / e.path).read() for name, e in entries.items()}
 
 
 def changed(table: pa.Table, values: Row, row: int = 0) -> pa.Table:
@@ -81,7 +84,7 @@ def test_every_artifact_of_a_real_run_keeps_its_invariants(tables: Tables) -> No
         {"horizon_ms": 1, "latency_ms": 0},  # no call has a window
     ],
 )
-@pytest.mark.parametrize("recipe", ["full", "v1-baseline", "walk-forward", "evidence", "anomalies"])
+@pytest.mark.parametrize("recipe", ["full", "v1-baseline", "walk-forward", "evidence", "model", "anomalies"])
 def test_no_configuration_breaks_them(lab: Home, recipe: str, config: dict[str, Any]) -> None:
     result = run_month(lab, recipe, MONTHS[1], BacktestConfig(**config))
     assert result is not None
@@ -143,6 +146,27 @@ BREAKS: list[tuple[str, Row, str]] = [
     ("features", {"mint_age_ms": -3, "mint_prior_calls": 1}, "mint_age_ms: not above 0"),
     ("features", {"features": '{"b": 1, "a": 2}'}, "features: not a JSON object with sorted keys"),
     ("features", {"features": "[1]"}, "features: not a JSON object"),
+    ("features", {"calls_24h": None}, "calls_24h: null"),
+    ("features", {"mint_callers_1h": 9}, "mint_callers_1h: more than mint_prior_callers"),
+    ("features", {"caller_calls_24h": 900}, "caller_calls_24h: more than calls_24h"),
+    ("features", {"caller_follow_share": None}, "caller_follow_share: without caller_prior_calls"),
+    ("features", {"caller_follow_share": 1.5}, "caller_follow_share: outside 0 to 1"),
+    ("features", {"candles_24h": 5}, "stale_ms: without candles_24h"),
+    ("features", {"rv_24h": 0.1}, "rv_24h: without candles_24h"),
+    ("features", {"ret_1h": 0.1}, "ret_1h: without ret_4h"),
+    ("features", {"rv_4h": 0.1}, "rv_4h: without ret_4h"),
+    ("features", {"max_up_24h": 1.0, "rv_24h": 0.5}, "max_up_24h: more than rv_24h"),
+    ("features", {"stale_ms": 90_000_000}, "stale_ms: more than a day"),
+    ("features", {"from_high_24h": 0.1}, "from_high_24h: above 0"),
+    ("features", {"from_low_24h": -0.1}, "from_low_24h: negative"),
+    ("features", {"volume_share_1h": 1.1}, "volume_share_1h: outside 0 to 1"),
+    ("features", {"market_tokens": 3}, "market_ret_24h: without market_tokens"),
+    ("features", {"excess_ret_24h": 0.5}, "excess_ret_24h: without its two returns"),
+    (
+        "features",
+        {"excess_ret_24h": 99.0, "ret_24h": 1.0, "market_ret_24h": 0.5},
+        "excess_ret_24h: not ret_24h - market_ret_24h",
+    ),
     ("trades", {"call_id": "2024-02-2-0"}, "call_id: repeated under one policy"),
     ("trades", {"exit_ts_ms": 1}, "exit_ts_ms: before entry_ts_ms"),
     ("trades", {"time_exposed_ms": -1}, "time_exposed_ms: not exit_ts_ms"),
@@ -195,6 +219,41 @@ BREAKS: list[tuple[str, Row, str]] = [
     ("walk_forward", {"in_sample_es95_bps": 1.0, "policy_id": None}, "in_sample_es95_bps: without policy_id"),
     ("walk_forward", {"efficiency": 1.0, "in_sample_avg_return_bps": -1.0}, "efficiency: without a gain"),
     ("walk_forward", {"pooled_trades": 0, "pooled_avg_return_bps": 1.0}, "pooled_avg_return_bps: not 0 without"),
+    ("predictions", {"call_id": ""}, "call_id: empty"),
+    ("predictions", {"status": "guessed"}, "status: unknown"),
+    ("predictions", {"status": "no train call"}, "value: not the base rate"),
+    ("predictions", {"value": 1.0}, "value: no probability"),
+    ("predictions", {"linear_value": -0.1}, "linear_value: no probability"),
+    ("predictions", {"take": True, "limit": 0.99}, "take: not what value and limit say"),
+    ("predictions", {"take": True, "limit": None}, "take: not what value and limit say"),
+    ("predictions", {"low": 0.1, "high": None}, "low: without high"),
+    ("predictions", {"low": 0.2, "high": 0.1}, "low: above high"),
+    ("predictions", {"excluded": None}, "outcome: though unsettled"),
+    ("predictions", {"excluded": True}, "policy_return: though unsettled"),
+    ("predictions", {"outcome": None}, "outcome: though unsettled"),
+    ("predictions", {"outcome": 0.5}, "outcome: neither 0 nor 1"),
+    ("predictions", {"outcome_known_ts_ms": 1}, "outcome_known_ts_ms: not after the alert"),
+    ("predictions", {"policy_return": -1.1}, "policy_return: below -1"),
+    ("predictions", {"outside": -1}, "outside: negative"),
+    ("model_report", {"model": "oracle"}, "model: unknown"),
+    ("model_report", {"scope": "ever"}, "scope: unknown"),
+    ("model_report", {"model": "boosting"}, "model: repeated"),
+    ("model_report", {"auc": 1.1}, "auc: outside 0 to 1"),
+    ("model_report", {"verdict": "better"}, "verdict: not of the blend"),
+    ("model_report", {"positives": 10_000}, "positives: more than the calls"),
+    ("model_report", {"model": "blend", "weight_linear": 1.6}, "weight_linear: outside 0 to 1.5"),
+    (
+        "model_report",
+        {"model": "blend", "scope": "to_date", "verdict": "better"},
+        "verdict: better without a sure gain",
+    ),
+    ("model_report", {"model": "blend", "verdict": "good"}, "verdict: unknown"),
+    ("importance", {"feature": ""}, "feature: empty"),
+    ("dependence", {"value": 1.5}, "value: no probability"),
+    ("calibration", {"bin": 11}, "bin: not 1 to 10"),
+    ("calibration", {"observed": 0.99, "high": 0.5}, "observed: outside low to high"),
+    ("models", {"model_id": "0" * 16}, "model_id: not the hash of its document"),
+    ("models", {"document": "{}"}, "model_id: not the hash of its document"),
     ("errors", {"level": "fatal"}, "level: unknown"),
     ("errors", {"phase": "afterwards"}, "phase: unknown"),
     ("errors", {"details": "no"}, "details: not a JSON object"),

@@ -21,7 +21,7 @@ from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market.calls import CallStore, month_statistics, read_calls
 from quantbot_pipeline.market.candle_files import CandleStore
-from quantbot_pipeline.market.features import call_features
+from quantbot_pipeline.market.features.calls import call_features
 from quantbot_pipeline_tests.support.builders import call, ms, solana_address, write_csv
 
 T = ms("2024-01-01")

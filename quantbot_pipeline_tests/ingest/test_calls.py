@@ -18,7 +18,7 @@ from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.report import IngestReport
 from quantbot_pipeline.market.calls import CallStore, month_statistics, read_calls, reading_calls
-from quantbot_pipeline.market.features import call_features
+from quantbot_pipeline.market.features.calls import call_features
 from quantbot_pipeline_tests.support.builders import (
     HOSTILE,
     HOSTILE_WITH_NUL,

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.kept import SETTLED_NS, Kept
-from quantbot_pipeline.market import calls, features
+from quantbot_pipeline.market import calls
 from quantbot_pipeline.market.calls import CallStore, read_calls
-from quantbot_pipeline.market.features import call_features
+from quantbot_pipeline.market.features import calls as features
+from quantbot_pipeline.market.features.calls import call_features
 from quantbot_pipeline.runs.content import content_sha256
 from quantbot_pipeline_tests.support.builders import call, ms, write_jsonl
 

@@ -107,10 +107,14 @@ def test_a_failed_run_is_sent_once_with_its_month_and_link_and_its_recovery(sens
     assert sensor.tick() == "0 new, 0 open, 0 to be sent"
 
 
-def test_what_is_over_before_the_next_look_is_not_announced(sensor: Sensor, receiver: Receiver) -> None:
+def test_what_is_over_before_the_next_look_is_told_with_its_end(sensor: Sensor, receiver: Receiver) -> None:
     execute(sensor.instance, "once", "2024-02")
     execute(sensor.instance, month="2024-02")
-    assert sensor.tick() == "0 new, 0 open, 0 to be sent"
+    assert sensor.tick() == "2 new, 0 open, 0 to be sent"
+    assert receiver.titles() == [
+        "failed run, work in working, 2024-02",
+        "recovered: failed run, work in working, 2024-02",
+    ]
     execute(sensor.instance, month="2024-02")
     execute(sensor.instance, "again", "2024-02")
     sensor.tick()
@@ -135,6 +139,22 @@ def test_a_repetition_that_was_promised_and_does_not_come_is_one_notice(
     assert receiver.titles() == ["failed run, work in working, 2024-02"]
     assert notices_sensor.Cursor.model_validate_json(sensor.cursor or "").promised == {}
     assert sensor.tick() == "0 new, 1 open, 0 to be sent"
+
+
+def test_a_broken_promise_that_a_later_run_made_good_is_told_as_over(
+    sensor: Sensor, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(sensor.instance, month="2024-02")
+    execute(sensor.instance, "killed", "2024-02", **{"dagster/will_retry": "true"})
+    execute(sensor.instance, month="2024-02")
+    assert sensor.tick() == "0 new, 0 open, 0 to be sent"
+    later = time.time() + notices_sensor.PROMISE_S
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert sensor.tick() == "2 new, 0 open, 0 to be sent"
+    assert receiver.titles() == [
+        "failed run, work in working, 2024-02",
+        "recovered: failed run, work in working, 2024-02",
+    ]
 
 
 def test_a_killed_command_is_one_notice(home: Path, receiver: Receiver) -> None:

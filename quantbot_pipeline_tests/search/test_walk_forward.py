@@ -6,17 +6,21 @@ it earned, and that a run of many months in one process equals runs of one month
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from quantbot_pipeline.backtest.month import MonthResult
 from quantbot_pipeline.backtest.remembered import ReplayCache
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.replay.results import outcome_bytes
+from quantbot_pipeline.search.leaning import leaned
 from quantbot_pipeline_tests.support import homes, reference
 from quantbot_pipeline_tests.support.homes import APRIL, DAY, FEBRUARY, HOUR, JANUARY, MARCH, MAY, MINUTE, Call, Market
 from quantbot_pipeline_tests.support.naive import Candle
@@ -128,6 +132,17 @@ class Past(NamedTuple):
     stats: Mapping[str, Any]
 
 
+def leaning(
+    own: Mapping[str, float | None], everyone: Mapping[str, float | None], n: int, more: int
+) -> dict[str, float | None]:
+    """Every statistic as if `more` calls of everybody were the caller's own."""
+    found: dict[str, float | None] = {}
+    for name, x in own.items():
+        y = everyone[name]
+        found[name] = y if x is None else x if y is None else (n * x + more * y) / (n + more)
+    return found
+
+
 class Recomputed:
     """One market under one configuration; single outcomes are computed once."""
 
@@ -151,15 +166,20 @@ class Recomputed:
             found.append(self._rows[key])
         return found
 
-    def choose(self, train: list[homes.Replayed]) -> Past:
-        """Rank 1 of the train frontier if there is one and it is feasible."""
+    def choose(self, train: list[homes.Replayed], pool: Sequence[homes.Replayed] = ()) -> Past:
+        """Rank 1 of the train frontier if there is one and it is feasible; leaning on the pool, but shown as of the train set."""
         if not train:
             return Past(None, {})
         stats = {reference.canonical(p): reference.aggregates(self.rows(p, train)) for p in POLICIES}
+        own, more = stats, self.config.get("pool_calls", 0) if pool else 0
+        if more:
+            everyone = {reference.canonical(p): reference.aggregates(self.rows(p, list(pool))) for p in POLICIES}
+            stats = {text: leaning(own[text], everyone[text], len(train), more) for text in own}
         limits = reference.limits(self.config.get("constraints", {}), [one.peak for one in train])
         kind = self.config.get("objective", {}).get("kind", "growth")
-        first = reference.ranked(stats, len(train), len({one.call.mint for one in train}), limits, kind)[0]
-        return Past(json.loads(first["policy_params"]), first) if first["meets_constraints"] else Past(None, {})
+        first = reference.ranked(stats, len(train) + more, len({one.call.mint for one in train}), limits, kind)[0]
+        text = first["policy_params"]
+        return Past(json.loads(text), own[text]) if first["meets_constraints"] else Past(None, {})
 
     def month(self, month: str) -> dict[tuple[str, str], dict[str, Any]]:
         """Every row of a month's walk-forward."""
@@ -182,8 +202,8 @@ class Recomputed:
                     for one in self.replayed
                     if start <= one.call.alert_ts < end and caller in ("__all__", one.call.caller)
                 ]
-                pooled = len(own) < 10
-                past = everyone if pooled else self.choose(own)
+                pooled = not own or len(own) + (caller != "__all__") * self.config.get("pool_calls", 0) < 10
+                past = everyone if pooled or caller == "__all__" else self.choose(own, train)
                 found[caller, scheme] = {
                     "pooled": pooled,
                     "train_calls": len(train if pooled else own),
@@ -236,6 +256,8 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "tokens and ends of data are limited": {
         "constraints": {"min_distinct_mints": 15, "max_data_end_share": 0.2, "min_stressed_avg_return_bps": -1_500.0}
     },
+    "leaning on three calls of everybody": {"pool_calls": 3},
+    "leaning on more than anybody has, by the median": {"pool_calls": 60, "objective": {"kind": "median"}},
     "entry at the close, dear": {"entry": "close", "taker_fee_bps": 80.0, "stop_slippage_bps": 100.0},
 }
 
@@ -445,3 +467,50 @@ def test_efficiency_is_null_unless_the_promise_was_positive(lab: Lab) -> None:
         if row not in losers:  # without a test trade 0 / promise = 0
             quotient = row["out_of_sample_avg_return_bps"] / row["in_sample_avg_return_bps"]
             assert np.isclose(row["efficiency"], quotient, rtol=1e-12)
+
+
+# --- leaning on the pool ----------------------------------------------------------------------------------------------
+
+
+def test_leaning_on_nobody_is_a_run_of_before_to_the_last_bit(lab: Lab, single: dict[str, MonthResult]) -> None:
+    for month in ("2024-03", "2024-04"):
+        again = homes.run(lab.home, "walk-forward", month, CONFIG | {"pool_calls": 0})
+        assert "pool_calls" not in again.manifest.parameters
+        assert again.manifest.parameters == single[month].manifest.parameters
+        for name in ("walk_forward", "trades"):
+            assert homes.content(again, name) == homes.content(single[month], name)
+
+
+def test_leaning_lets_few_calls_speak_and_is_part_of_what_identifies_a_run(
+    lab: Lab, single: dict[str, MonthResult]
+) -> None:
+    """Four calls of a caller with twenty of everybody are enough; without them the pooled choice stood in."""
+    made = homes.run(lab.home, "walk-forward", "2024-03", CONFIG | {"pool_calls": 20})
+    alone, leaning = rows_of(single["2024-03"])["rare", "rolling"], rows_of(made)["rare", "rolling"]
+    assert (alone["pooled"], leaning["pooled"]) == (True, False)
+    assert 0 < leaning["train_calls"] < 10 < alone["train_calls"]
+    assert made.manifest.parameters["pool_calls"] == 20
+    assert made.manifest.parameters["config_hash"] != single["2024-03"].manifest.parameters["config_hash"]
+    everybody = [rows_of(run)["__all__", "rolling"] for run in (made, single["2024-03"])]
+    assert len({str(row | {"run_id": ""}) for row in everybody}) == 1, "all callers lean on nobody"
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    own=hnp.arrays(np.float64, (3, 4), elements=st.floats(-1e6, 1e6) | st.just(float("nan"))),
+    pool=hnp.arrays(np.float64, (3, 4), elements=st.floats(-1e6, 1e6) | st.just(float("nan"))),
+    n=st.integers(1, 500),
+    more=st.integers(0, 500),
+)
+def test_a_leaned_statistic_lies_between_the_two(own: Any, pool: Any, n: int, more: int) -> None:
+    stats = np.stack([pool, own])
+    found = leaned(stats, [900, n], 0, more)
+    assert np.array_equal(found[0], pool, equal_nan=True)
+    if not more:
+        assert found is stats
+        return
+    low, high = np.fmin(own, pool), np.fmax(own, pool)
+    slack = 1e-9 * np.maximum(np.abs(low), np.abs(high))
+    known = ~np.isnan(low)
+    assert np.array_equal(np.isnan(found[1]), ~known)
+    assert np.all((found[1] >= low - slack)[known] & (found[1] <= high + slack)[known])

@@ -43,7 +43,8 @@ def assert_each_failure_is_told_once(instance: dg.DagsterInstance, messages: Seq
     assert {id_: n for id_, n in told.items() if n > 1} == {}
     assert set(told) <= {run.run_id for run in lost}
     untold = [run for run in lost if run.run_id not in told]
-    assert [(run.job_name, run.run_id) for run in untold if not _is_open(run, ended, told)] == []
+    missing = [run for run in untold if not _is_open(run, ended, told)]
+    assert not missing, "\n".join(_history(run, ended, told) for run in missing)
     (rejected,) = [message for message in messages if "rejected file" in message["title"]]
     assert "broken.parquet" in rejected["title"]
     counts = Counter(f"Dagster runs ended as {run.status.value}" for run, _ in ended)
@@ -64,9 +65,20 @@ def _is_open(one: dg.DagsterRun, ended: Sequence[Ended], told: Counter[str]) -> 
     at = next(end for run, end in ended if run.run_id == one.run_id)
     months = set() if one.job_name == "catalog_sync" else set(months_of(one.tags))
     before = [(run, end) for run, end in ended if run.job_name == one.job_name and at - DAY_S <= end <= at]
-    for earlier, since in before:
-        if earlier.run_id in told and (months & set(months_of(earlier.tags)) or not months):
-            return not any(
-                run.is_success and since < end < at and months <= set(months_of(run.tags)) for run, end in before
-            )
-    return False
+    return any(
+        earlier.run_id in told
+        and (months & set(months_of(earlier.tags)) or not months)
+        and not any(run.is_success and since < end < at and months <= set(months_of(run.tags)) for run, end in before)
+        for earlier, since in before
+    )
+
+
+def _history(one: dg.DagsterRun, ended: Sequence[Ended], told: Counter[str]) -> str:
+    """Every run of the same job, in the order of their ends: what a person needs to see why nobody was told of one."""
+    lines = [
+        f"{'->' if run.run_id == one.run_id else '  '} {end:.0f} {run.status.value} {months_of(run.tags)} "
+        f"{'told' if run.run_id in told else ''} {run.run_id[:8]}"
+        for run, end in ended
+        if run.job_name == one.job_name
+    ]
+    return "\n".join([f"nobody was told of {one.job_name} {one.run_id}:", *lines])

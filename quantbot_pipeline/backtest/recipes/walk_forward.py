@@ -36,7 +36,16 @@ def make(run: Run) -> None:
     trained = _train(run, search, since)
     with run.record.phase("optimization"):
         rows = walk_forward(
-            trained.data, start, trained.groups, trained.stats, trained.tested, search, run.cost, constraints, objective
+            trained.data,
+            start,
+            trained.groups,
+            trained.stats,
+            trained.tested,
+            search,
+            run.cost,
+            constraints,
+            objective,
+            config.pool_calls,
         )
         write_rows(run, "walk_forward", rows)
         _write_test_trades(run, trained, search, rows)
@@ -95,7 +104,9 @@ def _train(run: Run, search: "Candidates", since: dict[str, int]) -> _Trained:
         with run.record.phase("optimization"):
             truth, outcomes = concatenate([r.truth for r in replays], [r.outcomes for r in replays])
             data = _evaluated(replays, truth)
-            groups = groups or train_groups(data, month_start_ms(run.inputs.month), since, run.config.horizon_ms)
+            groups = groups or train_groups(
+                data, month_start_ms(run.inputs.month), since, run.config.horizon_ms, run.config.pool_calls
+            )
             for scheme in SCHEMES:
                 found = statistics(groups[scheme], truth, outcomes, run.cost, goals_of(run.config)[1])
                 stats[scheme].append(found[:, : part.stop - part.start])
