@@ -296,6 +296,17 @@ class Home(base.Home):
         rows = policies(self.catalog, caller=caller)
         return frame_of_rows(rows, POLICY_COLUMNS, **self._attrs("summary", ()))
 
+    def anomalies(self, *, interval: str | None = None, **which: str | None) -> "pd.DataFrame":
+        """Return what was odd in each month, the worst first, as `quantbot anomalies` prints it.
+
+        which: `severity` (that one and worse ones), `kind`, `subject` (a mint or a caller). Raises InputError for words that do not exist.
+        """
+        from quantbot_pipeline.frames import frame_of_rows
+        from quantbot_pipeline.reports.anomalies import COLUMNS, anomalies
+
+        rows = anomalies(self.catalog, interval=interval, **which)
+        return frame_of_rows(rows, COLUMNS, **self._attrs("anomalies", (), interval=interval))
+
     def catalog_query(self, **filters: Any) -> "pd.DataFrame":
         """Return cataloged runs, newest first, as `quantbot backtest catalog-query` prints them.
 

@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     )
     quality_blocks: bool = Field(
         False,
-        description="whether nothing is concluded from a month past these three limits (no frontier, V1, walk-forward or evidence; its truth is made); else it is a warning",
+        description="whether nothing is concluded from a month past these three limits, or with an anomaly of severity error (no frontier, V1, walk-forward or evidence; its truth and its anomalies are made); else it is a warning",
     )
     regression_min_z: float = Field(
         -3.0,

@@ -34,7 +34,8 @@ class RunKind(NamedTuple):
     artifacts that have no asset of their own. depends_on: the fields of `BacktestConfig` that change its results. recipe: the
     module whose `make(run)` writes the artifacts. learns: whether it reads all earlier months too. weighs_size: whether it
     reads the liquidity of calls. predicts: whether it serves calls to come: it reads the candles before calls, too, and makes a
-    month that has no call yet. needs: a module of an extra, without which the unattended runs leave it out.
+    month that has no call yet. needs: a module of an extra, without which the unattended runs leave it out. surveys: whether it looks at
+    all candles of the month and of the days before, and at no later one.
     """
 
     name: str
@@ -53,6 +54,7 @@ class RunKind(NamedTuple):
     weighs_size: bool = False
     predicts: bool = False
     needs: str | None = None
+    surveys: bool = False
 
     @property
     def artifacts(self) -> tuple[str, ...]:
@@ -62,7 +64,7 @@ class RunKind(NamedTuple):
     @property
     def concludes(self) -> bool:
         """Whether it draws conclusions from the month's truth, and so stops where bad inputs block."""
-        return not {*self.artifacts} <= {"paths", "features", "trades", "summary"}
+        return not {*self.artifacts} <= {"paths", "features", "trades", "summary", "anomalies"}
 
     @property
     def keys(self) -> tuple[Key, ...]:
@@ -127,6 +129,11 @@ IMPORTANCE = Output(("model", "importance"), "importance", "How much worse predi
 DEPENDENCE = Output(("model", "dependence"), "dependence", "What a model predicts at each value of a feature.")
 CALIBRATION = Output(("model", "calibration"), "calibration", "How often what was predicted came true.")
 MODELS = Output(("model", "models"), "models", "The models of the month, as documents that score calls.")
+ANOMALIES = Output(
+    ("anomalies", "anomalies"),
+    "anomalies",
+    "What is odd in the month's candles and calls: what, where, how sure, and which calls it touches.",
+)
 
 BACKTEST = Op("backtest", "backtest_contract", "Replay the calls of each month and commit one run per month.")
 V1 = Op("v1_baseline", "v1_contract", "Optimize the capital-aware baseline per caller and for the grouped account.")
@@ -147,6 +154,12 @@ PREDICT = Op(
     "model_contract",
     "Predict the month's calls by models of the months before, and judge such predictions to date. Earlier months are read in "
     "the body: the declared dependency is this month's inputs, so that a range of months stays one run.",
+)
+SURVEY = Op(
+    "survey",
+    "anomalies_contract",
+    "Look for what is odd in each month's candles and calls. Nothing is removed or repaired. Earlier months are read in the "
+    "body: the declared dependency is this month's inputs, so that a range of months stays one run.",
 )
 
 # In the order of the command line's help. Of the kinds of one op the narrow ones come first.
@@ -260,6 +273,20 @@ KINDS: dict[str, RunKind] = {
             learns=True,
             predicts=True,
             needs="sklearn",
+        ),
+        RunKind(
+            name="anomalies",
+            command="anomalies",
+            job="anomalies",
+            op=SURVEY,
+            run_type="anomalies",
+            outputs=(ANOMALIES,),
+            depends_on=(*_WINDOW, "intrabar", *_COSTS),
+            recipe=f"{_RECIPES}.anomalies",
+            help="What is odd in the candles and calls of each month.",
+            about="What is odd in the candles and calls of each month, and which calls it touches.",
+            learns=True,
+            surveys=True,
         ),
     )
 }

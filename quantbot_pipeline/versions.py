@@ -61,7 +61,7 @@ FORMATS: dict[str, Format] = {
     "calls": Format(
         "data/alerts.duckdb",
         "`version` in the table `store_meta`",
-        ("1.0.0", "1.1.0"),
+        ("1.0.0", "1.1.0", "1.2.0"),
         "1.0.0",
         "read as it is; `quantbot migrate` or the next ingest brings it up",
     ),

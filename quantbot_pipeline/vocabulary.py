@@ -56,3 +56,24 @@ EARNS_MORE, MONEY_NOT_SHOWN = MONEY_VERDICTS
 # Of a row of errors.parquet.
 LEVELS = ("error", "warning", "info")
 PHASES = ("plan", "coverage", "slice", "execution", "optimization")
+
+# What can be odd, in the order in which reports show it; and how bad it is, the worst first.
+ANOMALY_KINDS = (
+    "price_spike",
+    "unit_change",
+    "flat_line",
+    "outage",
+    "gap",
+    "wash_volume",
+    "duplicate_series",
+    "time_shift",
+    "interval_mismatch",
+    "call_burst",
+    "copied_calls",
+    "late_calls",
+    "deleted_calls",
+    "regime",
+    "prediction_drift",
+)
+SEVERITIES = ("error", "warning", "info")
+SUBJECT_TYPES = ("mint", "caller", "pair", "market", "target")

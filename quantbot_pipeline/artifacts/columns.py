@@ -1,6 +1,7 @@
 """What rules see of a table's columns, and the rules that many columns share."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ class Columns(Protocol):
     def empty(self, name: str, /) -> Mask: ...
     def among(self, name: str, known: Sequence[str], /) -> Mask: ...
     def repeated(self, *names: str) -> Mask: ...
+    def unlike(self, name: str, test: Callable[[str], bool], /) -> Mask: ...
 
 
 def above(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Mask:
@@ -50,3 +52,12 @@ def rates(t: Columns, *names: str) -> Iterator[Fault]:
 def counts(t: Columns, *names: str) -> Iterator[Fault]:
     for name in names:
         yield name, "negative", t[name] < 0
+
+
+def is_object(text: str) -> bool:
+    """Whether a text is a JSON object with sorted keys."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and list(value) == sorted(value)

@@ -4,7 +4,6 @@ Pure functions over a table. A broken rule is a fault of this program or of the 
 that finds one may stop everything that would be built on it. The rules follow docs/semantics.md.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, pairwise
 from typing import Any, Protocol
@@ -14,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quantbot_pipeline.artifacts import evidence_rules, feature_rules, model_rules
-from quantbot_pipeline.artifacts.columns import Fault, Mask, above, counts, named, outside, rates
+from quantbot_pipeline.artifacts import anomaly_rules, evidence_rules, feature_rules, model_rules
+from quantbot_pipeline.artifacts.columns import Fault, Mask, above, counts, is_object, named, outside, rates
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.versions import Version, columns_of
 from quantbot_pipeline.vocabulary import EXIT_REASONS, LEVELS, PHASES, PROTECTIVE_EXITS, SCHEMES
@@ -166,15 +165,6 @@ class _Columns:
         return column.fill_null(False).to_numpy()
 
 
-def _is_object(text: str) -> bool:
-    """A JSON object with sorted keys."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(value, dict) and list(value) == sorted(value)
-
-
 def _not_finite(t: _Columns, schema: pa.Schema) -> Iterator[Fault]:
     for name in (f.name for f in schema if f.type == pa.float64()):
         yield name, "not finite", ~np.isfinite(t[name]) & ~t.absent(name)
@@ -234,7 +224,7 @@ def _features(t: _Columns) -> Iterator[Fault]:
     ):
         yield age, f"without {count}, or the other way round", t.absent(age) != (t[count] == 0)
         yield age, "not above 0: knows a call that was not earlier", (t[age] <= 0) & ~t.absent(age)
-    yield "features", "not a JSON object with sorted keys", t.unlike("features", _is_object)
+    yield "features", "not a JSON object with sorted keys", t.unlike("features", is_object)
     yield from feature_rules.recent_calls(t)
     yield from feature_rules.from_candles(t)
 
@@ -294,7 +284,7 @@ def _aggregates(t: _Columns, trades: npt.NDArray[Any]) -> Iterator[Fault]:
 def _frontier(t: _Columns) -> Iterator[Fault]:
     caller, rank, feasible, score = t.codes("caller_name"), t["rank"], t["meets_constraints"], t["objective_score"]
     yield from named(t, "caller_name", "policy_id")
-    yield "policy_params", "not a JSON object with sorted keys", t.unlike("policy_params", _is_object)
+    yield "policy_params", "not a JSON object with sorted keys", t.unlike("policy_params", is_object)
     yield "policy_id", "repeated for one caller", t.repeated("caller_name", "policy_id")
     policies = np.bincount(caller, minlength=1)[caller] if t.rows else rank
     gap = outside(rank, 1, policies) | t.repeated("caller_name", "rank")  # type: ignore[arg-type]
@@ -349,7 +339,7 @@ def _walk_forward(t: _Columns) -> Iterator[Fault]:
         "without policy_id, or the other way round",
         t.absent("policy_params") != t.absent("policy_id"),
     )
-    yield "policy_params", "not a JSON object with sorted keys", t.unlike("policy_params", _is_object)
+    yield "policy_params", "not a JSON object with sorted keys", t.unlike("policy_params", is_object)
     everyone = np.zeros(t.rows, bool)
     for kind, idle in (
         ("out_of_sample", t.absent("policy_id")),
@@ -376,7 +366,7 @@ def _errors(t: _Columns) -> Iterator[Fault]:
     yield from named(t, "timestamp", "message")
     yield "level", "unknown", ~t.among("level", LEVELS)
     yield "phase", "unknown", ~t.among("phase", PHASES)
-    yield "details", "not a JSON object with sorted keys", t.unlike("details", _is_object)
+    yield "details", "not a JSON object with sorted keys", t.unlike("details", is_object)
 
 
 def _no_rules(t: _Columns) -> Iterator[Fault]:
@@ -402,5 +392,6 @@ RULES: dict[str, Callable[[_Columns], Iterator[Fault]]] = {
     "dependence": model_rules.dependence,
     "calibration": model_rules.calibration,
     "models": model_rules.models,
+    "anomalies": anomaly_rules.anomalies,
     "errors": _errors,
 }

@@ -87,6 +87,10 @@ IMPORTANCE = _schema("run_id:s target:s feature:s group:s loss_increase:f? z:f? 
 DEPENDENCE = _schema("run_id:s target:s feature:s at:f value:f")
 CALIBRATION = _schema("run_id:s target:s bin:i calls:i predicted:f observed:f low:f high:f")
 MODELS = _schema("run_id:s target:s model_id:s trained_until_ts_ms:i train_calls:i feature_set:i features:s document:s")
+ANOMALIES = _schema(
+    """run_id:s kind:s severity:s subject_type:s subject:s other_subject:s? from_ts_ms:i to_ts_ms:i score:f limit:f
+    calls_touched:i hits_touched:i reason:s details:s?"""
+)
 ERRORS = _schema("run_id:s timestamp:s level:s phase:s call_id:s? message:s details:s?")
 
 # type: (file inside the run directory, schema)
@@ -108,6 +112,7 @@ ARTIFACTS: dict[str, tuple[str, pa.Schema]] = {
     "dependence": ("model/dependence.parquet", DEPENDENCE),
     "calibration": ("model/calibration.parquet", CALIBRATION),
     "models": ("model/models.parquet", MODELS),
+    "anomalies": ("anomalies/anomalies.parquet", ANOMALIES),
     "errors": ("errors/errors.parquet", ERRORS),
 }
 

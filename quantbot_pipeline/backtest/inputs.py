@@ -124,13 +124,21 @@ def earlier_months(home: Home, month: str, config: BacktestConfig) -> list[Month
     return earlier
 
 
+def known_in(home: Home, inputs: MonthInputs, config: BacktestConfig, month: str) -> MonthInputs:
+    """Return the inputs of a month as they were known at the end of `month`: without the candles of later months."""
+    if inputs.broken:
+        return inputs
+    plan = _plan_candles(home, inputs.month, inputs.calls, inputs.by_mint, config, month)
+    return inputs._replace(plan=plan, fingerprint=joint_hash(content_sha256(inputs.calls), *plan.fingerprint))
+
+
 def _plan_candles(
-    home: Home, month: str, calls: pa.Table, by_mint: "CallsByMint", config: BacktestConfig
+    home: Home, month: str, calls: pa.Table, by_mint: "CallsByMint", config: BacktestConfig, last_month: str = "9999-12"
 ) -> CandlePlan:
     alert = calls["alert_ts_ms"].to_numpy()
     last = np.maximum.reduceat(alert[by_mint.rows], by_mint.ends - by_mint.counts)
     until = dict(zip(by_mint.code, (last + reach_ms(config)).tolist(), strict=True))
-    months = list(month_range(month, month_of(max(until.values()))))
+    months = list(month_range(month, min(last_month, month_of(max(until.values())))))
     return plan_slices(home.candles.folder, config.interval, months, until, month_start_ms(next_month(month)))
 
 

@@ -18,6 +18,7 @@ from quantbot_pipeline.backtest.inputs import (
     bounds_of,
     earlier_months,
     joint_hash,
+    known_in,
     load_month,
     month_to_come,
 )
@@ -25,6 +26,7 @@ from quantbot_pipeline.backtest.provenance import git_provenance, parameters_of,
 from quantbot_pipeline.backtest.record import Record
 from quantbot_pipeline.backtest.remembered import ReplayCache
 from quantbot_pipeline.backtest.run import Run
+from quantbot_pipeline.backtest.surveying import surveyed
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.durable import disk_errors
 from quantbot_pipeline.errors import InputError, IntegrityError, QuantbotError
@@ -108,6 +110,8 @@ def _plan(home: Home, kind: RunKind, month: str, config: BacktestConfig, stores:
         if not earlier:
             return None
         inputs = month_to_come(home, month, bounds)
+    if kind.surveys:
+        inputs, *earlier = (known_in(home, m, config, month) for m in (inputs, *earlier))
     features = None
     if "features" in kind.artifacts:
         features = stores.enter_context(call_features(home.calls, *bounds))
@@ -115,6 +119,7 @@ def _plan(home: Home, kind: RunKind, month: str, config: BacktestConfig, stores:
         *(m.with_liquidity if kind.weighs_size else m.fingerprint for m in (inputs, *earlier)),
         *([content_sha256(features()), day_before(home, month, config.interval)] if features else []),
         *(days_before(home, [m.month for m in (inputs, *earlier)], config.interval) if kind.predicts else []),
+        *(surveyed(home, config, inputs, earlier) if kind.surveys else []),
     )
     parameters = parameters_of(kind, config, bounds, month)
     return _Plan(kind, month, bounds, inputs, earlier, features, parameters, fingerprint)

@@ -46,6 +46,7 @@ def parameters_of(kind: RunKind, config: BacktestConfig, bounds: tuple[int, int]
 
 # What computes a number of a run. A change elsewhere, in a report or a command, leaves runs as they are.
 COMPUTES = (
+    "anomalies",
     "artifacts",
     "backtest",
     "config.py",

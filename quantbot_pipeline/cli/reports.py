@@ -1,4 +1,4 @@
-"""The reports: leaderboard, frontier, walk-forward, policies, dashboard."""
+"""The reports: leaderboard, frontier, walk-forward, policies, anomalies, dashboard."""
 
 import time
 import webbrowser
@@ -96,6 +96,16 @@ def _models(given: dict[str, Any]) -> None:
     note_runs(lab, "model_report", (), interval=given["interval"])
 
 
+def _anomalies(given: dict[str, Any]) -> None:
+    arrow_without_pandas()
+    from quantbot_pipeline.reports.anomalies import COLUMNS, PRINTED, anomalies
+
+    lab = between_months(open_home(given["home"]), given["from_"], given["to"])
+    which = {name: given[name] for name in ("severity", "kind", "subject", "interval")}
+    show(lab, given, anomalies(lab.catalog, **which), "Anomalies", COLUMNS, printed=PRINTED)
+    note_runs(lab, "anomalies", (), interval=given["interval"])
+
+
 add_command(
     app,
     "leaderboard",
@@ -139,6 +149,23 @@ add_command(
     "What each replayed policy earned over all months, after costs, in the newest run of each month that replayed it.",
     {name: option for name, option in REPORT.items() if name != "interval"},
     _policies,
+)
+
+
+add_command(
+    app,
+    "anomalies",
+    "What was odd in the candles and calls of each month, the worst first, from the newest run of each month.",
+    {
+        "severity": (
+            Annotated[str | None, typer.Option(help="Only this severity and worse ones: error, warning, info.")],
+            None,
+        ),
+        "kind": (Annotated[str | None, typer.Option(help="Only this kind, e.g. price_spike.")], None),
+        "subject": (Annotated[str | None, typer.Option(help="Only what concerns this mint or caller.")], None),
+    }
+    | {name: option for name, option in REPORT.items() if name not in ("caller", "min_calls")},
+    _anomalies,
 )
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from quantbot_pipeline.duck import published_duckdb
 from quantbot_pipeline.ingest.liquidity import learn
+from quantbot_pipeline.ingest.sightings import note_sightings
 from quantbot_pipeline.ingest.tokens import folded_mint_sql
 from quantbot_pipeline.market.calls import BATCH, CallStore, bring_up
 
@@ -55,8 +56,9 @@ def merge_calls(incoming: duckdb.DuckDBPyConnection, store: CallStore, files: li
         _use_earlier_ids(con)
         repeated = _leave_out_repeated(con)
         merged = _insert(con, repeated)
+        news = note_sightings(con, SAME)
         publication.changed = (
-            bool(merged.inserted or merged.updated or merged.newly_rejected) or not store.path.exists()
+            bool(merged.inserted or merged.updated or merged.newly_rejected or news) or not store.path.exists()
         )
     return merged
 

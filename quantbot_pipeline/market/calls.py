@@ -33,6 +33,12 @@ CREATE TABLE IF NOT EXISTS rejected_alerts (
     call_id VARCHAR, mint VARCHAR, caller_name VARCHAR, chain VARCHAR, alert_ts_ms BIGINT, reason VARCHAR NOT NULL,
     nth BIGINT NOT NULL, source VARCHAR);
 CREATE TABLE IF NOT EXISTS store_meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
+CREATE TABLE IF NOT EXISTS call_sightings (
+    call_id VARCHAR NOT NULL, caller_name VARCHAR NOT NULL, source VARCHAR NOT NULL, first_ingest BIGINT NOT NULL,
+    last_ingest BIGINT NOT NULL, PRIMARY KEY (call_id, source));
+CREATE TABLE IF NOT EXISTS ingests (
+    id BIGINT NOT NULL, "at" TIMESTAMP NOT NULL, source VARCHAR NOT NULL, caller_name VARCHAR NOT NULL, from_ts_ms BIGINT NOT NULL,
+    to_ts_ms BIGINT NOT NULL, calls BIGINT NOT NULL, PRIMARY KEY (id, source, caller_name));
 """
 # Columns that a store made by an earlier version lacks.
 MIGRATIONS = "".join(
@@ -270,7 +276,7 @@ def reading_calls(store: CallStore) -> Iterator[duckdb.DuckDBPyConnection]:
             stored_version(con, path, f"{UNTRUSTED}.store_meta" if "store_meta" in tables else None)
             con.execute(TABLES)  # empty ones, of our own database
             con.execute(MIGRATIONS)
-            for name in ("alerts", "rejected_alerts", "store_meta"):
+            for name in ("alerts", "rejected_alerts", "store_meta", "call_sightings", "ingests"):
                 if name in tables:
                     con.execute(f"CREATE TEMP VIEW {name} AS {_view_of(con, name)}")
             yield con

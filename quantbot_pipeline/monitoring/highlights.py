@@ -1,13 +1,14 @@
 """The few numbers and rows of an artifact that its month shows in the Dagster UI. Only verdicts rank callers."""
 
 import math
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantbot_pipeline.evidence.wording import standing
-from quantbot_pipeline.vocabulary import ALL_CALLERS, BETTER, MODEL_SCOPES, MODELS, MUCH_ENDED
+from quantbot_pipeline.vocabulary import ALL_CALLERS, BETTER, MODEL_SCOPES, MODELS, MUCH_ENDED, SEVERITIES
 
 # What the UI calls the rows that an artifact shows: what they are, not who is best.
 TABLES = {
@@ -18,6 +19,7 @@ TABLES = {
     "walk_forward": "choices_out_of_sample",
     "evidence": "verdicts",
     "model_report": "verdicts",
+    "anomalies": "worst",
 }
 # Columns that are never cut: a policy whose id is cut cannot be asked for.
 WHOLE = ("policy_id",)
@@ -43,9 +45,11 @@ def columns_of(artifact: str) -> list[str] | None:
 
 
 def highlights(artifact: str, table: pa.Table, limit: int = 10) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """(numbers that plot over months, rows of a small table); both empty for an artifact without rows."""
+    """(numbers that plot over months, rows of a small table); an artifact without rows has no rows to show, and only the
+    numbers that are 0 then.
+    """
     build = _HIGHLIGHTS.get(artifact)
-    numbers, rows = build(table, limit) if build and table.num_rows else ({}, [])
+    numbers, rows = build(table, limit) if build and table.num_rows else (dict(_WITHOUT_ROWS.get(artifact, {})), [])
     return {name: value for name, value in numbers.items() if value is not None and math.isfinite(value)}, rows
 
 
@@ -177,10 +181,25 @@ def _model_report(table: pa.Table, limit: int) -> tuple[dict[str, float], list[d
     return numbers, shown[:limit]
 
 
+def _anomalies(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    found = Counter(table["severity"].to_pylist())
+    numbers = {f"{severity}_rows": float(found[severity]) for severity in SEVERITIES}
+    numbers["calls_touched"] = float(pc.max(table["calls_touched"]).as_py())
+    columns = ("severity", "kind", "subject", "calls_touched")
+    worst = {severity: rank for rank, severity in enumerate(SEVERITIES)}
+    rows = sorted(
+        table.select(columns).to_pylist(),
+        key=lambda row: (worst.get(row["severity"], len(worst)), -row["calls_touched"], row["subject"]),
+    )
+    return numbers, _shown(rows[:limit])
+
+
 _COLUMNS = {
     "paths": ["caller_name", "mint", "hit_2x", "hit_3x", "hit_4x", "peak_multiple", "dd_bps", "censored"],
     "trades": ["policy_id", "caller_name", "realized_return_bps", "stop_out", "exit_reason"],
 }
+# A month without anomalies is a point of the plot, too.
+_WITHOUT_ROWS = {"anomalies": {f"{severity}_rows": 0.0 for severity in SEVERITIES} | {"calls_touched": 0.0}}
 _HIGHLIGHTS = {
     "paths": _paths,
     "trades": _trades,
@@ -190,4 +209,5 @@ _HIGHLIGHTS = {
     "equity": _equity,
     "evidence": _evidence,
     "model_report": _model_report,
+    "anomalies": _anomalies,
 }

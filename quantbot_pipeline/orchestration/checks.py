@@ -16,9 +16,11 @@ import dagster as dg
 from quantbot_pipeline.orchestration.assets.catalog import CATALOG
 from quantbot_pipeline.orchestration.judging import (
     CALIBRATION,
+    ODD,
     PATHS,
     WALK,
     WARN,
+    judge_anomalies,
     judge_calibration,
     judge_contracts,
     judge_quality,
@@ -28,6 +30,7 @@ from quantbot_pipeline.orchestration.judging import (
 from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.orchestration.stopping import stop_if_canceled
+from quantbot_pipeline.specs import ANOMALIES as ODD_OUTPUT
 from quantbot_pipeline.specs import CALIBRATION as CALIBRATION_OUTPUT
 from quantbot_pipeline.specs import PATHS as PATHS_OUTPUT
 from quantbot_pipeline.specs import WALK_FORWARD as WALK_OUTPUT
@@ -45,6 +48,7 @@ def build_checks() -> list[Any]:
         input_quality,
         paths_regression,
         walk_forward_regression,
+        anomalies,
         calibration,
         catalog_health,
         quarantine_empty,
@@ -114,6 +118,18 @@ def walk_forward_regression(context: dg.AssetCheckExecutionContext, lab: Lab) ->
     home = lab.open()
     run_dirs = _run_dirs(context, home, _materialized(context, home), WALK_OUTPUT)
     return judge_regression(home, "walk_forward", run_dirs)
+
+
+@dg.asset_check(
+    asset=ODD,
+    blocking=True,
+    description="Nothing odd makes the numbers of a call wrong: no row of the severity error. "
+    "A warning; nothing is concluded from such a month if QUANTBOT_QUALITY_BLOCKS is set.",
+)
+def anomalies(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
+    stop_if_canceled(context)
+    home = lab.open()
+    return judge_anomalies(home, _run_dirs(context, home, _materialized(context, home), ODD_OUTPUT))
 
 
 @dg.asset_check(

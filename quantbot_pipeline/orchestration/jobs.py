@@ -7,6 +7,8 @@ import dagster as dg
 
 from quantbot_pipeline.specs import EVERYTHING, KINDS, Key, ops, outputs
 
+OPEN_MONTH = "open_month"
+OPEN_MONTH_KINDS = ("full", "anomalies")
 INPUTS = dg.AssetSelection.assets(["inputs", "alerts"], ["inputs", "candles"])
 
 
@@ -28,7 +30,12 @@ def build_jobs() -> list[Any]:
         dg.define_asset_job(
             EVERYTHING,
             _selection(outputs()),
-            description="Truth, policy, frontier, V1 baseline, walk-forward, evidence and predictions of the months.",
+            description="Truth, policy, frontier, V1 baseline, walk-forward, evidence, predictions and anomalies of the months.",
+        ),
+        dg.define_asset_job(
+            OPEN_MONTH,
+            _selection([key for kind in OPEN_MONTH_KINDS for key in KINDS[kind].keys]),
+            description="Truth, policies, frontier and anomalies of the running month.",
         ),
         dg.define_asset_job(
             "ingest_inbox",

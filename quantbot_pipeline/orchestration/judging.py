@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PATHS, WALK = dg.AssetKey(["truth", "paths"]), dg.AssetKey(["results", "walk_forward"])
 CALIBRATION = dg.AssetKey(["model", "calibration"])
+ODD = dg.AssetKey(["anomalies", "anomalies"])
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 MAX_ROWS = 50  # of a table in the UI
 
@@ -37,6 +38,8 @@ def evaluations(home: "Home", made: Mapping[Key, dict[str, "RunDirectory"]]) -> 
         results.append((key, "regression", False, judge_regression(home, artifact, run_dirs)))
     if (run_dirs := made.get((CALIBRATION.path[0], CALIBRATION.path[1]))) is not None:
         results.append((CALIBRATION, "calibration", False, judge_calibration(run_dirs)))
+    if (run_dirs := made.get((ODD.path[0], ODD.path[1]))) is not None:
+        results.append((ODD, "anomalies", True, judge_anomalies(home, run_dirs)))
     for key, name, blocking, result in results:
         yield dg.AssetCheckEvaluation(
             asset_key=key,
@@ -88,6 +91,25 @@ def judge_quality(home: "Home", run_dirs: Mapping[str, "RunDirectory"]) -> dg.As
     }
     severity = ERROR if home.settings.quality_blocks else WARN
     return _by_month(list(run_dirs), faults, rows, severity, "inputs within the limits", limits)
+
+
+def judge_anomalies(home: "Home", run_dirs: Mapping[str, "RunDirectory"]) -> dg.AssetCheckResult:
+    """Judge every month by its rows of severity `error`: the numbers of some call are wrong if such a row is right."""
+    from quantbot_pipeline.errors import IntegrityError
+    from quantbot_pipeline.monitoring.anomalies import read_anomalies, sentence
+
+    rows, faults = [], {}
+    for month, run_dir in run_dirs.items():
+        try:
+            odd = read_anomalies(run_dir)
+        except IntegrityError as e:
+            faults[month] = [str(e)]
+            continue
+        rows.append({"month": month, **odd.counts})
+        if odd.errors:
+            faults[month] = [sentence(row) for row in odd.errors[:MAX_ROWS]]
+    severity = ERROR if home.settings.quality_blocks else WARN
+    return _by_month(list(run_dirs), faults, rows, severity, "nothing odd that makes the numbers of a call wrong")
 
 
 def judge_regression(home: "Home", artifact: str, run_dirs: Mapping[str, "RunDirectory"]) -> dg.AssetCheckResult:

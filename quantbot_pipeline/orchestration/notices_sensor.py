@@ -1,5 +1,5 @@
-"""The sensor that raises alerts: it looks at finished Dagster runs, the queue, the quarantine, rejected files, the disk and
-the newest verdicts.
+"""The sensor that raises alerts: it looks at finished Dagster runs, the queue, the quarantine, rejected files, the disk, the
+newest verdicts and the newest anomalies.
 
 Here is only the looking; what is announced, grouped, repeated or over is decided in `reports.alerts`. Everything it must
 remember is its cursor, so a restart neither forgets a cause nor announces it twice.
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from quantbot_pipeline.errors import InputError, QuantbotError
 from quantbot_pipeline.ingest.inbox import REJECTED
+from quantbot_pipeline.monitoring import anomalies as odd
 from quantbot_pipeline.monitoring.model_verdicts import ModelsTold, model_news, newest_report
 from quantbot_pipeline.monitoring.notices import Change, Finding, Message, State, decide, deliver
 from quantbot_pipeline.monitoring.send import send
@@ -35,6 +36,8 @@ OVERLAP_S = 60.0  # a run's row is stamped before it is written: look a little f
 MAX_RUNS = 200  # per look; more wait for the next one
 # These two are seen directly, at every look and not only when the check runs.
 STANDING_CHECKS = ("quarantine_empty", "free_disk")
+# What this one finds is told row by row, as news.
+TOLD_BY_ROW = ("anomalies",)
 WILL_RETRY = "dagster/will_retry"
 PROMISE_S = 120.0  # within which Dagster repeats a run that it says it will; it looks every few seconds
 EVENTS = {
@@ -50,7 +53,7 @@ class Cursor(BaseModel):
     """What the sensor remembers: how far it has looked (seconds since 1970), runs of the overlap, and the alerts.
 
     Failed runs that Dagster says it will repeat are remembered, too: it says so of some that it cannot repeat. verdicts: those
-    told last; None before the first evidence. models: the same of predictions.
+    told last; None before the first evidence. anomalies: those told; None before the first run that looked for them. models: those of predictions.
     """
 
     since: float
@@ -59,6 +62,7 @@ class Cursor(BaseModel):
     alerts: State = State()
     verdicts: Told | None = None
     models: ModelsTold | None = None
+    anomalies: odd.Told | None = None
 
 
 def build_notices_sensor(interval_s: int) -> dg.SensorDefinition:
@@ -67,7 +71,7 @@ def build_notices_sensor(interval_s: int) -> dg.SensorDefinition:
         name="alerts_sensor",  # the name under which homes know whether it is on
         minimum_interval_seconds=interval_s,
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description="Failed runs and checks, failed catalog syncs, regressions, quarantined runs, rejected files, low disk, runs that wait too long and changed verdicts become "
+        description="Failed runs and checks, failed catalog syncs, regressions, quarantined runs, rejected files, low disk, runs that wait too long, changed verdicts and new anomalies of severity error become "
         "alerts: written to this log, and sent to QUANTBOT_ALERT_URLS. One per cause; recoveries are announced.",
     )(notices)
 
@@ -83,6 +87,7 @@ def notices(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResult:
         *_standing_changes(home, context.instance, cursor.alerts, now),
         *_verdict_changes(context, home, cursor),
         *_model_changes(context, home, cursor),
+        *_new_anomalies(context, home, cursor),
     ]
     state, messages = decide(cursor.alerts, changes, now)
     for message in messages:
@@ -246,7 +251,7 @@ def _reason(data: Any) -> str:
 
 def _check_changes(evaluation: dg.AssetCheckEvaluation, link: str) -> Iterator[Change]:
     """A check's findings by month (see `checks._by_month`), or one for a check that has no months."""
-    if evaluation.check_name in STANDING_CHECKS:
+    if evaluation.check_name in (*STANDING_CHECKS, *TOLD_BY_ROW):
         return
     name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
     kind = "performance_regression" if evaluation.check_name == "regression" else "failed_check"
@@ -304,6 +309,19 @@ def _model_changes(context: dg.SensorEvaluationContext, home: "Home", cursor: Cu
     if newest is None:
         return []
     cursor.models, findings = model_news(cursor.models, newest)
+    return [(finding.cause, finding) for finding in findings]
+
+
+def _new_anomalies(context: dg.SensorEvaluationContext, home: "Home", cursor: Cursor) -> list[Change]:
+    """Return the anomalies of severity error that were not told; moves the cursor. What cannot be read says nothing."""
+    try:
+        newest = odd.newest_anomalies(home.catalog, cursor.anomalies)
+    except QuantbotError as e:
+        context.log.warning(f"the newest anomalies are not readable: {e}")
+        return []
+    if not newest:
+        return []
+    cursor.anomalies, findings = odd.news_of(cursor.anomalies, newest)
     return [(finding.cause, finding) for finding in findings]
 
 

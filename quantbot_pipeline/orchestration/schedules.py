@@ -9,7 +9,7 @@ import dagster as dg
 
 from quantbot_pipeline.months import contiguous, month_of, months_before
 from quantbot_pipeline.orchestration.closings import look
-from quantbot_pipeline.orchestration.jobs import everything_config
+from quantbot_pipeline.orchestration.jobs import OPEN_MONTH, OPEN_MONTH_KINDS, everything_config
 from quantbot_pipeline.orchestration.partitions import month_partitions, range_tags
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.orchestration.sensors import months_to_sync, sync_requests
@@ -55,17 +55,17 @@ def closed_month(context: dg.ScheduleEvaluationContext, lab: Lab) -> list[dg.Run
 
 @dg.schedule(
     cron_schedule="0 4 * * *",
-    job_name="full",
+    job_name=OPEN_MONTH,
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Truth, policies and frontier of the running month, every day at 04:00 UTC; in its first days of the month before too, whose last windows are still filling. Months whose inputs did not change are kept.",
+    description="Truth, policies, frontier and anomalies of the running month, every day at 04:00 UTC; in its first days of the month before too, whose last windows are still filling. Months whose inputs did not change are kept.",
 )
 def open_month_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     now = _tick(context)
     first, last = months_to_refresh(now)
     return dg.RunRequest(
         run_key=f"open-{now:%Y-%m-%d}",
-        run_config=everything_config([KINDS["full"].op.name]),
+        run_config=everything_config([KINDS[kind].op.name for kind in OPEN_MONTH_KINDS]),
         tags=range_tags([first, last]),
     )
 

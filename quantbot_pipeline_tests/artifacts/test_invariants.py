@@ -37,14 +37,17 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Home:
             calls += [call(mint, f"{month}-{2 * i + 1:02}T0{k}:02", "ab"[k], call_id=f"{mint}-{k}") for k in range(2)]
             if i:
                 rows += candles(mint, f"{month}-{2 * i + 1:02}", 640)
-    return make_home(tmp_path_factory.mktemp("invariants"), calls, rows)
+    odd = candles("odd", "2024-02-10", 300)  # nobody calls it
+    for at in (100, 200):
+        odd[at]["high"] *= 3
+    return make_home(tmp_path_factory.mktemp("invariants"), calls, [*rows, *odd])
 
 
 @pytest.fixture(scope="module")
 def tables(lab: Home, tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """Every artifact as a real run wrote it; `v1` is the frontier of the baseline."""
     found: Tables = {}
-    recipes: tuple[str, ...] = ("v1-baseline", "walk-forward", "evidence", "full")
+    recipes: tuple[str, ...] = ("v1-baseline", "walk-forward", "evidence", "anomalies", "full")
     for recipe in recipes:
         result = run_month(lab, recipe, MONTHS[1], BacktestConfig(both_orders=True))
         assert result is not None
@@ -81,7 +84,7 @@ def test_every_artifact_of_a_real_run_keeps_its_invariants(tables: Tables) -> No
         {"horizon_ms": 1, "latency_ms": 0},  # no call has a window
     ],
 )
-@pytest.mark.parametrize("recipe", ["full", "v1-baseline", "walk-forward", "evidence", "model"])
+@pytest.mark.parametrize("recipe", ["full", "v1-baseline", "walk-forward", "evidence", "model", "anomalies"])
 def test_no_configuration_breaks_them(lab: Home, recipe: str, config: dict[str, Any]) -> None:
     result = run_month(lab, recipe, MONTHS[1], BacktestConfig(**config))
     assert result is not None
@@ -99,6 +102,18 @@ BREAKS: list[tuple[str, Row, str]] = [
     ("alerts", {"call_id": "2024-02-1-1"}, "call_id: repeated"),
     ("alerts", {"caller_name": ""}, "caller_name: empty"),
     ("alerts", {"alert_ts_ms": 0}, "alert_ts_ms: not a time"),
+    ("anomalies", {"kind": "odd"}, "kind: unknown"),
+    ("anomalies", {"severity": "fatal"}, "severity: unknown"),
+    ("anomalies", {"subject_type": "token"}, "subject_type: unknown"),
+    ("anomalies", {"subject": ""}, "subject: empty"),
+    ("anomalies", {"reason": ""}, "reason: empty"),
+    ("anomalies", {"other_subject": "x"}, "other_subject: without a pair"),
+    ("anomalies", {"subject_type": "pair"}, "other_subject: without a pair"),
+    ("anomalies", {"to_ts_ms": 1}, "to_ts_ms: before from_ts_ms"),
+    ("anomalies", {"score": 0.1}, "score: below the limit"),
+    ("anomalies", {"calls_touched": -1, "hits_touched": -1}, "calls_touched: negative"),
+    ("anomalies", {"hits_touched": 2}, "hits_touched: more than calls_touched"),
+    ("anomalies", {"details": "[]"}, "details: not a JSON object"),
     ("paths", {"call_id": "2024-02-2-0"}, "call_id: repeated"),
     ("paths", {"p0": 0.0}, "p0: not above 0"),
     ("paths", {"peak_multiple": 0.93}, "peak_multiple: below 1"),

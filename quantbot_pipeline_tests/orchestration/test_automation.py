@@ -67,7 +67,7 @@ def test_the_schedules_ask_for_their_months(instance: dg.DagsterInstance) -> Non
     assert isinstance(daily, dg.RunRequest)
     assert (daily.tags[partitions.RANGE_START], daily.tags[partitions.RANGE_END]) == ("2024-02", "2024-03")
     defs = build_defs()
-    assert dg.validate_run_config(defs.resolve_job_def("full"), daily.run_config)
+    assert dg.validate_run_config(defs.resolve_job_def("open_month"), daily.run_config)
     assert dg.validate_run_config(defs.resolve_job_def("everything"), everything_config())
 
 

@@ -167,7 +167,7 @@ def test_the_good_months_of_a_failed_run_are_checked_all_the_same(
     logged = instance.all_logs(done.result.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     events = [entry.dagster_event.event_specific_data for entry in logged if entry.dagster_event is not None]
     found = {e.asset_check_key.to_user_string(): e for e in events if isinstance(e, dg.AssetCheckEvaluation)}
-    assert len(events) == len(found) == len(outputs()) + 3  # input_quality and two regressions
+    assert len(events) == len(found) == len(outputs()) + 5  # input_quality, two regressions, calibration and anomalies
     paths = found["truth/paths:contract"]
     assert (paths.passed, paths.blocking, paths.severity) == (False, True, dg.AssetCheckSeverity.ERROR)
     assert paths.metadata["months"].value == ["2024-01", "2024-02"]

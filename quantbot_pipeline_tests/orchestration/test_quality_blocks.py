@@ -42,7 +42,7 @@ def test_nothing_is_concluded_from_a_bad_month(lab: Path, quantbot: Quantbot, mo
     assert f"2024-01: {FIGURE}" in done.err
     assert "DagsterAssetCheckFailedError" not in done.err
     runs = completed(quantbot, lab)
-    assert {kind for month, kind in runs if month == "2024-01"} == {"path-only"}
+    assert {kind for month, kind in runs if month == "2024-01"} == {"path-only", "anomalies"}
     assert runs["2024-02", "full"] == 1
     assert runs["2024-02", "optimization"] == 3, "V1, walk-forward and evidence"
     with open_instance(Home(Settings(home=lab))) as instance:
@@ -50,6 +50,26 @@ def test_nothing_is_concluded_from_a_bad_month(lab: Path, quantbot: Quantbot, mo
         frontier = instance.fetch_materializations(dg.AssetKey(["results", "frontier"]), limit=9).records
     assert {record.partition_key for record in paths} == {"2024-01", "2024-02"}, "its truth can be looked at"
     assert {record.partition_key for record in frontier} == {"2024-02"}
+
+
+def test_an_anomaly_that_makes_numbers_wrong_blocks_too(
+    lab: Path, quantbot: Quantbot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """January's only called token has a copy in another unit; February's has none."""
+    made = [row for row in candles("alive", "2024-01-01", 900) if row["ts_ms"] < 1_706_745_600_000]
+    prices = ("open", "high", "low", "close")
+    copied = [row | {"mint": "twin"} | {name: row[name] * 7 for name in prices} for row in made]
+    make_home(lab, [], copied)
+    make_home(lab, [], candles("gone", "2024-01-01", 900))  # now its calls have windows
+    monkeypatch.setenv("QUANTBOT_QUALITY_BLOCKS", "true")
+    done = quantbot("backtest", "baseline", "--from", "2024-01", "--to", "2024-02", "--home", lab)
+    assert done.status == 1
+    assert "2024-01: duplicate_series of alive and twin: Both tokens have the same price steps on 3 days" in done.err
+    assert completed(quantbot, lab)["2024-02", "optimization"] == 1
+    again = quantbot("backtest", "anomalies", "--from", "2024-01", "--to", "2024-02", "--home", lab)
+    assert (again.status, "anomalies of anomalies/anomalies: 2024-01: duplicate_series" in again.err) == (1, True)
+    monkeypatch.delenv("QUANTBOT_QUALITY_BLOCKS")
+    assert quantbot("backtest", "anomalies", "--from", "2024-01", "--to", "2024-02", "--home", lab).status == 0
 
 
 def test_a_search_that_was_made_before_is_not_kept_for_a_month_that_blocks(

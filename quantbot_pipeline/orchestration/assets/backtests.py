@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from quantbot_pipeline.runs.manifest import DagsterRef
 
 RETRY_NUMBER = "dagster/retry_number"
+MOST_NAMED = 3  # anomalies in the reason why nothing is concluded from a month
 
 # Dagster refuses a null inside a mapping (`"stop_pct": null`), but not inside Any; our own models validate it anyway.
 _LOOSE: dict[Any, Any] = {dict[str, Any]: Any, list[dict[str, Any]]: list[Any]}
@@ -175,10 +176,13 @@ def _progress(done: int, total: int, seconds: float) -> str:
 def _blocks(home: "Home", month: str, config: BacktestConfig, made_by: "DagsterRef", made: "_Made") -> str | None:
     """Return why the month's inputs forbid conclusions, if they do; its truth is then what is made of the month."""
     from quantbot_pipeline.backtest.month import run_month
+    from quantbot_pipeline.monitoring.anomalies import read_anomalies, sentence
     from quantbot_pipeline.monitoring.quality import read_quality, shortcomings
 
     truth = run_month(home, "path-only", month, config, only_changed=True, dagster=made_by)
     found = [] if truth is None else shortcomings(read_quality(truth.run_dir), home.settings)
+    odd = run_month(home, "anomalies", month, config, only_changed=True, dagster=made_by)
+    found += [] if odd is None else map(sentence, read_anomalies(odd.run_dir).errors[:MOST_NAMED])
     if truth is None or not found:
         return None
     made.blocked[month] = truth

@@ -1,0 +1,1 @@
+"""What is odd in a month's candles and calls: arrays in, findings out. Source: docs/anomalies.md."""
