@@ -17,11 +17,11 @@ import pyarrow as pa
 from benchmarks.measuring import interleaved, median, peak_memory_mb, table, title
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.catalog.catalog import Catalog, query_runs
-from quantbot_pipeline.catalog.sync import SETTLED_S, sync
+from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.months import iso_ms, months_before
 from quantbot_pipeline.runs.commit import StagedRun
 from quantbot_pipeline.runs.manifest import DagsterRef, Dataset, RunManifest, SchemaVersion, Timing
-from quantbot_pipeline.runs.store import LocalRuns
+from quantbot_pipeline.runs.store import SETTLED_S, LocalRuns
 
 NEWEST, MONTHS, ROWS = "2026-06", 60, 5
 TYPES = ("alerts", "paths", "features", "errors")

@@ -4,7 +4,6 @@ Belongs here: which runs are read, and their losses. Does not: what drift is; se
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from quantbot_pipeline.anomalies.findings import Finding
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import month_start_ms, months_before, next_month
-from quantbot_pipeline.runs.manifest import RunManifest
+from quantbot_pipeline.runs.manifest import RunDirectory, RunManifest
 from quantbot_pipeline.runs.verify import read_artifact
 
 ARTIFACT = "predictions"
@@ -22,7 +21,7 @@ ALIKE = ("interval", "entry", "latency_ms", "horizon_ms")  # what runs must shar
 COLUMNS = ("target", "alert_ts_ms", "value", "base_value", "outcome", "outcome_known_ts_ms")
 
 
-def predictions_behind(home: Home, month: str, config: BacktestConfig) -> list[tuple[Path, RunManifest]]:
+def predictions_behind(home: Home, month: str, config: BacktestConfig) -> list[tuple[RunDirectory, RunManifest]]:
     """Return the newest runs with predictions of the three months that end with this one; none unless each month has one."""
     wanted = {name: getattr(config, name) for name in ALIKE}
     found = []

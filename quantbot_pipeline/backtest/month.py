@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +35,7 @@ from quantbot_pipeline.interrupts import stop_if_asked
 from quantbot_pipeline.market.features.calls import call_features
 from quantbot_pipeline.months import iso_ms, iso_now
 from quantbot_pipeline.runs.content import content_sha256
-from quantbot_pipeline.runs.manifest import DagsterRef, Dataset, RunManifest, SchemaVersion
+from quantbot_pipeline.runs.manifest import DagsterRef, Dataset, RunDirectory, RunManifest, SchemaVersion
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.specs import KINDS, RunKind
 
@@ -46,7 +45,7 @@ log = logging.getLogger(__name__)
 class RunFailedError(QuantbotError):
     """A month whose run was committed as failed."""
 
-    def __init__(self, month: str, message: str, run_dir: Path) -> None:
+    def __init__(self, month: str, message: str, run_dir: RunDirectory) -> None:
         super().__init__(f"{month}: {message}")
         self.month, self.run_dir = month, run_dir
 
@@ -54,7 +53,7 @@ class RunFailedError(QuantbotError):
 class MonthResult(NamedTuple):
     """A committed run, and whether it was found unchanged instead of made."""
 
-    run_dir: Path
+    run_dir: RunDirectory
     manifest: RunManifest
     reused: bool = False
 
@@ -212,7 +211,7 @@ def find_unchanged(home: Home, plan: _Plan) -> MonthResult | None:
     return None
 
 
-def _is_sound(run_dir: Path) -> bool:
+def _is_sound(run_dir: RunDirectory) -> bool:
     try:
         check_run(run_dir)
     except IntegrityError as e:

@@ -5,7 +5,6 @@ not loaded, and no month is replayed whose outcomes a run has already.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.market.features.candles import candle_features
 from quantbot_pipeline.months import iso_now, month_of
-from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
+from quantbot_pipeline.runs.manifest import RunDirectory, RunManifest, read_manifest
 from quantbot_pipeline.runs.verify import read_artifact
 from quantbot_pipeline.vocabulary import MONEY_NOT_SHOWN, TOO_LITTLE_DATA
 
@@ -68,13 +67,13 @@ def score(
             raise InputError(
                 f"no cataloged models of {month} or before: `quantbot backtest model --from {month} --to {month}` makes them"
             )
-        made = read_models(home.runs.folder / runs[which], targets)
+        made = read_models(home.runs.open(runs[which]), targets)
         own = calls.filter(pa.array(months == month))
         parts += _scored(home, own, made, verdicts, scored_at)
     return pa.concat_tables([SCORES.empty_table(), *parts])
 
 
-def read_models(run_dir: Path, targets: Sequence[str] = ()) -> MonthModels:
+def read_models(run_dir: RunDirectory, targets: Sequence[str] = ()) -> MonthModels:
     """Return the models of a run, of some targets or of all, every byte verified. Raises InputError for a target that it lacks."""
     from quantbot_pipeline.models.document import from_text
 

@@ -4,7 +4,6 @@ Belongs here: where a month's outcomes come from. Does not: what they say of a c
 """
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +22,7 @@ from quantbot_pipeline.market.calls import MonthCalls, read_calls
 from quantbot_pipeline.market.candle_files import month_file
 from quantbot_pipeline.market.features.outcomes import Outcomes
 from quantbot_pipeline.months import month_of, month_range, month_start_ms, next_month
-from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
+from quantbot_pipeline.runs.manifest import RunDirectory, RunManifest, read_manifest
 from quantbot_pipeline.runs.verify import read_artifact
 from quantbot_pipeline.specs import KINDS
 from quantbot_pipeline.vocabulary import INCLUDED
@@ -36,7 +35,7 @@ WINDOW = tuple(name for name in KINDS["path-only"].depends_on if name != "activi
 class _Measured(NamedTuple):
     """A run that measured a month's calls."""
 
-    run_dir: Path
+    run_dir: RunDirectory
     manifest: RunManifest
 
 
@@ -85,10 +84,10 @@ def _measured(home: Home, config: BacktestConfig) -> dict[str, _Measured]:
         month = run_dir.split("/")[0]
         if month in found:
             continue
-        manifest = read_manifest(home.runs.folder / run_dir)
+        manifest = read_manifest(home.runs.open(run_dir))
         parameters = manifest.parameters
         if all(parameters.get(name) == value for name, value in wanted.items()) and "from_ms" not in parameters:
-            found[month] = _Measured(home.runs.folder / run_dir, manifest)
+            found[month] = _Measured(home.runs.open(run_dir), manifest)
     return found
 
 

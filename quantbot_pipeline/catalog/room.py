@@ -158,11 +158,12 @@ def _locked_room(catalog: Catalog, sql: str) -> Iterator[duckdb.DuckDBPyConnecti
                JOIN backtest_runs_catalog USING (run_id) WHERE status = 'completed' ORDER BY artifact_path"""
         ).fetchall()
         for artifact_type in ARTIFACTS:
-            mine = [
-                (run_id, str(catalog.runs.folder / path)) for kind, run_id, path, _ in files if kind == artifact_type
-            ]
+            asked = artifact_type in sql.lower()
+            mine = [(run_id, path) for kind, run_id, path, _ in files if asked and kind == artifact_type]
+            catalog.runs.fetch([path for _, path in mine])
             more = _unknown_columns(columns for kind, _, _, columns in files if kind == artifact_type)
-            con.register(artifact_type, _dataset(artifact_type, mine if artifact_type in sql.lower() else [], more))
+            here = [(run_id, str(catalog.runs.folder / path)) for run_id, path in mine]
+            con.register(artifact_type, _dataset(artifact_type, here, more))
         con.execute("SET python_enable_replacements = false")
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")

@@ -1,5 +1,6 @@
 """`quantbot validate` and `quantbot migrate`: files of every version."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,9 @@ from quantbot_pipeline.cli.output import note, print_rows
 from quantbot_pipeline.errors import InputError, QuantbotError, counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
     from quantbot_pipeline.home import Home
 
 
@@ -31,7 +35,10 @@ def validate_command(
     if runs and everything:
         raise InputError("--all checks every run; leave the names of runs out, or --all")
     lab = open_home(home)
-    rows = [validate_run(folder) for folder in ([_named(lab, run) for run in runs] if runs else _all(lab))]
+    rows = []
+    for opened in (_named(lab, run) for run in runs) if runs else _all(lab):
+        with opened as folder:
+            rows.append(validate_run(folder))
     rows += [] if runs else validate_stores(lab)
     print_rows(rows, fmt, "Validation", COLUMNS)
     broken = sum(not row["ok"] for row in rows)
@@ -39,14 +46,19 @@ def validate_command(
         raise QuantbotError(f"{broken} of {len(rows)} cannot be trusted")
 
 
-def _named(lab: "Home", run: str) -> Path:
+def _named(lab: "Home", run: str) -> "AbstractContextManager[Path]":
     from quantbot_pipeline.catalog.chosen import chosen_run
 
-    return Path(run).absolute() if Path(run).is_dir() else lab.runs.folder / chosen_run(lab.catalog, run)["run_dir"]
+    if Path(run).is_dir():
+        return nullcontext(Path(run).absolute())
+    return lab.runs.fresh(chosen_run(lab.catalog, run)["run_dir"])
 
 
-def _all(lab: "Home") -> list[Path]:
-    return sorted(lab.runs.folder.glob("[0-9]*-[0-9]*/run_id=*"))
+def _all(lab: "Home") -> "Iterator[AbstractContextManager[Path]]":
+    listing = lab.runs.listing()
+    for month in sorted(listing.months):
+        for name in listing.names(month):
+            yield lab.runs.fresh(f"{month}/{name}")
 
 
 @app.command("migrate")

@@ -6,7 +6,6 @@ Belongs here: reading the artifact for checks and notices. Does not: what is odd
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
@@ -18,6 +17,7 @@ from quantbot_pipeline.vocabulary import SEVERITIES
 
 if TYPE_CHECKING:
     from quantbot_pipeline.catalog.catalog import Catalog
+    from quantbot_pipeline.runs.manifest import RunDirectory
 
 KIND = "new_anomaly"
 COLUMNS = ("kind", "severity", "subject", "other_subject", "from_ts_ms", "calls_touched", "hits_touched", "reason")
@@ -46,7 +46,7 @@ class Odd(NamedTuple):
         return [row for row in self.rows if row["severity"] == "error"]
 
 
-def read_anomalies(run_dir: Path) -> Odd:
+def read_anomalies(run_dir: "RunDirectory") -> Odd:
     """Return the anomalies of a committed run. Raises IntegrityError when the file is not what was committed."""
     from quantbot_pipeline.runs.manifest import read_manifest
     from quantbot_pipeline.runs.verify import read_artifact
@@ -82,7 +82,7 @@ def newest_anomalies(catalog: "Catalog", told: Told | None) -> list[Odd]:
     fresh = [
         d for d in newest_runs_with(catalog, "anomalies")[-MONTHS_TOLD:] if d.rpartition("run_id=")[2] not in known
     ]
-    return [read_anomalies(catalog.runs.folder / run_dir) for run_dir in fresh]
+    return [read_anomalies(catalog.runs.open(run_dir)) for run_dir in fresh]
 
 
 def news_of(told: Told | None, newest: Sequence[Odd]) -> tuple[Told, list[Finding]]:

@@ -5,10 +5,12 @@ Belongs here: the judgement of a month's report. Does not: how the slope is foun
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantbot_pipeline.vocabulary import MODEL_SCOPES, MODELS
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.runs.manifest import RunDirectory
 
 LOW, HIGH = 0.6, 1.6
 MIN_OUTCOMES = 100
@@ -64,7 +66,7 @@ def sentence(row: dict[str, Any]) -> str:
     )
 
 
-def read_slopes(run_dir: Path) -> list[dict[str, Any]]:
+def read_slopes(run_dir: "RunDirectory") -> list[dict[str, Any]]:
     """Return `slopes` of a run. Raises IntegrityError when a file is not what was committed."""
     from quantbot_pipeline.runs.manifest import read_manifest
     from quantbot_pipeline.runs.verify import read_artifact

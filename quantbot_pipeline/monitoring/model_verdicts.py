@@ -43,7 +43,7 @@ def newest_report(catalog: "Catalog", known: str = "") -> NewestReport | None:
 
     if not catalog.path.exists() or not (run_dirs := newest_runs_with(catalog, "model_report")):
         return None
-    run_dir = catalog.runs.folder / run_dirs[-1]
+    run_dir = catalog.runs.open(run_dirs[-1])
     made = read_manifest(run_dir)
     if made.run_id == known:
         return None

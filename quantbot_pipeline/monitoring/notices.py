@@ -28,6 +28,7 @@ KINDS = {
     "waiting_run": "waiting run",
     "changed_verdict": "verdict",
     "changed_model_verdict": "verdict of predictions",
+    "scored_call": "call that a model takes",
     "new_anomaly": "anomaly",
 }
 REMIND_S = 86_400.0

@@ -9,7 +9,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
@@ -39,6 +38,7 @@ from quantbot_pipeline.specs import Op, Output, ops, outputs_of, strategy_of
 
 if TYPE_CHECKING:
     from quantbot_pipeline.home import Home
+    from quantbot_pipeline.runs.manifest import RunDirectory
 
 
 def build_checks() -> list[Any]:
@@ -72,7 +72,8 @@ def _contract_of(op: Op, made: Sequence[Output]) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(name=op.check, specs=specs, can_subset=True)
     def contract(context: dg.AssetCheckExecutionContext, lab: Lab) -> Iterator[dg.AssetCheckResult]:
         stop_if_canceled(context)
-        home, materialized, selected = lab.open(), _materialized(context), context.selected_asset_check_keys
+        home, selected = lab.open(), context.selected_asset_check_keys
+        materialized = _materialized(context, home)
         yield from judge_contracts(
             {
                 output.key: _run_dirs(context, home, materialized, output)
@@ -93,7 +94,7 @@ def _contract_of(op: Op, made: Sequence[Output]) -> dg.AssetChecksDefinition:
 def input_quality(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
     stop_if_canceled(context)
     home = lab.open()
-    return judge_quality(home, _run_dirs(context, home, _materialized(context), PATHS_OUTPUT))
+    return judge_quality(home, _run_dirs(context, home, _materialized(context, home), PATHS_OUTPUT))
 
 
 @dg.asset_check(
@@ -104,7 +105,7 @@ def input_quality(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetC
 def paths_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
     stop_if_canceled(context)
     home = lab.open()
-    return judge_regression(home, "paths", _run_dirs(context, home, _materialized(context), PATHS_OUTPUT))
+    return judge_regression(home, "paths", _run_dirs(context, home, _materialized(context, home), PATHS_OUTPUT))
 
 
 @dg.asset_check(
@@ -115,7 +116,7 @@ def paths_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.Ass
 def walk_forward_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
     stop_if_canceled(context)
     home = lab.open()
-    run_dirs = _run_dirs(context, home, _materialized(context), WALK_OUTPUT)
+    run_dirs = _run_dirs(context, home, _materialized(context, home), WALK_OUTPUT)
     return judge_regression(home, "walk_forward", run_dirs)
 
 
@@ -128,7 +129,7 @@ def walk_forward_regression(context: dg.AssetCheckExecutionContext, lab: Lab) ->
 def anomalies(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
     stop_if_canceled(context)
     home = lab.open()
-    return judge_anomalies(home, _run_dirs(context, home, _materialized(context), ODD_OUTPUT))
+    return judge_anomalies(home, _run_dirs(context, home, _materialized(context, home), ODD_OUTPUT))
 
 
 @dg.asset_check(
@@ -139,7 +140,7 @@ def anomalies(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheck
 def calibration(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
     stop_if_canceled(context)
     home = lab.open()
-    return judge_calibration(_run_dirs(context, home, _materialized(context), CALIBRATION_OUTPUT))
+    return judge_calibration(_run_dirs(context, home, _materialized(context, home), CALIBRATION_OUTPUT))
 
 
 @dg.asset_check(
@@ -206,9 +207,9 @@ def free_disk(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheck
 def _run_dirs(
     context: dg.AssetCheckExecutionContext,
     home: "Home",
-    materialized: Mapping[dg.AssetKey, dict[str, Path]],
+    materialized: Mapping[dg.AssetKey, dict[str, "RunDirectory"]],
     output: Output,
-) -> dict[str, Path]:
+) -> dict[str, "RunDirectory"]:
     """Return {month: run directory} to look at, ascending."""
     reported = materialized.get(dg.AssetKey(list(output.key)))
     if reported is not None:
@@ -216,15 +217,15 @@ def _run_dirs(
     return _newest(home, output.artifact, strategy_of(output.key), months_of(context.run.tags))
 
 
-def _materialized(context: dg.AssetCheckExecutionContext) -> dict[dg.AssetKey, dict[str, Path]]:
+def _materialized(context: dg.AssetCheckExecutionContext, home: "Home") -> dict[dg.AssetKey, dict[str, "RunDirectory"]]:
     """{asset: {month: run directory}} as this Dagster run reported them; months without calls have none.
 
     A repeated run that begins at its failed check counts with the run that it repeats: there the asset was made.
     """
     run: dg.DagsterRun | None = context.run
-    found: dict[dg.AssetKey, dict[str, Path]] = {}
+    found: dict[dg.AssetKey, dict[str, RunDirectory]] = {}
     while run is not None:
-        found = _reported(context.instance, run.run_id) | found
+        found = _reported(home, context.instance, run.run_id) | found
         run = context.instance.get_run_by_id(run.parent_run_id) if run.parent_run_id else None
     return found
 
@@ -233,7 +234,7 @@ class _Reports(NamedTuple):
     """What a Dagster run had reported up to a place in its log."""
 
     cursor: str | None
-    run_dirs: dict[dg.AssetKey, dict[str, Path]]
+    run_dirs: dict[dg.AssetKey, dict[str, "RunDirectory"]]
 
 
 # Of the runs that this process last asked for. Twelve checks of a backfill would each read all that the steps before reported.
@@ -241,7 +242,7 @@ _reports: OrderedDict[str, _Reports] = OrderedDict()
 REPORTS_KEPT = 4
 
 
-def _reported(instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey, dict[str, Path]]:
+def _reported(home: "Home", instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey, dict[str, "RunDirectory"]]:
     """{asset: {month: run directory}} as one Dagster run reported them; only what is new in its log is read."""
     before = _reports.pop(run_id, _Reports(None, {}))
     run_dirs = {key: dict(of_months) for key, of_months in before.run_dirs.items()}
@@ -253,14 +254,14 @@ def _reported(instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey, di
         of_months = run_dirs.setdefault(event.asset_key, {})
         metadata = event.step_materialization_data.materialization.metadata
         if event.partition is not None and "run_dir" in metadata:
-            of_months[event.partition] = Path(str(metadata["run_dir"].value))
+            of_months[event.partition] = home.runs.at(str(metadata["run_dir"].value))
     _reports[run_id] = _Reports(new.cursor, run_dirs)
     while len(_reports) > REPORTS_KEPT:
         _reports.popitem(last=False)
     return run_dirs
 
 
-def _newest(home: "Home", artifact: str, strategy_id: str | None, months: list[str]) -> dict[str, Path]:
+def _newest(home: "Home", artifact: str, strategy_id: str | None, months: list[str]) -> dict[str, "RunDirectory"]:
     """The newest cataloged run of each month, or of these months; none without a catalog."""
     from quantbot_pipeline.catalog.catalog import newest_runs_with
 
@@ -268,7 +269,7 @@ def _newest(home: "Home", artifact: str, strategy_id: str | None, months: list[s
         return {}
     found = newest_runs_with(home.catalog, artifact, strategy_id=strategy_id)
     return {
-        month: home.runs.folder / run_dir
+        month: home.runs.open(run_dir)
         for month, run_dir in ((run_dir.split("/")[0], run_dir) for run_dir in found)
         if not months or month in months
     }

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from quantbot_pipeline.artifacts.invariants import Rows, broken
 from quantbot_pipeline.errors import IntegrityError
-from quantbot_pipeline.runs.manifest import RunManifest
+from quantbot_pipeline.runs.manifest import RunDirectory, RunManifest, folder_of
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.versions import FORMAT_KEY, Version, read_version
 
@@ -25,9 +25,10 @@ class Inspection(NamedTuple):
     faults: dict[str, list[str]]
 
 
-def inspect_run(run_dir: Path, artifact_types: Sequence[str]) -> Inspection:
+def inspect_run(run: RunDirectory, artifact_types: Sequence[str]) -> Inspection:
     """Verify a run's bytes, then the rows of these artifacts."""
     try:
+        run_dir = folder_of(run)
         manifest = check_run(run_dir)
         if manifest.status != "completed":
             raise IntegrityError(f"{run_dir}: status {manifest.status}")

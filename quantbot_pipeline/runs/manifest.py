@@ -8,7 +8,7 @@ import json
 import math
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -196,9 +196,34 @@ def _require_readable(data: Any, where: Path | str) -> None:
         read_version("manifest", said.get("manifest"), where, IntegrityError, writer)
 
 
-def read_manifest(run_dir: Path) -> RunManifest:
+class RunDirectory(Protocol):
+    """A committed run, wherever it is kept; a Path is one. `run / "run.json"` is a file on this machine that may be read."""
+
+    @property
+    def name(self) -> str:
+        """`run_id=…`."""
+        ...
+
+    def __truediv__(self, inside: str, /) -> Path: ...
+
+
+@runtime_checkable
+class RemoteRun(Protocol):
+    """A run that is not kept on this machine."""
+
+    def whole(self) -> Path:
+        """A folder on this machine with verified copies of all its files."""
+        ...
+
+
+def folder_of(run_dir: RunDirectory) -> Path:
+    """Return the folder on this machine that holds all files of a run."""
+    return run_dir.whole() if isinstance(run_dir, RemoteRun) else run_dir / ""
+
+
+def read_manifest(run_dir: RunDirectory) -> RunManifest:
     """Read and validate `run.json` of a run directory, without looking at the other files."""
-    return parse_manifest(read_bounded(run_dir / MANIFEST_NAME), run_dir / MANIFEST_NAME)
+    return parse_manifest(read_bounded(run_dir / MANIFEST_NAME), f"{run_dir}/{MANIFEST_NAME}")
 
 
 def read_bounded(path: Path) -> bytes:

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -26,11 +26,13 @@ from quantbot_pipeline.runs.manifest import (
     MAX_MANIFEST_BYTES,
     SUCCESS_NAME,
     ArtifactEntry,
+    RunDirectory,
     RunManifest,
+    folder_of,
     parse_manifest,
     read_bounded,
 )
-from quantbot_pipeline.versions import FORMAT_KEY, WRITER_KEY, read_version
+from quantbot_pipeline.versions import FORMAT_KEY, WRITER_KEY, columns_of, read_version
 
 READ_WHOLE = 32 << 20  # bytes; larger files are hashed in pieces
 
@@ -46,7 +48,7 @@ class Verified(NamedTuple):
     columns: dict[str, str]
 
 
-def check_run(run_dir: Path, *, checksums: bool = True) -> RunManifest:
+def check_run(run_dir: RunDirectory, *, checksums: bool = True) -> RunManifest:
     """The manifest of a run that keeps its promises. Raises IntegrityError naming the file that does not.
 
     A failed run has no `_SUCCESS`; its manifest and files are checked alike.
@@ -54,10 +56,11 @@ def check_run(run_dir: Path, *, checksums: bool = True) -> RunManifest:
     return examine_run(run_dir, checksums=checksums).manifest
 
 
-def examine_run(run_dir: Path, *, checksums: bool = True) -> Verified:
+def examine_run(run_dir: RunDirectory, *, checksums: bool = True) -> Verified:
     """`check_run`, and what its artifacts look like. Ten thousand runs are examined in a few seconds: every file is opened once."""
+    folder = folder_of(run_dir)
     try:
-        return _examine(run_dir, checksums)
+        return _examine(folder, checksums)
     except OSError as e:
         raise IntegrityError(f"{run_dir}: {e.strerror or e}") from None
 
@@ -67,22 +70,11 @@ def _examine(run_dir: Path, checksums: bool) -> Verified:
         raise IntegrityError(f"{run_dir}: not a run directory")
     files = _Files(run_dir)
     content = files.bounded(MANIFEST_NAME)
-    manifest = parse_manifest(content, f"{run_dir}/{MANIFEST_NAME}")
-    if run_dir.name != f"run_id={manifest.run_id}":
-        raise IntegrityError(f"{run_dir}: run.json says run_id {manifest.run_id}")
-    if run_dir.parent.name != manifest.month:
-        raise IntegrityError(f"{run_dir}: run.json says month {manifest.month}")
     vouched = SUCCESS_NAME in files.regular or (run_dir / SUCCESS_NAME).exists()  # it could be a folder
-    if manifest.status == "completed":
-        if not vouched:
-            raise IncompleteRunError(f"{run_dir}: no {SUCCESS_NAME}: the commit did not finish")
-        if files.bounded(SUCCESS_NAME) != hashlib.sha256(content).hexdigest().encode() + b"\n":
-            raise IntegrityError(f"{run_dir}: run.json is not the one that {SUCCESS_NAME} vouches for")
-    elif manifest.status != "failed" or vouched:
-        raise IntegrityError(f"{run_dir}: status {manifest.status} in a run directory")
-    named = {MANIFEST_NAME, SUCCESS_NAME, *(e.path for e in manifest.artifacts.values()), *manifest.logs.values()}
-    for path in sorted(files.regular.keys() - named):
-        raise IntegrityError(f"{run_dir / path}: not part of the run")
+    manifest = vouched_manifest(
+        str(run_dir), run_dir.parent.name, content, (lambda: files.bounded(SUCCESS_NAME)) if vouched else None
+    )
+    require_named(str(run_dir), manifest, files.regular)
     columns, root = {}, os.fspath(run_dir)
     for artifact_type, entry in manifest.artifacts.items():
         found = files.check(entry.path, entry.sha256 if checksums else None, entry.bytes)
@@ -91,6 +83,34 @@ def _examine(run_dir: Path, checksums: bool) -> Verified:
     for name, path in manifest.logs.items():
         files.check(path, manifest.logs_sha256.get(name) if checksums else None)
     return Verified(manifest, columns)
+
+
+def vouched_manifest(where: str, month: str, content: bytes, success: Callable[[], bytes] | None) -> RunManifest:
+    """Return the manifest of a run that `_SUCCESS` vouches for, or of a failed one.
+
+    where: how the run is named in errors; it ends with the name of its directory. month: that of the place. success: reads
+    `_SUCCESS`, None where there is none. Raises IncompleteRunError without one, IntegrityError for everything else.
+    """
+    manifest = parse_manifest(content, f"{where}/{MANIFEST_NAME}")
+    if not where.endswith(f"/run_id={manifest.run_id}"):
+        raise IntegrityError(f"{where}: run.json says run_id {manifest.run_id}")
+    if month != manifest.month:
+        raise IntegrityError(f"{where}: run.json says month {manifest.month}")
+    if manifest.status == "completed":
+        if success is None:
+            raise IncompleteRunError(f"{where}: no {SUCCESS_NAME}: the commit did not finish")
+        if success() != hashlib.sha256(content).hexdigest().encode() + b"\n":
+            raise IntegrityError(f"{where}: run.json is not the one that {SUCCESS_NAME} vouches for")
+    elif manifest.status != "failed" or success is not None:
+        raise IntegrityError(f"{where}: status {manifest.status} in a run directory")
+    return manifest
+
+
+def require_named(where: str, manifest: RunManifest, files: Iterable[str]) -> None:
+    """Refuse files of a run that its manifest does not name. Raises IntegrityError naming the first."""
+    named = {MANIFEST_NAME, SUCCESS_NAME, *(e.path for e in manifest.artifacts.values()), *manifest.logs.values()}
+    for path in sorted(set(files) - named):
+        raise IntegrityError(f"{where}/{path}: not part of the run")
 
 
 def _is_directory(path: Path) -> bool:
@@ -193,6 +213,23 @@ def _columns(path: str, artifact_type: str, content: bytes | None, entry: Artifa
     )
 
 
+def columns_promised(manifest: RunManifest) -> dict[str, str] | None:
+    """Return the names of the columns of each artifact, as `_columns`, from the versions that a manifest names.
+
+    None where it does not name a version that this program knows: then the files must be read.
+    """
+    found = {}
+    for name, entry in manifest.artifacts.items():
+        if name not in ARTIFACTS:
+            continue
+        version = None if entry.version is None else read_version(name, entry.version, name, IntegrityError)
+        columns = None if version is None else columns_of(name, version, ARTIFACTS[name][1].names)
+        if columns is None:
+            return None
+        found[name] = ",".join(columns)
+    return found
+
+
 @functools.cache
 def _contracted(artifact_type: str) -> str:
     return ",".join(ARTIFACTS[artifact_type][1].names)
@@ -207,7 +244,7 @@ def _compared(path: str, artifact_type: str, found: pa.Schema) -> str:
 
 
 def read_artifact(
-    run_dir: Path, manifest: RunManifest, artifact_type: str, columns: Sequence[str] | None = None
+    run_dir: RunDirectory, manifest: RunManifest, artifact_type: str, columns: Sequence[str] | None = None
 ) -> pa.Table:
     """The rows of one artifact (all columns, or those asked for), verified as a whole.
 

@@ -50,7 +50,10 @@ def validate_stores(home: Home) -> Iterator[Row]:
     yield from _judged("candles", files, _candles)
     from quantbot_pipeline.runs.notes import JOURNAL, NOTES
 
-    yield from _judged("journal", [home.runs.folder / NOTES / JOURNAL], lambda path: _journal(home))
+    if home.settings.runs_url is None:
+        yield from _judged("journal", [home.runs.folder / NOTES / JOURNAL], lambda path: _journal(home))
+    else:
+        yield from _looked_at("journal", f"{home.runs.place}/{NOTES}", lambda: _journal(home))
     yield from _judged("catalog", [home.catalog.path], lambda path: _catalog(home))
 
 
@@ -63,12 +66,16 @@ def _judged(what: str, files: Iterable[Path], look: Callable[[Path], tuple[str, 
         if not path.exists():
             continue
         where = "/".join(path.parts[-3:] if what == "candles" else path.parts[-2:])
-        try:
-            version, detail = look(path)
-        except QuantbotError as e:
-            yield _row(what, where, "", str(e))
-        else:
-            yield _row(what, where, version, "", detail)
+        yield from _looked_at(what, where, lambda path=path: look(path))  # type: ignore[misc]
+
+
+def _looked_at(what: str, where: str, look: Callable[[], tuple[str, str]]) -> Iterator[Row]:
+    try:
+        version, detail = look()
+    except QuantbotError as e:
+        yield _row(what, where, "", str(e))
+    else:
+        yield _row(what, where, version, "", detail)
 
 
 def _calls(home: Home) -> tuple[str, str]:
@@ -100,7 +107,7 @@ def _candles(path: Path) -> tuple[str, str]:
 def _journal(home: Home) -> tuple[str, str]:
     from quantbot_pipeline.runs.notes import journal_version, read_notes
 
-    return str(journal_version(home.runs.folder)), f"notes on {counted(len(read_notes(home.runs.folder)), 'run')}"
+    return str(journal_version(home.runs.journal)), f"notes on {counted(len(read_notes(home.runs.journal)), 'run')}"
 
 
 def _catalog(home: Home) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.runs.inspection import inspect_run
-from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
+from quantbot_pipeline.runs.manifest import RunManifest, folder_of, read_manifest
 from quantbot_pipeline.vocabulary import EXIT_REASONS, SCHEMES
 from quantbot_pipeline_tests.support import forecasts
 from quantbot_pipeline_tests.support.builders import Row, call, candles, make_home
@@ -308,7 +308,7 @@ def run_dir(lab: Home, tmp_path: Path) -> Path:
     result = run_month(lab, "path-only", MONTHS[1], BacktestConfig(), only_changed=True)
     assert result is not None
     copy = tmp_path / MONTHS[1] / result.run_dir.name
-    shutil.copytree(result.run_dir, copy)
+    shutil.copytree(folder_of(result.run_dir), copy)
     return copy
 
 

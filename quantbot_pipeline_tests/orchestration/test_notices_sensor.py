@@ -20,6 +20,7 @@ from quantbot_pipeline.definitions import build_defs
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.orchestration import notices_sensor
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.runs.manifest import folder_of
 from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.labs import MONTHS, start
@@ -299,8 +300,9 @@ def test_quarantine_and_disk_are_seen_at_every_look(
 ) -> None:
     result = run_month(Home(Settings(home=home)), "path-only", "2024-01", BacktestConfig())
     assert result is not None
-    copy = result.run_dir.with_name("run_id=00000000-0000-4000-8000-000000000000")
-    shutil.copytree(result.run_dir, copy)
+    run_dir = folder_of(result.run_dir)
+    copy = run_dir.with_name("run_id=00000000-0000-4000-8000-000000000000")
+    shutil.copytree(run_dir, copy)
     sync(Catalog(home / CATALOG, LocalRuns(home / "runs")))
     monkeypatch.setenv("QUANTBOT_MIN_FREE_GB", "1e9")
     assert sensor.tick() == "2 new, 2 open, 0 to be sent"

@@ -1,14 +1,13 @@
 """Single runs: what each was made from and what it measured, so that the page can lay two side by side."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from quantbot_pipeline.catalog.catalog import Catalog, list_runs
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.reports.measures import measured
 from quantbot_pipeline.reports.page.encode import Index
-from quantbot_pipeline.runs.manifest import read_manifest
+from quantbot_pipeline.runs.manifest import RunDirectory, read_manifest
 
 RUNS = 40  # the newest, and as many of those that somebody named: what a person chooses from
 
@@ -26,7 +25,7 @@ def runs_section(catalog: Catalog, most: int = RUNS) -> dict[str, Any]:
     for run in _chosen(catalog, most):
         try:
             noted = {key: run[key] for key in ("name", "note", "tags")}
-            runs.append(_described(catalog.runs.folder / run["run_dir"], parameters) | noted)
+            runs.append(_described(catalog.runs.open(run["run_dir"]), parameters) | noted)
         except IntegrityError:
             left_out.append({"run_id": run["run_id"], "month": run["month"]})
     return {
@@ -44,7 +43,7 @@ def _chosen(catalog: Catalog, most: int) -> list[dict[str, Any]]:
     return newest + [run for run in noted if run["run_id"] not in known]
 
 
-def _described(run_dir: Path, parameters: Index[str]) -> dict[str, Any]:
+def _described(run_dir: RunDirectory, parameters: Index[str]) -> dict[str, Any]:
     manifest = read_manifest(run_dir)
     mine = {key: value for key, value in manifest.parameters.items() if key != "config_hash"}
     return {
