@@ -15,6 +15,7 @@ from quantbot_pipeline.anomalies.calls import Flags
 from quantbot_pipeline.anomalies.findings import LOOK_BACK_MS, Finding, Series, Span
 from quantbot_pipeline.anomalies.intervals import interval_mismatches
 from quantbot_pipeline.anomalies.survey import Survey
+from quantbot_pipeline.backtest.drifting import drift_inputs
 from quantbot_pipeline.backtest.inputs import MonthInputs
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.home import Home
@@ -38,7 +39,8 @@ def surveyed(home: Home, config: BacktestConfig, inputs: MonthInputs, earlier: S
     before = month_file(home.candles.folder, config.interval, months_before(month, 1))
     others = [f"{name} {content_of(path)}" for name, path in _other_intervals(home, month, config)]
     flags = hashlib.sha256(b"".join(flag.tobytes() for flag in told_of(home, inputs, earlier))).hexdigest()
-    return [content_of(before), content_of(_file(home, month, config)), *others, flags]
+    drift = drift_inputs(home, month, config)
+    return [content_of(before), content_of(_file(home, month, config)), *others, flags, *drift]
 
 
 def told_of(home: Home, inputs: MonthInputs, earlier: Sequence[MonthInputs]) -> tuple[Flags, Flags]:

@@ -82,7 +82,7 @@ def newest_anomalies(catalog: "Catalog", told: Told | None) -> list[Odd]:
     fresh = [
         d for d in newest_runs_with(catalog, "anomalies")[-MONTHS_TOLD:] if d.rpartition("run_id=")[2] not in known
     ]
-    return [read_anomalies(catalog.runs.folder / run_dir) for run_dir in fresh]
+    return [read_anomalies(catalog.runs.open(run_dir)) for run_dir in fresh]
 
 
 def news_of(told: Told | None, newest: Sequence[Odd]) -> tuple[Told, list[Finding]]:

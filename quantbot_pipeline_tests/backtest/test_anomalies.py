@@ -14,7 +14,17 @@ from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market.candle_files import month_file
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support import homes
-from quantbot_pipeline_tests.support.builders import Row, call, candles, make_home, ms, write_jsonl, write_parquet
+from quantbot_pipeline_tests.support.builders import (
+    Row,
+    artifact_rows,
+    call,
+    candles,
+    commit_run,
+    make_home,
+    ms,
+    write_jsonl,
+    write_parquet,
+)
 
 STEP = 300_000
 MONTH = "2024-01"
@@ -158,3 +168,75 @@ def test_a_store_file_that_cannot_be_read_fails_the_month_with_a_sentence(tmp_pa
     file.write_bytes(raw)
     with pytest.raises(RunFailedError, match="the candle store is not readable"):
         run_month(Home(Settings(home=tmp_path)), "anomalies", MONTH, make_config({}))
+
+
+def _predictions(lab: Home, month: str, chances: tuple[float, float], second: int = 1, **changes: Any) -> None:
+    """Commit predictions of a month: every third of 60 calls is a hit; `chances` are what is said of hits and of others."""
+    n, start = 60, ms(f"{month}-01")
+    hit = [i % 3 == 0 for i in range(n)]
+    rows = artifact_rows(
+        "predictions",
+        n,
+        target=["hit_2x"] * n,
+        alert_ts_ms=[start + i * 40_000_000 for i in range(n)],
+        value=[chances[0] if h else chances[1] for h in hit],
+        base_value=[1 / 3 + 0.001 * (i % 2) for i in range(n)],
+        outcome=[float(h) for h in hit],
+        outcome_known_ts_ms=[start + i * 40_000_000 + 1 for i in range(n)],
+    )
+    parameters = make_config({}).model_dump() | {"config_hash": "m"} | changes
+    commit_run(
+        lab.runs.folder,
+        month,
+        tables={"alerts": artifact_rows("alerts", 2), "predictions": rows},
+        run_type="model",
+        created_at=f"2024-06-01T00:00:{second:02}.000Z",
+        parameters=parameters,
+    )
+
+
+def test_predictions_that_are_worse_than_the_base_rate_for_three_months_are_told(tmp_path: Path) -> None:
+    lab = make_home(tmp_path, [call("t", "2024-03-10", call_id="c")])
+    bad, good = (0.15, 0.5), (0.6, 0.2)
+    for month in ("2024-02", "2024-03"):
+        _predictions(lab, month, bad)
+    assert _rows(lab, "2024-03") == {}, "two months are not enough"
+    _predictions(lab, "2024-01", bad, horizon_ms=3_600_000)
+    assert _rows(lab, "2024-03") == {}, "windows of another length are other predictions"
+    before = homes.run(lab, "anomalies", "2024-03", {}).manifest.dataset.fingerprint
+    _predictions(lab, "2024-01", bad)
+    made = homes.run(lab, "anomalies", "2024-03", {})
+    assert made.manifest.dataset.fingerprint != before
+    (row,) = homes.artifact(made, "anomalies")
+    assert (row["kind"], row["subject_type"], row["subject"], row["severity"]) == (
+        "prediction_drift",
+        "target",
+        "hit_2x",
+        "warning",
+    )
+    assert (
+        row["reason"] == "In the last 3 months predictions of 180 calls were worse than the base rate would have been."
+    )
+    assert (row["from_ts_ms"], row["to_ts_ms"]) == (ms("2024-01-01"), ms("2024-04-01"))
+    assert row["score"] >= row["limit"] == 2
+    for month in ("2024-01", "2024-02", "2024-03"):
+        _predictions(lab, month, good, second=2)
+    assert _rows(lab, "2024-03") == {}, "newer runs count"
+
+
+def test_what_callers_do_is_told_with_the_calls_that_it_touches(tmp_path: Path) -> None:
+    begin = ms("2024-01-05")
+    calls = [call(f"m{i}", begin + i * 30_000_000, "steady", call_id=f"s{i}") for i in range(20)]
+    calls += [call(f"b{i}", ms("2024-01-20T10:00") + i * 60_000, "steady", call_id=f"b{i}") for i in range(8)]
+    lab = make_home(tmp_path, calls)
+    row = _rows(lab)["call_burst", "steady"]
+    assert (row["severity"], row["calls_touched"], row["hits_touched"]) == ("warning", 8, 0)
+    first = homes.run(lab, "anomalies", MONTH, {})
+    left = [row for row in calls if row["call_id"] != "s7"]
+    ingest_calls([write_jsonl(tmp_path / "inbox" / "calls.jsonl", left)], lab.calls)
+    again = homes.run(lab, "anomalies", MONTH, {})
+    assert first.manifest.dataset.fingerprint != again.manifest.dataset.fingerprint
+    gone = {(row["kind"], row["subject"]): row for row in homes.artifact(again, "anomalies")}["deleted_calls", "steady"]
+    assert (gone["severity"], gone["calls_touched"], gone["from_ts_ms"]) == ("warning", 1, begin + 7 * 30_000_000)
+    truth = [homes.run(lab, "path-only", MONTH, {}).manifest.dataset.fingerprint for _ in range(2)]
+    assert truth[0] == truth[1]

@@ -12,6 +12,7 @@ from quantbot_pipeline.anomalies.findings import Finding, Span
 from quantbot_pipeline.anomalies.ingested import deleted_calls, late_calls
 from quantbot_pipeline.anomalies.regimes import regimes
 from quantbot_pipeline.anomalies.touching import rows_of
+from quantbot_pipeline.backtest.drifting import drift_findings
 from quantbot_pipeline.backtest.inputs import bounds_of
 from quantbot_pipeline.backtest.provenance import parameters_of
 from quantbot_pipeline.backtest.remembered import forget_others
@@ -38,7 +39,7 @@ def make(run: Run) -> None:
     with run.record.phase("slice"):
         found = candle_findings(run.home, month, config)
     with run.record.phase("optimization"):
-        found += _call_findings(calls, span)
+        found += [*_call_findings(calls, span), *drift_findings(run.home, month, config)]
         write_rows(run, "anomalies", list(rows_of(found, calls, span.interval_ms)))
 
 
