@@ -263,37 +263,30 @@ class Home(base.Home):
         rows = model_report(self.catalog, target=target, interval=interval)
         return frame_of_rows(rows, MODEL_COLUMNS, **self._attrs("model_report", (), interval=interval))
 
-    def predictions(
-        self,
-        *,
-        target: str | None = None,
-        caller: str | None = None,
-        month: str | None = None,
-        interval: str | None = None,
-    ) -> "pd.DataFrame":
+    def predictions(self, **which: str | None) -> "pd.DataFrame":
         """Return what was predicted of calls, with `month` and, beside every number, the verdicts of its target to date.
 
-        `take` and `low` … are columns; read `frame["take"]`, because `frame.take` is a method of pandas.
+        which: `target`, `caller`, `month`, `interval`. Read `frame["take"]`: `frame.take` is a method of pandas.
         """
         from quantbot_pipeline.frames import frame_of
         from quantbot_pipeline.reports.predictions import predictions
 
-        rows = predictions(self.catalog, target=target, caller=caller, month=month, interval=interval)
-        return frame_of(rows, **self._attrs("predictions", (), interval=interval, month=month))
+        behind = {name: which.get(name) for name in ("interval", "month")}
+        return frame_of(predictions(self.catalog, **which), **self._attrs("predictions", (), **behind))
 
-    def explanations(
-        self,
-        artifact: Literal["importance", "dependence", "calibration"],
-        *,
-        target: str | None = None,
-        interval: str | None = None,
-    ) -> "pd.DataFrame":
+    def scores(self, month: str | None = None) -> "pd.DataFrame":
+        """Return the scores that were kept as calls arrived, of a month or all, with the verdicts as they were then."""
+        from quantbot_pipeline.backtest.scores import kept_scores
+        from quantbot_pipeline.frames import frame_of
+
+        return frame_of(kept_scores(self, month))
+
+    def explanations(self, artifact: Literal["importance", "dependence", "calibration"]) -> "pd.DataFrame":
         """Return what the newest models go by (`importance`, `dependence`) or how often they were right, with the verdicts."""
         from quantbot_pipeline.frames import frame_of
         from quantbot_pipeline.reports.predictions import explanations
 
-        rows = explanations(self.catalog, artifact, target=target, interval=interval)
-        return frame_of(rows, **self._attrs(artifact, (), interval=interval))
+        return frame_of(explanations(self.catalog, artifact), **self._attrs(artifact, ()))
 
     def policies(self, *, caller: str | None = None) -> "pd.DataFrame":
         """Return what each replayed policy earned over months, as `quantbot policies` prints it."""

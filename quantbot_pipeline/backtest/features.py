@@ -11,11 +11,14 @@ import pyarrow as pa
 
 from quantbot_pipeline.backtest.inputs import MonthInputs
 from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.market.candle_reader import month_content
 from quantbot_pipeline.market.features.candles import CandleFeatures
 from quantbot_pipeline.market.features.names import COUNTS
 from quantbot_pipeline.months import months_before
+
+UNREADABLE = "unreadable"
 
 
 def features_from_candles(home: Home, inputs: MonthInputs, config: BacktestConfig) -> CandleFeatures:
@@ -33,8 +36,14 @@ def features_from_candles(home: Home, inputs: MonthInputs, config: BacktestConfi
 
 
 def day_before(home: Home, month: str, interval: str) -> str:
-    """Return the hash of the candles of the month before: features of a month's first day read them."""
-    return month_content(home.candles.folder, interval, months_before(month, 1))
+    """Return the hash of the candles of the month before: features of a month's first day read them.
+
+    A file that cannot be read has a word of its own: a run that needs it says what is wrong with it, and any other goes on.
+    """
+    try:
+        return month_content(home.candles.folder, interval, months_before(month, 1))
+    except InputError:
+        return UNREADABLE
 
 
 def days_before(home: Home, months: Iterable[str], interval: str) -> list[str]:

@@ -94,6 +94,8 @@ def _backtest(kind: RunKind, given: dict[str, Any]) -> None:
         print_runs(runs, given["fmt"], f"Runs: {kind.name}")
         if given["fmt"] == "table":
             _print_returns(lab, runs)
+            if kind.predicts:
+                _print_verdicts(lab, runs)
 
     _make(kind.name, given, printed)
 
@@ -138,6 +140,15 @@ def _print_returns(lab: "Home", runs: list[dict[str, Any]]) -> None:
     rows = policies_of_runs([lab.runs.at(run["run_dir"]) for run in runs if run["status"] == "completed"])
     if rows:
         print_rows(rows, "table", "What each policy earned, after costs", POLICY_COLUMNS)
+
+
+def _print_verdicts(lab: "Home", runs: list[dict[str, Any]]) -> None:
+    """Print what the predictions of the last month are worth, if the runs made any."""
+    from quantbot_pipeline.reports.predictions import PRINTED, for_people, report_of_run
+
+    made = [lab.runs.at(run["run_dir"]) for run in runs if run["status"] == "completed"]
+    if rows := report_of_run(made[-1]) if made else []:
+        print_rows(for_people(rows), "table", "What the predictions are worth, to date", PRINTED)
 
 
 add_command(

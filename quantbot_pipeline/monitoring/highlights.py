@@ -163,8 +163,17 @@ def _model_report(table: pa.Table, limit: int) -> tuple[dict[str, float], list[d
     measures = ("gain_over_base", "gain_over_base_z", "auc", "calibration_slope", "taken_return_bps")
     numbers = {f"{row['target']}_{name}": row[name] for row in rows for name in measures}
     numbers["better"] = float(sum(row["verdict"] == BETTER for row in rows))
-    columns = ("target", "verdict", "money_verdict", "gain_over_base", "gain_over_base_z", "calls", "test_months")
-    shown = [{name: row[name] if isinstance(row[name], str) else _short(row[name]) for name in columns} for row in rows]
+    shown = [
+        {
+            "target": row["target"],
+            "verdict": row["verdict"],
+            "money": row["money_verdict"],
+            "gain": _short(row["gain_over_base"]),
+            "z": None if row["gain_over_base_z"] is None else round(row["gain_over_base_z"], 1),
+            "months": row["test_months"],
+        }
+        for row in rows
+    ]
     return numbers, shown[:limit]
 
 

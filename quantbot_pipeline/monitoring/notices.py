@@ -28,6 +28,7 @@ KINDS = {
     "waiting_run": "waiting run",
     "changed_verdict": "verdict",
     "changed_model_verdict": "verdict of predictions",
+    "scored_call": "call that a model takes",
 }
 REMIND_S = 86_400.0
 KEEP_S = 7 * 86_400.0  # a message that nobody takes for a week is dropped; it is in the log

@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.reports.remarks import load_newest
+from quantbot_pipeline.runs.manifest import RunDirectory, read_manifest
+from quantbot_pipeline.runs.verify import read_artifact
 from quantbot_pipeline.vocabulary import MODEL_SCOPES, MODEL_VERDICTS, MODELS, TOO_LITTLE_DATA
 
 MODEL_COLUMNS = (
@@ -66,16 +68,30 @@ def model_report(
 
     `meaning` says the verdict in a sentence. Raises InputError for a target of which there is no report.
     """
-    from quantbot_pipeline.models.verdict import sentence
-
     rows = load_newest(catalog, "model_report", interval=interval, month=month)
     blend = pc.and_(pc.equal(rows["model"], MODELS[-1]), pc.equal(rows["scope"], MODEL_SCOPES[-1]))
     newest = {row["target"]: row for row in rows.filter(blend).to_pylist()}  # month after month: the last one stays
     if target is not None and target not in newest:
         known = f"targets there: {', '.join(newest)}" if newest else "make one with `quantbot backtest model`"
         raise InputError(f"no report of the target {target!r}; {known}")
-    found = [row | {"meaning": sentence(row["verdict"], row["money_verdict"])} for row in newest.values()]
-    found = [row for row in found if target in (None, row["target"])]
+    return _told([row for row in newest.values() if target in (None, row["target"])])
+
+
+def report_of_run(run_dir: RunDirectory) -> list[dict[str, Any]]:
+    """Return the same rows of one run, every byte verified; none for a run of another kind."""
+    manifest = read_manifest(run_dir)
+    if "model_report" not in manifest.artifacts:
+        return []
+    rows = read_artifact(run_dir, manifest, "model_report").to_pylist()
+    to_date = [row for row in rows if row["model"] == MODELS[-1] and row["scope"] == MODEL_SCOPES[-1]]
+    return _told([row | {"month": manifest.month} for row in to_date])
+
+
+def _told(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of the blend to date as the report shows them, the best verdicts first."""
+    from quantbot_pipeline.models.verdict import sentence
+
+    found = [row | {"meaning": sentence(row["verdict"], row["money_verdict"])} for row in rows]
     found.sort(key=lambda row: MODEL_VERDICTS.index(row["verdict"]))
     return [{name: row[name] for name in MODEL_COLUMNS} for row in found]
 

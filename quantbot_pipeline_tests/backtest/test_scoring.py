@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -27,7 +28,7 @@ MARCH = month_start_ms("2024-03")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home with the models of February and March, and the truth of January alone, all cataloged."""
     home = forecasts.make_home(tmp_path_factory.mktemp("scoring") / "home")
-    cache: dict = {}  # type: ignore[type-arg]
+    cache: dict[Any, Any] = {}
     for month in ("2024-02", "2024-03"):
         forecasts.model(home, month, cache)
     window = {name: value for name, value in CONFIG.items() if name != "targets"}
