@@ -201,12 +201,14 @@ class Bucket:
 
     def _swaps(self, key: str, spelt: str) -> bool:
         """Whether a swap works with the ETag spelt so: with the right one, and with a wrong one not."""
+        mine = uuid.uuid4().hex.encode()
         try:
             etag = (self._client.head(self._store, key)["e_tag"] or "").strip('"')
-            self._client.put(self._store, key, b"3", mode={"e_tag": spelt.format(etag)}, use_multipart=False)
-            self._client.put(self._store, key, b"4", mode={"e_tag": spelt.format("0" * 32)}, use_multipart=False)
+            for tag, content in ((etag, mine), ("0" * 32, b"swapped though the ETag was wrong")):
+                mode = {"e_tag": spelt.format(tag)}
+                self._client.put(self._store, key, content, mode=mode, use_multipart=False)
         except self._client.exceptions.BaseError:
-            return self.get(key) == b"3"
+            return self.get(key) == mine
         return False
 
     def now(self) -> datetime:

@@ -197,8 +197,13 @@ def test_a_store_that_overwrites_is_refused_before_anything_is_written(
 
 def test_the_probe_says_how_a_swap_is_spelt(proxy: Proxy, bucket: str) -> None:
     place = Bucket(f"s3://{bucket}/x", options(proxy.endpoint))
+    proxy.begin()
     assert place.probe() == (True, True)
     assert place.listing("") == []
+    swaps = [n for n, (method, *_) in enumerate(proxy.log, 1) if method == "PUT"][2:]
+    for refused, found in ((swaps[0], (False, True)), (swaps[2], (True, False))):
+        proxy.begin(lambda n, method, path, refused=refused: "412" if n == refused else None)  # type: ignore[misc]
+        assert place.probe() == found
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.torture, pytest.mark.usefixtures("credentials")]
 REQUESTS = 11  # of a commit of eight files
 FAULTS = ("500", "503", "cut", "half", "lost", "hang")
 SEED = 20261127
+PAUSE_S = 0.3  # between two looks of a reader: writers need the machine, too
 WHOLE = "Runs in an object store are whole or believed by nobody: "
 
 
@@ -213,7 +214,7 @@ def test_a_crowd_of_writers_readers_and_syncs(
 
     def read(number: int) -> None:
         runs = runs_at(proxy, url, tmp_path / f"reader-{number}")
-        while not done.is_set():
+        while not done.wait(PAUSE_S):
             with lock:
                 before = set(committed)
             try:
@@ -226,7 +227,7 @@ def test_a_crowd_of_writers_readers_and_syncs(
 
     def register(number: int) -> None:
         catalog = Catalog(tmp_path / f"catalog-{number}.duckdb", runs_at(proxy, url, tmp_path / f"sync-{number}"))
-        while not done.is_set():
+        while not done.wait(PAUSE_S):
             try:
                 report = sync(catalog)
             except StoreError as e:
