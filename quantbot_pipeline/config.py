@@ -46,6 +46,9 @@ class BacktestConfig(BaseModel):
     pool_calls: int = Field(
         0, ge=0, le=1_000_000, description="calls of all callers that a caller's statistics lean on in the walk-forward"
     )
+    tune_pool_calls: int = Field(
+        20, ge=0, le=1_000_000, description="calls of all callers that a caller's statistics lean on in the tuning"
+    )
     evidence: dict[str, Any] = Field(default_factory=dict, description="parameters of the evidence; empty: the default")
     from_ms: int | None = Field(None, description="leave out calls before this UTC time")
     to_ms: int | None = Field(None, description="leave out calls at or after this UTC time")

@@ -40,6 +40,15 @@ SCHEMES = ("anchored", "rolling")  # of the walk-forward
 # What is said of a caller, in the order in which tables show it.
 VERDICTS = ("evidence", "inconclusive", "none")
 
+# Of the guard: whether tuned levels earned more than the grid's on the same test calls.
+TUNED_VERDICTS = ("tuned better", "grid better", "not shown")
+LEANING_VERDICTS = (
+    "leaning better",
+    "not leaning better",
+    "not shown",
+)  # the grid's choice leaning on all callers, and not
+HOLD_VERDICTS = ("grid better", "hold better", "not shown")  # the grid's choice, and holding
+
 # Of a row of errors.parquet.
 LEVELS = ("error", "warning", "info")
 PHASES = ("plan", "coverage", "slice", "execution", "optimization")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quantbot_pipeline.artifacts import evidence_rules, feature_rules
+from quantbot_pipeline.artifacts import evidence_rules, feature_rules, tuned_rules
 from quantbot_pipeline.artifacts.columns import Fault, Mask, above, counts, named, outside, rates
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.vocabulary import EXIT_REASONS, LEVELS, PHASES, PROTECTIVE_EXITS, SCHEMES
@@ -358,6 +358,7 @@ RULES: dict[str, Callable[[_Columns], Iterator[Fault]]] = {
     "summary": _summary,
     "frontier": _frontier,
     "walk_forward": _walk_forward,
+    "tuned": tuned_rules.tuned,
     "equity": _equity,
     "evidence": evidence_rules.evidence,
     "evidence_times": evidence_rules.evidence_times,

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from quantbot_pipeline.backtest.inputs import MonthInputs
 from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.market.candle_reader import month_content
 from quantbot_pipeline.market.features.candles import CandleFeatures
@@ -33,8 +34,15 @@ def features_from_candles(home: Home, inputs: MonthInputs, config: BacktestConfi
 
 
 def day_before(home: Home, month: str, interval: str) -> str:
-    """Return the hash of the candles of the month before: features of a month's first day read them."""
-    return month_content(home.candles.folder, interval, months_before(month, 1))
+    """Return the hash of the candles of the month before: features of a month's first day read them.
+
+    A file that cannot be read has a word of its own: a month without calls on its first day does without, and any other fails
+    when it is made.
+    """
+    try:
+        return month_content(home.candles.folder, interval, months_before(month, 1))
+    except InputError:
+        return "unreadable"
 
 
 def with_candles(of_calls: Iterable[pa.Table], from_candles: CandleFeatures) -> Iterator[pa.Table]:

@@ -141,7 +141,7 @@ def _print_returns(runs: list[dict[str, Any]]) -> None:
 add_command(
     app,
     "backfill",
-    "Everything for a range of months: truth, policies, frontier, baseline, walk-forward, evidence, and the catalog.",
+    "Everything for a range of months: truth, policies, frontier, baseline, walk-forward, tuning, evidence, and the catalog.",
     options_of([field for kind in KINDS.values() for field in kind.depends_on]),
     _backfill,
 )

@@ -98,6 +98,9 @@ BY_FIELD: dict[str, Options] = {
     "pool_calls": {
         "pool_calls": _option(int, 0, "Calls of all callers that a caller's statistics lean on in the walk-forward.")
     },
+    "tune_pool_calls": {
+        "tune_pool_calls": _option(int, 20, "Calls of all callers that a caller's statistics lean on in the tuning.")
+    },
     "rolling_months": {"rolling_months": _option(int, 3, "Months that the rolling scheme learns from.")},
 }
 OUTPUT: Options = {
