@@ -18,6 +18,7 @@ SECTIONS = {
     "dashboard": "the page of the sample market, and of 500 callers with 50,000 calls",
     "catalog": "ten thousand runs indexed and queried; MLflow, if installed",
     "crowd": "a million calls of a thousand callers through ingest, truth and policies",
+    "growth": "CPU and memory while calls, callers, months, tokens or runs grow, one at a time",
     "evidence": "false claims, claimed shares, and what a judgement and a backfill of it cost",
     "commands": "backfills, demo, reports and queries as whole processes, against an earlier state (`--before COMMIT`)",
     "backfill": "24 or more months launched in the UI as one Dagster run, and the same work without Dagster",
@@ -48,6 +49,7 @@ def main() -> int:
         default=1,
         help="evidence: worlds of each kind; more than 2 measure everything, for hours (1)",
     )
+    parser.add_argument("--grow", action="store_true", help="growth: the largest sizes too, for hours")
     parser.add_argument("--before", metavar="COMMIT", help="commands: the state to compare with (default: none)")
     parser.add_argument("--inline", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

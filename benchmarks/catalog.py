@@ -17,11 +17,11 @@ import pyarrow as pa
 from benchmarks.measuring import interleaved, median, peak_memory_mb, table, title
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.catalog.catalog import Catalog, query_runs
-from quantbot_pipeline.catalog.sync import SETTLED_S, sync
+from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.months import iso_ms, months_before
 from quantbot_pipeline.runs.commit import StagedRun
 from quantbot_pipeline.runs.manifest import DagsterRef, Dataset, RunManifest, SchemaVersion, Timing
-from quantbot_pipeline.runs.store import LocalRuns
+from quantbot_pipeline.runs.store import SETTLED_S, LocalRuns
 
 NEWEST, MONTHS, ROWS = "2026-06", 60, 5
 TYPES = ("alerts", "paths", "features", "errors")
@@ -33,7 +33,7 @@ def run(options: Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         base, catalog = Path(folder, "runs"), Path(folder, "catalog.duckdb")
         started = time.process_time()
-        _commit_runs(base, options.runs)
+        commit_runs(base, options.runs)
         title(
             f"{options.runs:,} runs of {len(TYPES)} artifacts in {MONTHS} months, committed in {_ms(started)} ms of CPU"
         )
@@ -68,7 +68,8 @@ def _count(catalog: Path) -> None:
         con.execute("SELECT count(*) FROM paths").fetchall()
 
 
-def _commit_runs(base: Path, n: int) -> None:
+def commit_runs(base: Path, n: int) -> None:
+    """Commit so many small runs, spread over the months."""
     base.mkdir(parents=True)
     tables = {name: _rows(name) for name in TYPES}
     fsync, os.fsync = os.fsync, lambda fd: None
@@ -126,7 +127,7 @@ def _compare_with_mlflow(options: Namespace) -> None:
     title(f"Registering {COMPARED:,} runs and asking for the latest 20; MLflow {mlflow.__version__} with SQLite")
     with tempfile.TemporaryDirectory() as folder:
         base, catalog = Path(folder, "runs"), Path(folder, "catalog.duckdb")
-        _commit_runs(base, COMPARED)
+        commit_runs(base, COMPARED)
         started = time.process_time()
         sync(Catalog(catalog, LocalRuns(base)))
         ours = [_ms(started)]

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from argparse import Namespace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ from quantbot_pipeline.ingest.calls import ingest_calls
 from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market.calls import CallStore
 from quantbot_pipeline.market.candle_files import CandleStore
-from quantbot_pipeline.months import month_start_ms
+from quantbot_pipeline.months import month_start_ms, months_before
 from quantbot_pipeline.settings import Settings
 
 MONTH = "2026-01"
@@ -41,21 +42,41 @@ def run(options: Namespace) -> None:
         table(["step", "CPU s", "peak MB"], rows)
 
 
-def _write_inputs(folder: Path, calls: int) -> None:
-    rng = np.random.default_rng(5)
-    start = month_start_ms(MONTH)
-    mints = [f"token-{i:04}" for i in range(TOKENS)]
-    alerts = start + rng.integers(0, 28 * 86_400_000, calls)
+class Size(NamedTuple):
+    """How much of everything: calls and tokens are of each month, which ends with MONTH."""
+
+    calls: int
+    callers: int = CALLERS
+    tokens: int = TOKENS
+    months: int = 1
+
+
+def write_inputs(folder: Path, size: Size) -> list[str]:
+    """Write `calls_M.parquet` and `candles_M.parquet` of each month M; return the months. Every month has other tokens."""
+    months = [months_before(MONTH, back) for back in reversed(range(size.months))]
+    for nth, month in enumerate(months):
+        rng = np.random.default_rng(5 + nth)
+        mints = [f"token-{month}-{i:04}" for i in range(size.tokens)]
+        pq.write_table(_calls(rng, month, mints, size), folder / f"calls_{month}.parquet")
+        pq.write_table(_candles(rng, month, mints), folder / f"candles_{month}.parquet")
+    return months
+
+
+def _calls(rng: np.random.Generator, month: str, mints: list[str], size: Size) -> pa.Table:
     named = {
-        "call_id": [f"call-{i:07}" for i in range(calls)],
-        "mint": np.array(mints)[rng.integers(0, TOKENS, calls)],
-        "caller_name": [f"caller-{i:04}" for i in rng.integers(0, CALLERS, calls)],
-        "chain": ["solana"] * calls,
-        "alert_ts_ms": alerts,
+        "call_id": [f"call-{month}-{i:07}" for i in range(size.calls)],
+        "mint": np.array(mints)[rng.integers(0, size.tokens, size.calls)],
+        "caller_name": [f"caller-{i:04}" for i in rng.integers(0, size.callers, size.calls)],
+        "chain": ["solana"] * size.calls,
+        "alert_ts_ms": month_start_ms(month) + rng.integers(0, 25 * 86_400_000, size.calls),
     }
-    pq.write_table(pa.table(named), folder / "calls.parquet")
-    steps = np.exp(rng.normal(0, 0.01, (TOKENS, PER_TOKEN)).cumsum(axis=1))
-    opened = np.concatenate([np.ones((TOKENS, 1)), steps[:, :-1]], axis=1)
+    return pa.table(named)
+
+
+def _candles(rng: np.random.Generator, month: str, mints: list[str]) -> pa.Table:
+    shape = (len(mints), PER_TOKEN)
+    steps = np.exp(rng.normal(0, 0.01, shape).cumsum(axis=1))
+    opened = np.concatenate([np.ones((len(mints), 1)), steps[:, :-1]], axis=1)
     prices = {
         "open": opened,
         "high": np.maximum(opened, steps) * 1.005,
@@ -64,11 +85,11 @@ def _write_inputs(folder: Path, calls: int) -> None:
     }
     market = {
         "mint": np.repeat(mints, PER_TOKEN),
-        "ts_ms": np.tile(start + STEP_MS * np.arange(PER_TOKEN), TOKENS),
+        "ts_ms": np.tile(month_start_ms(month) + STEP_MS * np.arange(PER_TOKEN), len(mints)),
         **{name: column.reshape(-1) for name, column in prices.items()},
-        "volume": np.ones(TOKENS * PER_TOKEN),
+        "volume": np.ones(len(mints) * PER_TOKEN),
     }
-    pq.write_table(pa.table(market), folder / "candles.parquet")
+    return pa.table(market)
 
 
 def _measured(step: str, folder: str) -> tuple[str, str]:
@@ -81,11 +102,13 @@ def _measured(step: str, folder: str) -> tuple[str, str]:
 def _do(step: str, folder: Path) -> None:
     lab = Home(Settings(home=folder / "home", threads=1))
     if step.startswith(INPUTS):
-        _write_inputs(folder, int(step.removeprefix(INPUTS)))
+        write_inputs(folder, Size(int(step.removeprefix(INPUTS))))
     elif step == "ingest calls":
-        ingest_calls([folder / "calls.parquet"], CallStore(lab.calls.path, memory_limit="512MB"))
+        ingest_calls(sorted(folder.glob("calls_*.parquet")), CallStore(lab.calls.path, memory_limit="512MB"))
     elif step == "ingest candles":
-        ingest_candles([folder / "candles.parquet"], CandleStore(lab.candles.folder, memory_limit="512MB"), "5m")
+        ingest_candles(
+            sorted(folder.glob("candles_*.parquet")), CandleStore(lab.candles.folder, memory_limit="512MB"), "5m"
+        )
     else:
         run_month(lab, step, MONTH, make_config({}))
 

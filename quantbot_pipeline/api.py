@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from quantbot_pipeline import home as base
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.months import parse_day
-from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
+from quantbot_pipeline.runs.manifest import RunManifest, folder_of, read_manifest
 from quantbot_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,15 +22,22 @@ if TYPE_CHECKING:
     from quantbot_pipeline.ingest.frames import Source
     from quantbot_pipeline.ingest.report import IngestReport
     from quantbot_pipeline.reports.tearsheet.frames import Sheet
-    from quantbot_pipeline.runs.notes import RunNotes
+    from quantbot_pipeline.runs.manifest import RunDirectory
+    from quantbot_pipeline.runs.notes import Journal, RunNotes
 
 
 class CommittedRun:
-    """One committed run: `manifest` is its run.json, `path` its directory, `frame(artifact)` its rows."""
+    """One committed run: `manifest` is its run.json, `path` its directory, `frame(artifact)` its rows.
 
-    def __init__(self, path: Path, manifest: RunManifest | None = None) -> None:
+    Of a run in an object store `path` is a handle: its text is the URL, `path / "run.json"` a verified copy on this machine.
+    """
+
+    def __init__(
+        self, path: "RunDirectory", manifest: RunManifest | None = None, journal: "Journal | None" = None
+    ) -> None:
         self.path = path
         self.manifest = manifest or read_manifest(path)
+        self._journal = journal
 
     def __repr__(self) -> str:
         m = self.manifest
@@ -54,7 +61,8 @@ class CommittedRun:
     def _notes(self) -> "RunNotes":
         from quantbot_pipeline.runs.notes import RunNotes, read_notes
 
-        return read_notes(self.path.parent.parent).get(self.manifest.run_id, RunNotes())
+        place = self._journal or folder_of(self.path).parent.parent
+        return read_notes(place).get(self.manifest.run_id, RunNotes())
 
     def frame(self, artifact: str, columns: Sequence[str] | None = None) -> "pd.DataFrame":
         """Return the rows of one artifact (`paths`, `trades`, …), every byte verified first.
@@ -172,11 +180,11 @@ class Home(base.Home):
             warnings.warn(said, stacklevel=2)
         if failure is not None:
             raise QuantbotError(failure)
-        return [CommittedRun(Path(run["run_dir"])) for run in runs]
+        return [CommittedRun(self.runs.at(run["run_dir"]), journal=self.runs.journal) for run in runs]
 
     def run(self, run_id: str) -> CommittedRun:
         """Return a committed run by its id. Raises InputError when there is none."""
-        return CommittedRun(self.runs.find(run_id))
+        return CommittedRun(self.runs.find(run_id), journal=self.runs.journal)
 
     def sync(self, *, rebuild: bool = False) -> "SyncReport":
         """Register committed runs in the catalog, from which the reports read; return what changed."""
@@ -243,6 +251,42 @@ class Home(base.Home):
 
         rows = walk_forward(self.catalog, interval)
         return frame_of_rows(rows, WALK_FORWARD_COLUMNS, **self._attrs("walk_forward", rows, interval=interval))
+
+    def models(self, *, target: str | None = None, interval: str | None = None) -> "pd.DataFrame":
+        """Return a row per target: verdict, money verdict and what they rest on, to date, as `quantbot models` prints them.
+
+        Raises InputError for a target of which there is no report.
+        """
+        from quantbot_pipeline.frames import frame_of_rows
+        from quantbot_pipeline.reports.predictions import MODEL_COLUMNS, model_report
+
+        rows = model_report(self.catalog, target=target, interval=interval)
+        return frame_of_rows(rows, MODEL_COLUMNS, **self._attrs("model_report", (), interval=interval))
+
+    def predictions(self, **which: str | None) -> "pd.DataFrame":
+        """Return what was predicted of calls, with `month` and, beside every number, the verdicts of its target to date.
+
+        which: `target`, `caller`, `month`, `interval`. Read `frame["take"]`: `frame.take` is a method of pandas.
+        """
+        from quantbot_pipeline.frames import frame_of
+        from quantbot_pipeline.reports.predictions import predictions
+
+        behind = {name: which.get(name) for name in ("interval", "month")}
+        return frame_of(predictions(self.catalog, **which), **self._attrs("predictions", (), **behind))
+
+    def scores(self, month: str | None = None) -> "pd.DataFrame":
+        """Return the scores that were kept as calls arrived, of a month or all, with the verdicts as they were then."""
+        from quantbot_pipeline.backtest.scores import kept_scores
+        from quantbot_pipeline.frames import frame_of
+
+        return frame_of(kept_scores(self, month))
+
+    def explanations(self, artifact: Literal["importance", "dependence", "calibration"]) -> "pd.DataFrame":
+        """Return what the newest models go by (`importance`, `dependence`) or how often they were right, with the verdicts."""
+        from quantbot_pipeline.frames import frame_of
+        from quantbot_pipeline.reports.predictions import explanations
+
+        return frame_of(explanations(self.catalog, artifact), **self._attrs(artifact, ()))
 
     def policies(self, *, caller: str | None = None) -> "pd.DataFrame":
         """Return what each replayed policy earned over months, as `quantbot policies` prints it."""
@@ -324,7 +368,7 @@ class Home(base.Home):
         from quantbot_pipeline.catalog.catalog import newest_runs_with
 
         found = newest_runs_with(self.catalog, artifact, **which)
-        return [read_manifest(self.runs.folder / run_dir) for run_dir in found]
+        return [read_manifest(self.runs.open(run_dir)) for run_dir in found]
 
 
 def _told(runs: Sequence[RunManifest]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.replay.policies import DEFAULT_POLICIES, Policy, complaint, parse_policy, policy_id
-from quantbot_pipeline.vocabulary import Interval
+from quantbot_pipeline.vocabulary import DEFAULT_TARGETS, Interval
 
 MAX_SPAN_MS = 3_660 * 86_400_000  # ten years; more is a slip of the unit
 
@@ -50,6 +50,10 @@ class BacktestConfig(BaseModel):
         20, ge=0, le=1_000_000, description="calls of all callers that a caller's statistics lean on in the tuning"
     )
     evidence: dict[str, Any] = Field(default_factory=dict, description="parameters of the evidence; empty: the default")
+    targets: list[str] = Field(
+        default_factory=lambda: list(DEFAULT_TARGETS),
+        description="what models predict: hit_2x, peak_1.5, drawdown_30, win, return",
+    )
     from_ms: int | None = Field(None, description="leave out calls before this UTC time")
     to_ms: int | None = Field(None, description="leave out calls at or after this UTC time")
 
@@ -73,6 +77,10 @@ def make_config(values: dict[str, Any]) -> BacktestConfig:
     if config.policy_id is not None and not config.policy_id.strip():
         raise InputError("policy_id: an empty name; give the policy a name, or leave it out")
     config.parsed_policies()
+    if config.targets != list(DEFAULT_TARGETS):
+        from quantbot_pipeline.models.targets import parse_targets
+
+        parse_targets(config.targets)
     if config.evidence:
         from quantbot_pipeline.evidence.rules import EvidenceRules
         from quantbot_pipeline.search.objective import parse_model

@@ -16,6 +16,7 @@ from quantbot_pipeline.orchestration.notices_sensor import build_notices_sensor
 from quantbot_pipeline.orchestration.partitions import month_partitions
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.orchestration.schedules import build_schedules
+from quantbot_pipeline.orchestration.scoring_sensor import build_scoring_sensor
 from quantbot_pipeline.orchestration.sensors import build_sensors
 
 # A range of months is one run: 24 months take 3.4 s so, and 300 s as a run per month.
@@ -45,7 +46,11 @@ def build_defs(
         asset_checks=build_checks(),
         jobs=build_jobs(),
         schedules=build_schedules(),
-        sensors=[*build_sensors(settings.sensor_interval_s), build_notices_sensor(2 * settings.sensor_interval_s)],
+        sensors=[
+            *build_sensors(settings.sensor_interval_s),
+            build_scoring_sensor(2 * settings.sensor_interval_s),
+            build_notices_sensor(2 * settings.sensor_interval_s),
+        ],
         resources=resources,
         executor=executor,
     )

@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.settings import Settings, memory_bytes
 
 if TYPE_CHECKING:
     from quantbot_pipeline.catalog.catalog import Catalog
     from quantbot_pipeline.market.calls import CallStore
     from quantbot_pipeline.market.candle_files import CandleStore
-    from quantbot_pipeline.runs.store import LocalRuns
+    from quantbot_pipeline.runs.store import RunStore
 
 DUCKDB_LEAST = 128_000_000  # bytes; with less DuckDB could not sort the calls of a large month
 
@@ -59,11 +59,19 @@ class Home:
         return CandleStore(self.settings.candles_dir, self.settings.memory_limit, self.settings.lock_timeout_s)
 
     @cached_property
-    def runs(self) -> "LocalRuns":
-        """The committed runs, runs/."""
-        from quantbot_pipeline.runs.store import LocalRuns
+    def runs(self) -> "RunStore":
+        """The committed runs, runs/ or a place in an object store."""
+        folder, age_s = self.settings.runs_dir, self.settings.staging_max_age_s
+        if (url := self.settings.runs_url) is None:
+            from quantbot_pipeline.runs.store import LocalRuns
 
-        return LocalRuns(self.settings.runs_dir, self.settings.staging_max_age_s)
+            return LocalRuns(folder, age_s)
+        from quantbot_pipeline.bucket import Bucket
+        from quantbot_pipeline.runs.objects import ObjectRuns
+
+        return ObjectRuns(
+            Bucket(url, self.settings.store_options), folder, age_s, memory_bytes(self.settings.cache_limit)
+        )
 
     @cached_property
     def catalog(self) -> "Catalog":

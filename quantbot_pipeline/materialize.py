@@ -32,7 +32,10 @@ def materialize(
     if config.from_ms is None or config.to_ms is None:
         raise InputError("a backtest needs a range of days")
     wanted = set(month_range(month_of(config.from_ms), month_of(config.to_ms - 1)))
-    with_calls = [month for month in month_statistics(home.calls) if month in wanted]
+    known = list(month_statistics(home.calls))
+    with_calls = [month for month in known if month in wanted]
+    if kind in KINDS and KINDS[kind].predicts and known:  # it is made before a month has its calls
+        with_calls = [month for month in sorted(wanted) if month >= known[0]]
     if not with_calls:
         return [], None
     from quantbot_pipeline.definitions import build_defs

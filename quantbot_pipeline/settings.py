@@ -4,6 +4,8 @@ Belongs here: paths and resources of the installation. Does not: anything that c
 the configuration of a backtest (`config.BacktestConfig`) and is written into every run.
 """
 
+import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -19,6 +21,9 @@ def memory_bytes(limit: str) -> int:
 
 
 MONTH = r"^\d{4}-(0[1-9]|1[0-2])$"
+STORES = ("s3", "gs", "az", "file")
+# Settings whose values are shown to nobody.
+SECRET = ("runs", "store_options", "alert_urls")
 FIRST_MONTH_FILE = ".first-month"
 
 
@@ -29,6 +34,20 @@ class Settings(BaseSettings):
 
     home: Path = Field(default_factory=Path.cwd, description="directory under which `data/` and `runs/` lie")
     calls_db: Path | None = Field(None, description="another DuckDB file with a table `alerts`, instead of the store")
+    runs: str | None = Field(
+        None,
+        description="where runs are kept instead of `runs/`: `s3://bucket/prefix`, `gs://…`, `az://…` or `file:///…` ([stores.md](stores.md))",
+    )
+    store_options: Annotated[dict[str, str | bool], NoDecode] = Field(
+        {},
+        repr=False,
+        description="options of that store as a JSON object, beside the cloud's own variables: endpoint, timeout …",
+    )
+    cache_limit: str = Field(
+        "10GB",
+        pattern=r"^\d+(\.\d+)?\s*(MB|GB)$",
+        description="most that verified copies of runs in a store may take in `data/cache/`; those used longest ago go first",
+    )
     partitions_start: str = Field(
         "2017-01",
         pattern=MONTH,
@@ -115,6 +134,33 @@ class Settings(BaseSettings):
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
 
+    @field_validator("runs")
+    @classmethod
+    def _kept_in_a_store(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        scheme, separator, rest = url.partition("://")
+        if not separator or scheme not in STORES or not rest.strip("/"):
+            raise ValueError(
+                f"must be a URL that begins with {', '.join(f'{name}://' for name in STORES)} and names a place"
+            )
+        if "@" in rest or "?" in rest or "#" in rest:
+            raise ValueError("must hold no credentials, no ? and no #; credentials go into the cloud's own variables")
+        return url.rstrip("/")
+
+    @field_validator("store_options", mode="before")
+    @classmethod
+    def _as_object(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        try:
+            options = json.loads(given or "{}")
+        except ValueError:
+            raise ValueError("must be a JSON object") from None
+        if not isinstance(options, dict) or not all(isinstance(value, str | bool) for value in options.values()):
+            raise ValueError("must be a JSON object whose values are texts, true or false")
+        return options
+
     @field_validator("alert_urls", mode="before")
     @classmethod
     def _separate(cls, urls: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -148,8 +194,17 @@ class Settings(BaseSettings):
 
     @property
     def runs_dir(self) -> Path:
-        """The run directories, `runs/YYYY-MM/run_id=<uuid>/`."""
-        return self.home / "runs"
+        """The run directories, `runs/YYYY-MM/run_id=<uuid>/`, or the copies of those that are kept in a store."""
+        if self.runs is None:
+            return self.home / "runs"
+        if self.runs.startswith("file://"):
+            return Path(self.runs.removeprefix("file://"))
+        return self.data_dir / "cache" / hashlib.sha256(self.runs.encode()).hexdigest()[:16]
+
+    @property
+    def runs_url(self) -> str | None:
+        """The URL of the store that keeps the runs; None: they are in a folder on this machine."""
+        return None if self.runs is None or self.runs.startswith("file://") else self.runs
 
     @property
     def inbox_dir(self) -> Path:

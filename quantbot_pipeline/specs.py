@@ -33,7 +33,8 @@ class RunKind(NamedTuple):
     strategy: under which it is kept (`run_type` and `parameters.strategy_id` of run.json). outputs: its assets. extras:
     artifacts that have no asset of their own. depends_on: the fields of `BacktestConfig` that change its results. recipe: the
     module whose `make(run)` writes the artifacts. learns: whether it reads all earlier months too. weighs_size: whether it
-    reads the liquidity of calls.
+    reads the liquidity of calls. predicts: whether it serves calls to come: it reads the candles before calls, too, and makes a
+    month that has no call yet. needs: a module of an extra, without which the unattended runs leave it out.
     """
 
     name: str
@@ -50,6 +51,8 @@ class RunKind(NamedTuple):
     extras: tuple[str, ...] = ()
     learns: bool = False
     weighs_size: bool = False
+    predicts: bool = False
+    needs: str | None = None
 
     @property
     def artifacts(self) -> tuple[str, ...]:
@@ -115,6 +118,20 @@ TUNED = Output(
     "tuned",
     "What levels tuned before the month earned in it, beside the grid's choice and holding.",
 )
+PREDICTIONS = Output(
+    ("model", "predictions"),
+    "predictions",
+    "What models of earlier months predict of each call; a number counts for what the verdict of its target says.",
+)
+MODEL_REPORT = Output(
+    ("model", "model_report"),
+    "model_report",
+    "How good predictions were in months that their models had not seen, and the verdict.",
+)
+IMPORTANCE = Output(("model", "importance"), "importance", "How much worse predictions get without a feature.")
+DEPENDENCE = Output(("model", "dependence"), "dependence", "What a model predicts at each value of a feature.")
+CALIBRATION = Output(("model", "calibration"), "calibration", "How often what was predicted came true.")
+MODELS = Output(("model", "models"), "models", "The models of the month, as documents that score calls.")
 
 BACKTEST = Op("backtest", "backtest_contract", "Replay the calls of each month and commit one run per month.")
 V1 = Op("v1_baseline", "v1_contract", "Optimize the capital-aware baseline per caller and for the grouped account.")
@@ -135,6 +152,12 @@ TUNE = Op(
     "tuned_contract",
     "Tune continuous levels on the months before and test them on this one, beside the grid's choice. Earlier months are read "
     "in the body: the declared dependency is this month's inputs, so that a range of months stays one run.",
+)
+PREDICT = Op(
+    "predict",
+    "model_contract",
+    "Predict the month's calls by models of the months before, and judge such predictions to date. Earlier months are read in "
+    "the body: the declared dependency is this month's inputs, so that a range of months stays one run.",
 )
 
 # In the order of the command line's help. Of the kinds of one op the narrow ones come first.
@@ -247,6 +270,21 @@ KINDS: dict[str, RunKind] = {
             about="How sure each caller's edge is: verdicts, e-values, intervals, costs.",
             learns=True,
             weighs_size=True,
+        ),
+        RunKind(
+            name="model",
+            command="model",
+            job="model",
+            op=PREDICT,
+            run_type="model",
+            outputs=(PREDICTIONS, MODEL_REPORT, IMPORTANCE, DEPENDENCE, CALIBRATION, MODELS),
+            depends_on=(*_WINDOW, "intrabar", *_COSTS, "policies", "targets"),
+            recipe=f"{_RECIPES}.model",
+            help="What can be predicted of calls, and whether it is better than the base rate.",
+            about="Predictions of calls, and the verdict whether they know anything.",
+            learns=True,
+            predicts=True,
+            needs="sklearn",
         ),
     )
 }

@@ -48,6 +48,18 @@ LEANING_VERDICTS = (
     "not shown",
 )  # the grid's choice leaning on all callers, and not
 HOLD_VERDICTS = ("grid better", "hold better", "not shown")  # the grid's choice, and holding
+DEFAULT_TARGETS = ("hit_2x", "peak_1.5", "drawdown_30", "return")  # what is predicted of a call
+# Of predictions: how a model came about, which models a report compares (the blend is the one that predicts), and over what.
+MODEL_STATUSES = ("fitted", "no train call", "too few train calls", "too few of a class")
+MODELS = ("base", "caller", "linear", "boosting", "blend")
+MODEL_SCOPES = ("month", "to_date")
+WHOLE_GROUP = "__all__"  # the feature under which a whole group of features is shuffled
+
+# What is said of a target's predictions, and of the money of the calls that they take; in the order in which tables show it.
+MODEL_VERDICTS = ("better", "no better than the caller's rate", "no better than the base rate", "too little data")
+BETTER, NO_BETTER_THAN_CALLER, NO_BETTER_THAN_BASE, TOO_LITTLE_DATA = MODEL_VERDICTS
+MONEY_VERDICTS = ("earns more", "not shown")
+EARNS_MORE, MONEY_NOT_SHOWN = MONEY_VERDICTS
 
 # Of a row of errors.parquet.
 LEVELS = ("error", "warning", "info")

@@ -5,11 +5,15 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from dagster._core.storage.defs_state.base import _current_storage
 
 from quantbot_pipeline_tests.support.labs import Done, make_lab
+
+if TYPE_CHECKING:
+    from quantbot_pipeline_tests.support.object_store import Store
 
 Quantbot = Callable[..., Done]
 
@@ -32,6 +36,23 @@ def lab_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("lab") / "home"
     make_lab(home)
     return home
+
+
+@pytest.fixture(scope="session")
+def object_store() -> "Iterator[Store]":
+    """An S3 server for the session; each test makes a bucket of its own."""
+    from quantbot_pipeline_tests.support.object_store import moto_store
+
+    with moto_store() as store:
+        yield store
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of somebody who may use the store."""
+    from quantbot_pipeline_tests.support.object_store import set_credentials
+
+    set_credentials(monkeypatch.setenv)
 
 
 @pytest.fixture

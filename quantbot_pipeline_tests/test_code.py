@@ -19,7 +19,7 @@ SOURCES = sorted(Path(quantbot_pipeline.__file__).parent.rglob("*.py"))
 RUNS_DATA = {"eval", "exec", "compile", "__import__", "system", "popen"}
 ROOT = Path(quantbot_pipeline.__file__).parent
 LONG_FILES = {"replay/kernel.py", "artifacts/invariants.py", "market/sample.py", "replay/statistics.py"}
-UNPICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+UNPICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "skops"}
 
 
 def offences(tree: ast.AST) -> Iterator[str]:

@@ -21,6 +21,7 @@ from quantbot_pipeline.catalog.schema import TABLES
 from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.reports.tearsheet.meaning import FIGURES
 from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.versions import FORMATS, format_of
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MEANINGS: dict[str, Any] = tomllib.loads((DOCS / "meanings.toml").read_text(encoding="utf-8"))
@@ -43,6 +44,7 @@ def blocks() -> dict[str, Callable[[], str]]:
         "commands": commands,
         "options": options,
         "figures": figures,
+        "versions": versions,
     }
     made |= {f"columns {artifact}": partial(columns, artifact) for artifact in ARTIFACTS}
     return made | {f"catalog {table}": partial(catalog, table, found) for table, found in catalog_columns().items()}
@@ -63,6 +65,22 @@ def rendered(page: str) -> str:
 def figures() -> str:
     """Return the table of the tear sheet's figures."""
     return _table(("figure", "unit", "meaning"), [(f"`{f.name}`", f.unit, f.meaning) for f in FIGURES])
+
+
+def versions() -> str:
+    """Return the table of everything that is written, with its version and what becomes of an older one."""
+    rows = [
+        (
+            f"`{name}`" if name in ARTIFACTS else name,
+            f"`{form.file}`",
+            form.current,
+            ", ".join(form.versions),
+            form.says,
+            form.older,
+        )
+        for name, form in ((name, format_of(name)) for name in (*FORMATS, *ARTIFACTS))
+    ]
+    return _table(("what", "file", "version", "read too", "where it says so", "an older one is"), rows)
 
 
 def columns(artifact: str) -> str:

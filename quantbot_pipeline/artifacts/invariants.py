@@ -14,9 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quantbot_pipeline.artifacts import evidence_rules, feature_rules, tuned_rules
+from quantbot_pipeline.artifacts import evidence_rules, feature_rules, model_rules, tuned_rules
 from quantbot_pipeline.artifacts.columns import Fault, Mask, above, counts, named, outside, rates
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
+from quantbot_pipeline.versions import Version, columns_of
 from quantbot_pipeline.vocabulary import EXIT_REASONS, LEVELS, PHASES, PROTECTIVE_EXITS, SCHEMES
 
 FEATURE_COUNTS = ("caller_prior_calls", "mint_prior_callers", "mint_prior_calls")
@@ -36,19 +37,52 @@ class Rows(Protocol):
     def __getitem__(self, name: str, /) -> pa.ChunkedArray: ...
 
 
-def broken(artifact_type: str, table: Rows) -> list[str]:
+def broken(artifact_type: str, table: Rows, version: Version | None = None) -> list[str]:
     """What is wrong with an artifact's rows, a sentence per column and rule with its count and an example; empty: nothing.
 
-    With another schema than the contract's no values are looked at.
+    version: the one that wrote the rows; None: the present one. With another schema than that of the version no values are
+    looked at. A rule about a column that the version did not have says nothing; so a rule names the newest column it reads.
     """
     schema = ARTIFACTS[artifact_type][1]
-    if wrong := _schema_faults(schema, table):
+    if wrong := _schema_faults(_schema_of(artifact_type, table, version), table):
         return [f"{artifact_type}.{sentence}" for sentence in wrong]
-    columns = _Columns(table)
+    lacking = {name for name in schema.names if name not in table.column_names}
+    whole = _Whole(table, schema) if lacking else table
+    columns = _Columns(whole)
     # Rules compare; where a null or an impossible number makes a comparison void, another rule names it.
     with np.errstate(all="ignore"):
         faults = chain(_not_finite(columns, schema), RULES.get(artifact_type, _no_rules)(columns))
-        return [f"{artifact_type}.{_sentence(table, *fault)}" for fault in faults if fault[2].any()]
+        return [
+            f"{artifact_type}.{_sentence(whole, *fault)}"
+            for fault in faults
+            if fault[0] not in lacking and fault[2].any()
+        ]
+
+
+def _schema_of(artifact_type: str, table: Rows, version: Version | None) -> pa.Schema:
+    """Return the columns that the rows of a version have; of one that is not known here, also what the table has more."""
+    schema = ARTIFACTS[artifact_type][1]
+    if version is None:
+        return schema
+    names = columns_of(artifact_type, version, schema.names)
+    if names is None:
+        return pa.schema([*schema, *(field for field in table.schema if field.name not in schema.names)])
+    return pa.schema([schema.field(name) for name in names])
+
+
+class _Whole:
+    """The rows of an older version with all columns of the contract; those that it did not have are null."""
+
+    def __init__(self, rows: Rows, schema: pa.Schema) -> None:
+        self._rows = rows
+        self.schema = schema
+        self.num_rows = rows.num_rows
+        self.column_names: list[str] = schema.names
+
+    def __getitem__(self, name: str, /) -> pa.ChunkedArray:
+        if name in self._rows.column_names:
+            return self._rows[name]
+        return pa.chunked_array([pa.nulls(self.num_rows, self.schema.field(name).type)])
 
 
 def _schema_faults(schema: pa.Schema, table: Rows) -> Iterator[str] | list[str]:
@@ -363,5 +397,11 @@ RULES: dict[str, Callable[[_Columns], Iterator[Fault]]] = {
     "evidence": evidence_rules.evidence,
     "evidence_times": evidence_rules.evidence_times,
     "evidence_costs": evidence_rules.evidence_costs,
+    "predictions": model_rules.predictions,
+    "model_report": model_rules.model_report,
+    "importance": model_rules.importance,
+    "dependence": model_rules.dependence,
+    "calibration": model_rules.calibration,
+    "models": model_rules.models,
     "errors": _errors,
 }

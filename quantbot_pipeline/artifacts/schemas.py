@@ -1,14 +1,15 @@
 """The artifact contract: one pyarrow schema per artifact type, and where its file lies in a run directory.
 
 Belongs here: names, types and nullability of columns, in order. More columns may be appended in a later version, none may
-change. Units are in the names: `*_bps` basis points, `*_ms` milliseconds, `*_ts_ms` and `t_*_ms` UTC epoch milliseconds.
+change; what appends some adds a version to `versions.ARTIFACT_COLUMNS`. Units are in the names: `*_bps` basis points, `*_ms` milliseconds, `*_ts_ms` and `t_*_ms` UTC epoch milliseconds.
 """
 
 import pyarrow as pa
 
 from quantbot_pipeline.errors import InputError, counted
+from quantbot_pipeline.versions import FIRST
 
-ARTIFACTS_VERSION = "1.0.0"
+ARTIFACTS_VERSION = FIRST  # of files that do not say their own
 
 
 def _schema(spec: str) -> pa.Schema:
@@ -75,6 +76,22 @@ EVIDENCE = _schema(
 )
 EVIDENCE_TIMES = _schema("run_id:s caller_name:s t_ms:i hit_2x:f hit_low:f hit_high:f stop:f silent:f at_risk:i")
 EVIDENCE_COSTS = _schema("run_id:s caller_name:s kind:s value:f units:i same_entry:f? mean_bps:f se_bps:f?")
+PREDICTIONS = _schema(
+    """run_id:s call_id:s caller_name:s mint:s alert_ts_ms:i target:s model_id:s status:s value:f base_value:f caller_value:f
+    linear_value:f? boosting_value:f? low:f? high:f? take:b limit:f? outside:i stale:b caller_settled_calls:i
+    caller_hit_2x_rate:f? caller_log_peak:f? pooled_hit_2x_rate:f? excluded:b? outcome:f? outcome_known_ts_ms:i?
+    policy_return:f?"""
+)
+MODEL_REPORT = _schema(
+    """run_id:s target:s model:s scope:s train_calls:i calls:i positives:i? test_months:i log_loss:f? gain_over_base:f?
+    gain_over_base_z:f? gain_over_caller:f? gain_over_caller_z:f? brier_gain:f? r2:f? auc:f? calibration_slope:f?
+    calibration_intercept:f? covered:f? taken_share:f? lift:f? all_return_bps:f? taken_return_bps:f? taken_return_z:f?
+    weight_caller:f? weight_linear:f? weight_boosting:f? verdict:s? money_verdict:s?"""
+)
+IMPORTANCE = _schema("run_id:s target:s feature:s group:s loss_increase:f? z:f? calls:i")
+DEPENDENCE = _schema("run_id:s target:s feature:s at:f value:f")
+CALIBRATION = _schema("run_id:s target:s bin:i calls:i predicted:f observed:f low:f high:f")
+MODELS = _schema("run_id:s target:s model_id:s trained_until_ts_ms:i train_calls:i feature_set:i features:s document:s")
 ERRORS = _schema("run_id:s timestamp:s level:s phase:s call_id:s? message:s details:s?")
 
 # type: (file inside the run directory, schema)
@@ -91,6 +108,12 @@ ARTIFACTS: dict[str, tuple[str, pa.Schema]] = {
     "evidence": ("results/evidence.parquet", EVIDENCE),
     "evidence_times": ("results/evidence_times.parquet", EVIDENCE_TIMES),
     "evidence_costs": ("results/evidence_costs.parquet", EVIDENCE_COSTS),
+    "predictions": ("model/predictions.parquet", PREDICTIONS),
+    "model_report": ("model/model_report.parquet", MODEL_REPORT),
+    "importance": ("model/importance.parquet", IMPORTANCE),
+    "dependence": ("model/dependence.parquet", DEPENDENCE),
+    "calibration": ("model/calibration.parquet", CALIBRATION),
+    "models": ("model/models.parquet", MODELS),
     "errors": ("errors/errors.parquet", ERRORS),
 }
 

@@ -18,6 +18,8 @@ from quantbot_pipeline.market.features.candles import CandleFeatures
 from quantbot_pipeline.market.features.names import COUNTS
 from quantbot_pipeline.months import months_before
 
+UNREADABLE = "unreadable"
+
 
 def features_from_candles(home: Home, inputs: MonthInputs, config: BacktestConfig) -> CandleFeatures:
     """Return the features of a month's calls that candles give, ready to be shown them: its `take` is the replay's `watch`."""
@@ -36,13 +38,17 @@ def features_from_candles(home: Home, inputs: MonthInputs, config: BacktestConfi
 def day_before(home: Home, month: str, interval: str) -> str:
     """Return the hash of the candles of the month before: features of a month's first day read them.
 
-    A file that cannot be read has a word of its own: a month without calls on its first day does without, and any other fails
-    when it is made.
+    A file that cannot be read has a word of its own: a run that needs it says what is wrong with it, and any other goes on.
     """
     try:
         return month_content(home.candles.folder, interval, months_before(month, 1))
     except InputError:
-        return "unreadable"
+        return UNREADABLE
+
+
+def days_before(home: Home, months: Iterable[str], interval: str) -> list[str]:
+    """Return `day_before` of several months."""
+    return [day_before(home, month, interval) for month in months]
 
 
 def with_candles(of_calls: Iterable[pa.Table], from_candles: CandleFeatures) -> Iterator[pa.Table]:

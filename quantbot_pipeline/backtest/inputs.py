@@ -61,6 +61,13 @@ def load_month(home: Home, month: str, config: BacktestConfig, bounds: tuple[int
     return planned(home, month, config, read) if read.calls.num_rows else None
 
 
+def month_to_come(home: Home, month: str, bounds: tuple[int, int]) -> MonthInputs:
+    """The inputs of a month without a call, for what is made before its calls come."""
+    calls, rejected, liquidity = read_calls(home.calls, *bounds)
+    by_mint = CallsByMint({}, *(np.zeros(0, np.int64) for _ in range(3)))
+    return MonthInputs(month, calls, by_mint, rejected, liquidity, NOTHING, joint_hash(content_sha256(calls)), None)
+
+
 PIECE = 1 << 17  # rows of a table that are made at a time
 # Every recipe of a month plans it, and so does each later month that learns from it. What is kept counts calls.
 _PLANNED: Kept[MonthInputs] = Kept(200_000, lambda inputs: NEVER if inputs.broken else inputs.calls.num_rows + 100)

@@ -7,14 +7,20 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from quantbot_pipeline.backtest.features import day_before
-from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of, earlier_months, joint_hash, load_month
+from quantbot_pipeline.backtest.features import day_before, days_before
+from quantbot_pipeline.backtest.inputs import (
+    MonthInputs,
+    bounds_of,
+    earlier_months,
+    joint_hash,
+    load_month,
+    month_to_come,
+)
 from quantbot_pipeline.backtest.provenance import git_provenance, parameters_of, versions
 from quantbot_pipeline.backtest.record import Record
 from quantbot_pipeline.backtest.remembered import ReplayCache
@@ -27,7 +33,7 @@ from quantbot_pipeline.interrupts import stop_if_asked
 from quantbot_pipeline.market.features.calls import call_features
 from quantbot_pipeline.months import iso_ms, iso_now
 from quantbot_pipeline.runs.content import content_sha256
-from quantbot_pipeline.runs.manifest import DagsterRef, Dataset, RunManifest, SchemaVersion
+from quantbot_pipeline.runs.manifest import DagsterRef, Dataset, RunDirectory, RunManifest, SchemaVersion
 from quantbot_pipeline.runs.verify import check_run
 from quantbot_pipeline.specs import KINDS, RunKind
 
@@ -37,7 +43,7 @@ log = logging.getLogger(__name__)
 class RunFailedError(QuantbotError):
     """A month whose run was committed as failed."""
 
-    def __init__(self, month: str, message: str, run_dir: Path) -> None:
+    def __init__(self, month: str, message: str, run_dir: RunDirectory) -> None:
         super().__init__(f"{month}: {message}")
         self.month, self.run_dir = month, run_dir
 
@@ -45,7 +51,7 @@ class RunFailedError(QuantbotError):
 class MonthResult(NamedTuple):
     """A committed run, and whether it was found unchanged instead of made."""
 
-    run_dir: Path
+    run_dir: RunDirectory
     manifest: RunManifest
     reused: bool = False
 
@@ -95,15 +101,20 @@ def run_month(
 def _plan(home: Home, kind: RunKind, month: str, config: BacktestConfig, stores: ExitStack) -> _Plan | None:
     bounds = bounds_of(month, config)
     inputs = load_month(home, month, config, bounds)
-    if inputs is None:
+    if inputs is None and not kind.predicts:
         return None
     earlier = earlier_months(home, month, config) if kind.learns else []
+    if inputs is None:
+        if not earlier:
+            return None
+        inputs = month_to_come(home, month, bounds)
     features = None
     if "features" in kind.artifacts:
         features = stores.enter_context(call_features(home.calls, *bounds))
     fingerprint = joint_hash(
         *(m.with_liquidity if kind.weighs_size else m.fingerprint for m in (inputs, *earlier)),
         *([content_sha256(features()), day_before(home, month, config.interval)] if features else []),
+        *(days_before(home, [m.month for m in (inputs, *earlier)], config.interval) if kind.predicts else []),
     )
     parameters = parameters_of(kind, config, bounds, month)
     return _Plan(kind, month, bounds, inputs, earlier, features, parameters, fingerprint)
@@ -195,7 +206,7 @@ def find_unchanged(home: Home, plan: _Plan) -> MonthResult | None:
     return None
 
 
-def _is_sound(run_dir: Path) -> bool:
+def _is_sound(run_dir: RunDirectory) -> bool:
     try:
         check_run(run_dir)
     except IntegrityError as e:

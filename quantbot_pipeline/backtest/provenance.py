@@ -39,7 +39,7 @@ def parameters_of(kind: RunKind, config: BacktestConfig, bounds: tuple[int, int]
     ids = list(config.parsed_policies()) if "policies" in chosen else []
     # What identifies a run beside its configuration: no part of the hash, which is that of earlier versions.
     identity: dict[str, Any] = {"policy_id": ids[0]} if len(ids) == 1 else {}
-    if "features" in kind.artifacts:
+    if "features" in kind.artifacts or kind.predicts:
         identity["feature_set"] = FEATURE_SET
     return {"config_hash": hashlib.sha256(text.encode()).hexdigest()[:16], **chosen, **identity}
 
@@ -51,6 +51,7 @@ COMPUTES = (
     "config.py",
     "evidence",
     "market",
+    "models",
     "months.py",
     "replay",
     "search",

@@ -3,7 +3,6 @@
 Read-only, parametrised, never blocking. pyarrow is imported by what gives a table: `catalog-query` needs DuckDB alone.
 """
 
-import glob
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from quantbot_pipeline.errors import InputError, StoreError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from quantbot_pipeline.runs.store import LocalRuns
+    from quantbot_pipeline.runs.store import RunStore
 
 RUN_COLUMNS = (
     "run_id",
@@ -49,7 +48,7 @@ class Catalog:
     """
 
     path: Path
-    runs: "LocalRuns"
+    runs: "RunStore"
     memory_limit: str = "2GB"
     lock_timeout_s: float = 60.0
     months: tuple[str | None, str | None] = (None, None)
@@ -82,7 +81,7 @@ def reading(catalog: Catalog) -> Iterator[duckdb.DuckDBPyConnection]:
 class Filters(TypedDict, total=False):
     """Which cataloged runs are meant: `from_ms <= created_at < to_ms` in UTC ms, the newest 20 unless `limit` says otherwise.
 
-    kind: the command that makes such runs.
+    kind: the command that makes such runs. noted: whether somebody gave the run a name, a note or a tag.
     """
 
     kind: str | None
@@ -93,6 +92,7 @@ class Filters(TypedDict, total=False):
     to_ms: int | None
     name: str | None
     tag: str | None
+    noted: bool | None
     limit: int
 
 
@@ -105,6 +105,7 @@ _CONDITIONS = {
     "to_ms": "created_at < make_timestamp_ms(?)",
     "name": "name = ?",
     "tag": "list_contains(string_split(tags, ','), ?)",
+    "noted": "(coalesce(name, note, tags) IS NOT NULL) = ?",
 }
 
 
@@ -142,7 +143,8 @@ def artifact_path(catalog: Catalog, run_id: str, artifact_type: str) -> Path:
         raise InputError(absent(catalog, run_id))
     if artifact_type not in found:
         raise InputError(f"run {run_id} has no artifact {artifact_type!r}; it has {', '.join(sorted(found))}")
-    path = (catalog.runs.folder / found[artifact_type]).absolute()
+    run_dir, inside = _apart(found[artifact_type])
+    path = (catalog.runs.open(run_dir) / inside).absolute()
     if not path.exists():
         raise InputError(f"{path}: gone, though its run is cataloged; sync the catalog")
     return path
@@ -153,11 +155,19 @@ def absent(catalog: Catalog, run_id: str) -> str:
     name = f"run_id={run_id}"
     if Path(name).name != name:
         return f"run {run_id!r} is not in the catalog; see `quantbot backtest catalog-query`"
-    if any(catalog.runs.folder.glob(f".trash/*/{glob.escape(name)}")):
-        return f"run {run_id!r} was set aside by `quantbot prune`; it lies in {catalog.runs.folder / '.trash'}"
-    if any(catalog.runs.folder.glob(f"*/{glob.escape(name)}")):
-        return f"run {run_id!r} is not in the catalog yet: `quantbot backtest catalog-sync`"
-    return f"run {run_id!r} is neither in the catalog nor in {catalog.runs.folder}: it was deleted, or never was"
+    if catalog.runs.trashed(run_id):
+        return f"run {run_id!r} was set aside by `quantbot prune`; it lies in {catalog.runs.place}/.trash"
+    try:
+        catalog.runs.find(run_id)
+    except InputError:
+        return f"run {run_id!r} is neither in the catalog nor in {catalog.runs.place}: it was deleted, or never was"
+    return f"run {run_id!r} is not in the catalog yet: `quantbot backtest catalog-sync`"
+
+
+def _apart(file: str) -> tuple[str, str]:
+    """Return the run directory of a file of the catalog, and the path inside."""
+    month, name, inside = file.split("/", 2)
+    return f"{month}/{name}", inside
 
 
 _AMONG = """artifact_type = $artifact AND ($interval::VARCHAR IS NULL OR dataset_interval = $interval)

@@ -4,8 +4,8 @@ It is valid only for the very catalog file it was written with; losing it costs 
 """
 
 import contextlib
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
@@ -13,6 +13,10 @@ from quantbot_pipeline.catalog.catalog import Catalog, reading
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION
 from quantbot_pipeline.durable import replacing
 from quantbot_pipeline.errors import counted
+from quantbot_pipeline.runs.store import signature_of
+
+if TYPE_CHECKING:
+    from quantbot_pipeline.runs.store import Listing
 
 
 class LastSync(BaseModel):
@@ -29,12 +33,13 @@ class LastSync(BaseModel):
     runs: int = 0
 
 
-def due_months(catalog: Catalog) -> list[str]:
+def due_months(catalog: Catalog, listing: "Listing | None" = None) -> list[str]:
     """Return the months in which a sync might find something: their directory is not as the last sync left it, or gone.
 
-    All months when the catalog file is not the one that the last sync left. No run and no DuckDB file is read.
+    All months when the catalog file is not the one that the last sync left. No run and no DuckDB file is read. `listing` is a
+    look at the runs that was taken before.
     """
-    now, seen = month_signatures(catalog.runs.folder), read_last_sync(catalog).months
+    now, seen = (listing or catalog.runs.listing()).months, read_last_sync(catalog).months
     changed = {month for month, signature in now.items() if seen.get(month) != signature}
     return sorted(changed | (seen.keys() - now.keys()))
 
@@ -44,13 +49,9 @@ def unregistered_runs(catalog: Catalog) -> int:
 
     A month that is as the last sync left it is not listed. Raises InputError without a catalog.
     """
-    names = {
-        f"{month}/{entry.name}"
-        for month in due_months(catalog)
-        if (catalog.runs.folder / month).is_dir()
-        for entry in os.scandir(catalog.runs.folder / month)
-        if entry.name.startswith("run_id=")
-    }
+    listing = catalog.runs.listing()
+    due = due_months(catalog, listing)
+    names = {f"{month}/{name}" for month in due if month in listing.months for name in listing.names(month)}
     if not names:
         return 0
     with reading(catalog) as con:
@@ -98,40 +99,19 @@ def write_last_sync(catalog: Catalog, signature: str, months: dict[str, str], no
 def catalog_signature(catalog: Path) -> str:
     """Tells this catalog file from every other; that of no file fits none."""
     try:
-        return _signature(catalog)
+        return signature_of(catalog)
     except FileNotFoundError:
         return ""
 
 
-def month_signatures(base: Path) -> dict[str, str]:
-    """{month: signature of its directory}; changes whenever a run directory appears or goes.
-
-    A month may be a link to a folder elsewhere, as `runs/` may be one.
-    """
-    if not base.exists():
-        return {}
-    return {
-        entry.name: _signature(Path(entry.path)) for entry in os.scandir(base) if is_month(entry) and entry.is_dir()
-    }
-
-
-def dangling_months(base: Path) -> list[str]:
-    """Return the months that are links to nothing: their disk may not be mounted."""
-    if not base.exists():
-        return []
-    return sorted(e.name for e in os.scandir(base) if is_month(e) and e.is_symlink() and not e.is_dir())
+def catalog_version(catalog: Catalog) -> str:
+    """Return the version that a catalog file says; empty where it says none. Raises InputError without a readable file."""
+    with reading(catalog) as con:
+        if not con.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'catalog_meta'").fetchall():
+            return ""
+        said = con.execute("SELECT value FROM catalog_meta WHERE key = 'version'").fetchall()
+    return str(said[0][0]) if said else ""
 
 
 def _path(catalog: Path) -> Path:
     return catalog.with_name(f".{catalog.name}.memo.json")
-
-
-def _signature(path: Path) -> str:
-    stat = path.stat()
-    return f"{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
-
-
-def is_month(entry: os.DirEntry) -> bool:
-    """Whether an entry of the runs' folder has the name of a month."""
-    name = entry.name
-    return len(name) == 7 and name[4] == "-" and name.replace("-", "").isdigit()

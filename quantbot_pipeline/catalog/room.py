@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -154,12 +154,16 @@ def _locked_room(catalog: Catalog, sql: str) -> Iterator[duckdb.DuckDBPyConnecti
             con.execute(f"INSERT INTO {table} BY NAME FROM incoming")
             con.unregister("incoming")
         files = con.execute(
-            """SELECT artifact_type, run_id, artifact_path FROM backtest_artifacts_catalog JOIN backtest_runs_catalog USING (run_id)
-               WHERE status = 'completed' ORDER BY artifact_path"""
+            """SELECT artifact_type, run_id, artifact_path, columns FROM backtest_artifacts_catalog
+               JOIN backtest_runs_catalog USING (run_id) WHERE status = 'completed' ORDER BY artifact_path"""
         ).fetchall()
         for artifact_type in ARTIFACTS:
-            mine = [(run_id, str(catalog.runs.folder / path)) for kind, run_id, path in files if kind == artifact_type]
-            con.register(artifact_type, _dataset(artifact_type, mine if artifact_type in sql.lower() else []))
+            asked = artifact_type in sql.lower()
+            mine = [(run_id, path) for kind, run_id, path, _ in files if asked and kind == artifact_type]
+            catalog.runs.fetch([path for _, path in mine])
+            more = _unknown_columns(columns for kind, _, _, columns in files if kind == artifact_type)
+            here = [(run_id, str(catalog.runs.folder / path)) for run_id, path in mine]
+            con.register(artifact_type, _dataset(artifact_type, here, more))
         con.execute("SET python_enable_replacements = false")
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
@@ -186,9 +190,21 @@ def _tables(catalog: Catalog) -> dict[str, pa.Table]:
         return {name: con.sql(f"FROM {name}").to_arrow_table() for name in known}
 
 
-def _dataset(artifact_type: str, files: list[tuple[str, str]]) -> "ds.Dataset | pa.Table":
+def _unknown_columns(listed: Iterable[str]) -> list[pa.Field]:
+    """The columns that newer versions appended: in a list of columns (`a,b,new:double`) they alone have a type."""
+    found: dict[str, pa.DataType] = {}
+    for words in {word for columns in set(listed) for word in columns.split(",") if ":" in word}:
+        name, _, kind = words.rpartition(":")
+        if kind in ("string", "int64", "double", "bool"):
+            found.setdefault(name, pa.type_for_alias(kind))
+    return [pa.field(name, found[name]) for name in sorted(found)]
+
+
+def _dataset(
+    artifact_type: str, files: list[tuple[str, str]], more: Sequence[pa.Field] = ()
+) -> "ds.Dataset | pa.Table":
     """The rows of (run_id, path) as the catalog's view shows them: `alerts` gets the run_id that its files lack."""
-    schema = ARTIFACTS[artifact_type][1]
+    schema = pa.schema([*ARTIFACTS[artifact_type][1], *more])
     if "run_id" not in schema.names:
         schema = schema.insert(0, pa.field("run_id", pa.string()))
     if not files:

@@ -4,7 +4,7 @@ The tables index runs; the views read the runs' Parquet files where they lie. Pa
 catalog survives a move after a sync; a view needs absolute paths to work from any directory, so a sync writes them anew.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,12 @@ import duckdb
 
 from quantbot_pipeline.duck import escape_glob, literal
 from quantbot_pipeline.specs import GRID_SEARCH, KINDS
+from quantbot_pipeline.versions import format_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CATALOG_VERSION = "3"
+CATALOG_VERSION = format_of("catalog").current
 
 
 def newest_runs(among: str = "true", apart: str = "artifact_type, strategy") -> str:
@@ -80,22 +81,33 @@ CREATE OR REPLACE VIEW newest_runs AS {newest_runs()};
 _DUCKDB_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
 
 
-def create_views(con: duckdb.DuckDBPyConnection, base: Path, files: Iterable[tuple[str, str, list[str]]]) -> None:
+def create_views(
+    con: duckdb.DuckDBPyConnection,
+    base: Path,
+    files: Iterable[tuple[str, str, list[str]]],
+    elsewhere: Collection[str] = (),
+) -> None:
     """One view per artifact type over all completed runs; `files` holds (artifact type, columns, paths relative to `base`).
 
     `alerts` has no run_id column of its own, so it is taken from the path. A type without files is an empty view. Files with
     the same columns are read as one: DuckDB then opens the first of them to know what all hold, and not ten thousand. The
     runs of a view are listed in the macro `cataloged_runs`, once for all views over the same runs: who opens a catalog reads
-    all its views, and every list in them.
+    all its views, and every list in them. A view that needs one of the files `elsewhere`, which are not on this machine, is an
+    error for whoever reads it: part of the rows would be wrong numbers.
     """
     from quantbot_pipeline.artifacts.schemas import ARTIFACTS  # pyarrow, which a command that lists runs need not load
 
     lists: dict[str, int] = {}  # run directories, one a line, and the number of the list
     # The contract's columns come first and in its order, whatever an older run has.
     selects = {artifact_type: [_empty(schema)] for artifact_type, (_, schema) in ARTIFACTS.items()}
-    for artifact_type, _, paths in files:
-        if paths and artifact_type in ARTIFACTS:
-            inside, schema = ARTIFACTS[artifact_type]
+    for artifact_type, _, listed in files:
+        if artifact_type not in ARTIFACTS:
+            continue
+        inside, schema = ARTIFACTS[artifact_type]
+        paths = [path for path in listed if path not in elsewhere]
+        if len(paths) < len(listed):
+            selects[artifact_type].append(_not_here(len(listed) - len(paths), schema))
+        if paths:
             runs = "\n".join(path.removesuffix(f"/{inside}") for path in paths)
             selects[artifact_type].append(_over(base, lists.setdefault(runs, len(lists) + 1), inside, schema))
     # A list travels as one text: as many literals take long to parse.
@@ -109,6 +121,14 @@ def _empty(schema: "pa.Schema") -> str:
     columns = [f"NULL::{_DUCKDB_TYPES[str(f.type)]} AS {f.name}" for f in schema]
     prefix = [] if "run_id" in schema.names else ["NULL::VARCHAR AS run_id"]
     return f"SELECT {', '.join(prefix + columns)} WHERE false"
+
+
+def _not_here(files: int, schema: "pa.Schema") -> str:
+    """One row of errors: every column is one, so that no filter can leave the row out before somebody hears of it."""
+    said = literal(f"{files} files of the runs are not on this machine: `quantbot query` fetches what it reads")
+    columns = [f"error({said})::{_DUCKDB_TYPES[str(f.type)]} AS {f.name}" for f in schema]
+    prefix = [] if "run_id" in schema.names else [f"error({said})::VARCHAR AS run_id"]
+    return f"SELECT {', '.join(prefix + columns)} FROM range(1) WHERE error({said}) IS NOT NULL"
 
 
 def _over(base: Path, nth: int, inside: str, schema: "pa.Schema") -> str:

@@ -5,7 +5,6 @@ looked at again whenever its month changes. The catalog holds nothing that `runs
 """
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -22,9 +21,7 @@ from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.last_sync import (
     LastSync,
     catalog_signature,
-    dangling_months,
     due_months,
-    month_signatures,
     read_last_sync,
     write_last_sync,
 )
@@ -34,11 +31,10 @@ from quantbot_pipeline.durable import disk_fault
 from quantbot_pipeline.errors import InputError, IntegrityError
 from quantbot_pipeline.interrupts import stop_if_asked
 from quantbot_pipeline.runs.manifest import MANIFEST_NAME, ArtifactEntry, Timing, parse_moment
-from quantbot_pipeline.runs.notes import RunNotes, journal_signature, read_notes
-from quantbot_pipeline.runs.verify import IncompleteRunError, Verified, examine_run
+from quantbot_pipeline.runs.notes import NOTES, RunNotes, journal_signature, read_notes
+from quantbot_pipeline.runs.store import Listing
+from quantbot_pipeline.runs.verify import IncompleteRunError, Verified
 
-# A directory changed so recently may change again without its times telling; it is read anew at the next sync.
-SETTLED_S = 2.0
 Only = Callable[[str], bool] | None
 MISSING = ": missing, though its run is cataloged"  # how such a reason ends
 
@@ -92,19 +88,23 @@ def sync(index: Catalog, *, rebuild: bool = False, only: Only = None) -> SyncRep
     report = SyncReport()
     with published_duckdb(catalog, index.lock_timeout_s) as publication:
         last = LastSync() if rebuild else read_last_sync(index)
-        notes = journal_signature(base)  # read before the journal: what is written meanwhile is seen by the next sync
-        if last.months and last.notes == notes and not any(only is None or only(month) for month in due_months(index)):
+        notes = journal_signature(
+            index.runs.journal
+        )  # read before the journal: what is written meanwhile is seen by the next sync
+        listing = index.runs.listing()
+        due = due_months(index, listing)
+        if last.months and last.notes == notes and not any(only is None or only(month) for month in due):
             report.runs = last.runs
         else:
             try:
-                found = _refresh(publication, base, last, report, only, rebuild=rebuild)
+                found = _refresh(publication, index, listing, last, report, only, rebuild=rebuild)
                 publication.finish()
             except (duckdb.Error, IntegrityError, FileNotFoundError) as e:
                 deleted = not catalog.exists()  # by somebody, while we worked
                 if rebuild or disk_fault(e) is not None or (isinstance(e, FileNotFoundError) and not deleted):
                     raise
                 report = SyncReport()
-                found = _refresh(publication, base, last, report, None, rebuild=True)
+                found = _refresh(publication, index, index.runs.listing(), last, report, None, rebuild=True)
                 if not deleted:
                     report.set_aside = f"{catalog}.broken-{int(time.time())}"
                     shutil.copyfile(catalog, report.set_aside)  # readers never find the place empty
@@ -127,15 +127,28 @@ class _State:
 
 
 def _refresh(
-    publication: Publication, base: Path, last: LastSync, report: SyncReport, only: Only, *, rebuild: bool
+    publication: Publication,
+    index: Catalog,
+    listing: Listing,
+    last: LastSync,
+    report: SyncReport,
+    only: Only,
+    *,
+    rebuild: bool,
 ) -> _Found:
-    """Bring the private copy in line with `base`; what `last` says holds only for the catalog it was written with."""
+    """Bring the private copy in line with the runs; what `last` says holds only for the catalog it was written with."""
     state = None if rebuild else _read_state(publication)
     if state is None:
         publication.start_empty()
-    found = _scan(base, state or _State(), *((LastSync(), None) if state is None else (last, only)))
-    found.notes = read_notes(base)
-    _apply(publication, base, state, found, report)
+    found = _scan(index, listing, state or _State(), *((LastSync(), None) if state is None else (last, only)))
+    try:
+        found.notes = read_notes(index.runs.journal)
+    except IntegrityError as e:  # of a newer version: names stay as they are known, and the journal is set aside
+        found.notes = dict((state or _State()).notes)
+        found.bad[NOTES] = str(e)
+    if NOTES in found.bad or NOTES in (state or _State()).quarantine:
+        found.seen[NOTES] = set()
+    _apply(publication, index.runs.folder.absolute(), listing, state, found, report)
     return found
 
 
@@ -163,10 +176,10 @@ def _read_state(publication: Publication) -> _State | None:
     return state
 
 
-def _scan(base: Path, state: _State, last: LastSync, only: Only) -> _Found:
+def _scan(index: Catalog, listing: Listing, state: _State, last: LastSync, only: Only) -> _Found:
     """Read the months whose directory changed since the last sync; `signatures` are those that need no second look."""
     found = _Found()
-    months = month_signatures(base)
+    months, places = listing.months, (f"{index.runs.folder.absolute()}/", f"{index.runs.place}/")
     if only is not None:  # a month that nobody asked for keeps its old signature, and so stays due
         found.signatures = {month: signature for month, signature in last.months.items() if not only(month)}
     for month, signature in sorted(months.items()):
@@ -176,10 +189,7 @@ def _scan(base: Path, state: _State, last: LastSync, only: Only) -> _Found:
         if last.months.get(month) == signature:
             found.signatures[month] = signature
             continue
-        folder = base / month
-        stat = folder.stat()
-        settled = time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED_S
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.name.startswith("run_id="))
+        settled, names = listing.is_settled(month), listing.names(month)
         found.seen[month] = set(names)
         known = state.runs.get(month, set())
         for name in names:
@@ -187,18 +197,18 @@ def _scan(base: Path, state: _State, last: LastSync, only: Only) -> _Found:
                 continue
             path = _printable(f"{month}/{name}")
             try:
-                found.runs[path] = _rows(path, examine_run(folder / name))
+                found.runs[path] = _rows(path, listing.examine(month, name))
             except IncompleteRunError as e:
-                found.bad[path] = _reason(e, base)
-                settled = False  # `_SUCCESS` may still come, and does not touch the month's directory
+                found.bad[path] = _reason(e, places)
+                settled = settled and listing.tells_success  # else `_SUCCESS` may still come, unseen
             except IntegrityError as e:
-                found.bad[path] = _reason(e, base)
+                found.bad[path] = _reason(e, places)
         if settled:
             found.signatures[month] = signature
-    for month in (state.runs.keys() | state.quarantine.keys()) - months.keys():
+    for month in (state.runs.keys() | state.quarantine.keys()) - {*months, NOTES}:
         if only is None or only(month):
             found.seen[month] = set()
-    for month in dangling_months(base):
+    for month in listing.dangling:
         if only is None or only(month):
             found.seen[month] = set()
             found.bad[month] = f"{month}: a link to a folder that is not there; mount its disk, or mend the link"
@@ -210,11 +220,16 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _reason(error: IntegrityError, base: Path) -> str:
-    return _printable(str(error).replace(f"{base}/", ""))
+def _reason(error: IntegrityError, places: Sequence[str]) -> str:
+    text = str(error)
+    for place in places:
+        text = text.replace(place, "")
+    return _printable(text)
 
 
-def _apply(publication: Publication, base: Path, known: _State | None, found: _Found, report: SyncReport) -> None:
+def _apply(
+    publication: Publication, base: Path, listing: Listing, known: _State | None, found: _Found, report: SyncReport
+) -> None:
     state = known or _State()
     gone = [
         run_id
@@ -233,7 +248,8 @@ def _apply(publication: Publication, base: Path, known: _State | None, found: _F
     report.registered, report.removed = len(found.runs), len(gone)
     report.incomplete = sum("no _SUCCESS" in why for why in found.bad.values())
     report.quarantined = len(found.bad)
-    report.runs, report.months_read, report.months = len(cataloged), len(found.seen), sorted(found.seen)
+    months = sorted(found.seen.keys() - {NOTES})
+    report.runs, report.months_read, report.months = len(cataloged), len(months), months
     said = {run_id: notes for run_id, notes in found.notes.items() if run_id in cataloged}
     same_notes = said == {run_id: notes for run_id, notes in state.notes.items() if run_id in cataloged}
     if same_notes and not (known is None or found.runs or gone or before != found.bad or state.base != str(base)):
@@ -255,23 +271,29 @@ def _apply(publication: Publication, base: Path, known: _State | None, found: _F
     _write_notes(con, said)
     artifacts = [row for rows in found.runs.values() for row in rows.artifacts]
     _insert(con, "backtest_artifacts_catalog", ARTIFACT_COLUMNS, artifacts, cataloged_at=now)
+    there = {row[ARTIFACT_COLUMNS.index("artifact_path")] for row in artifacts}  # verified a moment ago
+    _write_views(con, base, listing, there, now)
+    con.execute("COMMIT")
+    publication.changed = report.published = True
+
+
+def _write_views(con: duckdb.DuckDBPyConnection, base: Path, listing: Listing, there: set[str], now: datetime) -> None:
+    """Make the views over all cataloged files that are there; those that went missing are set aside."""
     files = con.execute(
         """SELECT artifact_type, columns, list(artifact_path ORDER BY artifact_path) FROM backtest_artifacts_catalog
            JOIN backtest_runs_catalog USING (run_id) WHERE status = 'completed' GROUP BY ALL ORDER BY ALL"""
     ).fetchall()
     # A file that went missing after its run was cataloged must not take the views of all others with it.
-    there = {row[ARTIFACT_COLUMNS.index("artifact_path")] for row in artifacts}  # verified a moment ago
     paths = {path for *_, alike in files for path in alike}
-    missing = {path for path in paths - there if not os.path.isfile(f"{base}/{path}")}  # noqa: PTH113  (a Path per file costs twice the test)
+    missing = listing.missing(paths - there)
     con.execute(
         "DELETE FROM quarantine WHERE path IN (SELECT unnest(?::VARCHAR[])) OR suffix(reason, ?)",
         [list(missing), MISSING],
     )  # those of earlier syncs too: their files may be back
     reasons = [(path, f"{path}{MISSING}") for path in sorted(missing)]
     _insert(con, "quarantine", QUARANTINE_COLUMNS, reasons, detected_at=now)
-    create_views(con, base, [(*kind, [path for path in alike if path not in missing]) for *kind, alike in files])
-    con.execute("COMMIT")
-    publication.changed = report.published = True
+    whole = [(*kind, [path for path in alike if path not in missing]) for *kind, alike in files]
+    create_views(con, base, whole, listing.elsewhere(paths - missing))
 
 
 def _write_notes(con: duckdb.DuckDBPyConnection, said: dict[str, RunNotes]) -> None:
@@ -339,7 +361,7 @@ def _rows(path: str, verified: Verified) -> _Rows:
     m, data = verified.manifest, verified.manifest.dataset
     created = _time(m.created_at)
     parameters = _as_text(m.parameters)
-    entries = _ENTRIES.dump_json(m.artifacts).decode()
+    entries = _ENTRIES.dump_json(m.artifacts, exclude_unset=True).decode()  # an older run says less of a file
     run = (
         m.run_id,
         m.run_type,

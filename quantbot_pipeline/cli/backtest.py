@@ -4,7 +4,6 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -44,6 +43,8 @@ def _config_values(given: dict[str, Any]) -> dict[str, Any]:
     values["horizon_ms"] = round(hours * 3_600_000)
     if given.get("policy"):
         values["policies"] = [p for text in given["policy"] for p in _read_policies(text)]
+    if given.get("target"):
+        values["targets"] = given["target"]
     for key in ("constraints", "grid", "evidence"):
         if given.get(key) is not None:
             values[key] = read_json(f"--{key}", given[key])
@@ -66,7 +67,8 @@ def _options_as_typed() -> Iterator[None]:
         if field != "policy" and field not in BacktestConfig.model_fields:
             raise
         rest = str(e).removeprefix(field).lstrip(".: ")
-        raise InputError(f"--{field.replace('_', '-')}: {rest}") from None
+        option = "target" if field == "targets" else field.replace("_", "-")
+        raise InputError(f"--{option}: {rest}") from None
 
 
 def _read_policies(text: str) -> list[dict[str, Any]]:
@@ -91,7 +93,9 @@ def _backtest(kind: RunKind, given: dict[str, Any]) -> None:
             note(f"no calls between {given['from_']} and {given['to']} in {lab.calls.path}: nothing to backtest")
         print_runs(runs, given["fmt"], f"Runs: {kind.name}")
         if given["fmt"] == "table":
-            _print_returns(runs)
+            _print_returns(lab, runs)
+            if kind.predicts:
+                _print_verdicts(lab, runs)
 
     _make(kind.name, given, printed)
 
@@ -129,19 +133,28 @@ def _make(
         raise QuantbotError(failure)
 
 
-def _print_returns(runs: list[dict[str, Any]]) -> None:
+def _print_returns(lab: "Home", runs: list[dict[str, Any]]) -> None:
     """Print what the policies of the runs earned, if they replayed any."""
     from quantbot_pipeline.reports.policies import POLICY_COLUMNS, policies_of_runs
 
-    rows = policies_of_runs([Path(run["run_dir"]) for run in runs if run["status"] == "completed"])
+    rows = policies_of_runs([lab.runs.at(run["run_dir"]) for run in runs if run["status"] == "completed"])
     if rows:
         print_rows(rows, "table", "What each policy earned, after costs", POLICY_COLUMNS)
+
+
+def _print_verdicts(lab: "Home", runs: list[dict[str, Any]]) -> None:
+    """Print what the predictions of the last month are worth, if the runs made any."""
+    from quantbot_pipeline.reports.predictions import PRINTED, for_people, report_of_run
+
+    made = [lab.runs.at(run["run_dir"]) for run in runs if run["status"] == "completed"]
+    if rows := report_of_run(made[-1]) if made else []:
+        print_rows(for_people(rows), "table", "What the predictions are worth, to date", PRINTED)
 
 
 add_command(
     app,
     "backfill",
-    "Everything for a range of months: truth, policies, frontier, baseline, walk-forward, tuning, evidence, and the catalog.",
+    "Everything for a range of months: truth, policies, frontier, baseline, walk-forward, tuning, evidence, predictions, and the catalog.",
     options_of([field for kind in KINDS.values() for field in kind.depends_on]),
     _backfill,
 )

@@ -1,5 +1,6 @@
 """`quantbot backtest catalog-…`, `verify`, and `quantbot prune`: the runs that there are."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,6 +16,9 @@ from quantbot_pipeline.specs import KINDS, run_types
 from quantbot_pipeline.vocabulary import RunStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
     from quantbot_pipeline.catalog.catalog import Catalog
     from quantbot_pipeline.catalog.sync import SyncReport
     from quantbot_pipeline.home import Home
@@ -159,23 +163,29 @@ def verify(
     from quantbot_pipeline.errors import IntegrityError
     from quantbot_pipeline.runs.verify import check_run
 
-    rows, broken = [], 0
-    for folder in [found for given in run_dirs or [open_home(home).runs.folder] for found in _run_dirs(given)]:
-        try:
-            manifest = check_run(folder)
-            rows.append(
-                {
-                    "run_dir": str(folder),
-                    "ok": True,
-                    "detail": f"{manifest.status}, {len(manifest.artifacts)} artifacts",
-                }
-            )
-        except IntegrityError as e:
-            broken += 1
-            rows.append({"run_dir": str(folder), "ok": False, "detail": str(e)})
+    rows: list[dict[str, object]] = []
+    for run_dir, opened in _verified(open_home(home), run_dirs):
+        with opened as folder:
+            try:
+                manifest = check_run(folder)
+                said, ok = f"{manifest.status}, {len(manifest.artifacts)} artifacts", True
+            except IntegrityError as e:
+                said, ok = str(e).replace(str(folder), run_dir), False
+        rows.append({"run_dir": run_dir, "ok": ok, "detail": said})
     print_rows(rows, fmt, "Verification", ("run_dir", "ok", "detail"))
-    if broken:
+    if broken := sum(not row["ok"] for row in rows):
         raise QuantbotError(f"{broken} of {len(rows)} run directories cannot be trusted")
+
+
+def _verified(lab: "Home", given: list[Path] | None) -> "Iterator[tuple[str, AbstractContextManager[Path]]]":
+    """Yield how each run is called, and the folder to look at."""
+    if given or lab.settings.runs_url is None:
+        for folder in [found for path in given or [lab.runs.folder] for found in _run_dirs(path)]:
+            yield str(folder), nullcontext(folder)
+        return
+    listing = lab.runs.listing()
+    for run_dir in [f"{month}/{name}" for month in listing.months for name in listing.names(month)]:
+        yield f"{lab.runs.place}/{run_dir}", lab.runs.fresh(run_dir)
 
 
 def _run_dirs(given: Path) -> list[Path]:
@@ -198,12 +208,12 @@ def prune_command(
     home: HomeFolder = None,
 ) -> None:
     """Remove old runs in two steps: set them aside in runs/.trash/, look, then remove them with --yes."""
-    from quantbot_pipeline.catalog.prune import empty_trash, set_aside
+    from quantbot_pipeline.catalog.prune import set_aside
     from quantbot_pipeline.catalog.sync import sync
 
     lab = open_home(home)
     if yes:
-        removed = empty_trash(lab.runs, parse_day(before, end=False))
+        removed = lab.runs.empty_trash(parse_day(before, end=False))
         note(f"{counted(len(removed), 'run')} removed for good")
         print_rows([{"run_dir": path} for path in removed], fmt, "Removed", ("run_dir",))
         return
@@ -212,5 +222,5 @@ def prune_command(
     report = sync(lab.catalog)
     if report.published:
         _tell_dagster(lab, report)
-    note(f"{counted(len(moved), 'run')} set aside in {lab.runs.folder}/.trash; move back, or remove with --yes")
+    note(f"{counted(len(moved), 'run')} set aside in {lab.runs.place}/.trash; move back, or remove with --yes")
     print_rows([{"run_dir": path} for path in moved], fmt, "Set aside", ("run_dir",))

@@ -23,8 +23,10 @@ from quantbot_pipeline.cli import (  # noqa: F401  (they add their commands)
     query,
     reports,
     runs,
+    score,
     service,
     tearsheet,
+    upkeep,
     warm_up,
 )
 from quantbot_pipeline.cli.app import app

@@ -36,7 +36,7 @@ def open_home(home: Path | None, calls_db: Path | None = None, *, may_begin: boo
     from pydantic import ValidationError
 
     from quantbot_pipeline.home import Home
-    from quantbot_pipeline.settings import Settings
+    from quantbot_pipeline.settings import SECRET, Settings
 
     given = {"home": home, "calls_db": calls_db}
     try:
@@ -44,7 +44,8 @@ def open_home(home: Path | None, calls_db: Path | None = None, *, may_begin: boo
     except ValidationError as e:
         first = e.errors()[0]
         name = "QUANTBOT_" + "_".join(map(str, first["loc"])).upper()
-        raise InputError(f"{name}: {first['msg']} (given: {first['input']!r})") from None
+        shown = "" if first["loc"] and first["loc"][0] in SECRET else f" (given: {first['input']!r})"
+        raise InputError(f"{name}: {first['msg']}{shown}") from None
     remember_home(settings.home)
     if settings.home.exists() and not settings.home.is_dir():
         raise InputError(f"{settings.home}: not a directory; choose another --home")
@@ -100,6 +101,11 @@ BY_FIELD: dict[str, Options] = {
     },
     "tune_pool_calls": {
         "tune_pool_calls": _option(int, 20, "Calls of all callers that a caller's statistics lean on in the tuning.")
+    },
+    "targets": {
+        "target": _option(
+            list[str] | None, None, "What to predict: hit_2x, peak_1.5, drawdown_30, win, return …; repeatable."
+        )
     },
     "rolling_months": {"rolling_months": _option(int, 3, "Months that the rolling scheme learns from.")},
 }

@@ -86,6 +86,16 @@ def _policies(given: dict[str, Any]) -> None:
     note_runs(lab, "summary", ())
 
 
+def _models(given: dict[str, Any]) -> None:
+    arrow_without_pandas()
+    from quantbot_pipeline.reports.predictions import MODEL_COLUMNS, for_people, model_report
+
+    lab = between_months(open_home(given["home"]), given["from_"], given["to"])
+    rows = model_report(lab.catalog, target=given["target"], interval=given["interval"])
+    show(lab, given, rows, "Predictions: what each target's verdict is", MODEL_COLUMNS, for_people=for_people)
+    note_runs(lab, "model_report", (), interval=given["interval"])
+
+
 add_command(
     app,
     "leaderboard",
@@ -114,6 +124,14 @@ add_command(
     "What choices made on earlier months earned later, per caller and scheme, beside holding and the pooled choice.",
     REPORT,
     _walk_forward,
+)
+add_command(
+    app,
+    "models",
+    "What can be predicted of calls, target by target: the verdict first, then what it rests on, to date.",
+    {name: option for name, option in REPORT.items() if name not in ("caller", "min_calls")}
+    | {"target": (Annotated[str | None, typer.Option(help="Only this target, e.g. hit_2x.")], None)},
+    _models,
 )
 add_command(
     app,

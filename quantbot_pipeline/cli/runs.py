@@ -38,7 +38,7 @@ def _change(home: Path | None, run: str, kind: str | None, write: Callable[["Hom
 def _said(lab: "Home", run_id: str) -> str:
     from quantbot_pipeline.runs.notes import RunNotes, read_notes
 
-    notes = read_notes(lab.runs.folder).get(run_id, RunNotes())
+    notes = read_notes(lab.runs.journal).get(run_id, RunNotes())
     parts = (
         f"name {notes.name}" if notes.name else "no name",
         f"tags {', '.join(notes.tags)}" if notes.tags else "no tags",
@@ -62,7 +62,7 @@ def name_command(
         home,
         run,
         kind,
-        lambda lab, run_id: name_run(lab.runs.folder, run_id, name, move=move, timeout_s=_patience(lab)),
+        lambda lab, run_id: name_run(lab.runs.journal, run_id, name, move=move, timeout_s=_patience(lab)),
     )
 
 
@@ -78,7 +78,7 @@ def tag_command(
     from quantbot_pipeline.runs.notes import tag_run
 
     add, gone = ([], tags) if remove else (tags, [])
-    _change(home, run, kind, lambda lab, run_id: tag_run(lab.runs.folder, run_id, add, gone, timeout_s=_patience(lab)))
+    _change(home, run, kind, lambda lab, run_id: tag_run(lab.runs.journal, run_id, add, gone, timeout_s=_patience(lab)))
 
 
 @runs_app.command("note")
@@ -91,7 +91,7 @@ def note_command(
     """Write the note of a run, in place of the one before."""
     from quantbot_pipeline.runs.notes import note_run
 
-    _change(home, run, kind, lambda lab, run_id: note_run(lab.runs.folder, run_id, text, timeout_s=_patience(lab)))
+    _change(home, run, kind, lambda lab, run_id: note_run(lab.runs.journal, run_id, text, timeout_s=_patience(lab)))
 
 
 def _patience(lab: "Home") -> float:
@@ -104,7 +104,7 @@ def _show(given: dict[str, Any]) -> None:
 
     lab = open_home(given["home"])
     found = chosen_run(lab.catalog, given["run"], given["kind"])
-    rows = facts(lab.runs.folder / found["run_dir"])
+    rows = facts(lab.runs.open(found["run_dir"]))
     show(lab, given, rows, f"Run {found['run_id']}: {found['kind']} {found['month']}", FACT_COLUMNS)
     note(_said(lab, found["run_id"]))
 
@@ -115,7 +115,7 @@ def _diff(given: dict[str, Any]) -> None:
 
     lab = open_home(given["home"])
     one, other = (chosen_run(lab.catalog, given[letter], given["kind"]) for letter in ("a", "b"))
-    rows = differences(*(lab.runs.folder / run["run_dir"] for run in (one, other)))
+    rows = differences(*(lab.runs.open(run["run_dir"]) for run in (one, other)))
     show(lab, given, rows, "Differences", DIFFERENCE_COLUMNS)
     for letter, run in (("a", one), ("b", other)):
         note(f"{letter}: {run['kind']} {run['month']}, run {run['run_id']}")
@@ -149,7 +149,7 @@ def delete_command(
 ) -> None:
     """Set runs aside in runs/.trash/, as `quantbot prune` does, which also removes them for good."""
     from quantbot_pipeline.catalog.chosen import chosen_run
-    from quantbot_pipeline.catalog.prune import newest_of, to_trash
+    from quantbot_pipeline.catalog.prune import newest_of
     from quantbot_pipeline.materialize import register
 
     lab = open_home(home)
@@ -158,8 +158,8 @@ def delete_command(
         raise InputError(
             f"run {kept[0]} is the newest of its kind, month and configuration, which reports read; --force takes it"
         )
-    moved = to_trash(lab.runs, [row["run_dir"] for row in found.values()])
+    moved = lab.runs.to_trash(row["run_dir"] for row in found.values())
     note_all(register(lab))
     note(
-        f"{counted(len(moved), 'run')} set aside in {lab.runs.folder}/.trash; move back, or remove with `quantbot prune --yes`"
+        f"{counted(len(moved), 'run')} set aside in {lab.runs.place}/.trash; move back, or remove with `quantbot prune --yes`"
     )

@@ -12,7 +12,7 @@ import pyarrow as pa
 from quantbot_pipeline.duck import published_duckdb
 from quantbot_pipeline.ingest.liquidity import learn
 from quantbot_pipeline.ingest.tokens import folded_mint_sql
-from quantbot_pipeline.market.calls import BATCH, MIGRATIONS, TABLES, CallStore
+from quantbot_pipeline.market.calls import BATCH, CallStore, bring_up
 
 
 def _derived_id(chain: str) -> str:
@@ -50,8 +50,7 @@ def merge_calls(incoming: duckdb.DuckDBPyConnection, store: CallStore, files: li
         con = publication.connect()
         con.execute("SET memory_limit = ?", [store.memory_limit])
         con.execute("SET temp_directory = ?", [spill])
-        con.execute(TABLES)
-        con.execute(MIGRATIONS)
+        bring_up(con, store.path)
         _bring(incoming, con, files)
         _use_earlier_ids(con)
         repeated = _leave_out_repeated(con)

@@ -26,7 +26,7 @@ from quantbot_pipeline.market.candle_files import (
     write_rejected,
     write_sorted,
 )
-from quantbot_pipeline.market.candle_footer import FOOTER_KEY
+from quantbot_pipeline.market.candle_footer import FOOTER_KEY, require_readable
 from quantbot_pipeline.months import month_of, month_start_ms, next_month
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 
@@ -132,6 +132,7 @@ def _load_stored(con: duckdb.DuckDBPyConnection, target: Path, interval: str) ->
     """
     try:
         with pq.ParquetFile(target, page_checksum_verification=True) as file:
+            require_readable(target, file.metadata.metadata)
             for field in SCHEMA:
                 at = file.schema_arrow.get_field_index(field.name)
                 if at < 0 or (field.name != "mint" and file.schema_arrow.field(at).type != field.type):
@@ -196,6 +197,7 @@ def _kept(target: Path) -> pa.Table:
     if not target.exists():
         return REJECTED_SCHEMA.empty_table()
     table = pq.read_table(target)
+    require_readable(target, table.schema.metadata)
     for field in REJECTED_SCHEMA:
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(table.num_rows, field.type))

@@ -19,6 +19,8 @@ from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.kept import Kept
 from quantbot_pipeline.months import month_of, parse_day
 from quantbot_pipeline.settings import FIRST_MONTH_FILE
+from quantbot_pipeline.version import __version__
+from quantbot_pipeline.versions import Version, format_of, read_version
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +32,7 @@ CREATE TABLE IF NOT EXISTS alerts (
 CREATE TABLE IF NOT EXISTS rejected_alerts (
     call_id VARCHAR, mint VARCHAR, caller_name VARCHAR, chain VARCHAR, alert_ts_ms BIGINT, reason VARCHAR NOT NULL,
     nth BIGINT NOT NULL, source VARCHAR);
+CREATE TABLE IF NOT EXISTS store_meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
 """
 # Columns that a store made by an earlier version lacks.
 MIGRATIONS = "".join(
@@ -104,6 +107,35 @@ def within(calls: pa.Table, from_ms: int, to_ms: int) -> slice:
     """Return which rows of calls that are ordered by time have `from_ms <= alert_ts_ms < to_ms`."""
     first, end = np.searchsorted(calls["alert_ts_ms"].to_numpy(), [from_ms, to_ms]).tolist()
     return slice(first, max(first, end))
+
+
+def bring_up(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Make the tables and columns of this version in a store of an older one, and let it say its version.
+
+    Columns that it lacks are null, never guessed. Raises InputError for a store of a newer major version.
+    """
+    con.execute(TABLES)
+    stored_version(con, path, "store_meta")
+    con.execute(MIGRATIONS)
+    said = {"version": format_of("calls").current, "written_by": __version__}
+    con.executemany("INSERT OR REPLACE INTO store_meta VALUES (?, ?)", list(said.items()))
+
+
+def stored_version(con: duckdb.DuckDBPyConnection, path: Path, table: str | None) -> Version:
+    """Return the version of a store that says so in `table`, one of ours; None: it has no such table.
+
+    Raises InputError for a newer major version, and for what is none.
+    """
+    said: dict[str, str] = {}
+    if table is not None:
+        said = dict(con.execute(f"SELECT key::VARCHAR, value::VARCHAR FROM {table}").fetchall())
+    return read_version("calls", said.get("version"), path, InputError, said.get("written_by"))
+
+
+def version_of(store: CallStore) -> Version:
+    """Return the version of the store. Raises InputError for a newer major version and for what is no store."""
+    with reading_calls(store) as con:
+        return stored_version(con, store.path, "store_meta")
 
 
 def read_calls(store: CallStore, from_ms: int, to_ms: int) -> MonthCalls:
@@ -235,9 +267,10 @@ def reading_calls(store: CallStore) -> Iterator[duckdb.DuckDBPyConnection]:
             tables = untrusted_tables(con)
             if path.exists() and "alerts" not in tables:
                 raise InputError(f"{path}: no table alerts; make the store with `quantbot ingest calls`")
+            stored_version(con, path, f"{UNTRUSTED}.store_meta" if "store_meta" in tables else None)
             con.execute(TABLES)  # empty ones, of our own database
             con.execute(MIGRATIONS)
-            for name in ("alerts", "rejected_alerts"):
+            for name in ("alerts", "rejected_alerts", "store_meta"):
                 if name in tables:
                     con.execute(f"CREATE TEMP VIEW {name} AS {_view_of(con, name)}")
             yield con

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from quantbot_pipeline.durable import replacing, sha256_file
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.market.candle_footer import FOOTER_KEY, describe, to_footer
+from quantbot_pipeline.market.candle_footer import FOOTER_KEY, describe, require_readable, to_footer
+from quantbot_pipeline.versions import parquet_metadata
 
 SCHEMA = pa.schema(
     [
@@ -107,7 +108,8 @@ def write_sorted(target: Path, batches: pa.RecordBatchReader) -> None:
             _update_digest(digest, group)
             groups.append(describe(group))
             writer.write_table(group, row_group_size=group.num_rows)
-        writer.add_key_value_metadata({HASH_KEY: digest.hexdigest().encode(), FOOTER_KEY: to_footer(groups)})
+        said = {HASH_KEY: digest.hexdigest().encode(), FOOTER_KEY: to_footer(groups)}
+        writer.add_key_value_metadata(said | parquet_metadata("candles"))
 
 
 def _token_aligned(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:
@@ -167,16 +169,18 @@ def write_rejected(target: Path, rows: pa.Table) -> None:
     digest = hashlib.sha256(values.getvalue()).hexdigest()
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary:
-        described = rows.replace_schema_metadata({HASH_KEY: digest.encode()})
+        described = rows.replace_schema_metadata({HASH_KEY: digest.encode()} | parquet_metadata("candles"))
         pq.write_table(described, temporary, compression="zstd", write_page_checksum=True)
 
 
 def rejected_hash(path: Path) -> str:
     """The hash of the values of a file of rejected rows; of all its bytes where an earlier version wrote it."""
     try:
-        digest = (pq.read_metadata(path).metadata or {}).get(HASH_KEY)
+        said = pq.read_metadata(path).metadata or {}
     except pa.ArrowException:  # whoever reads the rows says what is wrong
-        digest = None
+        said = {}
+    require_readable(path, said)
+    digest = said.get(HASH_KEY)
     return sha256_file(path) if digest is None else str(digest.decode())
 
 

@@ -7,8 +7,9 @@ A file that another program wrote has no such entry; then the tokens are read fr
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
+
+from quantbot_pipeline.errors import InputError
+from quantbot_pipeline.versions import FORMAT_KEY, WRITER_KEY, Version, read_version
 
 FOOTER_KEY = b"quantbot.row_groups"
 COLUMNS = ["ts_ms", "open", "high", "low", "close"]
@@ -52,6 +56,18 @@ def to_footer(groups: Sequence[RowGroup]) -> bytes:
     entries = [{"mints": g.mints, "offsets": g.offsets.tolist(), "checksums": g.checksums} for g in groups]
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     return hashlib.sha256(text).hexdigest().encode() + b"\n" + text
+
+
+def require_readable(path: Path, metadata: Mapping[bytes, bytes] | None) -> None:
+    """Refuse a file of the store whose format is of a newer major version, or of none. Raises InputError in one sentence."""
+    said_version(path, metadata)
+
+
+def said_version(path: Path, metadata: Mapping[bytes, bytes] | None) -> Version:
+    """Return the version that the metadata of a file of the store say. Raises InputError as `require_readable`."""
+    said = metadata or {}
+    version, program = (said[key].decode(errors="replace") if key in said else None for key in (FORMAT_KEY, WRITER_KEY))
+    return read_version("candles", version, path, InputError, program)
 
 
 def rows_of(metadata: pq.FileMetaData) -> list[int]:

@@ -27,6 +27,7 @@ from quantbot_pipeline.market.candle_footer import (
     checksums,
     from_footer,
     repeated,
+    require_readable,
     rows_of,
     token_runs,
 )
@@ -241,6 +242,7 @@ def _open_anew(path: Path) -> StoreFile:
     with readable(path):
         data = pa.OSFile(str(path))
         file = StoreFile(path, data, pq.read_metadata(data), [], threading.local(), frozenset())
+        require_readable(path, file.metadata.metadata)
         _require_columns(file.metadata.schema.to_arrow_schema())
         value = (file.metadata.metadata or {}).get(FOOTER_KEY)
         groups = _read_tokens(file) if value is None else from_footer(value, rows_of(file.metadata))

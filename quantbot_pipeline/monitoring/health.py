@@ -1,15 +1,13 @@
 """Whether the catalog and the disk agree, what is in quarantine, and how much space is left. It only looks."""
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from quantbot_pipeline.catalog.catalog import Catalog, reading
-from quantbot_pipeline.catalog.last_sync import month_signatures
-from quantbot_pipeline.durable import sha256_file
+from quantbot_pipeline.runs.store import RunStore
 
 GB = 1_000_000_000
 
@@ -27,7 +25,6 @@ class CatalogHealth(NamedTuple):
 def inspect_catalog(catalog: Catalog, *, now_s: float, max_lag_s: float, sample_files: int, day: str) -> CatalogHealth:
     """Compare the catalog with `runs/`: every run older than `max_lag_s` is cataloged or in quarantine, every cataloged
     file is there with its size, and a sample (see `sample`) with its checksum. Raises InputError without a catalog."""
-    base = catalog.runs.folder
     with reading(catalog) as con:
         files = con.execute(
             """SELECT artifact_path, a.bytes, a.sha256 FROM backtest_artifacts_catalog a
@@ -35,10 +32,10 @@ def inspect_catalog(catalog: Catalog, *, now_s: float, max_lag_s: float, sample_
         ).fetchall()
         cataloged = {d for (d,) in con.execute("SELECT run_dir FROM backtest_runs_catalog").fetchall()}
         aside = {path for (path,) in con.execute("SELECT path FROM quarantine").fetchall()}
-    faults = [f"{path}: not in the catalog" for path in overdue(base, cataloged | aside, now_s, max_lag_s)]
-    sound = []
+    faults = [f"{path}: not in the catalog" for path in overdue(catalog.runs, cataloged | aside, now_s, max_lag_s)]
+    sound, there = [], catalog.runs.sizes([path for path, *_ in files])
     for path, size, sha256 in files:
-        fault = _size_fault(base / path, size)
+        fault = _size_fault(there[path], size)
         if fault:
             faults.append(f"{path}: {fault}")
         else:
@@ -46,7 +43,7 @@ def inspect_catalog(catalog: Catalog, *, now_s: float, max_lag_s: float, sample_
     checked = sample([path for path, _ in sound], sample_files, day)
     promised = dict(sound)
     faults += [
-        f"{path}: checksum differs from the catalog" for path in checked if sha256_file(base / path) != promised[path]
+        f"{path}: checksum differs from the catalog" for path in checked if catalog.runs.digest(path) != promised[path]
     ]
     return CatalogHealth(len(cataloged), len(files), sum(size for _, size, _ in files), len(checked), faults)
 
@@ -58,29 +55,16 @@ def sample(newest_first: list[str], n: int, day: str) -> list[str]:
     return newest + drawn[: n - len(newest)]
 
 
-def overdue(base: Path, known: Iterable[str], now_s: float, max_lag_s: float) -> list[str]:
-    """Run directories (relative to `base`) that nobody knows although they are older than `max_lag_s`."""
-    present = (
-        f"{month}/{entry.name}"
-        for month in month_signatures(base)
-        for entry in os.scandir(base / month)
-        if entry.name.startswith("run_id=")
-    )
-    return [path for path in sorted(set(present) - set(known)) if now_s - _mtime(base / path, now_s) > max_lag_s]
+def overdue(runs: RunStore, known: Iterable[str], now_s: float, max_lag_s: float) -> list[str]:
+    """Run directories (relative to the runs) that nobody knows although they are older than `max_lag_s`."""
+    listing = runs.listing()
+    present = (f"{month}/{name}" for month in listing.months for name in listing.names(month))
+    return [path for path in sorted(set(present) - set(known)) if now_s - runs.written_s(path, now_s) > max_lag_s]
 
 
-def _mtime(path: Path, missing: float) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:  # removed since the listing
-        return missing
-
-
-def _size_fault(path: Path, size: int) -> str | None:
-    try:
-        found = path.stat().st_size
-    except OSError as e:
-        return (e.strerror or str(e)).lower()
+def _size_fault(found: int | str, size: int) -> str | None:
+    if isinstance(found, str):
+        return found
     return None if found == size else f"{found} bytes, the catalog says {size}"
 
 
@@ -96,7 +80,7 @@ def quarantined(catalog: Catalog, *, now_s: float, max_lag_s: float) -> dict[str
     return {
         path: reason
         for path, reason in rows.items()
-        if "no _SUCCESS" not in reason or now_s - _mtime(catalog.runs.folder / path, now_s) > max_lag_s
+        if "no _SUCCESS" not in reason or now_s - catalog.runs.written_s(path, now_s) > max_lag_s
     }
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantbot_pipeline.evidence.wording import standing
-from quantbot_pipeline.vocabulary import ALL_CALLERS, MUCH_ENDED
+from quantbot_pipeline.vocabulary import ALL_CALLERS, BETTER, MODEL_SCOPES, MODELS, MUCH_ENDED
 
 # What the UI calls the rows that an artifact shows: what they are, not who is best.
 TABLES = {
@@ -18,6 +18,7 @@ TABLES = {
     "walk_forward": "choices_out_of_sample",
     "tuned": "tuned_against_the_grid",
     "evidence": "verdicts",
+    "model_report": "verdicts",
 }
 # Columns that are never cut: a policy whose id is cut cannot be asked for.
 WHOLE = ("policy_id",)
@@ -172,6 +173,26 @@ def _equity(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[st
     return (numbers | {"grouped_final_equity": grouped[-1].as_py()} if len(grouped) else numbers), []
 
 
+def _model_report(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    to_date = pc.and_(pc.equal(table["model"], MODELS[-1]), pc.equal(table["scope"], MODEL_SCOPES[-1]))
+    rows = table.filter(to_date).to_pylist()
+    measures = ("gain_over_base", "gain_over_base_z", "auc", "calibration_slope", "taken_return_bps")
+    numbers = {f"{row['target']}_{name}": row[name] for row in rows for name in measures}
+    numbers["better"] = float(sum(row["verdict"] == BETTER for row in rows))
+    shown = [
+        {
+            "target": row["target"],
+            "verdict": row["verdict"],
+            "money": row["money_verdict"],
+            "gain": _short(row["gain_over_base"]),
+            "z": None if row["gain_over_base_z"] is None else round(row["gain_over_base_z"], 1),
+            "months": row["test_months"],
+        }
+        for row in rows
+    ]
+    return numbers, shown[:limit]
+
+
 _COLUMNS = {
     "paths": ["caller_name", "mint", "hit_2x", "hit_3x", "hit_4x", "peak_multiple", "dd_bps", "censored"],
     "trades": ["policy_id", "caller_name", "realized_return_bps", "stop_out", "exit_reason"],
@@ -185,4 +206,5 @@ _HIGHLIGHTS = {
     "tuned": _tuned,
     "equity": _equity,
     "evidence": _evidence,
+    "model_report": _model_report,
 }

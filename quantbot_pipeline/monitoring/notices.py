@@ -27,6 +27,8 @@ KINDS = {
     "low_disk": "low disk",
     "waiting_run": "waiting run",
     "changed_verdict": "verdict",
+    "changed_model_verdict": "verdict of predictions",
+    "scored_call": "call that a model takes",
 }
 REMIND_S = 86_400.0
 KEEP_S = 7 * 86_400.0  # a message that nobody takes for a week is dropped; it is in the log
@@ -89,26 +91,28 @@ class State(BaseModel):
 
 
 Turn = Literal["", "again", "recovered"]
+Change = tuple[str, Finding | None]  # a cause, and what was found of it; None: it is over
 
 
-def decide(
-    state: State, findings: Iterable[Finding], recovered: Iterable[str], now: float
-) -> tuple[State, list[Message]]:
-    """(next state, messages to send now) from what was found and which causes are over; `now` in seconds since 1970.
+def decide(state: State, changes: Iterable[Change], now: float) -> tuple[State, list[Message]]:
+    """(next state, messages to send now) from what changed, in the order in which it happened; `now` in seconds since 1970.
 
-    `recovered` may name causes that are not open. The messages are in the next state's `unsent` too.
+    A cause may be over that is not open: nobody hears of that. What fails and is over again between two looks is told as both:
+    a failure that nobody hears of is the worse one. The messages are in the next state's `unsent` too.
     """
     still_open = {cause: entry for cause, entry in state.open.items() if now - entry.last < FORGET_S}
     news: list[tuple[Turn, Entry]] = []
-    for finding in findings:
-        if finding.passing:
+    for cause, finding in changes:
+        if finding is None:
+            if cause in still_open:
+                news.append(("recovered", still_open.pop(cause)))
+        elif finding.passing:
             news.append(("", _seen(None, finding, now)))
-            continue
-        entry = still_open[finding.cause] = _seen(still_open.get(finding.cause), finding, now)
-        if entry.announced is None or now - entry.announced >= REMIND_S:
-            news.append(("" if entry.announced is None else "again", entry))
-            entry.announced = now
-    news += [("recovered", still_open.pop(cause)) for cause in dict.fromkeys(recovered) if cause in still_open]
+        else:
+            entry = still_open[cause] = _seen(still_open.get(cause), finding, now)
+            if entry.announced is None or now - entry.announced >= REMIND_S:
+                news.append(("" if entry.announced is None else "again", entry))
+                entry.announced = now
     messages = [_compose(turn, entries, now) for turn, entries in _grouped(news)]
     return State(open=still_open, unsent=[*state.unsent, *messages][-MAX_UNSENT:]), messages
 

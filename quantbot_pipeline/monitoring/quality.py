@@ -4,13 +4,12 @@ Which numbers are bad is a matter of settings.
 """
 
 import json
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
+from quantbot_pipeline.runs.manifest import RunDirectory, RunManifest, read_manifest
 from quantbot_pipeline.runs.verify import read_artifact
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import INTERVALS_MS
@@ -26,7 +25,7 @@ class Quality(NamedTuple):
     rejected_share: float | None
 
 
-def read_quality(run_dir: Path) -> Quality:
+def read_quality(run_dir: RunDirectory) -> Quality:
     """The quality of a committed run's inputs. Raises IntegrityError when a file is not what was committed."""
     manifest = read_manifest(run_dir)
     paths = read_artifact(run_dir, manifest, "paths", ["mint", "entry_ts_ms", "coverage"])

@@ -9,7 +9,6 @@ import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ import pyarrow as pa
 from quantbot_pipeline.catalog.catalog import Catalog, reading
 from quantbot_pipeline.errors import InputError, IntegrityError
 from quantbot_pipeline.months import month_range, months_before
-from quantbot_pipeline.runs.manifest import read_manifest
+from quantbot_pipeline.runs.manifest import RunDirectory, read_manifest
 from quantbot_pipeline.runs.verify import read_artifact
 
 TRAILING_MONTHS = 6
@@ -123,7 +122,7 @@ def read_walk_forward(rows: pa.Table) -> Reading | None:
     return Reading({HIGHEST_OUT_OF_SAMPLE: float(medians[best])}, int(trades[best]), rows["caller_name"][best].as_py())
 
 
-def load_readings(catalog: Catalog, artifact_type: str, run_dirs: Mapping[str, Path]) -> dict[str, Reading]:
+def load_readings(catalog: Catalog, artifact_type: str, run_dirs: Mapping[str, RunDirectory]) -> dict[str, Reading]:
     """Readings of these runs (by month), and of the six months before each from the newest comparable cataloged run.
 
     A range of months is its own history: its runs are not in the catalog yet. A run that cannot be trusted has no reading;
@@ -138,14 +137,14 @@ def load_readings(catalog: Catalog, artifact_type: str, run_dirs: Mapping[str, P
     except IntegrityError:
         return {}
     readings = {}
-    for month, run_dir in {**{m: catalog.runs.folder / d for m, d in earlier.items()}, **run_dirs}.items():
+    for month, run_dir in {**{m: catalog.runs.open(d) for m, d in earlier.items()}, **run_dirs}.items():
         with contextlib.suppress(IntegrityError):
             if (found := _read(run_dir, artifact_type)) is not None:
                 readings[month] = found
     return readings
 
 
-def _read(run_dir: Path, artifact_type: str) -> Reading | None:
+def _read(run_dir: RunDirectory, artifact_type: str) -> Reading | None:
     manifest = read_manifest(run_dir)
     if artifact_type == "walk_forward":
         return read_walk_forward(read_artifact(run_dir, manifest, artifact_type))

@@ -59,7 +59,7 @@ def newest_verdicts(catalog: "Catalog", known: str = "") -> Newest | None:
     run_dirs = newest_runs_with(catalog, "evidence")
     if not run_dirs:
         return None
-    run_dir = catalog.runs.folder / run_dirs[-1]
+    run_dir = catalog.runs.open(run_dirs[-1])
     made = read_manifest(run_dir)
     if made.run_id == known:
         return None

@@ -9,16 +9,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 
 from quantbot_pipeline.orchestration.assets.catalog import CATALOG
 from quantbot_pipeline.orchestration.judging import (
+    CALIBRATION,
     PATHS,
     WALK,
     WARN,
+    judge_calibration,
     judge_contracts,
     judge_quality,
     judge_regression,
@@ -27,12 +28,14 @@ from quantbot_pipeline.orchestration.judging import (
 from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.orchestration.stopping import stop_if_canceled
+from quantbot_pipeline.specs import CALIBRATION as CALIBRATION_OUTPUT
 from quantbot_pipeline.specs import PATHS as PATHS_OUTPUT
 from quantbot_pipeline.specs import WALK_FORWARD as WALK_OUTPUT
 from quantbot_pipeline.specs import Op, Output, ops, outputs_of, strategy_of
 
 if TYPE_CHECKING:
     from quantbot_pipeline.home import Home
+    from quantbot_pipeline.runs.manifest import RunDirectory
 
 
 def build_checks() -> list[Any]:
@@ -42,6 +45,7 @@ def build_checks() -> list[Any]:
         input_quality,
         paths_regression,
         walk_forward_regression,
+        calibration,
         catalog_health,
         quarantine_empty,
         free_disk,
@@ -64,7 +68,8 @@ def _contract_of(op: Op, made: Sequence[Output]) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(name=op.check, specs=specs, can_subset=True)
     def contract(context: dg.AssetCheckExecutionContext, lab: Lab) -> Iterator[dg.AssetCheckResult]:
         stop_if_canceled(context)
-        home, materialized, selected = lab.open(), _materialized(context), context.selected_asset_check_keys
+        home, selected = lab.open(), context.selected_asset_check_keys
+        materialized = _materialized(context, home)
         yield from judge_contracts(
             {
                 output.key: _run_dirs(context, home, materialized, output)
@@ -85,7 +90,7 @@ def _contract_of(op: Op, made: Sequence[Output]) -> dg.AssetChecksDefinition:
 def input_quality(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
     stop_if_canceled(context)
     home = lab.open()
-    return judge_quality(home, _run_dirs(context, home, _materialized(context), PATHS_OUTPUT))
+    return judge_quality(home, _run_dirs(context, home, _materialized(context, home), PATHS_OUTPUT))
 
 
 @dg.asset_check(
@@ -96,7 +101,7 @@ def input_quality(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetC
 def paths_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
     stop_if_canceled(context)
     home = lab.open()
-    return judge_regression(home, "paths", _run_dirs(context, home, _materialized(context), PATHS_OUTPUT))
+    return judge_regression(home, "paths", _run_dirs(context, home, _materialized(context, home), PATHS_OUTPUT))
 
 
 @dg.asset_check(
@@ -107,8 +112,19 @@ def paths_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.Ass
 def walk_forward_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
     stop_if_canceled(context)
     home = lab.open()
-    run_dirs = _run_dirs(context, home, _materialized(context), WALK_OUTPUT)
+    run_dirs = _run_dirs(context, home, _materialized(context, home), WALK_OUTPUT)
     return judge_regression(home, "walk_forward", run_dirs)
+
+
+@dg.asset_check(
+    asset=CALIBRATION,
+    description="Chances that were predicted come true as often as they say: the 95 % interval of no target's calibration slope "
+    "lies outside 0.6 to 1.6, once it has 100 outcomes.",
+)
+def calibration(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
+    stop_if_canceled(context)
+    home = lab.open()
+    return judge_calibration(_run_dirs(context, home, _materialized(context, home), CALIBRATION_OUTPUT))
 
 
 @dg.asset_check(
@@ -175,9 +191,9 @@ def free_disk(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheck
 def _run_dirs(
     context: dg.AssetCheckExecutionContext,
     home: "Home",
-    materialized: Mapping[dg.AssetKey, dict[str, Path]],
+    materialized: Mapping[dg.AssetKey, dict[str, "RunDirectory"]],
     output: Output,
-) -> dict[str, Path]:
+) -> dict[str, "RunDirectory"]:
     """Return {month: run directory} to look at, ascending."""
     reported = materialized.get(dg.AssetKey(list(output.key)))
     if reported is not None:
@@ -185,15 +201,15 @@ def _run_dirs(
     return _newest(home, output.artifact, strategy_of(output.key), months_of(context.run.tags))
 
 
-def _materialized(context: dg.AssetCheckExecutionContext) -> dict[dg.AssetKey, dict[str, Path]]:
+def _materialized(context: dg.AssetCheckExecutionContext, home: "Home") -> dict[dg.AssetKey, dict[str, "RunDirectory"]]:
     """{asset: {month: run directory}} as this Dagster run reported them; months without calls have none.
 
     A repeated run that begins at its failed check counts with the run that it repeats: there the asset was made.
     """
     run: dg.DagsterRun | None = context.run
-    found: dict[dg.AssetKey, dict[str, Path]] = {}
+    found: dict[dg.AssetKey, dict[str, RunDirectory]] = {}
     while run is not None:
-        found = _reported(context.instance, run.run_id) | found
+        found = _reported(home, context.instance, run.run_id) | found
         run = context.instance.get_run_by_id(run.parent_run_id) if run.parent_run_id else None
     return found
 
@@ -202,7 +218,7 @@ class _Reports(NamedTuple):
     """What a Dagster run had reported up to a place in its log."""
 
     cursor: str | None
-    run_dirs: dict[dg.AssetKey, dict[str, Path]]
+    run_dirs: dict[dg.AssetKey, dict[str, "RunDirectory"]]
 
 
 # Of the runs that this process last asked for. Twelve checks of a backfill would each read all that the steps before reported.
@@ -210,7 +226,7 @@ _reports: OrderedDict[str, _Reports] = OrderedDict()
 REPORTS_KEPT = 4
 
 
-def _reported(instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey, dict[str, Path]]:
+def _reported(home: "Home", instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey, dict[str, "RunDirectory"]]:
     """{asset: {month: run directory}} as one Dagster run reported them; only what is new in its log is read."""
     before = _reports.pop(run_id, _Reports(None, {}))
     run_dirs = {key: dict(of_months) for key, of_months in before.run_dirs.items()}
@@ -222,14 +238,14 @@ def _reported(instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey, di
         of_months = run_dirs.setdefault(event.asset_key, {})
         metadata = event.step_materialization_data.materialization.metadata
         if event.partition is not None and "run_dir" in metadata:
-            of_months[event.partition] = Path(str(metadata["run_dir"].value))
+            of_months[event.partition] = home.runs.at(str(metadata["run_dir"].value))
     _reports[run_id] = _Reports(new.cursor, run_dirs)
     while len(_reports) > REPORTS_KEPT:
         _reports.popitem(last=False)
     return run_dirs
 
 
-def _newest(home: "Home", artifact: str, strategy_id: str | None, months: list[str]) -> dict[str, Path]:
+def _newest(home: "Home", artifact: str, strategy_id: str | None, months: list[str]) -> dict[str, "RunDirectory"]:
     """The newest cataloged run of each month, or of these months; none without a catalog."""
     from quantbot_pipeline.catalog.catalog import newest_runs_with
 
@@ -237,7 +253,7 @@ def _newest(home: "Home", artifact: str, strategy_id: str | None, months: list[s
         return {}
     found = newest_runs_with(home.catalog, artifact, strategy_id=strategy_id)
     return {
-        month: home.runs.folder / run_dir
+        month: home.runs.open(run_dir)
         for month, run_dir in ((run_dir.split("/")[0], run_dir) for run_dir in found)
         if not months or month in months
     }

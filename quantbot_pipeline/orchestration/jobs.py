@@ -28,7 +28,7 @@ def build_jobs() -> list[Any]:
         dg.define_asset_job(
             EVERYTHING,
             _selection(outputs()),
-            description="Truth, policy, frontier, V1 baseline, walk-forward, tuning and evidence of the months.",
+            description="Truth, policy, frontier, V1 baseline, walk-forward, tuning, evidence and predictions of the months.",
         ),
         dg.define_asset_job(
             "ingest_inbox",

@@ -4,7 +4,6 @@ Belongs here: results over months, their numbers and tables. Does not: which run
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -13,13 +12,15 @@ from quantbot_pipeline.specs import Key, outputs
 
 if TYPE_CHECKING:
     from quantbot_pipeline.home import Home
+    from quantbot_pipeline.runs.manifest import RunDirectory
 
 PATHS, WALK = dg.AssetKey(["truth", "paths"]), dg.AssetKey(["results", "walk_forward"])
+CALIBRATION = dg.AssetKey(["model", "calibration"])
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 MAX_ROWS = 50  # of a table in the UI
 
 
-def evaluations(home: "Home", made: Mapping[Key, dict[str, Path]]) -> Iterator[dg.AssetCheckEvaluation]:
+def evaluations(home: "Home", made: Mapping[Key, dict[str, "RunDirectory"]]) -> Iterator[dg.AssetCheckEvaluation]:
     """What the checks say of the months that a failing run did make, for the run to log: Dagster skips its checks.
 
     `made` is {asset: {month: run directory}}.
@@ -34,6 +35,8 @@ def evaluations(home: "Home", made: Mapping[Key, dict[str, Path]]) -> Iterator[d
         if key == PATHS:
             results.append((key, "input_quality", True, judge_quality(home, run_dirs)))
         results.append((key, "regression", False, judge_regression(home, artifact, run_dirs)))
+    if (run_dirs := made.get((CALIBRATION.path[0], CALIBRATION.path[1]))) is not None:
+        results.append((CALIBRATION, "calibration", False, judge_calibration(run_dirs)))
     for key, name, blocking, result in results:
         yield dg.AssetCheckEvaluation(
             asset_key=key,
@@ -46,13 +49,13 @@ def evaluations(home: "Home", made: Mapping[Key, dict[str, Path]]) -> Iterator[d
         )
 
 
-def judge_contracts(made: Mapping[Key, dict[str, Path]]) -> Iterator[dg.AssetCheckResult]:
+def judge_contracts(made: Mapping[Key, dict[str, "RunDirectory"]]) -> Iterator[dg.AssetCheckResult]:
     """One result per asset of `made`; each run is read once for all of them."""
     from quantbot_pipeline.runs.inspection import Inspection, inspect_run
 
     known = outputs()
     artifacts = [known[key].artifact for key in made]
-    inspected: dict[Path, Inspection] = {}
+    inspected: dict[RunDirectory, Inspection] = {}
     for (key, run_dirs), artifact in zip(made.items(), artifacts, strict=True):
         for run_dir in set(run_dirs.values()) - inspected.keys():
             inspected[run_dir] = inspect_run(run_dir, artifacts)
@@ -65,7 +68,7 @@ def judge_contracts(made: Mapping[Key, dict[str, Path]]) -> Iterator[dg.AssetChe
         yield _by_month(list(run_dirs), faults, rows, ERROR, good, asset_key=dg.AssetKey(list(key)))
 
 
-def judge_quality(home: "Home", run_dirs: Mapping[str, Path]) -> dg.AssetCheckResult:
+def judge_quality(home: "Home", run_dirs: Mapping[str, "RunDirectory"]) -> dg.AssetCheckResult:
     """Judge the inputs of every month by the limits of the settings."""
     from quantbot_pipeline.errors import IntegrityError
     from quantbot_pipeline.monitoring.quality import read_quality, shortcomings
@@ -87,7 +90,7 @@ def judge_quality(home: "Home", run_dirs: Mapping[str, Path]) -> dg.AssetCheckRe
     return _by_month(list(run_dirs), faults, rows, severity, "inputs within the limits", limits)
 
 
-def judge_regression(home: "Home", artifact: str, run_dirs: Mapping[str, Path]) -> dg.AssetCheckResult:
+def judge_regression(home: "Home", artifact: str, run_dirs: Mapping[str, "RunDirectory"]) -> dg.AssetCheckResult:
     """Judge every month, and pass or fail by the newest: an old month that was bad is no news."""
     from quantbot_pipeline.monitoring.regression import judge, load_readings
 
@@ -111,6 +114,24 @@ def judge_regression(home: "Home", artifact: str, run_dirs: Mapping[str, Path]) 
     extra: dict[str, Any] = {"min_z": home.settings.regression_min_z, "subject": newest[0].subject}
     extra |= {f"z_{row['metric']}": row["z"] for row in rows if row["month"] == judged[-1] and row["z"] is not None}
     return _by_month(judged[-1:], faults if worse else {}, rows, WARN, good, extra)
+
+
+def judge_calibration(run_dirs: Mapping[str, "RunDirectory"]) -> dg.AssetCheckResult:
+    """Judge whether predicted chances come true, target by target; pass or fail by the newest month: it is to date."""
+    from quantbot_pipeline.errors import IntegrityError
+    from quantbot_pipeline.monitoring.calibration import HIGH, LOW, MIN_OUTCOMES, read_slopes, sentence
+
+    if not run_dirs:
+        return _by_month([], {}, [], WARN, "")
+    month, run_dir = list(run_dirs.items())[-1]
+    try:
+        rows = read_slopes(run_dir)
+    except IntegrityError as e:
+        return _by_month([month], {month: [str(e)]}, [], WARN, "")
+    faults = [sentence(row) for row in rows if row["is_off"]]
+    good = f"no slope is shown to leave {LOW} to {HIGH}" if rows else f"no target has {MIN_OUTCOMES} outcomes yet"
+    extra = {f"slope_{row['target']}": row["slope"] for row in rows}
+    return _by_month([month], {month: faults} if faults else {}, rows, WARN, good, extra)
 
 
 def _by_month(

@@ -89,7 +89,7 @@ def launch(
         for stretch in contiguous(list(months)):
             result = _execute(defs, served, job_name, run_config, instance, range_tags(stretch))
             stop_if_asked()  # whatever Dagster makes of it
-            runs += _committed(instance, result.run_id)
+            runs += _committed(home, instance, result.run_id)
             failures += [failure] if (failure := _failure(result)) else []
     text = "; ".join(map(str, failures))
     if failures and not runs and all(isinstance(failure, InputError) for failure in failures):
@@ -234,7 +234,7 @@ def _progress(total: int, title: str) -> Iterator[None]:
             logger.removeHandler(handler)
 
 
-def _committed(instance: dg.DagsterInstance, run_id: str) -> list[dict[str, Any]]:
+def _committed(home: "Home", instance: dg.DagsterInstance, run_id: str) -> list[dict[str, Any]]:
     """One object per run that the Dagster run committed (or kept unchanged), by month; failed ones too.
 
     From the event log: the result of a run does not hold the months that were reported before it failed.
@@ -255,7 +255,7 @@ def _committed(instance: dg.DagsterInstance, run_id: str) -> list[dict[str, Any]
             kept |= dict.fromkeys(failed.value if failed else [], False)
     found = []
     for folder, unchanged in kept.items():
-        manifest = read_manifest(Path(folder))
+        manifest = read_manifest(home.runs.at(folder))
         found.append(
             {
                 "run_id": manifest.run_id,

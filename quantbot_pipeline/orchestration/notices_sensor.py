@@ -6,7 +6,7 @@ remember is its cursor, so a restart neither forgets a cause nor announces it tw
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from quantbot_pipeline.errors import InputError, QuantbotError
 from quantbot_pipeline.ingest.inbox import REJECTED
-from quantbot_pipeline.monitoring.notices import Finding, Message, State, decide, deliver
+from quantbot_pipeline.monitoring.model_verdicts import ModelsTold, model_news, newest_report
+from quantbot_pipeline.monitoring.notices import Change, Finding, Message, State, decide, deliver
 from quantbot_pipeline.monitoring.send import send
 from quantbot_pipeline.monitoring.verdicts import Told, newest_verdicts, news_of
 from quantbot_pipeline.orchestration.assets.catalog import CATALOG
@@ -44,14 +45,12 @@ EVENTS = {
     dg.DagsterEventType.ASSET_CHECK_EVALUATION,
 }
 
-Change = tuple[str, Finding | None]  # a cause, and what was found of it; None: it is over
-
 
 class Cursor(BaseModel):
     """What the sensor remembers: how far it has looked (seconds since 1970), runs of the overlap, and the alerts.
 
     Failed runs that Dagster says it will repeat are remembered, too: it says so of some that it cannot repeat. verdicts: those
-    told last; None before the first evidence.
+    told last; None before the first evidence. models: the same of predictions.
     """
 
     since: float
@@ -59,6 +58,7 @@ class Cursor(BaseModel):
     promised: dict[str, float] = {}
     alerts: State = State()
     verdicts: Told | None = None
+    models: ModelsTold | None = None
 
 
 def build_notices_sensor(interval_s: int) -> dg.SensorDefinition:
@@ -82,8 +82,9 @@ def notices(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResult:
         *_run_changes(context.instance, cursor, home.settings.ui_url, now),
         *_standing_changes(home, context.instance, cursor.alerts, now),
         *_verdict_changes(context, home, cursor),
+        *_model_changes(context, home, cursor),
     ]
-    state, messages = decide(cursor.alerts, *_last_words(changes), now)
+    state, messages = decide(cursor.alerts, changes, now)
     for message in messages:
         log = context.log.info if message.severity == "success" else context.log.error
         log(f"{message.title}\n{message.body}")
@@ -101,17 +102,6 @@ def _read_cursor(context: dg.SensorEvaluationContext, now: float) -> Cursor:
         except ValidationError as e:  # of another version; better to announce twice than never
             context.log.warning(f"the cursor is not readable and begins anew: {e.errors()[0]['msg']}")
     return Cursor(since=now - LOOK_BACK_S)
-
-
-def _last_words(changes: Iterable[Change]) -> tuple[list[Finding], list[str]]:
-    """(findings, causes that are over): of what happened to a cause since the last look, what came after its last end."""
-    findings: dict[str, list[Finding]] = {}
-    for cause, finding in changes:
-        if finding is None:
-            findings[cause] = []
-        else:
-            findings.setdefault(cause, []).append(finding)
-    return [f for found in findings.values() for f in found], [cause for cause, found in findings.items() if not found]
 
 
 def _send(url: str, message: Message) -> bool:
@@ -163,6 +153,22 @@ def _broken_promises(instance: dg.DagsterInstance, cursor: Cursor, ui_url: str, 
         elif now - since >= PROMISE_S:
             del cursor.promised[run_id]
             yield from _failures(run, _events(instance, run), months_of(run.tags) or [""], _link(ui_url, run_id))
+            yield from _over_since(instance, run_id)
+
+
+def _over_since(instance: dg.DagsterInstance, run_id: str) -> Iterator[Change]:
+    """What runs that ended after a run have made by now. Its failure is told late, and their successes were looked at before."""
+    record = instance.get_run_record_by_id(run_id)
+    ended = None if record is None else record.end_time
+    if ended is None:
+        return
+    succeeded = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.SUCCESS], updated_after=datetime.fromtimestamp(ended - OVERLAP_S, UTC)
+    )
+    for later in instance.get_run_records(succeeded, order_by="update_timestamp", ascending=True, limit=MAX_RUNS):
+        if later.end_time is not None and later.end_time > ended:
+            changes = _changes_of_run(instance, later.dagster_run, "")
+            yield from ((cause, None) for cause, finding in changes if finding is None)
 
 
 def _events(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[Any]:
@@ -288,6 +294,19 @@ def _verdict_changes(context: dg.SensorEvaluationContext, home: "Home", cursor: 
     return [(finding.cause, finding) for finding in findings]
 
 
+def _model_changes(context: dg.SensorEvaluationContext, home: "Home", cursor: Cursor) -> list[Change]:
+    """Return what the newest report says anew of predictions; moves the cursor. A report that cannot be read says nothing."""
+    try:
+        newest = newest_report(home.catalog, cursor.models.run_id if cursor.models else "")
+    except QuantbotError as e:
+        context.log.warning(f"the newest report of the models is not readable: {e}")
+        return []
+    if newest is None:
+        return []
+    cursor.models, findings = model_news(cursor.models, newest)
+    return [(finding.cause, finding) for finding in findings]
+
+
 # --- conditions that last -----------------------------------------------------------------------------------------------
 
 
@@ -303,8 +322,9 @@ def _standing_changes(home: "Home", instance: dg.DagsterInstance, state: State, 
             found = look()
         except InputError:
             continue  # a catalog that cannot be read says nothing; the sync that mends it does
-        yield from ((cause, None) for cause, entry in state.open.items() if entry.kind == kind)
-        yield from ((finding.cause, finding) for finding in found)
+        lasting = {finding.cause: finding for finding in found}
+        yield from ((cause, None) for cause, e in state.open.items() if e.kind == kind and cause not in lasting)
+        yield from lasting.items()
     for cause, entry in state.open.items():
         gone = not (home.settings.inbox_dir / REJECTED / entry.subject).exists()
         if entry.kind == "rejected_file" and gone:

@@ -71,6 +71,22 @@ def open_month_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
 
 
 @dg.schedule(
+    cron_schedule="15 4 1 * *",
+    job_name="model",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="The models of the month that begins, on the 1st at 04:15 UTC: they serve calls to come, so they are made before there is one.",
+)
+def month_begins(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    now = _tick(context)
+    return dg.RunRequest(
+        run_key=f"models-{open_month(now)}",
+        run_config=everything_config([KINDS["model"].op.name]),
+        tags=range_tags([open_month(now)]),
+    )
+
+
+@dg.schedule(
     cron_schedule="*/5 * * * *",
     job_name="catalog_sync",
     execution_timezone="UTC",
@@ -114,4 +130,4 @@ def fetch_daily(context: dg.ScheduleEvaluationContext, lab: Lab) -> dg.RunReques
 
 def build_schedules() -> list[dg.ScheduleDefinition]:
     """Return every schedule."""
-    return [closed_month, open_month_daily, catalog_every_five_minutes, dashboard_daily, fetch_daily]
+    return [closed_month, open_month_daily, month_begins, catalog_every_five_minutes, dashboard_daily, fetch_daily]

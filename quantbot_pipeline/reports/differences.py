@@ -4,11 +4,10 @@ Belongs here: which facts of a run are compared, and under which name. Results a
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from quantbot_pipeline.reports.measures import measured
-from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
+from quantbot_pipeline.runs.manifest import RunDirectory, RunManifest, read_manifest
 
 FACT_COLUMNS = ("part", "name", "value")
 DIFFERENCE_COLUMNS = ("part", "name", "a", "b", "change")
@@ -16,7 +15,7 @@ DIFFERENCE_COLUMNS = ("part", "name", "a", "b", "change")
 _OWN = frozenset({"config_hash"})
 
 
-def differences(run_dir_a: Path, run_dir_b: Path) -> list[dict[str, Any]]:
+def differences(run_dir_a: RunDirectory, run_dir_b: RunDirectory) -> list[dict[str, Any]]:
     """Return a row per fact in which the runs differ: part (inputs, code, parameters, results), name, a, b, change.
 
     `change` is b less a where both are numbers. Raises IntegrityError when an artifact is not what was committed.
@@ -30,7 +29,7 @@ def differences(run_dir_a: Path, run_dir_b: Path) -> list[dict[str, Any]]:
     return [_row(key, a.get(key), b.get(key)) for key in ordered if a.get(key) != b.get(key)]
 
 
-def facts(run_dir: Path) -> list[dict[str, Any]]:
+def facts(run_dir: RunDirectory) -> list[dict[str, Any]]:
     """Return a row per fact of one run: part, name, value."""
     return [{"part": part, "name": name, "value": value} for (part, name), value in _facts(run_dir).items()]
 
@@ -40,7 +39,7 @@ def _row(key: tuple[str, str], a: Any, b: Any) -> dict[str, Any]:
     return {"part": key[0], "name": key[1], "a": a, "b": b, "change": b - a if numbers else None}
 
 
-def _facts(run_dir: Path) -> dict[tuple[str, str], Any]:
+def _facts(run_dir: RunDirectory) -> dict[tuple[str, str], Any]:
     manifest = read_manifest(run_dir)
     parts: dict[str, Mapping[str, Any]] = {
         "inputs": _inputs(manifest),

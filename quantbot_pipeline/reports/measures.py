@@ -3,11 +3,9 @@
 Belongs here: which numbers of an artifact stand for it. The rows of the artifact are verified first.
 """
 
-from pathlib import Path
-
 import duckdb
 
-from quantbot_pipeline.runs.manifest import RunManifest
+from quantbot_pipeline.runs.manifest import RunDirectory, RunManifest
 from quantbot_pipeline.runs.verify import read_artifact
 from quantbot_pipeline.vocabulary import ALL_CALLERS
 
@@ -50,12 +48,12 @@ _MEASURES = {
 }
 
 
-def measured(run_dir: Path, manifest: RunManifest) -> list[tuple[str, str | None, float]]:
+def measured(run_dir: RunDirectory, manifest: RunManifest) -> list[tuple[str, str | None, float]]:
     """Return (measure, of what, value) of each artifact of a run; of what: None for the run as a whole."""
     return [row for artifact in _MEASURES for row in _measured(run_dir, manifest, artifact)]
 
 
-def _measured(run_dir: Path, manifest: RunManifest, artifact: str) -> list[tuple[str, str | None, float]]:
+def _measured(run_dir: RunDirectory, manifest: RunManifest, artifact: str) -> list[tuple[str, str | None, float]]:
     if artifact not in manifest.artifacts:
         return []
     names, query = _MEASURES[artifact]

@@ -4,7 +4,6 @@ Belongs here: the statistics of trades that may come from several runs. Which tr
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +13,7 @@ from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.reports.aggregates import statistics_by
 from quantbot_pipeline.reports.remarks import with_months
 from quantbot_pipeline.reports.trades import replayed_trades
-from quantbot_pipeline.runs.manifest import read_manifest
+from quantbot_pipeline.runs.manifest import RunDirectory, read_manifest
 from quantbot_pipeline.runs.verify import read_artifact
 
 HOUR_MS = 3_600_000
@@ -44,7 +43,7 @@ def policies(catalog: Catalog, *, caller: str | None = None) -> list[dict[str, A
     return summed_up(replayed_trades(catalog, caller=caller)[0])
 
 
-def policies_of_runs(run_dirs: Sequence[Path]) -> list[dict[str, Any]]:
+def policies_of_runs(run_dirs: Sequence[RunDirectory]) -> list[dict[str, Any]]:
     """Return the same of some runs alone; those without a summary replayed no policy."""
     made = [(run_dir, read_manifest(run_dir)) for run_dir in run_dirs]
     replayed = [(d, manifest) for d, manifest in made if {"summary", "trades"} <= manifest.artifacts.keys()]

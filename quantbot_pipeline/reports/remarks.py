@@ -33,7 +33,8 @@ def load_newest(
 def with_months(schema: pa.Schema, parts: Iterable[tuple[RunManifest, pa.Table]]) -> pa.Table:
     """Return the rows of some runs one after the other, with the month of each one's run in a column `month`."""
     tables = [rows.append_column("month", pa.repeat(pa.scalar(m.month), rows.num_rows)) for m, rows in parts]
-    return pa.concat_tables([schema.append(pa.field("month", pa.string())).empty_table(), *tables])
+    none = schema.append(pa.field("month", pa.string())).empty_table()
+    return pa.concat_tables([none, *tables], promote_options="default")  # a newer run may have columns of its own
 
 
 def remarks(
@@ -70,7 +71,7 @@ def remarks(
 def manifests_behind(catalog: Catalog, artifact_type: str, **which: str | None) -> list[RunManifest]:
     """Return the manifests of the newest run of each month that holds the artifact, by month."""
     run_dirs = newest_runs_with(catalog, artifact_type, **which)
-    return [read_manifest(catalog.runs.folder / run_dir) for run_dir in run_dirs]
+    return [read_manifest(catalog.runs.open(run_dir)) for run_dir in run_dirs]
 
 
 def mixed_settings(manifests: Sequence[RunManifest], artifact_type: str, strategy_id: str | None = None) -> list[str]:
@@ -115,5 +116,6 @@ def read_each(
 ) -> Iterator[tuple[RunManifest, pa.Table]]:
     """(manifest, verified rows) of each run in turn: for artifacts that are too large to hold for all months at once."""
     for run_dir in run_dirs:
-        manifest = read_manifest(catalog.runs.folder / run_dir)
-        yield manifest, read_artifact(catalog.runs.folder / run_dir, manifest, artifact_type, columns)
+        run = catalog.runs.open(run_dir)
+        manifest = read_manifest(run)
+        yield manifest, read_artifact(run, manifest, artifact_type, columns)

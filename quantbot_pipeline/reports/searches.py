@@ -132,7 +132,7 @@ TESTED = ("run_id", "caller_name", "scheme", *NEEDED)
 def tested_trades(catalog: Catalog, interval: str | None = None, columns: Sequence[str] = TESTED) -> pa.Table:
     """Return the test trades of the walk-forward runs behind the report, with `month`; runs of earlier versions hold none."""
     run_dirs = newest_runs_with(catalog, "walk_forward", interval=interval)
-    with_trades = [d for d in run_dirs if "trades" in read_manifest(catalog.runs.folder / d).artifacts]
+    with_trades = [d for d in run_dirs if "trades" in read_manifest(catalog.runs.open(d)).artifacts]
     schema = pa.schema([TRADES.field(name) for name in columns])
     return with_months(schema, read_each(catalog, with_trades, "trades", columns))
 

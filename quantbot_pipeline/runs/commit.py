@@ -21,7 +21,8 @@ from quantbot_pipeline.durable import fsync_path, locked, sha256_file, write_byt
 from quantbot_pipeline.errors import StoreError
 from quantbot_pipeline.interrupts import put_off, stop_if_asked
 from quantbot_pipeline.runs.content import SLICE_ROWS, ContentHash
-from quantbot_pipeline.runs.manifest import MANIFEST_NAME, SUCCESS_NAME, ArtifactEntry, RunManifest
+from quantbot_pipeline.runs.manifest import MANIFEST_NAME, SUCCESS_NAME, ArtifactEntry, RunDirectory, RunManifest
+from quantbot_pipeline.versions import format_of, parquet_metadata
 
 STAGING = ".staging"
 
@@ -78,7 +79,12 @@ class StagedRun:
             raise
         fsync_path(target)
         self.artifacts[artifact_type] = ArtifactEntry(
-            rows=rows, path=relative, bytes=target.stat().st_size, sha256=sha256_file(target), content_sha256=content
+            rows=rows,
+            path=relative,
+            bytes=target.stat().st_size,
+            sha256=sha256_file(target),
+            content_sha256=content,
+            version=format_of(artifact_type).current,
         )
 
     def write_logs(self, stdout: str, stderr: str) -> dict[str, str]:
@@ -90,7 +96,7 @@ class StagedRun:
             self._logs_sha256[name] = hashlib.sha256(content).hexdigest()
         return {"stdout": "logs/stdout.txt", "stderr": "logs/stderr.txt"}
 
-    def commit(self, manifest: RunManifest) -> Path:
+    def commit(self, manifest: RunManifest) -> RunDirectory:
         """Make the run visible; returns its directory. The checksums of the logs are filled in here.
 
         Whoever asks to stop does so before or after: never between the directory and its `_SUCCESS`.
@@ -99,6 +105,10 @@ class StagedRun:
         manifest.logs_sha256 = dict(self._logs_sha256)
         content = manifest.to_json()
         write_bytes(self.path / MANIFEST_NAME, content)
+        return self._publish(manifest, content, hashlib.sha256(content).hexdigest().encode() + b"\n")
+
+    def _publish(self, manifest: RunManifest, content: bytes, success: bytes) -> RunDirectory:
+        """Put the written run where readers look; `success` is what its `_SUCCESS` says, if it is completed."""
         for folder in [p for p in self.path.iterdir() if p.is_dir()]:
             fsync_path(folder)
         fsync_path(self.path)
@@ -110,7 +120,7 @@ class StagedRun:
             self.path.rename(final)
             fsync_path(final.parent)
             if manifest.status == "completed":
-                write_bytes(final / SUCCESS_NAME, hashlib.sha256(content).hexdigest().encode() + b"\n")
+                write_bytes(final / SUCCESS_NAME, success)
                 fsync_path(final)
         return final
 
@@ -148,6 +158,7 @@ class ArtifactWriter:
         """Write what is left; returns the content hash and the number of rows."""
         for piece in self._content.rest():
             self._write(piece)
+        self.file.add_key_value_metadata(parquet_metadata(self._type))
         return self._content.hexdigest(), self._rows
 
     def _write(self, table: pa.Table) -> None:

@@ -14,16 +14,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
+from quantbot_pipeline.versions import FORMAT_KEY, WRITER_KEY, format_of
 
 TAIL = 8  # length of the footer (4 bytes, little endian) and the magic
 MAGIC = b"PAR1"
 
 
 class Footer(NamedTuple):
-    """What a file holds: the number of rows, and its columns."""
+    """What a file holds: the number of rows, its columns, and the version and the program that it names."""
 
     rows: int
     schema: pa.Schema
+    version: str | None = None
+    written_by: str | None = None
 
 
 def read_footer(file: bytes | Path, artifact_type: str) -> Footer:
@@ -34,7 +37,9 @@ def read_footer(file: bytes | Path, artifact_type: str) -> Footer:
 
 
 def _parsed(metadata: pq.FileMetaData) -> Footer:
-    return Footer(metadata.num_rows, metadata.schema.to_arrow_schema())
+    said = metadata.metadata or {}
+    version, program = (said[key].decode(errors="replace") if key in said else None for key in (FORMAT_KEY, WRITER_KEY))
+    return Footer(metadata.num_rows, metadata.schema.to_arrow_schema(), version, program)
 
 
 def _known(content: bytes, artifact_type: str) -> Footer | None:
@@ -42,8 +47,19 @@ def _known(content: bytes, artifact_type: str) -> Footer | None:
     size = int.from_bytes(content[-TAIL:-4], "little")
     start = len(content) - TAIL - size
     if content.endswith(MAGIC) and start > 0 and content.startswith(known, start):
-        return Footer(_zigzag(content, start + len(known)), ARTIFACTS[artifact_type][1])
+        named = content.find(FORMAT_KEY, start) >= 0
+        if named and content.find(_current_version(artifact_type), start) < 0:
+            return None  # of another version
+        version = format_of(artifact_type).current if named else None
+        return Footer(_zigzag(content, start + len(known)), ARTIFACTS[artifact_type][1], version)
     return None
+
+
+@functools.cache
+def _current_version(artifact_type: str) -> bytes:
+    """The bytes of the entry with today's version: the key, the field's header, the length and the text."""
+    version = format_of(artifact_type).current.encode()
+    return FORMAT_KEY + b"\x18" + bytes([len(version)]) + version
 
 
 @functools.cache

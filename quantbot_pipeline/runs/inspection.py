@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from quantbot_pipeline.artifacts.invariants import Rows, broken
 from quantbot_pipeline.errors import IntegrityError
-from quantbot_pipeline.runs.manifest import RunManifest
+from quantbot_pipeline.runs.manifest import RunDirectory, RunManifest, folder_of
 from quantbot_pipeline.runs.verify import check_run
+from quantbot_pipeline.versions import FORMAT_KEY, Version, read_version
 
 SHARED = ("alerts", "errors")  # in every run: what is wrong with them concerns all its artifacts
 
@@ -24,9 +25,10 @@ class Inspection(NamedTuple):
     faults: dict[str, list[str]]
 
 
-def inspect_run(run_dir: Path, artifact_types: Sequence[str]) -> Inspection:
+def inspect_run(run: RunDirectory, artifact_types: Sequence[str]) -> Inspection:
     """Verify a run's bytes, then the rows of these artifacts."""
     try:
+        run_dir = folder_of(run)
         manifest = check_run(run_dir)
         if manifest.status != "completed":
             raise IntegrityError(f"{run_dir}: status {manifest.status}")
@@ -38,18 +40,27 @@ def inspect_run(run_dir: Path, artifact_types: Sequence[str]) -> Inspection:
         return Inspection(dict.fromkeys(artifact_types, 0), {name: [str(e)] for name in artifact_types})
     shared = [fault for name in SHARED for fault in faults[name]]
     return Inspection(
-        {name: tables[name].num_rows for name in artifact_types},
+        {name: tables[name].rows.num_rows for name in artifact_types},
         {name: [*shared, *faults[name]] for name in artifact_types},
     )
 
 
-def _read(run_dir: Path, manifest: RunManifest, artifact_type: str, files: ExitStack) -> Rows:
+class _File(NamedTuple):
+    """The rows of an artifact as they are, and the version that wrote them."""
+
+    rows: Rows
+    version: Version
+
+
+def _read(run_dir: Path, manifest: RunManifest, artifact_type: str, files: ExitStack) -> _File:
     """The file as it is: `read_artifact` would bring it into the contract's shape. A large one is read column by column."""
     entry = manifest.artifacts.get(artifact_type)
     if entry is None:
         raise IntegrityError(f"{run_dir}: the run has no artifact {artifact_type}")
     file = files.enter_context(pq.ParquetFile(run_dir / entry.path, page_checksum_verification=True))
-    return file.read() if file.num_row_groups <= 1 else _Stored(file)
+    said = (file.metadata.metadata or {}).get(FORMAT_KEY)
+    version = read_version(artifact_type, None if said is None else said.decode(), entry.path, IntegrityError)
+    return _File(file.read() if file.num_row_groups <= 1 else _Stored(file), version)
 
 
 class _Stored:
@@ -66,9 +77,9 @@ class _Stored:
         return self._file.read(columns=[name])[name]
 
 
-def _faults(name: str, tables: dict[str, Rows], manifest: RunManifest) -> list[str]:
-    table = tables[name]
-    if found := broken(name, table):
+def _faults(name: str, tables: dict[str, _File], manifest: RunManifest) -> list[str]:
+    table = tables[name].rows
+    if found := broken(name, *tables[name]):
         return found
     faults = []
     if table.num_rows != manifest.artifacts[name].rows:
@@ -77,7 +88,7 @@ def _faults(name: str, tables: dict[str, Rows], manifest: RunManifest) -> list[s
         others = table["run_id"].filter(pc.not_equal(table["run_id"], manifest.run_id))
         faults += [f"{name}.run_id: of another run in {len(others)} of {table.num_rows} rows"] if len(others) else []
     if name != "errors" and "call_id" in table.column_names:
-        known = pc.is_in(table["call_id"], value_set=tables["alerts"]["call_id"].combine_chunks())
+        known = pc.is_in(table["call_id"], value_set=tables["alerts"].rows["call_id"].combine_chunks())
         strangers = table["call_id"].filter(pc.invert(known))
         if len(strangers):
             faults.append(

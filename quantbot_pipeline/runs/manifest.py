@@ -8,16 +8,17 @@ import json
 import math
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS, ARTIFACTS_VERSION
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.specs import run_types
+from quantbot_pipeline.versions import format_of, read_version
 from quantbot_pipeline.vocabulary import RunStatus
 
-MANIFEST_VERSION = "1.0.0"
+MANIFEST_VERSION = format_of("manifest").current
 MANIFEST_NAME = "run.json"
 SUCCESS_NAME = "_SUCCESS"
 MAX_MANIFEST_BYTES = 4 << 20  # read no more than this of a file that claims to be a manifest
@@ -78,20 +79,24 @@ class Dataset(_Strict):
 
 
 class SchemaVersion(_Strict):
-    """Versions of the manifest and of the artifact schemas."""
+    """Versions of the manifest, and of artifacts that do not say theirs."""
 
     manifest: str = MANIFEST_VERSION
     artifacts: str = ARTIFACTS_VERSION
 
 
 class ArtifactEntry(_Strict):
-    """One file of the run. `content_sha256` hashes the values without the run's id: equal inputs, equal hash."""
+    """One file of the run. `content_sha256` hashes the values without the run's id: equal inputs, equal hash.
+
+    version: of the artifact's schema; runs of manifest version 1.0.0 do not say it.
+    """
 
     rows: Count
     path: InnerPath
     bytes: Count
     sha256: Sha256
     content_sha256: str | None = None
+    version: str | None = None
 
 
 class Timing(_Strict):
@@ -147,9 +152,14 @@ def parse_manifest(content: bytes, where: Path | str) -> RunManifest:
     manifest = _judged(content, where)
     if not isinstance(manifest.parameters.get("config_hash", ""), str):
         raise IntegrityError(f"{where}: parameters.config_hash must be a string")
+    writer = manifest.versions.get("quantbot")
+    read_version("artifacts", manifest.schema_version.artifacts, where, IntegrityError, writer)
     for artifact_type, entry in manifest.artifacts.items():
-        if artifact_type in ARTIFACTS and entry.path != ARTIFACTS[artifact_type][0]:
+        if artifact_type not in ARTIFACTS:
+            continue
+        if entry.path != ARTIFACTS[artifact_type][0]:
             raise IntegrityError(f"{where}: artifacts.{artifact_type}.path is not {ARTIFACTS[artifact_type][0]}")
+        read_version(artifact_type, entry.version, where, IntegrityError, writer)
     return manifest
 
 
@@ -164,10 +174,7 @@ def _judged(content: bytes, where: Path | str) -> RunManifest:
     # Whoever reads it later, deep in a stack of calls, would run out of stack. It takes as many brackets to be so deep.
     if text.count("{") + text.count("[") >= MAX_DEPTH and _is_deeper(data, MAX_DEPTH):
         raise IntegrityError(f"{where}: nested deeper than {MAX_DEPTH} levels, not a manifest")
-    version = data.get("schema_version", {}) if isinstance(data, dict) else {}
-    declared = version.get("manifest") if isinstance(version, dict) else None
-    if isinstance(declared, str) and declared.split(".")[0] != MANIFEST_VERSION.split(".")[0]:
-        raise IntegrityError(f"{where}: manifest version {declared[:20]} is not {MANIFEST_VERSION}; upgrade quantbot")
+    _require_readable(data, where)
     try:
         manifest = RunManifest.model_validate(data)
     except ValidationError as e:
@@ -181,9 +188,42 @@ def _judged(content: bytes, where: Path | str) -> RunManifest:
     return manifest
 
 
-def read_manifest(run_dir: Path) -> RunManifest:
+def _require_readable(data: Any, where: Path | str) -> None:
+    """Judge the version before anything else: what a newer version means by a key, this one cannot know."""
+    if isinstance(data, dict) and isinstance(said := data.get("schema_version", {}), dict):
+        programs = data.get("versions")
+        writer = programs.get("quantbot") if isinstance(programs, dict) else None
+        read_version("manifest", said.get("manifest"), where, IntegrityError, writer)
+
+
+class RunDirectory(Protocol):
+    """A committed run, wherever it is kept; a Path is one. `run / "run.json"` is a file on this machine that may be read."""
+
+    @property
+    def name(self) -> str:
+        """`run_id=…`."""
+        ...
+
+    def __truediv__(self, inside: str, /) -> Path: ...
+
+
+@runtime_checkable
+class RemoteRun(Protocol):
+    """A run that is not kept on this machine."""
+
+    def whole(self) -> Path:
+        """A folder on this machine with verified copies of all its files."""
+        ...
+
+
+def folder_of(run_dir: RunDirectory) -> Path:
+    """Return the folder on this machine that holds all files of a run."""
+    return run_dir.whole() if isinstance(run_dir, RemoteRun) else run_dir / ""
+
+
+def read_manifest(run_dir: RunDirectory) -> RunManifest:
     """Read and validate `run.json` of a run directory, without looking at the other files."""
-    return parse_manifest(read_bounded(run_dir / MANIFEST_NAME), run_dir / MANIFEST_NAME)
+    return parse_manifest(read_bounded(run_dir / MANIFEST_NAME), f"{run_dir}/{MANIFEST_NAME}")
 
 
 def read_bounded(path: Path) -> bytes:

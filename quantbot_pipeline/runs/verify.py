@@ -8,7 +8,7 @@ import functools
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from quantbot_pipeline.artifacts.migrations import brought_up, fitted, steps_from, whole_schema
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.durable import sha256_file
 from quantbot_pipeline.errors import IntegrityError
@@ -24,10 +25,14 @@ from quantbot_pipeline.runs.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
     SUCCESS_NAME,
+    ArtifactEntry,
+    RunDirectory,
     RunManifest,
+    folder_of,
     parse_manifest,
     read_bounded,
 )
+from quantbot_pipeline.versions import FORMAT_KEY, WRITER_KEY, columns_of, read_version
 
 READ_WHOLE = 32 << 20  # bytes; larger files are hashed in pieces
 
@@ -43,7 +48,7 @@ class Verified(NamedTuple):
     columns: dict[str, str]
 
 
-def check_run(run_dir: Path, *, checksums: bool = True) -> RunManifest:
+def check_run(run_dir: RunDirectory, *, checksums: bool = True) -> RunManifest:
     """The manifest of a run that keeps its promises. Raises IntegrityError naming the file that does not.
 
     A failed run has no `_SUCCESS`; its manifest and files are checked alike.
@@ -51,10 +56,11 @@ def check_run(run_dir: Path, *, checksums: bool = True) -> RunManifest:
     return examine_run(run_dir, checksums=checksums).manifest
 
 
-def examine_run(run_dir: Path, *, checksums: bool = True) -> Verified:
+def examine_run(run_dir: RunDirectory, *, checksums: bool = True) -> Verified:
     """`check_run`, and what its artifacts look like. Ten thousand runs are examined in a few seconds: every file is opened once."""
+    folder = folder_of(run_dir)
     try:
-        return _examine(run_dir, checksums)
+        return _examine(folder, checksums)
     except OSError as e:
         raise IntegrityError(f"{run_dir}: {e.strerror or e}") from None
 
@@ -64,30 +70,47 @@ def _examine(run_dir: Path, checksums: bool) -> Verified:
         raise IntegrityError(f"{run_dir}: not a run directory")
     files = _Files(run_dir)
     content = files.bounded(MANIFEST_NAME)
-    manifest = parse_manifest(content, f"{run_dir}/{MANIFEST_NAME}")
-    if run_dir.name != f"run_id={manifest.run_id}":
-        raise IntegrityError(f"{run_dir}: run.json says run_id {manifest.run_id}")
-    if run_dir.parent.name != manifest.month:
-        raise IntegrityError(f"{run_dir}: run.json says month {manifest.month}")
     vouched = SUCCESS_NAME in files.regular or (run_dir / SUCCESS_NAME).exists()  # it could be a folder
-    if manifest.status == "completed":
-        if not vouched:
-            raise IncompleteRunError(f"{run_dir}: no {SUCCESS_NAME}: the commit did not finish")
-        if files.bounded(SUCCESS_NAME) != hashlib.sha256(content).hexdigest().encode() + b"\n":
-            raise IntegrityError(f"{run_dir}: run.json is not the one that {SUCCESS_NAME} vouches for")
-    elif manifest.status != "failed" or vouched:
-        raise IntegrityError(f"{run_dir}: status {manifest.status} in a run directory")
-    named = {MANIFEST_NAME, SUCCESS_NAME, *(e.path for e in manifest.artifacts.values()), *manifest.logs.values()}
-    for path in sorted(files.regular.keys() - named):
-        raise IntegrityError(f"{run_dir / path}: not part of the run")
+    manifest = vouched_manifest(
+        str(run_dir), run_dir.parent.name, content, (lambda: files.bounded(SUCCESS_NAME)) if vouched else None
+    )
+    require_named(str(run_dir), manifest, files.regular)
     columns, root = {}, os.fspath(run_dir)
     for artifact_type, entry in manifest.artifacts.items():
         found = files.check(entry.path, entry.sha256 if checksums else None, entry.bytes)
         if checksums and artifact_type in ARTIFACTS:
-            columns[artifact_type] = _columns(f"{root}/{entry.path}", artifact_type, found, entry.rows)
+            columns[artifact_type] = _columns(f"{root}/{entry.path}", artifact_type, found, entry)
     for name, path in manifest.logs.items():
         files.check(path, manifest.logs_sha256.get(name) if checksums else None)
     return Verified(manifest, columns)
+
+
+def vouched_manifest(where: str, month: str, content: bytes, success: Callable[[], bytes] | None) -> RunManifest:
+    """Return the manifest of a run that `_SUCCESS` vouches for, or of a failed one.
+
+    where: how the run is named in errors; it ends with the name of its directory. month: that of the place. success: reads
+    `_SUCCESS`, None where there is none. Raises IncompleteRunError without one, IntegrityError for everything else.
+    """
+    manifest = parse_manifest(content, f"{where}/{MANIFEST_NAME}")
+    if not where.endswith(f"/run_id={manifest.run_id}"):
+        raise IntegrityError(f"{where}: run.json says run_id {manifest.run_id}")
+    if month != manifest.month:
+        raise IntegrityError(f"{where}: run.json says month {manifest.month}")
+    if manifest.status == "completed":
+        if success is None:
+            raise IncompleteRunError(f"{where}: no {SUCCESS_NAME}: the commit did not finish")
+        if success() != hashlib.sha256(content).hexdigest().encode() + b"\n":
+            raise IntegrityError(f"{where}: run.json is not the one that {SUCCESS_NAME} vouches for")
+    elif manifest.status != "failed" or success is not None:
+        raise IntegrityError(f"{where}: status {manifest.status} in a run directory")
+    return manifest
+
+
+def require_named(where: str, manifest: RunManifest, files: Iterable[str]) -> None:
+    """Refuse files of a run that its manifest does not name. Raises IntegrityError naming the first."""
+    named = {MANIFEST_NAME, SUCCESS_NAME, *(e.path for e in manifest.artifacts.values()), *manifest.logs.values()}
+    for path in sorted(set(files) - named):
+        raise IntegrityError(f"{where}/{path}: not part of the run")
 
 
 def _is_directory(path: Path) -> bool:
@@ -169,22 +192,42 @@ def _read(path: str, limit: int, expected: int | None = None) -> bytes:
         os.close(fd)
 
 
-def _columns(path: str, artifact_type: str, content: bytes | None, rows: int) -> str:
+def _columns(path: str, artifact_type: str, content: bytes | None, entry: ArtifactEntry) -> str:
     """The names of the columns, with the type of those that are not in the contract: files alike can be read as one.
 
-    Rows and column types are as promised; an older or newer run may have fewer or more columns.
+    Rows, version and column types are as promised; an older or newer run may have fewer or more columns.
     """
     try:
         footer = read_footer(Path(path) if content is None else content, artifact_type)
     except pa.ArrowException as e:
         raise IntegrityError(f"{path}: not a Parquet file: {str(e)[:120]}") from None
-    if footer.rows != rows:
-        raise IntegrityError(f"{path}: {footer.rows} rows, run.json says {rows}")
+    if footer.rows != entry.rows:
+        raise IntegrityError(f"{path}: {footer.rows} rows, run.json says {entry.rows}")
+    version = read_version(artifact_type, footer.version, path, IntegrityError, footer.written_by)
+    if entry.version is not None and version != read_version(artifact_type, entry.version, path, IntegrityError):
+        raise IntegrityError(f"{path}: {artifact_type} version {version}, run.json says {entry.version[:20]}")
     return (
         _contracted(artifact_type)
         if footer.schema is ARTIFACTS[artifact_type][1]
         else _compared(path, artifact_type, footer.schema)
     )
+
+
+def columns_promised(manifest: RunManifest) -> dict[str, str] | None:
+    """Return the names of the columns of each artifact, as `_columns`, from the versions that a manifest names.
+
+    None where it does not name a version that this program knows: then the files must be read.
+    """
+    found = {}
+    for name, entry in manifest.artifacts.items():
+        if name not in ARTIFACTS:
+            continue
+        version = None if entry.version is None else read_version(name, entry.version, name, IntegrityError)
+        columns = None if version is None else columns_of(name, version, ARTIFACTS[name][1].names)
+        if columns is None:
+            return None
+        found[name] = ",".join(columns)
+    return found
 
 
 @functools.cache
@@ -201,7 +244,7 @@ def _compared(path: str, artifact_type: str, found: pa.Schema) -> str:
 
 
 def read_artifact(
-    run_dir: Path, manifest: RunManifest, artifact_type: str, columns: Sequence[str] | None = None
+    run_dir: RunDirectory, manifest: RunManifest, artifact_type: str, columns: Sequence[str] | None = None
 ) -> pa.Table:
     """The rows of one artifact (all columns, or those asked for), verified as a whole.
 
@@ -219,16 +262,25 @@ def read_artifact(
         raise IntegrityError(f"{path}: {e.strerror or e}") from None
     if digest != entry.sha256:
         raise IntegrityError(f"{path}: checksum differs from run.json")
-    schema = ARTIFACTS[artifact_type][1] if artifact_type in ARTIFACTS else None
     # Not `pq.read_table`: it imports pyarrow.dataset, which imports pandas (0.6 s).
     with pq.ParquetFile(path if large else BytesIO(content), page_checksum_verification=True) as file:
-        wanted = file.schema_arrow if schema is None else schema
-        wanted = wanted if columns is None else pa.schema([wanted.field(name) for name in columns])
-        return _fitted(file.read([name for name in wanted.names if name in file.schema_arrow.names]), wanted)
+        try:
+            return _as_of_today(file, path, artifact_type, columns)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
+            raise IntegrityError(f"{path}: not the columns of {artifact_type}: {str(e)[:120]}") from None
 
 
-def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns of the schema in its order; those that an older run lacks are null."""
-    rows = table.num_rows
-    columns = [table[f.name].cast(f.type) if f.name in table.schema.names else pa.nulls(rows, f.type) for f in schema]
-    return pa.table(columns, schema=schema)
+def _as_of_today(file: pq.ParquetFile, path: Path, artifact_type: str, columns: Sequence[str] | None) -> pa.Table:
+    """The rows of a file of any version; columns that it lacks are null, and columns that only a newer version has are kept."""
+    found = file.schema_arrow
+    said = found.metadata or {}
+    text, program = (said[key].decode(errors="replace") if key in said else None for key in (FORMAT_KEY, WRITER_KEY))
+    version = read_version(artifact_type, text, path, IntegrityError, program)
+    if artifact_type not in ARTIFACTS:
+        return file.read(columns)
+    if steps_from(artifact_type, version):
+        table = brought_up(artifact_type, file.read(), version)
+        return table if columns is None else table.select(columns)
+    wanted = whole_schema(artifact_type, found)
+    wanted = wanted if columns is None else pa.schema([wanted.field(name) for name in columns])
+    return fitted(file.read([name for name in wanted.names if name in found.names]), wanted)

@@ -17,8 +17,9 @@ from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.runs.inspection import Inspection, inspect_run
-from quantbot_pipeline.runs.manifest import RunManifest, read_manifest
+from quantbot_pipeline.runs.manifest import RunManifest, folder_of, read_manifest
 from quantbot_pipeline.vocabulary import EXIT_REASONS, SCHEMES
+from quantbot_pipeline_tests.support import forecasts
 from quantbot_pipeline_tests.support.builders import Row, call, candles, make_home
 
 MONTHS = ("2024-01", "2024-02")
@@ -40,7 +41,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture(scope="module")
-def tables(lab: Home) -> Tables:
+def tables(lab: Home, tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """Every artifact as a real run wrote it; `v1` is the frontier of the baseline."""
     found: Tables = {}
     recipes: tuple[str, ...] = ("v1-baseline", "walk-forward", "evidence", "tune", "full")
@@ -49,7 +50,9 @@ def tables(lab: Home) -> Tables:
         assert result is not None
         read = {name: pq.ParquetFile(result.run_dir / e.path).read() for name, e in result.manifest.artifacts.items()}
         found |= {"v1": read["frontier"], **read} if recipe == "v1-baseline" else read
-    return found
+    model = forecasts.model(forecasts.make_home(tmp_path_factory.mktemp("models") / "home"), "2024-03")
+    entries = {name: e for name, e in model.manifest.artifacts.items() if name not in found}
+    return found | {name: pq.ParquetFile(model.run_dir / e.path).read() for name, e in entries.items()}
 
 
 def changed(table: pa.Table, values: Row, row: int = 0) -> pa.Table:
@@ -78,7 +81,7 @@ def test_every_artifact_of_a_real_run_keeps_its_invariants(tables: Tables) -> No
         {"horizon_ms": 1, "latency_ms": 0},  # no call has a window
     ],
 )
-@pytest.mark.parametrize("recipe", ["full", "v1-baseline", "walk-forward", "evidence"])
+@pytest.mark.parametrize("recipe", ["full", "v1-baseline", "walk-forward", "evidence", "model"])
 def test_no_configuration_breaks_them(lab: Home, recipe: str, config: dict[str, Any]) -> None:
     result = run_month(lab, recipe, MONTHS[1], BacktestConfig(**config))
     assert result is not None
@@ -223,6 +226,41 @@ BREAKS: list[tuple[str, Row, str]] = [
     ("tuned", {"verdict": "not shown", "difference_z": -2.5}, "verdict: not what difference_z says"),
     ("tuned", {"leaning_verdict": "leaning better", "leaning_z": None}, "leaning_verdict: not what leaning_z says"),
     ("tuned", {"hold_verdict": "hold better", "hold_z": 3.0}, "hold_verdict: not what hold_z says"),
+    ("predictions", {"call_id": ""}, "call_id: empty"),
+    ("predictions", {"status": "guessed"}, "status: unknown"),
+    ("predictions", {"status": "no train call"}, "value: not the base rate"),
+    ("predictions", {"value": 1.0}, "value: no probability"),
+    ("predictions", {"linear_value": -0.1}, "linear_value: no probability"),
+    ("predictions", {"take": True, "limit": 0.99}, "take: not what value and limit say"),
+    ("predictions", {"take": True, "limit": None}, "take: not what value and limit say"),
+    ("predictions", {"low": 0.1, "high": None}, "low: without high"),
+    ("predictions", {"low": 0.2, "high": 0.1}, "low: above high"),
+    ("predictions", {"excluded": None}, "outcome: though unsettled"),
+    ("predictions", {"excluded": True}, "policy_return: though unsettled"),
+    ("predictions", {"outcome": None}, "outcome: though unsettled"),
+    ("predictions", {"outcome": 0.5}, "outcome: neither 0 nor 1"),
+    ("predictions", {"outcome_known_ts_ms": 1}, "outcome_known_ts_ms: not after the alert"),
+    ("predictions", {"policy_return": -1.1}, "policy_return: below -1"),
+    ("predictions", {"outside": -1}, "outside: negative"),
+    ("model_report", {"model": "oracle"}, "model: unknown"),
+    ("model_report", {"scope": "ever"}, "scope: unknown"),
+    ("model_report", {"model": "boosting"}, "model: repeated"),
+    ("model_report", {"auc": 1.1}, "auc: outside 0 to 1"),
+    ("model_report", {"verdict": "better"}, "verdict: not of the blend"),
+    ("model_report", {"positives": 10_000}, "positives: more than the calls"),
+    ("model_report", {"model": "blend", "weight_linear": 1.6}, "weight_linear: outside 0 to 1.5"),
+    (
+        "model_report",
+        {"model": "blend", "scope": "to_date", "verdict": "better"},
+        "verdict: better without a sure gain",
+    ),
+    ("model_report", {"model": "blend", "verdict": "good"}, "verdict: unknown"),
+    ("importance", {"feature": ""}, "feature: empty"),
+    ("dependence", {"value": 1.5}, "value: no probability"),
+    ("calibration", {"bin": 11}, "bin: not 1 to 10"),
+    ("calibration", {"observed": 0.99, "high": 0.5}, "observed: outside low to high"),
+    ("models", {"model_id": "0" * 16}, "model_id: not the hash of its document"),
+    ("models", {"document": "{}"}, "model_id: not the hash of its document"),
     ("errors", {"level": "fatal"}, "level: unknown"),
     ("errors", {"phase": "afterwards"}, "phase: unknown"),
     ("errors", {"details": "no"}, "details: not a JSON object"),
@@ -277,7 +315,7 @@ def run_dir(lab: Home, tmp_path: Path) -> Path:
     result = run_month(lab, "path-only", MONTHS[1], BacktestConfig(), only_changed=True)
     assert result is not None
     copy = tmp_path / MONTHS[1] / result.run_dir.name
-    shutil.copytree(result.run_dir, copy)
+    shutil.copytree(folder_of(result.run_dir), copy)
     return copy
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.catalog.catalog import query_runs
-from quantbot_pipeline.catalog.prune import empty_trash, set_aside
+from quantbot_pipeline.catalog.prune import set_aside
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.home import Home
@@ -25,8 +25,8 @@ def test_old_runs_are_set_aside_then_removed_but_never_the_newest(home: Path) ->
     assert moved == sorted(f"{month}/{name}" for name in names[:2])
     sync(lab.catalog)
     assert query_runs(lab.catalog)["run_id"].to_pylist() == [names[2].removeprefix("run_id=")]
-    assert empty_trash(lab.runs, 0) == []
-    assert empty_trash(lab.runs, FUTURE_MS) == moved
+    assert lab.runs.empty_trash(0) == []
+    assert lab.runs.empty_trash(FUTURE_MS) == moved
     assert not list((lab.runs.folder / ".trash").glob("*/run_id=*"))
 
 

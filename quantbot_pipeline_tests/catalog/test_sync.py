@@ -15,12 +15,10 @@ import duckdb
 import pytest
 
 from quantbot_pipeline.backtest.month import run_month
-from quantbot_pipeline.catalog import sync as module
 from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.last_sync import (
     catalog_signature,
     due_months,
-    month_signatures,
     write_last_sync,
 )
 from quantbot_pipeline.catalog.sync import SyncReport, sync
@@ -28,7 +26,8 @@ from quantbot_pipeline.config import make_config
 from quantbot_pipeline.durable import locked
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.home import Home
-from quantbot_pipeline.runs.store import LocalRuns
+from quantbot_pipeline.runs import store as module
+from quantbot_pipeline.runs.store import LocalRuns, month_signatures
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run
 from quantbot_pipeline_tests.support.content import TABLES, ask, content

@@ -122,6 +122,9 @@ def test_a_table_fits_the_page() -> None:
         more |= {"scheme": ["anchored"], "out_of_sample_trades": [3]} if artifact == "walk_forward" else {}
         more |= {"verdict": ["inconclusive"]} if artifact == "evidence" else {}
         more |= {"scheme": ["anchored"], "verdict": ["tuned better"]} if artifact == "tuned" else {}
+        if artifact == "model_report":
+            words = {"target": "drawdown_30", "model": "blend", "scope": "to_date", "money_verdict": "earns more"}
+            more |= {name: [word] for name, word in words.items()} | {"verdict": ["no better than the caller's rate"]}
         _, (row,) = highlights(
             artifact, artifact_rows(artifact, 1, caller_name=["sample:fast_follower"], **columns, **more)
         )

@@ -35,7 +35,8 @@ def after(*looks: tuple[float, list[Finding], list[str]]) -> tuple[State, list[l
     """The state and the messages of each look; the state goes through JSON each time, as a cursor does."""
     state, said = State(), []
     for seconds, findings, recovered in looks:
-        state, messages = decide(State.model_validate_json(state.model_dump_json()), findings, recovered, NOW + seconds)
+        changes = [*((f.cause, f) for f in findings), *((cause, None) for cause in recovered)]
+        state, messages = decide(State.model_validate_json(state.model_dump_json()), changes, NOW + seconds)
         said.append(messages)
     return state, said
 
@@ -84,6 +85,19 @@ def test_a_recovery_is_announced_and_the_next_failure_is_new() -> None:
     assert said[1][0].severity == "success"
     assert "no candles" in said[1][0].body
     assert state.open[cause.cause].count == 1
+
+
+def test_what_happens_between_two_looks_is_told_in_its_order() -> None:
+    """A failure that is over before anybody looked, and one that follows the end of another."""
+    cause = failed()
+    state, messages = decide(State(), [(cause.cause, cause), (cause.cause, None)], NOW)
+    assert [m.title.split(", ")[0] for m in messages] == ["quantbot: failed run", "quantbot: recovered: failed run"]
+    assert state.open == {}
+    state, _ = decide(State(), [(cause.cause, cause)], NOW)
+    second = failed(text="no disk")
+    state, messages = decide(state, [(cause.cause, None), (cause.cause, second)], NOW + 60)
+    assert [m.title.split(", ")[0] for m in messages] == ["quantbot: recovered: failed run", "quantbot: failed run"]
+    assert (state.open[cause.cause].text, state.open[cause.cause].count) == ("no disk", 1)
 
 
 def test_what_never_failed_does_not_recover() -> None:

@@ -23,6 +23,7 @@ from quantbot_pipeline.monitoring.regression import (
     read_walk_forward,
     robust_z,
 )
+from quantbot_pipeline.runs.manifest import folder_of
 from quantbot_pipeline_tests.support.builders import call, candles, make_home
 
 RATE = "hit_2x_rate"
@@ -166,7 +167,7 @@ def test_history_is_the_newest_cataloged_run_with_the_same_windows(lab: Home) ->
     def run(month: str, **config: object) -> Path:
         result = run_month(lab, "path-only", month, BacktestConfig.model_validate(config))
         assert result is not None
-        return result.run_dir
+        return folder_of(result.run_dir)
 
     def months(last: Path) -> set[str]:
         return set(load_readings(lab.catalog, "paths", {MONTHS[2]: last}))

@@ -19,7 +19,7 @@ from quantbot_pipeline.months import month_start_ms
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.replay import truth
 from quantbot_pipeline.runs.commit import StagedRun
-from quantbot_pipeline.runs.manifest import RunManifest
+from quantbot_pipeline.runs.manifest import RunManifest, folder_of
 from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.specs import outputs
@@ -101,7 +101,7 @@ def flip_a_bit(monkeypatch: pytest.MonkeyPatch, artifact: str) -> None:
     original = StagedRun.commit
 
     def commit(self: StagedRun, manifest: RunManifest) -> Path:
-        run_dir = original(self, manifest)
+        run_dir = folder_of(original(self, manifest))
         path = run_dir / manifest.artifacts[artifact].path
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1

@@ -20,6 +20,7 @@ from quantbot_pipeline.definitions import build_defs
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.orchestration import notices_sensor
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.runs.manifest import folder_of
 from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.labs import MONTHS, start
@@ -107,10 +108,14 @@ def test_a_failed_run_is_sent_once_with_its_month_and_link_and_its_recovery(sens
     assert sensor.tick() == "0 new, 0 open, 0 to be sent"
 
 
-def test_what_is_over_before_the_next_look_is_not_announced(sensor: Sensor, receiver: Receiver) -> None:
+def test_what_is_over_before_the_next_look_is_told_with_its_end(sensor: Sensor, receiver: Receiver) -> None:
     execute(sensor.instance, "once", "2024-02")
     execute(sensor.instance, month="2024-02")
-    assert sensor.tick() == "0 new, 0 open, 0 to be sent"
+    assert sensor.tick() == "2 new, 0 open, 0 to be sent"
+    assert receiver.titles() == [
+        "failed run, work in working, 2024-02",
+        "recovered: failed run, work in working, 2024-02",
+    ]
     execute(sensor.instance, month="2024-02")
     execute(sensor.instance, "again", "2024-02")
     sensor.tick()
@@ -135,6 +140,22 @@ def test_a_repetition_that_was_promised_and_does_not_come_is_one_notice(
     assert receiver.titles() == ["failed run, work in working, 2024-02"]
     assert notices_sensor.Cursor.model_validate_json(sensor.cursor or "").promised == {}
     assert sensor.tick() == "0 new, 1 open, 0 to be sent"
+
+
+def test_a_broken_promise_that_a_later_run_made_good_is_told_as_over(
+    sensor: Sensor, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(sensor.instance, month="2024-02")
+    execute(sensor.instance, "killed", "2024-02", **{"dagster/will_retry": "true"})
+    execute(sensor.instance, month="2024-02")
+    assert sensor.tick() == "0 new, 0 open, 0 to be sent"
+    later = time.time() + notices_sensor.PROMISE_S
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert sensor.tick() == "2 new, 0 open, 0 to be sent"
+    assert receiver.titles() == [
+        "failed run, work in working, 2024-02",
+        "recovered: failed run, work in working, 2024-02",
+    ]
 
 
 def test_a_killed_command_is_one_notice(home: Path, receiver: Receiver) -> None:
@@ -279,8 +300,9 @@ def test_quarantine_and_disk_are_seen_at_every_look(
 ) -> None:
     result = run_month(Home(Settings(home=home)), "path-only", "2024-01", BacktestConfig())
     assert result is not None
-    copy = result.run_dir.with_name("run_id=00000000-0000-4000-8000-000000000000")
-    shutil.copytree(result.run_dir, copy)
+    run_dir = folder_of(result.run_dir)
+    copy = run_dir.with_name("run_id=00000000-0000-4000-8000-000000000000")
+    shutil.copytree(run_dir, copy)
     sync(Catalog(home / CATALOG, LocalRuns(home / "runs")))
     monkeypatch.setenv("QUANTBOT_MIN_FREE_GB", "1e9")
     assert sensor.tick() == "2 new, 2 open, 0 to be sent"

@@ -16,8 +16,10 @@ from quantbot_pipeline.errors import InputError, IntegrityError
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.reports.dashboard import frontiers, page
 from quantbot_pipeline.reports.dashboard.data import collect
+from quantbot_pipeline.reports.dashboard.runs import runs_section
 from quantbot_pipeline.reports.leaderboard import JUDGED, leaderboard
 from quantbot_pipeline.reports.page import html
+from quantbot_pipeline.runs import notes
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.builders import artifact_rows, commit_evidence, commit_run
 from quantbot_pipeline_tests.support.crowds import Crowd, commit_crowd
@@ -389,6 +391,22 @@ def test_each_run_says_what_its_artifacts_say(data: dict[str, Any], market: Home
             expected = {name: value for name, value in row.items() if value is not None}
             assert {name: found[name] for name in expected} == expected
     assert all(data["runs"]["parameters"][run["parameters"]] for run in runs.values())
+
+
+def test_a_run_that_somebody_named_can_always_be_chosen(tmp_path: Path) -> None:
+    home = Home(Settings(home=tmp_path))
+    first, *_, last = made = [f"0000000{n}-0000-4000-8000-000000000000" for n in range(4)]
+    for run_id in made:
+        commit_run(home.runs.folder, run_id=run_id)
+    notes.name_run(home.runs.folder, first, "before-fees")
+    notes.tag_run(home.runs.folder, last, ["paper", "checked"])
+    sync(home.catalog)
+    shown = {run["run_id"]: (run["name"], run["note"], run["tags"]) for run in runs_section(home.catalog, 2)["runs"]}
+    assert shown == {
+        last: (None, None, "checked,paper"),
+        made[2]: (None, None, None),
+        first: ("before-fees", None, None),
+    }
 
 
 def test_calls_at_the_same_moment_are_shown_once(tmp_path: Path) -> None:

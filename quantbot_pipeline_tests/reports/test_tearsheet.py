@@ -6,6 +6,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,10 +23,11 @@ from quantbot_pipeline.reports.tearsheet import luck, numbers
 from quantbot_pipeline.reports.tearsheet.gather import gather
 from quantbot_pipeline.reports.tearsheet.meaning import FIGURES
 from quantbot_pipeline.reports.tearsheet.sheet import TearSheet, calls_of, sheet_of
+from quantbot_pipeline.runs.manifest import Dataset
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.reports.conftest import OpenWindow
 from quantbot_pipeline_tests.reports.test_dashboard_data import ask
-from quantbot_pipeline_tests.support.builders import artifact_rows, commit_evidence
+from quantbot_pipeline_tests.support.builders import artifact_rows, commit_evidence, commit_run
 from quantbot_pipeline_tests.support.labs import Done
 from quantbot_pipeline_tests.support.markets import CLOSING, FORMULA, MARKUP, MONTHS
 from quantbot_pipeline_tests.support.windows import Window
@@ -164,6 +166,28 @@ def test_a_policy_named_by_hand_has_no_verdict_and_its_own_trades(market: Home) 
     assert made.figures["expectancy_bps"] == pytest.approx(trades["realized_return_bps"].mean())
     assert "named by hand" in made.verdict
     assert made.figures["random_avg_bps"] is not None
+
+
+def test_trades_of_a_policy_are_of_the_interval_that_was_asked_for(tmp_path: Path) -> None:
+    home = Home(Settings(home=tmp_path))
+    days = Dataset(from_="2024-01-01", to="2024-02-01", interval="5m", calls_count=2, calls_excluded=0, fingerprint="f")
+    for n, interval in enumerate(("5m", "1h")):
+        tables = {
+            "alerts": artifact_rows("alerts", 2),
+            "trades": artifact_rows("trades", 2, policy_id=["hold"] * 2, caller_name=["ann"] * 2),
+            "summary": artifact_rows("summary", 1, policy_id=["hold"]),
+        }
+        dataset = days.model_copy(update={"interval": interval})
+        made = f"2024-06-0{n + 1}T00:00:00.000Z"
+        of: dict[str, Any] = {"parameters": {"config_hash": interval}, "dataset": dataset, "created_at": made}
+        commit_run(home.runs.folder, tables=tables, run_type="policy", **of)
+    sync(home.catalog)
+    for asked, found in ((None, "1h"), ("5m", "5m"), ("1h", "1h")):
+        gathered = gather(home.catalog, "ann", "hold", asked)
+        assert [run.dataset.interval for run in gathered.runs] == [found]
+        assert gathered.trades.num_rows == 2
+    with pytest.raises(InputError, match="no trades of policy 'hold': run `quantbot backtest policy`"):
+        gather(home.catalog, "ann", "hold", "15m")
 
 
 def test_the_command_prints_what_the_frame_holds_and_writes_the_page(

@@ -100,8 +100,8 @@ WRONG: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (put("parameters", "config_hash", value=5), r"parameters\.config_hash must be a string"),
     (put("parameters", "x", value="\ud800"), "surrogates not allowed"),
     (put("git_branch", value="\udcff"), "surrogates not allowed|valid string"),
-    (put("schema_version", "manifest", value="2.0.0"), r"manifest version 2\.0\.0 is not 1\.0\.0; upgrade quantbot"),
-    (put("schema_version", "manifest", value="9" * 1000), "manifest version 9{20} is not"),
+    (put("schema_version", "manifest", value="2.0.0"), r"manifest version 2\.0\.0, written by quantbot 0, is newer"),
+    (put("schema_version", "manifest", value="9" * 1000), "manifest version '9{20}' is no version"),
     (put("schema_version", value=1), "schema_version: Input should be"),
 ]
 

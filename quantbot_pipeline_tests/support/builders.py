@@ -23,7 +23,7 @@ from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.market.candle_files import HASH_KEY
 from quantbot_pipeline.months import month_start_ms
 from quantbot_pipeline.runs.commit import StagedRun
-from quantbot_pipeline.runs.manifest import DagsterRef, Dataset, RunManifest, SchemaVersion, Timing
+from quantbot_pipeline.runs.manifest import DagsterRef, Dataset, RunManifest, SchemaVersion, Timing, folder_of
 from quantbot_pipeline.settings import Settings
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 
@@ -247,7 +247,7 @@ def commit_run(
         if "errors" not in staged.artifacts:
             staged.write("errors", artifact_rows("errors", 0))
         logs = staged.write_logs("what it said\n", "")
-        return staged.commit(make_manifest(staged, logs, **changes))
+        return folder_of(staged.commit(make_manifest(staged, logs, **changes)))
 
 
 def commit_evidence(home: Home, month: str, judged: pa.Table, **parameters: Any) -> Path:

@@ -8,6 +8,7 @@ The work is in `quantbot_pipeline.backtest`.
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -17,7 +18,7 @@ from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.orchestration.judging import evaluations
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.orchestration.stopping import heeding, stop_if_canceled
-from quantbot_pipeline.specs import Key, Op, Output, RunKind, kind_for, ops, outputs, outputs_of
+from quantbot_pipeline.specs import EVERYTHING, Key, Op, Output, RunKind, kind_for, ops, outputs, outputs_of
 
 if TYPE_CHECKING:
     from quantbot_pipeline.backtest.month import MonthResult
@@ -93,6 +94,13 @@ def _run_months(
     from quantbot_pipeline.config import make_config
     from quantbot_pipeline.errors import InputError
 
+    if context.run.job_name == EVERYTHING and (why := _not_installed(kind)):
+        context.log.warning(why)
+        for key in keys:
+            for month in context.partition_keys:
+                context.add_asset_metadata({"left_out": why}, asset_key=list(key), partition_key=month)
+            yield dg.MaterializeResult(asset_key=list(key))
+        return
     values = config.model_dump()
     # Dagster repeats a run whose worker was killed: what that one had committed need not be made twice.
     only_changed = values.pop("only_changed") or RETRY_NUMBER in context.run.tags
@@ -115,6 +123,13 @@ def _run_months(
         context.add_asset_metadata(metadata, asset_key=list(key), partition_key=month)
     for key in keys:
         yield dg.MaterializeResult(asset_key=list(key))
+
+
+def _not_installed(kind: RunKind) -> str | None:
+    """Return why unattended runs leave a kind out: a module of an extra is not installed."""
+    if kind.needs is None or find_spec(kind.needs) is not None:
+        return None
+    return f"{kind.name} is left out: {kind.needs} is not installed; see the extras in docs/operations.md"
 
 
 def _make_months(

@@ -1,6 +1,5 @@
 """What there is and how good it is: runs, months, exclusions, rejected candles, quarantine, errors."""
 
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -122,7 +121,7 @@ def _sources(catalog: Catalog) -> Columns:
             "created_at": manifest.created_at,
         }
         for artifact, run_dirs in chosen.items()
-        for manifest in (read_manifest(catalog.runs.folder / run_dir) for run_dir in run_dirs)
+        for manifest in (read_manifest(catalog.runs.open(run_dir)) for run_dir in run_dirs)
     ]
     return of_rows(rows, ("month", "artifact", "run_id", "interval", "config_hash", "created_at"))
 
@@ -168,18 +167,18 @@ def _failed(catalog: Catalog) -> Columns:
             "kind": kind,
             "created_at": created,
             "run_id": run_id,
-            "error": _error(catalog.runs.folder / run_dir),
+            "error": _error(catalog, run_dir),
         }
         for run_id, kind, month, created, run_dir in found
     ]
     return of_rows(rows, ("month", "kind", "created_at", "run_id", "error"))
 
 
-def _error(run_dir: Path) -> str:
+def _error(catalog: Catalog, run_dir: str) -> str:
     try:
-        return read_manifest(run_dir).error or ""
+        return read_manifest(catalog.runs.open(run_dir)).error or ""
     except IntegrityError as e:  # a failed run may be removed by hand at any time; it carries no numbers
-        return str(e).replace(f"{run_dir.parent.parent}/", "")
+        return str(e).replace(f"{catalog.runs.place}/", "")
 
 
 def _excluded_by_caller(catalog: Catalog, callers: Index[str]) -> Columns:

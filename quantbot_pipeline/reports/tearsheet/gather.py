@@ -66,8 +66,8 @@ def gather(
         said = remarks(catalog, "walk_forward", interval=interval)
         own, pool = _of(trades, caller), _of(trades, ALL_CALLERS)
     else:
-        trades, runs = replayed_trades(catalog, policy_id=policy_id)
-        _require_policy(catalog, policy_id, trades)
+        trades, runs = replayed_trades(catalog, policy_id=policy_id, interval=interval)
+        _require_policy(catalog, policy_id, interval, trades)
         said = []
         own, pool = (trades if caller == ALL_CALLERS else _of(trades, caller)), trades
     verdicts = newest_verdicts(catalog, interval)
@@ -114,13 +114,13 @@ def _of(table: pa.Table, caller: str) -> pa.Table:
 
 def _evidence(catalog: Catalog, run_dirs: Sequence[str], artifact: str, caller: str) -> pa.Table:
     found = [_of(table, caller) for _, table in read_each(catalog, run_dirs, artifact)]
-    return pa.concat_tables([ARTIFACTS[artifact][1].empty_table(), *found])
+    return pa.concat_tables([ARTIFACTS[artifact][1].empty_table(), *found], promote_options="default")
 
 
-def _require_policy(catalog: Catalog, policy_id: str, trades: pa.Table) -> None:
+def _require_policy(catalog: Catalog, policy_id: str, interval: str | None, trades: pa.Table) -> None:
     if trades.num_rows:
         return
-    known = sorted(set(replayed_trades(catalog)[0]["policy_id"].to_pylist()))
+    known = sorted(set(replayed_trades(catalog, interval=interval)[0]["policy_id"].to_pylist()))
     raise InputError(
         f"no trades of policy {policy_id!r}: "
         + (f"replayed policies: {_named(known)}" if known else "run `quantbot backtest policy`")

@@ -114,7 +114,7 @@ function binLabels(edges, show) {
 }
 
 function shortBins(edges, show) {
-  return [`<${show(edges[0])}`, ...edges.slice(1).map((edge, i) => `${show(edges[i])}–${show(edge)}`), `≥${show(edges.at(-1))}`];
+  return [`<${show(edges[0])}`, ...edges.slice(1).map((edge, i) => `${show(edges[i])} to ${show(edge)}`), `≥${show(edges.at(-1))}`];
 }
 
 // Counts of one caller beside the share of all callers.

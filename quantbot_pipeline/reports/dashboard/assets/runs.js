@@ -3,7 +3,7 @@
 function runsCard() {
   const runs = D.runs.runs;
   if (runs.length < 2) return card('Two runs', runsLeftOut(), empty(runs.length ? 'There is only one run: nothing to compare it with.' : 'No completed run yet.'));
-  const options = runs.map((r, i) => [i, `${r.month} ${r.kind}, ${fmt.time(Date.parse(r.created_at))}${r.origin.git_branch ? ', ' + r.origin.git_branch.slice(0, 40) : ''} (${r.run_id.slice(0, 8)})`]);
+  const options = runs.map((r, i) => [i, `${r.name ? r.name + ': ' : ''}${r.month} ${r.kind}, ${fmt.time(Date.parse(r.created_at))}${r.origin.git_branch ? ', ' + r.origin.git_branch.slice(0, 40) : ''} (${r.run_id.slice(0, 8)})`]);
   const like = runs.findIndex((r, i) => i && r.kind === runs[0].kind && r.month === runs[0].month);
   const state = { a: like > 0 ? like : runs.findIndex((r, i) => i && r.kind === runs[0].kind), b: 0 }; // the older one first
   if (state.a < 0) state.a = 1;
@@ -13,7 +13,7 @@ function runsCard() {
     return [el('div', { class: 'controls' }, choose('a', 'Run A'), choose('b', 'Run B')),
       el('div', { class: 'columns' }, el('div', {}, el('h3', {}, 'What differs'), runDifferences(a, b)), el('div', {}, el('h3', {}, 'What each measured'), runMeasures(a, b)))];
   });
-  const kept = runs.length >= D.runs.most ? ` The ${D.runs.most} newest completed runs.` : '';
+  const kept = runs.length >= D.runs.most ? ` The ${D.runs.most} newest completed runs, and older ones with a name, a note or tags.` : '';
   return card('Two runs', el('p', { class: 'note' }, `Any two runs: only what differs in kind, inputs, code and parameters.${kept}`), runsLeftOut(), drawing);
 }
 
@@ -25,7 +25,7 @@ function runsLeftOut() {
 }
 
 function flattened(run) {
-  const flat = { kind: run.kind, month: run.month, ...run.origin };
+  const flat = { name: run.name, tags: run.tags, note: run.note, kind: run.kind, month: run.month, ...run.origin };
   const put = (path, value) => {
     if (Array.isArray(value) && value.some((v) => v && typeof v === 'object')) value.forEach((v, i) => put(`${path}[${i + 1}]`, v));
     else if (Array.isArray(value)) flat[path] = value.join(', ');

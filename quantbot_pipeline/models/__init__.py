@@ -1,0 +1,1 @@
+"""Predictions of calls and how good they are: arrays in, arrays out. Source: docs/models.md."""

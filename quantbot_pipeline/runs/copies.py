@@ -1,0 +1,170 @@
+"""Verified copies, on this machine, of the files of runs that are kept in an object store.
+
+A file is fetched once, held against the SHA-256 of its manifest, and put in place whole. What was used longest ago goes first
+when the copies are more than they may be. Nothing is lost with a copy: deleting the folder costs its fetching again.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantbot_pipeline.bucket import Absent, Bucket
+from quantbot_pipeline.errors import IntegrityError
+from quantbot_pipeline.runs.manifest import MANIFEST_NAME, SUCCESS_NAME, RunManifest, parse_manifest, read_bounded
+from quantbot_pipeline.runs.verify import vouched_manifest
+
+PROBED = ".probed.json"  # what the store honours, as it was tried once by this machine
+IN_USE_S = 60.0  # a copy that was used so recently stays, whatever the limit
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Copies of what lies in `bucket`, in `folder`, of `limit` bytes at most."""
+
+    bucket: Bucket
+    folder: Path
+    limit: int
+
+    def require_honest_store(self) -> None:
+        """Probe the store, once on this machine. Raises StoreError for one without conditional creation."""
+        note = self.folder / PROBED
+        if note.exists():
+            return
+        found = self.bucket.probe()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write(note, json.dumps(found._asdict()).encode())
+
+    def manifest(self, run_dir: str) -> RunManifest:
+        """The manifest of a run that `_SUCCESS` vouches for, or of a failed one. Raises IntegrityError, IncompleteRunError."""
+        path = self.folder / run_dir / MANIFEST_NAME
+        if path.exists():
+            return _parsed(str(path), path.stat().st_mtime_ns)
+        where = f"{self.bucket.url}/{run_dir}"
+        content = self._get(f"{run_dir}/{MANIFEST_NAME}")
+        success = self._success(run_dir)
+        found: Callable[[], bytes] | None = None if success is None else lambda: success
+        manifest = vouched_manifest(where, run_dir.split("/")[0], content, found)
+        if success is not None:
+            _write(path.with_name(SUCCESS_NAME), success)
+        _write(path, content)
+        return manifest
+
+    def _success(self, run_dir: str) -> bytes | None:
+        try:
+            return self.bucket.get(f"{run_dir}/{SUCCESS_NAME}")
+        except Absent:
+            return None
+
+    def _get(self, key: str) -> bytes:
+        try:
+            return self.bucket.get(key)
+        except Absent:
+            raise IntegrityError(f"{self.bucket.url}/{key}: missing") from None
+
+    def file(self, run_dir: str, inside: str) -> Path:
+        """The copy of a file of a run, fetched if it is not here. Raises IntegrityError for one that is not as promised."""
+        path = self.folder / run_dir / inside
+        if inside in (MANIFEST_NAME, SUCCESS_NAME):
+            self.manifest(run_dir)
+            return path
+        size, sha256 = _promised(self.manifest(run_dir), inside, f"{self.bucket.url}/{run_dir}")
+        with suppress(OSError):
+            if size in (None, path.stat().st_size):
+                os.utime(path)
+                return path
+        content = self._get(f"{run_dir}/{inside}")
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise IntegrityError(f"{self.bucket.url}/{run_dir}/{inside}: checksum differs from run.json")
+        with _ROOM:
+            self._make_room(len(content))
+            _write(path, content)
+        return path
+
+    def whole(self, run_dir: str) -> Path:
+        """The folder with copies of all files of a run."""
+        manifest = self.manifest(run_dir)
+        files = [*(entry.path for entry in manifest.artifacts.values()), *manifest.logs.values()]
+        self.bucket.each(lambda inside: self.file(run_dir, inside), files)
+        return self.folder / run_dir
+
+    def fetch(self, files: Sequence[str]) -> None:
+        """Have copies of some files, given with their run directories."""
+        apart = [file.split("/", 2) for file in files]
+        self.bucket.each(lambda parts: self.file(f"{parts[0]}/{parts[1]}", parts[2]), apart)
+
+    def adopt(self, scratch: Path, run_dir: str, success: bytes | None) -> None:
+        """Take the folder of a run that this machine has committed."""
+        target = self.folder / run_dir
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _ROOM:
+            self._make_room(sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()))
+        if success is not None:
+            (scratch / SUCCESS_NAME).write_bytes(success)
+        scratch.rename(target)
+
+    def forget(self, run_dir: str) -> None:
+        """Remove the copies of a run."""
+        shutil.rmtree(self.folder / run_dir, ignore_errors=True)
+
+    def _make_room(self, size: int) -> None:
+        """Remove what was used longest ago, until the copies and so many bytes more are within the limit."""
+        if not _is_due(str(self.folder), size, self.limit):
+            return
+        found = []
+        for path in self.folder.glob("*-*/run_id=*/*/*"):
+            with suppress(OSError):  # another process makes room, too
+                stat = path.stat()
+                found.append((stat.st_mtime, stat.st_size, path))
+        total = sum(size for _, size, _ in found)
+        for used, freed, path in sorted(found):
+            if total + size <= self.limit or time.time() - used < IN_USE_S:
+                break
+            path.unlink(missing_ok=True)
+            total -= freed
+        _taken[str(self.folder)] = total + size
+
+
+_ROOM = threading.Lock()  # what is fetched at once takes its room one after the other
+_taken: dict[str, int] = {}  # bytes of copies in a folder, as this process counts them since it last looked
+
+
+def _is_due(folder: str, size: int, limit: int) -> bool:
+    """Whether the folder must be looked at: at first, and when what was added since may be too much."""
+    known = _taken.get(folder)
+    if known is not None and known + size <= limit:
+        _taken[folder] = known + size
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(path: str, changed_ns: int) -> RunManifest:
+    return parse_manifest(read_bounded(Path(path)), path)
+
+
+def _promised(manifest: RunManifest, inside: str, where: str) -> tuple[int | None, str | None]:
+    """Bytes and SHA-256 that a manifest promises of a file. Raises IntegrityError for a file that it does not name."""
+    for entry in manifest.artifacts.values():
+        if entry.path == inside:
+            return entry.bytes, entry.sha256
+    for name, path in manifest.logs.items():
+        if path == inside:
+            return None, manifest.logs_sha256.get(name)
+    raise IntegrityError(f"{where}/{inside}: not part of the run")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Put a copy in place, whole. It is not flushed: a copy that a crash tears has another size or checksum."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
