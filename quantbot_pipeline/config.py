@@ -46,6 +46,9 @@ class BacktestConfig(BaseModel):
     pool_calls: int = Field(
         0, ge=0, le=1_000_000, description="calls of all callers that a caller's statistics lean on in the walk-forward"
     )
+    tune_pool_calls: int = Field(
+        20, ge=0, le=1_000_000, description="calls of all callers that a caller's statistics lean on in the tuning"
+    )
     evidence: dict[str, Any] = Field(default_factory=dict, description="parameters of the evidence; empty: the default")
     targets: list[str] = Field(
         default_factory=lambda: list(DEFAULT_TARGETS),

@@ -115,6 +115,11 @@ EVIDENCE_TIMES = Output(
 EVIDENCE_COSTS = Output(
     ("results", "evidence_costs"), "evidence_costs", "What size and delay cost each caller's monthly choice."
 )
+TUNED = Output(
+    ("results", "tuned"),
+    "tuned",
+    "What levels tuned before the month earned in it, beside the grid's choice and holding.",
+)
 PREDICTIONS = Output(
     ("model", "predictions"),
     "predictions",
@@ -148,6 +153,12 @@ PROVE = Op(
     "evidence_contract",
     "Judge how sure each caller's edge is, on all calls up to and including the month. Earlier months are read in the body: "
     "the declared dependency is this month's inputs, so that a range of months stays one run.",
+)
+TUNE = Op(
+    "tune_levels",
+    "tuned_contract",
+    "Tune continuous levels on the months before and test them on this one, beside the grid's choice. Earlier months are read "
+    "in the body: the declared dependency is this month's inputs, so that a range of months stays one run.",
 )
 PREDICT = Op(
     "predict",
@@ -242,6 +253,20 @@ KINDS: dict[str, RunKind] = {
             recipe=f"{_RECIPES}.walk_forward",
             help="Whether last month's choice held up in this one.",
             about="Whether the choice made before each month held up in it.",
+            learns=True,
+        ),
+        RunKind(
+            name="tune",
+            command="tune",
+            job="tune",
+            op=TUNE,
+            run_type="optimization",
+            strategy="tuned",
+            outputs=(TUNED,),
+            depends_on=(*_WINDOW, *_SEARCH, "rolling_months", "tune_pool_calls"),
+            recipe=f"{_RECIPES}.tune",
+            help="Whether tuned levels earn more than the grid's.",
+            about="Whether levels tuned before each month earned more in it than the grid's choice.",
             learns=True,
         ),
         RunKind(

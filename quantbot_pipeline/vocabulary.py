@@ -40,6 +40,14 @@ SCHEMES = ("anchored", "rolling")  # of the walk-forward
 # What is said of a caller, in the order in which tables show it.
 VERDICTS = ("evidence", "inconclusive", "none")
 
+# Of the guard: whether tuned levels earned more than the grid's on the same test calls.
+TUNED_VERDICTS = ("tuned better", "grid better", "not shown")
+LEANING_VERDICTS = (
+    "leaning better",
+    "not leaning better",
+    "not shown",
+)  # the grid's choice leaning on all callers, and not
+HOLD_VERDICTS = ("grid better", "hold better", "not shown")  # the grid's choice, and holding
 DEFAULT_TARGETS = ("hit_2x", "peak_1.5", "drawdown_30", "return")  # what is predicted of a call
 # Of predictions: how a model came about, which models a report compares (the blend is the one that predicts), and over what.
 MODEL_STATUSES = ("fitted", "no train call", "too few train calls", "too few of a class")

@@ -43,7 +43,7 @@ def test_a_table_follows_the_code() -> None:
     )
     assert re.search(r"^\| `quantbot backtest verify` \| \S.+ \|$", docs_tables.commands(), re.MULTILINE)
     (limit,) = (row for row in docs_tables.options().splitlines() if row.startswith("| `--rolling-months` |"))
-    assert limit.split(" | ")[1:3] == ["`3`", "`backfill`, `backtest walk-forward`"]
+    assert limit.split(" | ")[1:3] == ["`3`", "`backfill`, `backtest tune`, `backtest walk-forward`"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quantbot_pipeline.artifacts import anomaly_rules, evidence_rules, feature_rules, model_rules
+from quantbot_pipeline.artifacts import anomaly_rules, evidence_rules, feature_rules, model_rules, tuned_rules
 from quantbot_pipeline.artifacts.columns import Fault, Mask, above, counts, is_object, named, outside, rates
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.versions import Version, columns_of
@@ -382,6 +382,7 @@ RULES: dict[str, Callable[[_Columns], Iterator[Fault]]] = {
     "summary": _summary,
     "frontier": _frontier,
     "walk_forward": _walk_forward,
+    "tuned": tuned_rules.tuned,
     "equity": _equity,
     "evidence": evidence_rules.evidence,
     "evidence_times": evidence_rules.evidence_times,

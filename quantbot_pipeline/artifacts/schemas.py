@@ -61,6 +61,11 @@ WALK_FORWARD = _schema(
     hold_es95_bps:f pooled_policy_id:s? pooled_trades:i pooled_avg_return_bps:f pooled_median_return_bps:f
     pooled_stop_out_rate:f pooled_es95_bps:f out_of_sample_data_end_share:f? out_of_sample_stressed_avg_return_bps:f?"""
 )
+TUNED = _schema(
+    """run_id:s caller_name:s scheme:s policy_id:s? policy_params:s? pool_calls:i train_calls:i test_calls:i promise_bps:f?
+    plateau_bps:f? evaluations:i out_of_sample_bps:f grid_policy_id:s? grid_bps:f hold_bps:f difference_z:f? verdict:s
+    grid_policy_params:s? unleaned_policy_id:s? unleaned_policy_params:s? unleaned_bps:f leaning_z:f? leaning_verdict:s hold_z:f? hold_verdict:s"""
+)
 EVIDENCE = _schema(
     """run_id:s caller_name:s verdict:s calls_needed:i? towards:s? flags:s tested:b e_value:f e_threshold:f e_zero:f e_known:f
     e_family:f e_choice:f e_none:f e_recent:f calls:i units:i mints:i missing_units:i unresolved_units:i choice_units:i
@@ -102,6 +107,7 @@ ARTIFACTS: dict[str, tuple[str, pa.Schema]] = {
     "summary": ("results/summary.parquet", SUMMARY),
     "frontier": ("results/frontier.parquet", FRONTIER),
     "walk_forward": ("results/walk_forward.parquet", WALK_FORWARD),
+    "tuned": ("results/tuned.parquet", TUNED),
     "equity": ("results/equity.parquet", EQUITY),
     "evidence": ("results/evidence.parquet", EVIDENCE),
     "evidence_times": ("results/evidence_times.parquet", EVIDENCE_TIMES),

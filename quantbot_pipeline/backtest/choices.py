@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of, joint_hash
-from quantbot_pipeline.backtest.provenance import parameters_of, versions
+from quantbot_pipeline.backtest.earlier_runs import EarlierRuns
+from quantbot_pipeline.backtest.inputs import MonthInputs
 from quantbot_pipeline.backtest.run import Run
-from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.months import month_start_ms
-from quantbot_pipeline.runs.verify import read_artifact
 from quantbot_pipeline.specs import KINDS
 
 if TYPE_CHECKING:
@@ -44,7 +42,9 @@ class Choices:
         self, run: Run, months: Sequence[MonthInputs], search: "Candidates", goals: "tuple[Constraints, Objective]"
     ) -> None:
         self._run, self._months, self._search, self._goals = run, months, search, goals
-        self._keys = [self._key(i) for i in range(len(months))]
+        config = run.config.model_copy(update={"pool_calls": 0})  # the evidence does not depend on leaning
+        self._runs = EarlierRuns(run, KINDS["walk-forward"], config, months)
+        self._keys = [self._runs.key("choices", i) for i in range(len(months))]
         self.known: dict[int, ByCaller] = {}
         for i, key in enumerate(self._keys):
             found = run.cache.get(key) or self._read(i)
@@ -90,36 +90,14 @@ class Choices:
             self._run.cache[key] = self.known[i]
         return self.known
 
-    def _fingerprint(self, i: int) -> str:
-        return joint_hash(self._months[i].fingerprint, *(m.fingerprint for m in self._months[:i]))
-
-    def _key(self, i: int) -> tuple[str, ...]:
-        return ("choices", self._months[i].month, self._fingerprint(i), self._config_hash(i))
-
-    def _config_hash(self, i: int) -> str:
-        month = self._months[i].month
-        own = self._run.config.model_copy(update={"pool_calls": 0})  # the evidence does not depend on leaning
-        whole = own.model_copy(update={"from_ms": None, "to_ms": None})
-        config = own if i == len(self._months) - 1 else whole
-        return str(parameters_of(KINDS["walk-forward"], config, bounds_of(month, config), month)["config_hash"])
-
     def _read(self, i: int) -> ByCaller | None:
         """Return the choices that a walk-forward run of the same inputs, code and configuration made, if there is one."""
-        month = self._months[i].month
-        identity = ("walk-forward", self._config_hash(i), self._fingerprint(i), versions()["code"])
         place = {name: column for column, name in enumerate(self._search.ids)}
-        for run_dir, made in self._run.home.runs.completed(month):
-            parameters = made.parameters
-            found = (parameters.get("strategy_id"), parameters.get("config_hash"))
-            if (*found, made.dataset.fingerprint, made.versions.get("code")) != identity:
-                continue
-            try:
-                rows = read_artifact(run_dir, made, "walk_forward").to_pylist()
-            except IntegrityError:
-                continue
-            return {
-                row["caller_name"]: Chosen(place.get(row["policy_id"], NO_TRADE), row["train_calls"])
-                for row in rows
-                if row["scheme"] == SCHEME
-            }
-        return None
+        rows = self._runs.rows(i, "walk_forward")
+        if rows is None:
+            return None
+        return {
+            row["caller_name"]: Chosen(place.get(row["policy_id"], NO_TRADE), row["train_calls"])
+            for row in rows
+            if row["scheme"] == SCHEME
+        }

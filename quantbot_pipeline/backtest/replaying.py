@@ -22,6 +22,7 @@ from quantbot_pipeline.vocabulary import INTERVALS_MS
 
 if TYPE_CHECKING:
     from quantbot_pipeline.replay import results
+    from quantbot_pipeline.replay.compile import CompiledPolicies
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def replay_month(
     home: Home,
     inputs: MonthInputs,
     config: BacktestConfig,
-    policies: Sequence[Policy],
+    policies: "Sequence[Policy] | CompiledPolicies",
     record: Record,
     *,
     both_orders: bool = False,
@@ -52,19 +53,20 @@ def replay_month(
 ) -> Replayed:
     """Decode the month's candles, show them to `watch`, and replay all calls and policies in one pass, a thread per row group."""
     from quantbot_pipeline.replay import kernel, results
-    from quantbot_pipeline.replay.compile import compile_policies
+    from quantbot_pipeline.replay.compile import CompiledPolicies, compile_policies
 
     _ready_engine()
     calls, plan = inputs.calls, inputs.plan
-    compiled = compile_policies(policies, config.activity_move_pct)
+    if not isinstance(policies, CompiledPolicies):
+        policies = compile_policies(policies, config.activity_move_pct)
+    compiled = policies
+    count = len(compiled.stop)
     rules = _rules(config)
     truth = results.empty_truth(calls.num_rows)
-    orders = [(rules, results.empty_outcomes(calls.num_rows, len(policies)))]
+    orders = [(rules, results.empty_outcomes(calls.num_rows, count))]
     if both_orders:
-        orders.append(
-            (rules._replace(optimistic=not rules.optimistic), results.empty_outcomes(calls.num_rows, len(policies)))
-        )
-    raised = np.zeros((calls.num_rows, len(policies)), dtype=bool) if both_orders else None
+        orders.append((rules._replace(optimistic=not rules.optimistic), results.empty_outcomes(calls.num_rows, count)))
+    raised = np.zeros((calls.num_rows, count), dtype=bool) if both_orders else None
     alert = calls["alert_ts_ms"].to_numpy()
 
     def work(load: Load) -> tuple[float, float, list[tuple[npt.NDArray[np.int64], list[results.Exits]]]]:
@@ -97,7 +99,7 @@ def replay_month(
     ]
     _note(record, wall, {"slice": sum(d for d, *_ in spent), "execution": sum(r for _, r, _ in spent)})
     _tell_no_entry_from_no_candles(home, calls, truth, config.interval)
-    record.say(f"{inputs.month}: {len(policies)} policies over {len(loads)} row groups in {wall:.3f} s")
+    record.say(f"{inputs.month}: {count} policies over {len(loads)} row groups in {wall:.3f} s")
     return Replayed(inputs, rules, truth, outcomes[0], outcomes[1] if both_orders else None, raised)
 
 

@@ -154,7 +154,7 @@ def _print_verdicts(lab: "Home", runs: list[dict[str, Any]]) -> None:
 add_command(
     app,
     "backfill",
-    "Everything for a range of months: truth, policies, frontier, baseline, walk-forward, evidence, predictions, anomalies, and the catalog.",
+    "Everything for a range of months: truth, policies, frontier, baseline, walk-forward, tuning, evidence, predictions, anomalies, and the catalog.",
     options_of([field for kind in KINDS.values() for field in kind.depends_on]),
     _backfill,
 )

@@ -99,6 +99,9 @@ BY_FIELD: dict[str, Options] = {
     "pool_calls": {
         "pool_calls": _option(int, 0, "Calls of all callers that a caller's statistics lean on in the walk-forward.")
     },
+    "tune_pool_calls": {
+        "tune_pool_calls": _option(int, 20, "Calls of all callers that a caller's statistics lean on in the tuning.")
+    },
     "targets": {
         "target": _option(
             list[str] | None, None, "What to predict: hit_2x, peak_1.5, drawdown_30, win, return …; repeatable."

@@ -17,6 +17,7 @@ TABLES = {
     "summary": "policies",
     "frontier": "first_in_sample",
     "walk_forward": "choices_out_of_sample",
+    "tuned": "tuned_against_the_grid",
     "evidence": "verdicts",
     "model_report": "verdicts",
     "anomalies": "worst",
@@ -34,6 +35,9 @@ SHORT_NAMES = {
     "out_of_sample_trades": "trades",
     "out_of_sample_avg_return_bps": "avg_return_bps",
     "calls_needed": "needed",
+    "promise_bps": "promise",
+    "out_of_sample_bps": "earned",
+    "grid_bps": "grid",
     "e_value": "e",
     "e_threshold": "threshold",
 }
@@ -144,6 +148,18 @@ def _walk_forward(table: pa.Table, limit: int) -> tuple[dict[str, float], list[d
     return numbers, _top(traded, "out_of_sample_avg_return_bps", columns, limit)
 
 
+def _tuned(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """The verdict to date comes first: no promise is shown without it."""
+    anchored = table.filter(pc.equal(table["scheme"], "anchored"))
+    measures = ("promise_bps", "plateau_bps", "out_of_sample_bps", "grid_bps", "unleaned_bps", "hold_bps")
+    to_date = ("difference_z", "leaning_z", "hold_z")
+    pooled = anchored.filter(pc.equal(anchored["caller_name"], ALL_CALLERS)).select([*measures, *to_date]).to_pylist()
+    numbers = {f"all_{name}" if name in measures else name: value for row in pooled for name, value in row.items()}
+    callers = anchored.filter(pc.not_equal(anchored["caller_name"], ALL_CALLERS))
+    columns = ["verdict", "caller_name", "promise_bps", "out_of_sample_bps", "grid_bps"]
+    return numbers, _top(callers, "out_of_sample_bps", columns, limit)
+
+
 def _evidence(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
     numbers = {
         "claimed": float(pc.sum(pc.equal(table["verdict"], "evidence")).as_py()),
@@ -206,6 +222,7 @@ _HIGHLIGHTS = {
     "summary": _summary,
     "frontier": _frontier,
     "walk_forward": _walk_forward,
+    "tuned": _tuned,
     "equity": _equity,
     "evidence": _evidence,
     "model_report": _model_report,

@@ -30,7 +30,7 @@ def build_jobs() -> list[Any]:
         dg.define_asset_job(
             EVERYTHING,
             _selection(outputs()),
-            description="Truth, policy, frontier, V1 baseline, walk-forward, evidence, predictions and anomalies of the months.",
+            description="Truth, policy, frontier, V1 baseline, walk-forward, tuning, evidence, predictions and anomalies of the months.",
         ),
         dg.define_asset_job(
             OPEN_MONTH,

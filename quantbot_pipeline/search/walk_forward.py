@@ -4,7 +4,7 @@ Training sees only calls whose whole window ended before the month began, so the
 docs/semantics.md, "Walk-forward"; Pardo, "The Evaluation and Optimization of Trading Strategies" (walk-forward efficiency).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,11 +51,16 @@ class Choice(NamedTuple):
 
 def choice_of(name: str, groups: Sequence[Group], rankings: Sequence[Ranking], pool_calls: int = 0) -> Choice:
     """Return the choice of a caller: of its own calls if they, with the calls that it leans on, are enough, else of all callers'."""
+    pooled, used = group_for(name, groups, pool_calls)
+    return Choice(pooled, 0, None) if used is None else Choice(pooled, len(groups[used].rows), rankings[used])
+
+
+def group_for(name: str, groups: Sequence[Group], pool_calls: int = 0) -> tuple[bool, int | None]:
+    """Return whether a caller's choice is that of all callers' calls, and the position of the group that it is made on; None: none."""
     place = {group.name: i for i, group in enumerate(groups)}
     own = place.get(name)
     pooled = own is None or len(groups[own].rows) + pool_calls < MIN_TRAIN_CALLS
-    used = place.get(ALL_CALLERS) if pooled else own
-    return Choice(pooled, 0, None) if used is None else Choice(pooled, len(groups[used].rows), rankings[used])
+    return pooled, place.get(ALL_CALLERS) if pooled else own
 
 
 def train_groups(
@@ -67,6 +72,18 @@ def train_groups(
     caller's own.
     """
     tested = set(data.callers[data.month_start == month_start])
+    return groups_learning(data, tested, month_start, since, horizon_ms, pool_calls)
+
+
+def groups_learning(
+    data: Evaluated,
+    tested: Collection[str],
+    month_start: int,
+    since: Mapping[str, int],
+    horizon_ms: int,
+    pool_calls: int,
+) -> dict[str, list[Group]]:
+    """As `train_groups`, for a month whose callers are `tested`; `data` need not hold its calls."""
     found = {}
     for scheme in SCHEMES:
         train = _by_caller(data, _train_rows(data, month_start, since[scheme], horizon_ms))

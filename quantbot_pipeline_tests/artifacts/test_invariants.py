@@ -16,7 +16,7 @@ from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.home import Home
-from quantbot_pipeline.runs.inspection import inspect_run
+from quantbot_pipeline.runs.inspection import Inspection, inspect_run
 from quantbot_pipeline.runs.manifest import RunManifest, folder_of, read_manifest
 from quantbot_pipeline.vocabulary import EXIT_REASONS, SCHEMES
 from quantbot_pipeline_tests.support import forecasts
@@ -47,7 +47,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Home:
 def tables(lab: Home, tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """Every artifact as a real run wrote it; `v1` is the frontier of the baseline."""
     found: Tables = {}
-    recipes: tuple[str, ...] = ("v1-baseline", "walk-forward", "evidence", "anomalies", "full")
+    recipes: tuple[str, ...] = ("v1-baseline", "walk-forward", "evidence", "tune", "anomalies", "full")
     for recipe in recipes:
         result = run_month(lab, recipe, MONTHS[1], BacktestConfig(both_orders=True))
         assert result is not None
@@ -90,6 +90,13 @@ def test_no_configuration_breaks_them(lab: Home, recipe: str, config: dict[str, 
     assert result is not None
     names = [name for name in result.manifest.artifacts if name not in ("alerts", "errors")]
     assert not any(inspect_run(result.run_dir, names).faults.values())
+
+
+def test_nothing_to_tune_on_breaks_none(lab: Home) -> None:
+    """No call has a window: a run with rows and without a choice."""
+    result = run_month(lab, "tune", MONTHS[1], BacktestConfig(horizon_ms=1, latency_ms=0))
+    assert result is not None
+    assert inspect_run(result.run_dir, ["tuned"]) == Inspection({"tuned": 6}, {"tuned": []})
 
 
 @pytest.mark.parametrize("artifact", ARTIFACTS)
@@ -219,6 +226,21 @@ BREAKS: list[tuple[str, Row, str]] = [
     ("walk_forward", {"in_sample_es95_bps": 1.0, "policy_id": None}, "in_sample_es95_bps: without policy_id"),
     ("walk_forward", {"efficiency": 1.0, "in_sample_avg_return_bps": -1.0}, "efficiency: without a gain"),
     ("walk_forward", {"pooled_trades": 0, "pooled_avg_return_bps": 1.0}, "pooled_avg_return_bps: not 0 without"),
+    ("tuned", {"scheme": "clairvoyant"}, "scheme: unknown"),
+    ("tuned", {"caller_name": "a"}, "caller_name: repeated under one scheme"),
+    ("tuned", {"policy_id": None}, "policy_params: without policy_id"),
+    ("tuned", {"grid_policy_params": None, "grid_policy_id": "time_1h"}, "grid_policy_params: without grid_policy_id"),
+    ("tuned", {"promise_bps": None, "policy_id": "time_1h"}, "promise_bps: without policy_id"),
+    ("tuned", {"plateau_bps": 1.0, "policy_id": None}, "plateau_bps: without policy_id"),
+    ("tuned", {"evaluations": 0, "policy_id": "time_1h"}, "evaluations: none behind a policy"),
+    ("tuned", {"out_of_sample_bps": 1.0, "test_calls": 0}, "out_of_sample_bps: not 0 without a trade"),
+    ("tuned", {"grid_bps": 1.0, "grid_policy_id": None}, "grid_bps: not 0 without a trade"),
+    ("tuned", {"train_calls": -1}, "train_calls: negative"),
+    ("tuned", {"verdict": "splendid"}, "verdict: unknown"),
+    ("tuned", {"verdict": "tuned better", "difference_z": 1.9}, "verdict: not what difference_z says"),
+    ("tuned", {"verdict": "not shown", "difference_z": -2.5}, "verdict: not what difference_z says"),
+    ("tuned", {"leaning_verdict": "leaning better", "leaning_z": None}, "leaning_verdict: not what leaning_z says"),
+    ("tuned", {"hold_verdict": "hold better", "hold_z": 3.0}, "hold_verdict: not what hold_z says"),
     ("predictions", {"call_id": ""}, "call_id: empty"),
     ("predictions", {"status": "guessed"}, "status: unknown"),
     ("predictions", {"status": "no train call"}, "value: not the base rate"),

@@ -10,8 +10,10 @@ import pytest
 
 from quantbot_pipeline.artifacts.schemas import FEATURES as SCHEMA
 from quantbot_pipeline.artifacts.schemas import conform
+from quantbot_pipeline.backtest.month import RunFailedError
 from quantbot_pipeline.catalog.schema import create_views
 from quantbot_pipeline.home import Home
+from quantbot_pipeline.market.candle_files import month_file
 from quantbot_pipeline.market.features.names import FEATURE_SET, FROM_CANDLES, RECENT_CALLS
 from quantbot_pipeline_tests.support import builders, homes, naive_features
 from quantbot_pipeline_tests.support.homes import DAY, FEBRUARY, HOUR
@@ -104,6 +106,17 @@ def test_the_month_before_is_part_of_what_identifies_a_run(tmp_path: Path) -> No
     plain = [homes.run(lab, "policy", MONTH, policy).manifest for lab in (home, other)]
     assert plain[0].dataset.fingerprint == plain[1].dataset.fingerprint, "a run without features does not read it"
     assert "feature_set" not in plain[0].parameters
+
+
+def test_a_broken_day_before_is_a_committed_failure_that_names_the_file(tmp_path: Path) -> None:
+    home = builders.make_home(tmp_path / "home", CALLS, MARKET, interval="5m", threads=1)
+    path = month_file(home.candles.folder, "5m", "2024-01")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-6] + b"?" + whole[-5:])
+    with pytest.raises(RunFailedError, match=r"month=2024-01/candles.parquet: the candle store is not readable"):
+        homes.run(home, "path-only", MONTH, {})
+    path.write_bytes(whole)
+    assert homes.run(home, "path-only", MONTH, {}).manifest.status == "completed"
 
 
 def test_features_know_nothing_that_came_after_an_alert(home: Home, tmp_path: Path) -> None:

@@ -44,6 +44,24 @@ def test_a_walk_forward_shows_promise_and_result() -> None:
     assert [row["caller_name"] for row in shown] == ["a"]  # b traded nothing
 
 
+def test_what_was_tuned_stands_beside_its_verdict_and_the_grid() -> None:
+    rows = artifact_rows(
+        "tuned", 4, caller_name=["__all__", "a", "b", "a"], scheme=["anchored", "anchored", "anchored", "rolling"],
+        promise_bps=[9.0, 8.0, None, 7.0], plateau_bps=[6.0] * 4, out_of_sample_bps=[1.0, 2.0, 0.0, 3.0],
+        grid_bps=[4.0, 5.0, 0.0, 6.0], unleaned_bps=[3.5] * 4, hold_bps=[-1.0] * 4, difference_z=[-2.5] * 4, leaning_z=[None] * 4,
+        hold_z=[0.5] * 4, verdict=["grid better"] * 4,
+    )  # fmt: skip  # a table: what belongs together stands on one line
+    numbers, shown = highlights("tuned", rows)
+    assert numbers == {
+        "all_promise_bps": 9.0, "all_plateau_bps": 6.0, "all_out_of_sample_bps": 1.0, "all_grid_bps": 4.0,
+        "all_unleaned_bps": 3.5, "all_hold_bps": -1.0, "difference_z": -2.5, "hold_z": 0.5,
+    }  # fmt: skip  # a table: what belongs together stands on one line
+    assert [list(row.values()) for row in shown] == [
+        ["grid better", "a", 8.0, 2.0, 5.0],
+        ["grid better", "b", None, 0.0, 0.0],
+    ]
+
+
 def test_an_equity_curve_shows_where_the_grouped_account_ended() -> None:
     rows = artifact_rows("equity", 3, caller_name=["__all__", "__all__", "a"], equity=[1.0, 2.0, 3.0])
     assert highlights("equity", rows) == ({"accounts": 2, "grouped_final_equity": 2.0}, [])
@@ -103,6 +121,7 @@ def test_a_table_fits_the_page() -> None:
         more: dict[str, list[Any]] = {"rank": [1]} if artifact == "frontier" else {}
         more |= {"scheme": ["anchored"], "out_of_sample_trades": [3]} if artifact == "walk_forward" else {}
         more |= {"verdict": ["inconclusive"]} if artifact == "evidence" else {}
+        more |= {"scheme": ["anchored"], "verdict": ["tuned better"]} if artifact == "tuned" else {}
         if artifact == "model_report":
             words = {"target": "drawdown_30", "model": "blend", "scope": "to_date", "money_verdict": "earns more"}
             more |= {name: [word] for name, word in words.items()} | {"verdict": ["no better than the caller's rate"]}

@@ -44,7 +44,7 @@ def test_nothing_is_concluded_from_a_bad_month(lab: Path, quantbot: Quantbot, mo
     runs = completed(quantbot, lab)
     assert {kind for month, kind in runs if month == "2024-01"} == {"path-only", "anomalies"}
     assert runs["2024-02", "full"] == 1
-    assert runs["2024-02", "optimization"] == 3, "V1, walk-forward and evidence"
+    assert runs["2024-02", "optimization"] == 4, "V1, walk-forward, tuning and evidence"
     with open_instance(Home(Settings(home=lab))) as instance:
         paths = instance.fetch_materializations(dg.AssetKey(["truth", "paths"]), limit=9).records
         frontier = instance.fetch_materializations(dg.AssetKey(["results", "frontier"]), limit=9).records

@@ -103,7 +103,7 @@ def _train(run: Run, search: "Candidates", since: dict[str, int]) -> _Trained:
         replays = _replay_months(run, months, policies, keep=len(parts) == 1)
         with run.record.phase("optimization"):
             truth, outcomes = concatenate([r.truth for r in replays], [r.outcomes for r in replays])
-            data = _evaluated(replays, truth)
+            data = evaluated(replays, truth)
             groups = groups or train_groups(
                 data, month_start_ms(run.inputs.month), since, run.config.horizon_ms, run.config.pool_calls
             )
@@ -134,7 +134,7 @@ def _replay_months(
     return replays
 
 
-def _evaluated(replays: Sequence[Replayed], truth: "results.Truth") -> "Evaluated":
+def evaluated(replays: Sequence[Replayed], truth: "results.Truth") -> "Evaluated":
     from quantbot_pipeline.search.frontier import mint_numbers
     from quantbot_pipeline.search.walk_forward import Evaluated
 

@@ -1,0 +1,56 @@
+"""Runs of a kind that were made before of months that a run learns from: found by inputs, configuration and code.
+
+Belongs here: what identifies such a run, and reading it. Does not: what its rows mean.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of, joint_hash
+from quantbot_pipeline.backtest.provenance import parameters_of, versions
+from quantbot_pipeline.backtest.run import Run
+from quantbot_pipeline.config import BacktestConfig
+from quantbot_pipeline.errors import IntegrityError
+from quantbot_pipeline.runs.verify import read_artifact
+from quantbot_pipeline.specs import RunKind
+
+
+class EarlierRuns:
+    """Runs of one kind and configuration; months: all up to the judged one, ascending. Earlier months are taken whole."""
+
+    def __init__(self, run: Run, kind: RunKind, config: BacktestConfig, months: Sequence[MonthInputs]) -> None:
+        self._run, self._kind, self._config, self._months = run, kind, config, months
+
+    def key(self, what: str, i: int) -> tuple[str, ...]:
+        """Return the key under which something that depends on month i and all before it is remembered."""
+        return what, self._months[i].month, self._fingerprint(i), self._config_hash(i)
+
+    def rows(self, i: int, artifact: str) -> list[dict[str, Any]] | None:
+        """Return the rows of the newest sound run of month i; None if there is none."""
+        wanted = (
+            self._kind.run_type,
+            self._kind.strategy,
+            self._config_hash(i),
+            self._fingerprint(i),
+            versions()["code"],
+        )
+        completed = self._run.home.runs.completed(self._months[i].month)
+        for run_dir, made in sorted(completed, key=lambda pair: pair[1].created_at, reverse=True):
+            parameters = made.parameters
+            found = (made.run_type, parameters.get("strategy_id"), parameters.get("config_hash"))
+            if (*found, made.dataset.fingerprint, made.versions.get("code")) != wanted:
+                continue
+            try:
+                rows: list[dict[str, Any]] = read_artifact(run_dir, made, artifact).to_pylist()
+            except IntegrityError:
+                continue
+            return rows
+        return None
+
+    def _fingerprint(self, i: int) -> str:
+        return joint_hash(self._months[i].fingerprint, *(m.fingerprint for m in self._months[:i]))
+
+    def _config_hash(self, i: int) -> str:
+        month, whole = self._months[i].month, self._config.model_copy(update={"from_ms": None, "to_ms": None})
+        config = self._config if i == len(self._months) - 1 else whole
+        return str(parameters_of(self._kind, config, bounds_of(month, config), month)["config_hash"])
