@@ -126,7 +126,8 @@ def test_a_store_of_an_earlier_version_goes_on(tmp_path: Path, store: CallStore)
     assert ingest_calls([tmp_path / "result.json"], store).inserted == 0
     added = "source_kind, edited_at, liquidity_usd"
     assert rows_of(store, f"SELECT * EXCLUDE ({added}) FROM alerts ORDER BY ALL") == before
-    assert rows_of(store, "SELECT DISTINCT first_ingest FROM call_sightings ORDER BY 1") == [(1,), (2,)]
+    # Calls whose stored chain is spelled otherwise are no sighting: they stay those of before.
+    assert rows_of(store, "SELECT DISTINCT first_ingest FROM call_sightings ORDER BY 1") == [(0,), (1,)]
     other = [call(MINT, T, "bob"), call(MINT, T, "bob") | {"alert_ts_ms": None}]
     report = ingest_calls([write_jsonl(tmp_path / "d.jsonl", other)], store)
     assert (report.inserted, report.rejected) == (1, {"alert_ts_ms": 1})
