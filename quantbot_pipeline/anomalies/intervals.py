@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from quantbot_pipeline.anomalies.findings import MINT, Finding, Floats, Series, Span
+from quantbot_pipeline.anomalies.findings import MINT, Finding, Floats, Ints, Series, Span
 
 KIND = "interval_mismatch"
 LEAST = 100  # candles whose finer candles are all there
@@ -47,7 +47,7 @@ def interval_mismatches(
     )
 
 
-def _joined(fine: Series, coarse_ms: int, fine_ms: int) -> tuple[Floats, "np.ndarray[tuple[int], np.dtype[np.int64]]"]:
+def _joined(fine: Series, coarse_ms: int, fine_ms: int) -> tuple[Floats, Ints]:
     """Return (open, high, low, close as shape (4, B); times) of the coarse candles whose fine candles are all there."""
     begin = fine.ts // coarse_ms * coarse_ms
     starts = np.flatnonzero(np.diff(begin, prepend=-1))

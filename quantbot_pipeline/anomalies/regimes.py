@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from quantbot_pipeline.anomalies.calls import Calls, Flags, rows_by
-from quantbot_pipeline.anomalies.findings import CALLER, Finding, Span
+from quantbot_pipeline.anomalies.findings import CALLER, Finding, Ints, Span
 
 KIND = "regime"
 ODDS = 2.5  # by which they must have fallen or risen
@@ -76,7 +76,7 @@ def _finding(
     outcome: str,
     words: str,
     alarm: Alarm,
-    ordered: "np.ndarray[tuple[int], np.dtype[np.int64]]",
+    ordered: Ints,
     calls: Calls,
 ) -> Finding:
     mine = ordered[alarm.since : alarm.at + 1]

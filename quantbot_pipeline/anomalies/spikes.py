@@ -45,9 +45,8 @@ def sigma_before(candles: Series, steps: Floats, row: int) -> float:
     steps: absolute, as `steps_of` gives them. The second floor is the first quartile of the steps that are not 0, of 7 days: a
     price that mostly stands still has a median of 0.
     """
-    before = steps[
-        max(0, row - 1 - STEPS) : row - 1
-    ]  # step k leads to candle k + 1; that to the candle itself is left out
+    # Step k leads to candle k + 1; that to the candle itself is left out.
+    before = steps[max(0, row - 1 - STEPS) : row - 1]
     if len(before) < LEAST_STEPS:
         return math.nan
     week = steps[max(0, int(np.searchsorted(candles.ts, candles.ts[row] - LOOK_BACK_MS))) : row - 1]
