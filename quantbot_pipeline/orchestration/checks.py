@@ -92,9 +92,7 @@ def _contract_of(op: Op, made: Sequence[Output]) -> dg.AssetChecksDefinition:
     "A warning; it stops what is downstream if QUANTBOT_QUALITY_BLOCKS is set.",
 )
 def input_quality(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
-    stop_if_canceled(context)
-    home = lab.open()
-    return judge_quality(home, _run_dirs(context, home, _materialized(context, home), PATHS_OUTPUT))
+    return judge_quality(*_looked_at(context, lab, PATHS_OUTPUT))
 
 
 @dg.asset_check(
@@ -103,9 +101,8 @@ def input_quality(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetC
     description="The 2x, 3x and 4x hit rates of the newest month are not far below those of the six months before it (robust z).",
 )
 def paths_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
-    stop_if_canceled(context)
-    home = lab.open()
-    return judge_regression(home, "paths", _run_dirs(context, home, _materialized(context, home), PATHS_OUTPUT))
+    home, run_dirs = _looked_at(context, lab, PATHS_OUTPUT)
+    return judge_regression(home, "paths", run_dirs)
 
 
 @dg.asset_check(
@@ -114,9 +111,7 @@ def paths_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.Ass
     description="The highest out-of-sample median of the newest month is not far below that of the six months before it (robust z).",
 )
 def walk_forward_regression(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
-    stop_if_canceled(context)
-    home = lab.open()
-    run_dirs = _run_dirs(context, home, _materialized(context, home), WALK_OUTPUT)
+    home, run_dirs = _looked_at(context, lab, WALK_OUTPUT)
     return judge_regression(home, "walk_forward", run_dirs)
 
 
@@ -127,9 +122,7 @@ def walk_forward_regression(context: dg.AssetCheckExecutionContext, lab: Lab) ->
     "A warning; nothing is concluded from such a month if QUANTBOT_QUALITY_BLOCKS is set.",
 )
 def anomalies(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
-    stop_if_canceled(context)
-    home = lab.open()
-    return judge_anomalies(home, _run_dirs(context, home, _materialized(context, home), ODD_OUTPUT))
+    return judge_anomalies(*_looked_at(context, lab, ODD_OUTPUT))
 
 
 @dg.asset_check(
@@ -138,9 +131,7 @@ def anomalies(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheck
     "lies outside 0.6 to 1.6, once it has 100 outcomes.",
 )
 def calibration(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
-    stop_if_canceled(context)
-    home = lab.open()
-    return judge_calibration(_run_dirs(context, home, _materialized(context, home), CALIBRATION_OUTPUT))
+    return judge_calibration(_looked_at(context, lab, CALIBRATION_OUTPUT)[1])
 
 
 @dg.asset_check(
@@ -202,6 +193,15 @@ def free_disk(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheck
         description=f"{free:.1f} GB free at {settings.home}, the limit is {settings.min_free_gb:g} GB",
         metadata={"free_gb": round(free, 3), "min_free_gb": settings.min_free_gb},
     )
+
+
+def _looked_at(
+    context: dg.AssetCheckExecutionContext, lab: Lab, output: Output
+) -> tuple["Home", dict[str, "RunDirectory"]]:
+    """Return the home, and {month: run directory} to look at; a run that is to stop begins no check."""
+    stop_if_canceled(context)
+    home = lab.open()
+    return home, _run_dirs(context, home, _materialized(context, home), output)
 
 
 def _run_dirs(

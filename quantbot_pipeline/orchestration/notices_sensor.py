@@ -1,7 +1,7 @@
 """The sensor that raises alerts: it looks at finished Dagster runs, the queue, the quarantine, rejected files, the disk, the
 newest verdicts and the newest anomalies.
 
-Here is only the looking; what is announced, grouped, repeated or over is decided in `reports.alerts`. Everything it must
+Here is only the looking; what is announced, grouped, repeated or over is decided in `monitoring.notices`. Everything it must
 remember is its cursor, so a restart neither forgets a cause nor announces it twice.
 """
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 from pydantic import BaseModel, ValidationError
@@ -31,6 +31,7 @@ from quantbot_pipeline.settings import Settings
 if TYPE_CHECKING:
     from quantbot_pipeline.home import Home
 
+T = TypeVar("T")
 LOOK_BACK_S = 3600.0  # at the first look, failures of the last hour are news
 OVERLAP_S = 60.0  # a run's row is stamped before it is written: look a little further back than the last one seen
 MAX_RUNS = 200  # per look; more wait for the next one
@@ -86,8 +87,6 @@ def notices(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResult:
         *_run_changes(context.instance, cursor, home.settings.ui_url, now),
         *_standing_changes(home, context.instance, cursor.alerts, now),
         *_verdict_changes(context, home, cursor),
-        *_model_changes(context, home, cursor),
-        *_new_anomalies(context, home, cursor),
     ]
     state, messages = decide(cursor.alerts, changes, now)
     for message in messages:
@@ -286,43 +285,33 @@ def _rejected_files(event: Any, link: str) -> Iterator[Change]:
 # --- verdicts -----------------------------------------------------------------------------------------------------------
 
 
-def _verdict_changes(context: dg.SensorEvaluationContext, home: "Home", cursor: Cursor) -> list[Change]:
-    """Return what the newest evidence says anew of callers; moves the cursor. Evidence that cannot be read says nothing."""
+def _verdict_changes(context: dg.SensorEvaluationContext, home: "Home", cursor: Cursor) -> Iterator[Change]:
+    """Yield what the newest evidence, report of the models and anomalies say anew; moves the cursor."""
+    evidence = _readable(context, "verdicts", lambda: newest_verdicts(home.catalog, _run_of(cursor.verdicts)))
+    if evidence is not None:
+        cursor.verdicts, findings = news_of(cursor.verdicts, evidence)
+        yield from ((finding.cause, finding) for finding in findings)
+    report = _readable(context, "report of the models", lambda: newest_report(home.catalog, _run_of(cursor.models)))
+    if report is not None:
+        cursor.models, findings = model_news(cursor.models, report)
+        yield from ((finding.cause, finding) for finding in findings)
+    found = _readable(context, "anomalies", lambda: odd.newest_anomalies(home.catalog, cursor.anomalies))
+    if found:
+        cursor.anomalies, findings = odd.news_of(cursor.anomalies, found)
+        yield from ((finding.cause, finding) for finding in findings)
+
+
+def _run_of(told: Told | ModelsTold | None) -> str:
+    return told.run_id if told else ""
+
+
+def _readable(context: dg.SensorEvaluationContext, what: str, look: Callable[[], T]) -> T | None:
+    """Return what a look finds; what cannot be read says nothing."""
     try:
-        newest = newest_verdicts(home.catalog, cursor.verdicts.run_id if cursor.verdicts else "")
+        return look()
     except QuantbotError as e:
-        context.log.warning(f"the newest verdicts are not readable: {e}")
-        return []
-    if newest is None:
-        return []
-    cursor.verdicts, findings = news_of(cursor.verdicts, newest)
-    return [(finding.cause, finding) for finding in findings]
-
-
-def _model_changes(context: dg.SensorEvaluationContext, home: "Home", cursor: Cursor) -> list[Change]:
-    """Return what the newest report says anew of predictions; moves the cursor. A report that cannot be read says nothing."""
-    try:
-        newest = newest_report(home.catalog, cursor.models.run_id if cursor.models else "")
-    except QuantbotError as e:
-        context.log.warning(f"the newest report of the models is not readable: {e}")
-        return []
-    if newest is None:
-        return []
-    cursor.models, findings = model_news(cursor.models, newest)
-    return [(finding.cause, finding) for finding in findings]
-
-
-def _new_anomalies(context: dg.SensorEvaluationContext, home: "Home", cursor: Cursor) -> list[Change]:
-    """Return the anomalies of severity error that were not told; moves the cursor. What cannot be read says nothing."""
-    try:
-        newest = odd.newest_anomalies(home.catalog, cursor.anomalies)
-    except QuantbotError as e:
-        context.log.warning(f"the newest anomalies are not readable: {e}")
-        return []
-    if not newest:
-        return []
-    cursor.anomalies, findings = odd.news_of(cursor.anomalies, newest)
-    return [(finding.cause, finding) for finding in findings]
+        context.log.warning(f"the newest {what} cannot be read: {e}")
+        return None
 
 
 # --- conditions that last -----------------------------------------------------------------------------------------------
