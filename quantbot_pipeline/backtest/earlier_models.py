@@ -7,15 +7,13 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from quantbot_pipeline.backtest.features import days_before
-from quantbot_pipeline.backtest.inputs import joint_hash
-from quantbot_pipeline.backtest.predicting import Calls, config_hash_of
+from quantbot_pipeline.backtest.earlier_runs import EarlierRuns
+from quantbot_pipeline.backtest.predicting import Calls
 from quantbot_pipeline.backtest.prediction_columns import MODEL_FEATURES
-from quantbot_pipeline.backtest.provenance import versions
 from quantbot_pipeline.backtest.run import Run
-from quantbot_pipeline.errors import InputError, IntegrityError
+from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.months import month_start_ms
-from quantbot_pipeline.runs.verify import read_artifact
+from quantbot_pipeline.specs import KINDS
 
 if TYPE_CHECKING:
     from quantbot_pipeline.models.model import Model
@@ -26,17 +24,23 @@ log = logging.getLogger(__name__)
 MADE, JUDGED = "models", "judged"
 
 
+def runs_of(run: Run, calls: Calls) -> EarlierRuns:
+    """Return the model runs of the months of some calls."""
+    return EarlierRuns(run, KINDS["model"], run.config, calls.months)
+
+
 def models_of(run: Run, calls: Calls, targets: "Sequence[Target]") -> "list[list[Model]]":
     """Return the models of each month, in the order of the targets. Raises InputError without scikit-learn, where one is needed."""
     from quantbot_pipeline.models.fitting import fitting
     from quantbot_pipeline.models.walk import model_of
 
+    runs = runs_of(run, calls)
     made: list[list[Model]] = []
     for i, inputs in enumerate(calls.months):
-        key = _key(run, calls, i)
+        key = runs.key(MADE, i)
         own = inputs is run.inputs
         # The made month is made: what another run says of it is not repeated.
-        found = run.cache.get(key) if own else run.cache.get(key) or _read(run, key, targets)
+        found = run.cache.get(key) if own else run.cache.get(key) or _read(runs, i, targets)
         if found is None:
             with run.record.phase("optimization"), fitting():
                 start = month_start_ms(inputs.month)
@@ -50,11 +54,12 @@ def judged_months(run: Run, calls: Calls, models: "Sequence[Sequence[Model]]") -
     """Return per target what each month's model said of the calls whose outcome is known; what is known already is kept."""
     from quantbot_pipeline.models.walk import judge_month
 
+    runs = runs_of(run, calls)
     months: list[list[JudgedMonth]] = []
     for i, of_month in enumerate(models):
         rows = slice(int(calls.begins[i]), int(calls.begins[i + 1]))
         # Outcomes become known in the order of time, so their number says which they are.
-        key = (JUDGED, *_key(run, calls, i), str(int(calls.history.known[rows].sum())))
+        key = (*runs.key(JUDGED, i), str(int(calls.history.known[rows].sum())))
         if key not in run.cache:
             with run.record.phase("optimization"):
                 run.cache[key] = [judge_month(calls.history, model, i) for model in of_month]
@@ -62,32 +67,16 @@ def judged_months(run: Run, calls: Calls, models: "Sequence[Sequence[Model]]") -
     return [list(of_target) for of_target in zip(*months, strict=True)]
 
 
-def _key(run: Run, calls: Calls, i: int) -> tuple[str, ...]:
-    """Return what identifies the models of a month: its name, the fingerprint of a run of it, its configuration."""
-    months = [calls.months[i], *calls.months[:i]]
-    days = days_before(run.home, [m.month for m in months], run.config.interval)
-    fingerprint = joint_hash(*(m.fingerprint for m in months), *days)
-    return MADE, calls.months[i].month, fingerprint, config_hash_of(run, calls.months[i].month)
-
-
-def _read(run: Run, key: tuple[str, ...], targets: "Sequence[Target]") -> "list[Model] | None":
+def _read(runs: EarlierRuns, i: int, targets: "Sequence[Target]") -> "list[Model] | None":
     """Return the models that the newest run of the same inputs, code and configuration made, every byte verified."""
     from quantbot_pipeline.models.document import from_text, model_id_of
 
-    _, month, fingerprint, config_hash = key
-    wanted = ("model", config_hash, fingerprint, versions()["code"])
-    runs = sorted(run.home.runs.completed(month), key=lambda pair: pair[1].created_at, reverse=True)
-    for run_dir, made in runs:
-        parameters = made.parameters
-        identity = (made.run_type, parameters.get("config_hash"), made.dataset.fingerprint, made.versions.get("code"))
-        if identity != wanted:
-            continue
-        try:
-            rows = read_artifact(run_dir, made, "models", ("target", "model_id", "document")).to_pylist()
-            documents = {
-                row["target"]: row["document"] for row in rows if model_id_of(row["document"]) == row["model_id"]
-            }
-            return [from_text(documents[target.name], MODEL_FEATURES) for target in targets]
-        except (IntegrityError, InputError, KeyError) as e:
-            log.warning("%s: its models are not used: %s", run_dir, e)
-    return None
+    rows = runs.rows(i, "models", ("target", "model_id", "document"))
+    if rows is None:
+        return None
+    documents = {row["target"]: row["document"] for row in rows if model_id_of(row["document"]) == row["model_id"]}
+    try:
+        return [from_text(documents[target.name], MODEL_FEATURES) for target in targets]
+    except (InputError, KeyError) as e:
+        log.warning("earlier models are not used, but made again: %s", e)
+        return None

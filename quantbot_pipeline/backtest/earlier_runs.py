@@ -6,6 +6,7 @@ Belongs here: what identifies such a run, and reading it. Does not: what its row
 from collections.abc import Sequence
 from typing import Any
 
+from quantbot_pipeline.backtest.features import days_before
 from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of, joint_hash
 from quantbot_pipeline.backtest.provenance import parameters_of, versions
 from quantbot_pipeline.backtest.run import Run
@@ -25,7 +26,7 @@ class EarlierRuns:
         """Return the key under which something that depends on month i and all before it is remembered."""
         return what, self._months[i].month, self._fingerprint(i), self._config_hash(i)
 
-    def rows(self, i: int, artifact: str) -> list[dict[str, Any]] | None:
+    def rows(self, i: int, artifact: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]] | None:
         """Return the rows of the newest sound run of month i; None if there is none."""
         wanted = (
             self._kind.run_type,
@@ -41,16 +42,28 @@ class EarlierRuns:
             if (*found, made.dataset.fingerprint, made.versions.get("code")) != wanted:
                 continue
             try:
-                rows: list[dict[str, Any]] = read_artifact(run_dir, made, artifact).to_pylist()
+                rows: list[dict[str, Any]] = read_artifact(run_dir, made, artifact, columns).to_pylist()
             except IntegrityError:
                 continue
             return rows
         return None
 
     def _fingerprint(self, i: int) -> str:
-        return joint_hash(self._months[i].fingerprint, *(m.fingerprint for m in self._months[:i]))
+        months = [self._months[i], *self._months[:i]]
+        interval = self._config.interval
+        days = days_before(self._run.home, [m.month for m in months], interval) if self._kind.predicts else []
+        return joint_hash(*(m.fingerprint for m in months), *days)
 
     def _config_hash(self, i: int) -> str:
-        month, whole = self._months[i].month, self._config.model_copy(update={"from_ms": None, "to_ms": None})
-        config = self._config if i == len(self._months) - 1 else whole
-        return str(parameters_of(self._kind, config, bounds_of(month, config), month)["config_hash"])
+        config = self._config if i == len(self._months) - 1 else whole(self._config)
+        return config_hash_of(self._kind, config, self._months[i].month)
+
+
+def whole(config: BacktestConfig) -> BacktestConfig:
+    """Return a configuration for whole months."""
+    return config.model_copy(update={"from_ms": None, "to_ms": None})
+
+
+def config_hash_of(kind: RunKind, config: BacktestConfig, month: str) -> str:
+    """Return the `config_hash` that a run of a month has."""
+    return str(parameters_of(kind, config, bounds_of(month, config), month)["config_hash"])

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from quantbot_pipeline.backtest.earlier_runs import config_hash_of, whole
 from quantbot_pipeline.backtest.features import day_before
-from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of, reach_ms
-from quantbot_pipeline.backtest.prediction_columns import MODEL_FEATURES
-from quantbot_pipeline.backtest.provenance import parameters_of
+from quantbot_pipeline.backtest.inputs import MonthInputs, reach_ms
+from quantbot_pipeline.backtest.prediction_columns import MODEL_FEATURES, model_features
 from quantbot_pipeline.backtest.remembered import forget_others
 from quantbot_pipeline.backtest.replaying import Replayed, replay_month
 from quantbot_pipeline.backtest.run import Run
-from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.market.candle_files import store_signature
-from quantbot_pipeline.market.features.candles import candle_features
 from quantbot_pipeline.market.features.names import FEATURE_SET
 from quantbot_pipeline.specs import KINDS
 from quantbot_pipeline.vocabulary import INCLUDED
@@ -58,24 +56,13 @@ class Calls(NamedTuple):
         return slice(int(self.begins[-2]), int(self.begins[-1]))
 
 
-def config_hash_of(run: Run, month: str) -> str:
-    """Return the hash that a model run of a month has; earlier months count as whole ones."""
-    config = run.config if month == run.inputs.month else _whole(run.config)
-    return str(parameters_of(KINDS["model"], config, bounds_of(month, config), month)["config_hash"])
-
-
-def _whole(config: BacktestConfig) -> BacktestConfig:
-    return config.model_copy(update={"from_ms": None, "to_ms": None})
-
-
 def calls_of(run: Run, targets: "Sequence[Target]") -> Calls:
     """Return the calls of all months up to the one that is made; months replayed for an earlier run are remembered."""
     months = [*run.earlier, run.inputs]
     store = store_signature(run.home.candles.folder)
-    month, config = run.inputs.month, _whole(run.config)
-    whole = str(parameters_of(KINDS["model"], config, bounds_of(month, config), month)["config_hash"])
+    made_with = config_hash_of(KINDS["model"], whole(run.config), run.inputs.month)
     keys = [
-        (CALLS, m.month, m.fingerprint, day_before(run.home, m.month, run.config.interval), whole, store)
+        (CALLS, m.month, m.fingerprint, day_before(run.home, m.month, run.config.interval), made_with, store)
         for m in months
     ]
     forget_others(run.cache, CALLS, keys)
@@ -88,20 +75,6 @@ def calls_of(run: Run, targets: "Sequence[Target]") -> Calls:
     history, data_end = _history(run, months, arrays, targets)
     begins = np.cumsum([0, *(m.calls.num_rows for m in months)])
     return Calls(months, arrays, begins, history, data_end)
-
-
-def features_of(run: Run, inputs: MonthInputs) -> Floats:
-    """Return MODEL_FEATURES of a month's calls, (C, F)."""
-    calls = inputs.calls
-    found = candle_features(
-        run.home.candles.folder,
-        run.config.interval,
-        calls["mint"].to_pylist(),
-        calls["alert_ts_ms"].to_numpy(),
-        market=False,
-        threads=run.home.settings.threads,
-    )
-    return np.column_stack([found[name] for name in MODEL_FEATURES])
 
 
 def _arrays_of(run: Run, inputs: MonthInputs) -> MonthArrays:
@@ -122,7 +95,7 @@ def _arrays_of(run: Run, inputs: MonthInputs) -> MonthArrays:
     exits = made.outcomes.at(rows, 0)
     returns[rows] = realized_return_bps(exits.px, made.truth.p0[rows], run.cost) / 10_000
     with run.record.phase("slice"):
-        return MonthArrays(features_of(run, inputs), made.truth, returns)
+        return MonthArrays(model_features(run.home, inputs.calls, run.config.interval), made.truth, returns)
 
 
 def _history(

@@ -1,4 +1,4 @@
-"""The columns of a prediction, the same for a month's run and for a call that is scored."""
+"""What a prediction reads and the columns that it makes, the same for a month's run and for a call that is scored."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -7,14 +7,29 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from quantbot_pipeline.market.features.candles import candle_features
 from quantbot_pipeline.market.features.names import PRICES
 from quantbot_pipeline.market.features.outcomes import Outcomes, outcome_history
 
 if TYPE_CHECKING:
+    from quantbot_pipeline.home import Home
     from quantbot_pipeline.models.model import Model, Predicted
 
 MODEL_FEATURES = PRICES  # the columns that helped where this was measured; the caller is known by its rate
 Floats = npt.NDArray[np.float64]
+
+
+def model_features(home: "Home", calls: pa.Table, interval: str) -> Floats:
+    """Return MODEL_FEATURES of calls as of their alerts, (C, F); calls: `mint` and `alert_ts_ms`."""
+    found = candle_features(
+        home.candles.folder,
+        interval,
+        calls["mint"].to_pylist(),
+        calls["alert_ts_ms"].to_numpy(),
+        market=False,
+        threads=home.settings.threads,
+    )
+    return np.column_stack([found[name] for name in MODEL_FEATURES])
 
 
 def prediction_columns(model: "Model", model_id: str, said: "Predicted", x: Floats) -> dict[str, Any]:

@@ -8,18 +8,21 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantbot_pipeline.artifacts.schemas import PREDICTIONS
-from quantbot_pipeline.backtest.prediction_columns import MODEL_FEATURES, past_columns, prediction_columns
+from quantbot_pipeline.backtest.prediction_columns import (
+    MODEL_FEATURES,
+    model_features,
+    past_columns,
+    prediction_columns,
+)
 from quantbot_pipeline.backtest.settled import settled_outcomes
 from quantbot_pipeline.catalog.catalog import newest_runs_with
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.home import Home
-from quantbot_pipeline.market.features.candles import candle_features
 from quantbot_pipeline.months import iso_now, month_of
 from quantbot_pipeline.runs.manifest import RunDirectory, RunManifest, read_manifest
 from quantbot_pipeline.runs.verify import read_artifact
@@ -100,7 +103,7 @@ def _scored(home: Home, calls: pa.Table, made: MonthModels, verdicts: Verdicts, 
     from quantbot_pipeline.models.model import predict
 
     n, names, alert = calls.num_rows, calls["caller_name"].to_pylist(), calls["alert_ts_ms"].to_numpy()
-    x = _features(home, calls, made.config)
+    x = model_features(home, calls, made.config.interval)
     past = past_columns(names, alert, settled_outcomes(home, made.config, int(alert.max())), made.config.horizon_ms)
     parts = []
     for target, (model_id, model) in made.models.items():
@@ -117,19 +120,6 @@ def _scored(home: Home, calls: pa.Table, made: MonthModels, verdicts: Verdicts, 
         columns |= {name: pa.repeat(pa.scalar(text), n) for name, text in said.items()}
         parts.append(pa.table({name: columns[name] for name in SCORES.names}).cast(SCORES))
     return parts
-
-
-def _features(home: Home, calls: pa.Table, config: BacktestConfig) -> npt.NDArray[np.float64]:
-    alert = calls["alert_ts_ms"].to_numpy()
-    found = candle_features(
-        home.candles.folder,
-        config.interval,
-        calls["mint"].to_pylist(),
-        alert,
-        market=False,
-        threads=home.settings.threads,
-    )
-    return np.column_stack([found[name] for name in MODEL_FEATURES])
 
 
 def with_meaning(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

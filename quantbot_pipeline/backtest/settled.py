@@ -18,7 +18,7 @@ from quantbot_pipeline.catalog.catalog import latest_runs_with
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.home import Home
-from quantbot_pipeline.market.calls import MonthCalls, read_calls
+from quantbot_pipeline.market.calls import MonthCalls, month_statistics, read_calls
 from quantbot_pipeline.market.candle_files import month_file
 from quantbot_pipeline.market.features.outcomes import Outcomes
 from quantbot_pipeline.months import month_of, month_range, month_start_ms, next_month
@@ -48,14 +48,14 @@ def settled_outcomes(home: Home, config: BacktestConfig, until: int) -> Outcomes
     calls, _, liquidity = read_calls(home.calls, 0, until - config.horizon_ms)
     alert, parts = calls["alert_ts_ms"].to_numpy(), []
     measured = _measured(home, config) if len(alert) else {}
+    counts = month_statistics(home.calls)
     start = 0
     while start < len(alert):
         month = month_of(int(alert[start]))
         end = int(np.searchsorted(alert, month_start_ms(next_month(month))))
         known = measured.get(month)
         # The last month may be cut by `until`: its run must hold all its calls, of which the later ones do not count.
-        whole = read_calls(home.calls, month_start_ms(month), month_start_ms(next_month(month))).calls.num_rows
-        if known is not None and _is_fresh(home, config, known, whole, int(alert[end - 1])):
+        if known is not None and _is_fresh(home, config, known, counts[month]["calls"], int(alert[end - 1])):
             parts.append(_read(known))
         else:
             parts.append(

@@ -5,7 +5,6 @@ Belongs here: which files are read, and in which order. Does not: what is odd; t
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +19,9 @@ from quantbot_pipeline.backtest.inputs import MonthInputs
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.market.candle_files import month_file
+from quantbot_pipeline.market.candle_reader import month_content
 from quantbot_pipeline.market.sightings import UNKNOWN, read_sightings
-from quantbot_pipeline.market.tokens import TokenCandles, content_of, side_by_side, tokens_of
+from quantbot_pipeline.market.tokens import TokenCandles, side_by_side, tokens_of
 from quantbot_pipeline.months import month_start_ms, months_before, next_month
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 
@@ -35,12 +35,12 @@ def span_of(month: str, config: BacktestConfig) -> Span:
 
 def surveyed(home: Home, config: BacktestConfig, inputs: MonthInputs, earlier: Sequence[MonthInputs]) -> list[str]:
     """Return what changes when something does that a survey of the month reads beside the windows of its calls."""
-    month = inputs.month
-    before = month_file(home.candles.folder, config.interval, months_before(month, 1))
-    others = [f"{name} {content_of(path)}" for name, path in _other_intervals(home, month, config)]
+    month, store = inputs.month, home.candles.folder
+    candles = [month_content(store, config.interval, m) for m in (months_before(month, 1), month)]
+    others = [f"{name} {month_content(store, name, month)}" for name in _other_intervals(home, month, config)]
     flags = hashlib.sha256(b"".join(flag.tobytes() for flag in told_of(home, inputs, earlier))).hexdigest()
     drift = drift_inputs(home, month, config)
-    return [content_of(before), content_of(_file(home, month, config)), *others, flags, *drift]
+    return [*candles, *others, flags, *drift]
 
 
 def told_of(home: Home, inputs: MonthInputs, earlier: Sequence[MonthInputs]) -> tuple[Flags, Flags]:
@@ -56,40 +56,37 @@ def told_of(home: Home, inputs: MonthInputs, earlier: Sequence[MonthInputs]) -> 
 
 def candle_findings(home: Home, month: str, config: BacktestConfig) -> list[Finding]:
     """Return what is odd in the candles of a month, of all tokens, those without a call included."""
-    span = span_of(month, config)
+    span, store = span_of(month, config), home.candles.folder
     survey = Survey(span)
-    before = month_file(home.candles.folder, config.interval, months_before(month, 1))
-    recent = (token.since(span.start - LOOK_BACK_MS) for token in tokens_of(before))
-    for earlier, own in side_by_side(recent, tokens_of(_file(home, month, config))):
+    before = tokens_of(store, config.interval, months_before(month, 1))
+    recent = (token.since(span.start - LOOK_BACK_MS) for token in before)
+    for earlier, own in side_by_side(recent, tokens_of(store, config.interval, month)):
         candles = own if earlier is None else earlier if own is None else earlier.followed_by(own)
         if candles is not None and len(candles.ts):
             survey.add(Series(*candles))
     found = survey.findings()
-    for name, path in _other_intervals(home, month, config):
-        found += _mismatches(home, month, config, name, path)
+    for name in _other_intervals(home, month, config):
+        found += _mismatches(home, month, config, name)
     return found
 
 
-def _file(home: Home, month: str, config: BacktestConfig) -> Path:
-    return month_file(home.candles.folder, config.interval, month)
-
-
-def _other_intervals(home: Home, month: str, config: BacktestConfig) -> list[tuple[str, Path]]:
-    """Return (name, file) of the store's other intervals of the month that divide the run's, or are divided by it."""
+def _other_intervals(home: Home, month: str, config: BacktestConfig) -> list[str]:
+    """Return the store's other intervals of the month that divide the run's, or are divided by it."""
     own = INTERVALS_MS[config.interval]
-    found = []
-    for name, length in INTERVALS_MS.items():
-        path = month_file(home.candles.folder, name, month)
-        if name != config.interval and (own % length == 0 or length % own == 0) and path.exists():
-            found.append((name, path))
-    return found
+    return [
+        name
+        for name, length in INTERVALS_MS.items()
+        if name != config.interval
+        and (own % length == 0 or length % own == 0)
+        and month_file(home.candles.folder, name, month).exists()
+    ]
 
 
-def _mismatches(home: Home, month: str, config: BacktestConfig, name: str, path: Path) -> Iterator[Finding]:
+def _mismatches(home: Home, month: str, config: BacktestConfig, name: str) -> Iterator[Finding]:
     """Yield the tokens whose candles of another interval are not those of the run's."""
-    own, other = INTERVALS_MS[config.interval], INTERVALS_MS[name]
+    own, other, store = INTERVALS_MS[config.interval], INTERVALS_MS[name], home.candles.folder
     span = span_of(month, config)
-    for mine, theirs in side_by_side(tokens_of(_file(home, month, config)), tokens_of(path)):
+    for mine, theirs in side_by_side(tokens_of(store, config.interval, month), tokens_of(store, name, month)):
         if mine is None or theirs is None:
             continue
         pair: list[tuple[int, str, TokenCandles]] = [(own, config.interval, mine), (other, name, theirs)]

@@ -274,19 +274,19 @@ def _window(candles, lo, hi, alert_ts, rules):
     """(status, first, end, p0, entry_ts): the window is candles [first, end)."""
     if lo >= hi:
         return NO_CANDLES, lo, lo, 0.0, np.int64(0)
-    e = _first_at_or_after(candles.ts, lo, hi, alert_ts + rules.latency_ms)
+    e = first_at_or_after(candles.ts, lo, hi, alert_ts + rules.latency_ms)
     if e >= hi or candles.ts[e] - alert_ts > rules.max_entry_delay_ms:
         return NO_ENTRY, lo, lo, 0.0, np.int64(0)
     if rules.entry_close:
         p0, entry_ts, first = candles.close[e], candles.ts[e] + rules.interval_ms, e + 1
     else:
         p0, entry_ts, first = candles.open[e], candles.ts[e], e
-    end = _first_at_or_after(candles.ts, first, hi, entry_ts + rules.horizon_ms - rules.interval_ms + 1)
+    end = first_at_or_after(candles.ts, first, hi, entry_ts + rules.horizon_ms - rules.interval_ms + 1)
     return (INCLUDED if end > first else NO_WINDOW), first, end, p0, entry_ts
 
 
 @_kernel
-def _first_at_or_after(ts, lo, hi, when):
+def first_at_or_after(ts, lo, hi, when):
     """Index of the first candle in [lo, hi) with ts >= when; hi if none."""
     while lo < hi:
         mid = (lo + hi) >> 1
@@ -376,7 +376,7 @@ def _find_holds(window, rules, policies, first_hold, blocks, events):
     """The first candle that closes at or after each deadline, and, in the last slot, the window's last candle."""
     n = len(window.ts)
     for h in range(len(policies.hold)):
-        at = _first_at_or_after(window.ts, 0, n, window.entry_ts + policies.hold[h] - rules.interval_ms)
+        at = first_at_or_after(window.ts, 0, n, window.entry_ts + policies.hold[h] - rules.interval_ms)
         if at < n:
             slot = first_hold + h
             events.at[slot] = at

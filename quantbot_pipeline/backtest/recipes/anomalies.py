@@ -13,8 +13,7 @@ from quantbot_pipeline.anomalies.ingested import deleted_calls, late_calls
 from quantbot_pipeline.anomalies.regimes import regimes
 from quantbot_pipeline.anomalies.touching import rows_of
 from quantbot_pipeline.backtest.drifting import drift_findings
-from quantbot_pipeline.backtest.inputs import bounds_of
-from quantbot_pipeline.backtest.provenance import parameters_of
+from quantbot_pipeline.backtest.earlier_runs import config_hash_of
 from quantbot_pipeline.backtest.remembered import forget_others
 from quantbot_pipeline.backtest.replaying import replay_month
 from quantbot_pipeline.backtest.run import Run
@@ -27,9 +26,8 @@ from quantbot_pipeline.vocabulary import INCLUDED, TIME_STOP
 if TYPE_CHECKING:
     from quantbot_pipeline.backtest.replaying import Replayed
 
-POLICY = DEFAULT_POLICIES[
-    0
-]  # whose stop a spike may set, and whose wins tell a caller's regime: stop 20 %, take profit 100 %
+# Stop 20 %, take profit 100 %: a spike may set its stop, and its wins tell a caller's regime.
+POLICY = DEFAULT_POLICIES[0]
 KNOWN = "calls known at a month's end"
 
 
@@ -52,7 +50,7 @@ def _call_findings(calls: Calls, span: Span) -> Iterator[Finding]:
 def _calls_of(run: Run) -> Calls:
     """Return all calls up to the month's end with what was known of them then; earlier months from the cache where it can."""
     month, policy = run.inputs.month, [parse_policy(POLICY)]
-    config_hash = str(parameters_of(KINDS["anomalies"], run.config, bounds_of(month, run.config), month)["config_hash"])
+    config_hash = config_hash_of(KINDS["anomalies"], run.config, month)
     keys = [(KNOWN, inputs.month, inputs.fingerprint, config_hash) for inputs in run.earlier]
     for key, inputs in zip(keys, run.earlier, strict=True):
         if key not in run.cache:

@@ -64,23 +64,18 @@ class _Test(NamedTuple):
 def make(run: Run) -> None:
     months = [*run.earlier, run.inputs]
     runs = EarlierRuns(run, KINDS["tune"], run.config, months)
-    keys = [runs.key(what, i) for what in (CHOICES, TESTS) for i in range(len(months))]
-    for what in (CHOICES, TESTS):
-        forget_others(run.cache, what, keys)
+    keys = {what: [runs.key(what, i) for i in range(len(months))] for what in (CHOICES, TESTS)}
+    for what, kept in keys.items():
+        forget_others(run.cache, what, kept)
     tests: list[_Test] = []
-    for i, inputs in enumerate(months):
+    for i, (inputs, chosen, tested) in enumerate(zip(months, keys[CHOICES], keys[TESTS], strict=True)):
         own = inputs is run.inputs
-        choices = _remembered(run, runs.key(CHOICES, i)) or (None if own else _read(runs, i)) or _choose(run, months, i)
-        run.cache[runs.key(CHOICES, i)] = choices
-        test = None if own else _remembered(run, runs.key(TESTS, i))
+        choices = run.cache.get(chosen) or (None if own else _read(runs, i)) or _choose(run, months, i)
+        test = None if own else run.cache.get(tested)
         tests.append(test or _test(run, inputs, choices))
-        run.cache[runs.key(TESTS, i)] = tests[-1]
+        run.cache |= {chosen: choices, tested: tests[-1]}
     with run.record.phase("optimization"):
         write_rows(run, "tuned", _rows(run, choices, tests))
-
-
-def _remembered(run: Run, key: tuple[str, ...]) -> Any:
-    return run.cache.get(key)
 
 
 def _read(runs: EarlierRuns, i: int) -> Choices | None:

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from quantbot_pipeline.compiled import compiled
+from quantbot_pipeline.replay.kernel import first_at_or_after
 from quantbot_pipeline.replay.statistics import at_or_below, quantile, select
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -33,18 +34,6 @@ _kernel = compiled(error_model="numpy")
 
 
 @_kernel
-def _first_from(ts, lo, hi, moment):
-    """The first position of `[lo, hi)` with `ts >= moment`; hi where there is none."""
-    while lo < hi:
-        middle = (lo + hi) >> 1
-        if ts[middle] < moment:
-            lo = middle + 1
-        else:
-            hi = middle
-    return lo
-
-
-@_kernel
 def _volatility(opened, close, first, end):
     """The root of the sum of squared steps of candles `[first, end)`, and the largest step."""
     step = math.log(close[first] / opened[first])
@@ -65,13 +54,13 @@ def price_values(ts, opened, high, low, close, volume, lo, hi, alert, interval_m
     for i in range(len(alert)):
         t, row = alert[i], out[i]
         row[:] = np.nan
-        end = _first_from(ts, lo[i], hi[i], t - interval_ms + 1)
-        day = _first_from(ts, lo[i], end, t - DAY_MS)
+        end = first_at_or_after(ts, lo[i], hi[i], t - interval_ms + 1)
+        day = first_at_or_after(ts, lo[i], end, t - DAY_MS)
         row[CANDLES] = end - day
         if day == end:
             continue
-        four = _first_from(ts, day, end, t - 4 * HOUR_MS)
-        hour = _first_from(ts, four, end, t - HOUR_MS)
+        four = first_at_or_after(ts, day, end, t - 4 * HOUR_MS)
+        hour = first_at_or_after(ts, four, end, t - HOUR_MS)
         last = close[end - 1]
         row[STALE] = t - (ts[end - 1] + interval_ms)
         row[RET_24H] = math.log(last / opened[day])
