@@ -53,6 +53,7 @@ DEFAULT_TARGETS = ("hit_2x", "peak_1.5", "drawdown_30", "return")  # what is pre
 MODEL_STATUSES = ("fitted", "no train call", "too few train calls", "too few of a class")
 MODELS = ("base", "caller", "linear", "boosting", "blend")
 MODEL_SCOPES = ("month", "to_date")
+BLEND, TO_DATE = MODELS[-1], MODEL_SCOPES[-1]  # the rows that carry the verdict
 WHOLE_GROUP = "__all__"  # the feature under which a whole group of features is shuffled
 
 # What is said of a target's predictions, and of the money of the calls that they take; in the order in which tables show it.

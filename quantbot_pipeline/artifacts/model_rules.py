@@ -6,7 +6,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from quantbot_pipeline.artifacts.columns import Columns, Fault, Mask, above, counts, named, rates
-from quantbot_pipeline.vocabulary import MODEL_SCOPES, MODEL_STATUSES, MODEL_VERDICTS, MODELS, MONEY_VERDICTS
+from quantbot_pipeline.vocabulary import (
+    BLEND,
+    MODEL_SCOPES,
+    MODEL_STATUSES,
+    MODEL_VERDICTS,
+    MODELS,
+    MONEY_VERDICTS,
+    TO_DATE,
+)
 
 MAX_WEIGHT = 1.5
 AMOUNT = "return"
@@ -49,7 +57,7 @@ def model_report(t: Columns) -> Iterator[Fault]:
     yield from counts(t, "train_calls", "calls", "positives", "test_months", "log_loss")
     yield "positives", "more than the calls", t["positives"] > t["calls"]
     yield from rates(t, "auc", "taken_share", "covered")
-    blend = t["model"] == MODELS[-1]
+    blend = t["model"] == BLEND
     for name in ("weight_caller", "weight_linear", "weight_boosting"):
         yield name, "outside 0 to 1.5", (t[name] < 0) | (t[name] > MAX_WEIGHT)
         yield name, "not of the blend, or missing of it", t.absent(name) == blend
@@ -61,7 +69,7 @@ def model_report(t: Columns) -> Iterator[Fault]:
 
 def _claims_too_much(t: Columns) -> Mask:
     sure = (t["gain_over_base_z"] >= 2) & (t["gain_over_caller_z"] >= 2) & (t["test_months"] >= 3)
-    return (t["verdict"] == MODEL_VERDICTS[0]) & (t["scope"] == MODEL_SCOPES[-1]) & ~sure
+    return (t["verdict"] == MODEL_VERDICTS[0]) & (t["scope"] == TO_DATE) & ~sure
 
 
 def importance(t: Columns) -> Iterator[Fault]:

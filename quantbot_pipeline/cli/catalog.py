@@ -179,12 +179,13 @@ def verify(
 
 def _verified(lab: "Home", given: list[Path] | None) -> "Iterator[tuple[str, AbstractContextManager[Path]]]":
     """Yield how each run is called, and the folder to look at."""
+    from quantbot_pipeline.runs.store import run_dirs
+
     if given or lab.settings.runs_url is None:
         for folder in [found for path in given or [lab.runs.folder] for found in _run_dirs(path)]:
             yield str(folder), nullcontext(folder)
         return
-    listing = lab.runs.listing()
-    for run_dir in [f"{month}/{name}" for month in listing.months for name in listing.names(month)]:
+    for run_dir in run_dirs(lab.runs.listing()):
         yield f"{lab.runs.place}/{run_dir}", lab.runs.fresh(run_dir)
 
 

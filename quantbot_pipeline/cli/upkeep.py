@@ -55,10 +55,10 @@ def _named(lab: "Home", run: str) -> "AbstractContextManager[Path]":
 
 
 def _all(lab: "Home") -> "Iterator[AbstractContextManager[Path]]":
-    listing = lab.runs.listing()
-    for month in sorted(listing.months):
-        for name in listing.names(month):
-            yield lab.runs.fresh(f"{month}/{name}")
+    from quantbot_pipeline.runs.store import run_dirs
+
+    for run_dir in run_dirs(lab.runs.listing()):
+        yield lab.runs.fresh(run_dir)
 
 
 @app.command("migrate")

@@ -102,16 +102,15 @@ def auc(outcome: Floats, said: Floats) -> float:
 
 
 class Calibration(NamedTuple):
-    """`logit(truth) = intercept + slope * logit(said)`, and the standard error of the slope; NaN where it is undefined."""
+    """`logit(truth) = intercept + slope * logit(said)`; NaN where it is undefined."""
 
     slope: float
     intercept: float
-    slope_error: float
 
 
 def calibration(outcome: Floats, said: Floats) -> Calibration:
     """Return the calibration by logistic regression without a penalty: a slope of 1 and an intercept of 0 are perfect."""
-    undefined = Calibration(float("nan"), float("nan"), float("nan"))
+    undefined = Calibration(float("nan"), float("nan"))
     if not len(outcome) or outcome.min() == outcome.max() or said.min() == said.max():
         return undefined
     x = np.column_stack([np.ones(len(said)), logit(said)])
@@ -127,7 +126,7 @@ def calibration(outcome: Floats, said: Floats) -> Calibration:
         if abs(found[1]) > MAX_SLOPE:
             return undefined
         if np.abs(step).max() < 1e-10:
-            return Calibration(float(found[1]), float(found[0]), float(np.sqrt(np.linalg.inv(information)[1, 1])))
+            return Calibration(float(found[1]), float(found[0]))
     return undefined
 
 

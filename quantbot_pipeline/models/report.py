@@ -10,9 +10,8 @@ import numpy as np
 from quantbot_pipeline.models.metrics import Judged, auc, calibration, gain, losses, money
 from quantbot_pipeline.models.model import Model
 from quantbot_pipeline.models.verdict import money_verdict, number, verdict
-from quantbot_pipeline.vocabulary import MODEL_SCOPES, MODELS
+from quantbot_pipeline.vocabulary import BLEND, MODEL_SCOPES, MODELS
 
-BLEND = MODELS[-1]
 WILSON_Z = 1.959963984540054
 BINS = 10
 

@@ -14,7 +14,7 @@ from quantbot_pipeline.models.model import Model, Predicted, predict
 from quantbot_pipeline.models.numbers import Floats, Ints, Mask
 from quantbot_pipeline.models.targets import Target
 from quantbot_pipeline.models.training import FITTED, TrainCalls, train
-from quantbot_pipeline.vocabulary import MODELS
+from quantbot_pipeline.vocabulary import BLEND, MODELS
 
 
 class History(NamedTuple):
@@ -90,7 +90,7 @@ def judged_of(history: History, months: list[JudgedMonth]) -> Judged:
     """Return the calls of tested months, as measures take them."""
     rows = np.concatenate([month.rows for month in months])
     said = {
-        name: np.concatenate([getattr(month.predicted, "value" if name == MODELS[-1] else name) for month in months])
+        name: np.concatenate([getattr(month.predicted, "value" if name == BLEND else name) for month in months])
         for name in MODELS
     }
     return Judged(

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from quantbot_pipeline.vocabulary import MODEL_SCOPES, MODELS
+from quantbot_pipeline.vocabulary import BLEND, TO_DATE
 
 if TYPE_CHECKING:
     from quantbot_pipeline.runs.manifest import RunDirectory
@@ -38,7 +38,7 @@ def slopes(report: Sequence[dict[str, Any]], bins: Sequence[dict[str, Any]]) -> 
     """Return per target with 100 outcomes the slope of the blend to date, its 95 % interval, and whether that leaves 0.6 to 1.6."""
     found = []
     for row in report:
-        if row["model"] != MODELS[-1] or row["scope"] != MODEL_SCOPES[-1] or row["calibration_slope"] is None:
+        if row["model"] != BLEND or row["scope"] != TO_DATE or row["calibration_slope"] is None:
             continue
         error = slope_error([one for one in bins if one["target"] == row["target"]])
         if row["calls"] < MIN_OUTCOMES or error is None:

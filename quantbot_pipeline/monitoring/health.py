@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quantbot_pipeline.catalog.catalog import Catalog, reading
-from quantbot_pipeline.runs.store import RunStore
+from quantbot_pipeline.runs.store import RunStore, run_dirs
 
 GB = 1_000_000_000
 
@@ -57,9 +57,8 @@ def sample(newest_first: list[str], n: int, day: str) -> list[str]:
 
 def overdue(runs: RunStore, known: Iterable[str], now_s: float, max_lag_s: float) -> list[str]:
     """Run directories (relative to the runs) that nobody knows although they are older than `max_lag_s`."""
-    listing = runs.listing()
-    present = (f"{month}/{name}" for month in listing.months for name in listing.names(month))
-    return [path for path in sorted(set(present) - set(known)) if now_s - runs.written_s(path, now_s) > max_lag_s]
+    present = set(run_dirs(runs.listing()))
+    return [path for path in sorted(present - set(known)) if now_s - runs.written_s(path, now_s) > max_lag_s]
 
 
 def _size_fault(found: int | str, size: int) -> str | None:

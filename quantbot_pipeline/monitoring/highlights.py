@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantbot_pipeline.evidence.wording import standing
-from quantbot_pipeline.vocabulary import ALL_CALLERS, BETTER, MODEL_SCOPES, MODELS, MUCH_ENDED, SEVERITIES
+from quantbot_pipeline.vocabulary import ALL_CALLERS, BETTER, BLEND, MUCH_ENDED, SEVERITIES, TO_DATE
 
 # What the UI calls the rows that an artifact shows: what they are, not who is best.
 TABLES = {
@@ -178,7 +178,7 @@ def _equity(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[st
 
 
 def _model_report(table: pa.Table, limit: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    to_date = pc.and_(pc.equal(table["model"], MODELS[-1]), pc.equal(table["scope"], MODEL_SCOPES[-1]))
+    to_date = pc.and_(pc.equal(table["model"], BLEND), pc.equal(table["scope"], TO_DATE))
     rows = table.filter(to_date).to_pylist()
     measures = ("gain_over_base", "gain_over_base_z", "auc", "calibration_slope", "taken_return_bps")
     numbers = {f"{row['target']}_{name}": row[name] for row in rows for name in measures}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import BaseModel
 
 from quantbot_pipeline.monitoring.notices import Finding, Severity
-from quantbot_pipeline.vocabulary import BETTER, EARNS_MORE, MODEL_SCOPES, MODELS, TOO_LITTLE_DATA
+from quantbot_pipeline.vocabulary import BETTER, BLEND, EARNS_MORE, TO_DATE, TOO_LITTLE_DATA
 
 if TYPE_CHECKING:
     from quantbot_pipeline.catalog.catalog import Catalog
@@ -48,7 +48,7 @@ def newest_report(catalog: "Catalog", known: str = "") -> NewestReport | None:
     if made.run_id == known:
         return None
     rows = read_artifact(run_dir, made, "model_report", COLUMNS).to_pylist()
-    to_date = [row for row in rows if row["model"] == MODELS[-1] and row["scope"] == MODEL_SCOPES[-1]]
+    to_date = [row for row in rows if row["model"] == BLEND and row["scope"] == TO_DATE]
     return NewestReport(made.run_id, made.month, {row["target"]: row for row in to_date})
 
 

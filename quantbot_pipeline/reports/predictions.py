@@ -14,7 +14,7 @@ from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.reports.remarks import load_newest
 from quantbot_pipeline.runs.manifest import RunDirectory, read_manifest
 from quantbot_pipeline.runs.verify import read_artifact
-from quantbot_pipeline.vocabulary import MODEL_SCOPES, MODEL_VERDICTS, MODELS, TOO_LITTLE_DATA
+from quantbot_pipeline.vocabulary import BLEND, MODEL_VERDICTS, TO_DATE, TOO_LITTLE_DATA
 
 MODEL_COLUMNS = (
     "target",
@@ -69,7 +69,7 @@ def model_report(
     `meaning` says the verdict in a sentence. Raises InputError for a target of which there is no report.
     """
     rows = load_newest(catalog, "model_report", interval=interval, month=month)
-    blend = pc.and_(pc.equal(rows["model"], MODELS[-1]), pc.equal(rows["scope"], MODEL_SCOPES[-1]))
+    blend = pc.and_(pc.equal(rows["model"], BLEND), pc.equal(rows["scope"], TO_DATE))
     newest = {row["target"]: row for row in rows.filter(blend).to_pylist()}  # month after month: the last one stays
     if target is not None and target not in newest:
         known = f"targets there: {', '.join(newest)}" if newest else "make one with `quantbot backtest model`"
@@ -83,7 +83,7 @@ def report_of_run(run_dir: RunDirectory) -> list[dict[str, Any]]:
     if "model_report" not in manifest.artifacts:
         return []
     rows = read_artifact(run_dir, manifest, "model_report").to_pylist()
-    to_date = [row for row in rows if row["model"] == MODELS[-1] and row["scope"] == MODEL_SCOPES[-1]]
+    to_date = [row for row in rows if row["model"] == BLEND and row["scope"] == TO_DATE]
     return _told([row | {"month": manifest.month} for row in to_date])
 
 

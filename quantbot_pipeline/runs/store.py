@@ -59,6 +59,11 @@ class Listing(Protocol):
         ...
 
 
+def run_dirs(listing: Listing) -> list[str]:
+    """Return every run directory that a look sees, `YYYY-MM/run_id=…`, ascending."""
+    return [f"{month}/{name}" for month in sorted(listing.months) for name in listing.names(month)]
+
+
 class RunStore(Protocol):
     """A place where runs are kept: begin and commit, list, open, set aside.
 
