@@ -105,6 +105,12 @@ class Settings(BaseSettings):
         ge=0,
         description="how long a run may wait in the queue, or a step for its pool, before an alert says so",
     )
+    backfill_months: int = Field(
+        0,
+        ge=0,
+        description="months of a backfill that are one Dagster run; 0: one run for the whole range, best on one machine; "
+        "on a cluster 3, so that several workers share the range ([cluster.md](cluster.md))",
+    )
     alert_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         (), repr=False, description="where alerts go: apprise URLs, separated by blanks; none: only to the log"
     )

@@ -125,11 +125,28 @@ def test_other_resources_can_be_injected() -> None:
     assert (settings.runs_dir, settings.alerts_db) == (Path("/somewhere/else/runs"), Path("/calls.duckdb"))
 
 
+@pytest.mark.parametrize(("months", "size"), [(None, None), ("0", None), ("3", 3)])
+def test_a_setting_says_how_many_months_of_a_backfill_are_one_run(
+    monkeypatch: pytest.MonkeyPatch, months: str | None, size: int | None
+) -> None:
+    if months is not None:
+        monkeypatch.setenv("QUANTBOT_BACKFILL_MONTHS", months)
+    graph = build_defs().resolve_asset_graph()
+    policies = [graph.get(key).backfill_policy for key in graph.get_all_asset_keys() if graph.get(key).partitions_def]
+    assert len(policies) > 10
+    assert {policy.max_partitions_per_run for policy in policies if policy} == {size}
+    forced = build_defs(backfill_policy=dg.BackfillPolicy.multi_run(7)).resolve_asset_graph()
+    assert forced.get(dg.AssetKey(["truth", "paths"])).backfill_policy == dg.BackfillPolicy.multi_run(7)
+
+
 def test_the_code_location_loads_without_the_heavy_libraries(tmp_path: Path) -> None:
     code = "import json, sys, quantbot_pipeline.definitions; print(json.dumps(sorted(sys.modules)))"
-    loaded = {name.split(".")[0] for name in json.loads(python(code, tmp_path))}
+    modules = json.loads(python(code, tmp_path))
+    loaded = {name.split(".")[0] for name in modules}
     assert "quantbot_pipeline" in loaded
     assert loaded & HEAVY == set()
+    of_one_place = ("quantbot_pipeline.orchestration.local", "quantbot_pipeline.orchestration.cluster")
+    assert [name for name in modules if name.startswith(of_one_place)] == [], "every deployment loads the same"
 
 
 def test_the_command_line_answers_without_dagster_and_the_heavy_libraries(tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ def ui(
     """Start the Dagster web UI and daemon on this home directory. A second one on a home needs `--read-only`."""
     from quantbot_pipeline.orchestration.launch import open_instance
     from quantbot_pipeline.orchestration.local.claim import claimed
-    from quantbot_pipeline.orchestration.local.retries import say_again
     from quantbot_pipeline.orchestration.local.services import serve
+    from quantbot_pipeline.orchestration.retries import say_again
     from quantbot_pipeline.orchestration.waiting import free_slots
 
     lab = open_home(home, may_begin=True)

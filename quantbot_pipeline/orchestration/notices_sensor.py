@@ -25,7 +25,8 @@ from quantbot_pipeline.orchestration.assets.catalog import CATALOG
 from quantbot_pipeline.orchestration.assets.inputs import INBOX_KEY
 from quantbot_pipeline.orchestration.partitions import months_of
 from quantbot_pipeline.orchestration.resources import Lab
-from quantbot_pipeline.orchestration.waiting import free_slots, is_repeated, waiting_longer_than
+from quantbot_pipeline.orchestration.retries import say_again
+from quantbot_pipeline.orchestration.waiting import WILL_RETRY, free_slots, is_repeated, waiting_longer_than
 from quantbot_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ MAX_RUNS = 200  # per look; more wait for the next one
 STANDING_CHECKS = ("quarantine_empty", "free_disk")
 # What this one finds is told row by row, as news.
 TOLD_BY_ROW = ("anomalies",)
-WILL_RETRY = "dagster/will_retry"
 PROMISE_S = 120.0  # within which Dagster repeats a run that it says it will; it looks every few seconds
 EVENTS = {
     dg.DagsterEventType.STEP_SUCCESS,
@@ -83,6 +83,8 @@ def notices(context: dg.SensorEvaluationContext, lab: Lab) -> dg.SensorResult:
     cursor = _read_cursor(context, now)
     for run_id in free_slots(context.instance):  # where a daemon runs without `quantbot ui`, nobody else does
         context.log.info(f"freed the slots of run {run_id}, which is over")
+    for run_id in say_again(context.instance):
+        context.log.info(f"said again that run {run_id} failed: nothing has repeated it")
     changes = [
         *_run_changes(context.instance, cursor, home.settings.ui_url, now),
         *_standing_changes(home, context.instance, cursor.alerts, now),

@@ -11,7 +11,8 @@ import dagster as dg
 
 from quantbot_pipeline.interrupts import noticed, stop_if_asked
 
-ENDING = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+# A run that works has failed only where run monitoring lost sight of it: another worker repeats it by then.
+ENDING = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE)
 Context = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 
 
@@ -28,7 +29,7 @@ def heeding(context: Context) -> Iterator[None]:
 
 
 def stop_if_canceled(context: Context) -> None:
-    """Raise KeyboardInterrupt if this run is to stop."""
+    """Raise KeyboardInterrupt if this run is to stop: somebody has asked, or Dagster has given it up."""
     stop_if_asked()
     run = context.instance.get_run_by_id(context.run.run_id)
     if run is not None and run.status in ENDING:

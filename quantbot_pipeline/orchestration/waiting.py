@@ -16,6 +16,7 @@ QUEUED = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.Dagste
 OVER = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 PARENT_RUN = "dagster/parent_run_id"  # of a repetition: the run that it repeats
 REPEATED_BY = "dagster/auto_retry_run_id"  # of a run: its repetition
+WILL_RETRY = "dagster/will_retry"  # of a failed run: whether Dagster means to repeat it
 REST_S = 10.0  # a run that ends by itself frees its slots a moment after its end
 
 

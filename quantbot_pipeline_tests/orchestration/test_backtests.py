@@ -1,5 +1,6 @@
 """Assets in this process on a real instance: one Dagster run for a range, each month committed and reported on its own."""
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from quantbot_pipeline.runs.verify import check_run, read_artifact
 from quantbot_pipeline.specs import KINDS
 from quantbot_pipeline_tests.support.builders import candles, write_parquet
 from quantbot_pipeline_tests.support.labs import CALLS_PER_MONTH, run_dirs
+from quantbot_pipeline_tests.support.object_store import options
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 PATHS = dg.AssetKey(["truth", "paths"])
@@ -271,6 +273,24 @@ def test_a_wrong_configuration_fails_before_any_work(
         assert named in failure_of(result)
     assert run_dirs(home) == set()
     assert reported(instance) == {}
+
+
+@pytest.mark.parametrize(("away", "repeated"), [(False, "false"), (True, "true")], ids=["bad file", "store away"])
+def test_where_failed_work_is_repeated_wrong_input_is_not(
+    home: Path, monkeypatch: pytest.MonkeyPatch, credentials: None, away: bool, repeated: str
+) -> None:
+    if away:
+        monkeypatch.setenv("QUANTBOT_RUNS", "s3://lab/runs")
+        monkeypatch.setenv("QUANTBOT_STORE_OPTIONS", json.dumps(options("http://127.0.0.1:9")))
+    else:
+        store_file(home, "2024-01").write_bytes(b"not a Parquet file")
+    retries = {"run_retries": {"enabled": True, "max_retries": 3, "retry_on_asset_or_op_failure": True}}
+    with dg.instance_for_test(overrides=retries) as instance:
+        result = materialize(home, instance, "2024-01", "2024-01")
+        failure_of(result)
+        run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags["dagster/will_retry"] == repeated
 
 
 def test_the_catalog_asset_registers_committed_runs(home: Path, instance: dg.DagsterInstance) -> None:

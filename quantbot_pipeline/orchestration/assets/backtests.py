@@ -17,6 +17,7 @@ from pydantic import Field, create_model
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.orchestration.judging import evaluations
 from quantbot_pipeline.orchestration.resources import Lab
+from quantbot_pipeline.orchestration.retries import never_again
 from quantbot_pipeline.orchestration.stopping import heeding, stop_if_canceled
 from quantbot_pipeline.specs import EVERYTHING, Key, Op, Output, RunKind, kind_for, ops, outputs, outputs_of
 
@@ -110,8 +111,11 @@ def _run_months(
         with heeding(context):
             _make_months(context, home, kind, make_config(values), keys, only_changed, made)
         if made.failed:
+            if not any(map(may_pass, made.failed.values())):
+                never_again(context)
             raise _failure(made.failed, of=len(context.partition_keys))
     except InputError as e:
+        never_again(context)
         raise dg.Failure(str(e), metadata={"input_error": True}, allow_retries=False) from None
     except BaseException:
         # Whatever ends the run (a bad month, Terminate in the UI): months that are done count as done.
@@ -207,6 +211,13 @@ def _check_committed(context: dg.AssetExecutionContext, home: "Home", keys: Sequ
     }
     for evaluation in evaluations(home, {key: run_dirs for key, run_dirs in of_keys.items() if run_dirs}):
         context.log_event(evaluation)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same work may succeed later: a store that did not answer, or what nobody has foreseen."""
+    from quantbot_pipeline.errors import QuantbotError, StoreError
+
+    return isinstance(error, StoreError) or not isinstance(error, QuantbotError)
 
 
 def _reason(month: str, error: Exception) -> str:

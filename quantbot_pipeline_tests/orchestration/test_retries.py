@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, PARENT_RUN_ID_TAG, WILL_RETRY_TAG
 
-from quantbot_pipeline.orchestration.local.retries import AT_MOST, PATIENCE, SINCE, say_again
+from quantbot_pipeline.orchestration.retries import AT_MOST, PATIENCE, SINCE, say_again
 
 
 @dg.op

@@ -1,4 +1,4 @@
-"""Failed runs that Dagster would repeat and has overlooked.
+"""Failed runs: those that Dagster need not repeat, and those that it would and has overlooked.
 
 Whoever fails a run writes the event first and the run's status some milliseconds later. A daemon that reads both in between sees
 an event of a run that has not failed, and never looks at it again: a backfill then waits for the repetition for ever. It looks
@@ -9,21 +9,27 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-# The tag that Dagster's daemon writes and reads: no public name holds it.
-from dagster._core.storage.tags import WILL_RETRY_TAG
-
-from quantbot_pipeline.orchestration.waiting import is_repeated
+from quantbot_pipeline.orchestration.waiting import WILL_RETRY, is_repeated
 
 PATIENCE = timedelta(seconds=30)  # Dagster's daemon looks every few seconds
 SINCE = timedelta(days=1)  # nobody waits for older ones
 AT_MOST = 3  # times that a failure is said
 
 
+OF_STEPS = "dagster/retry_on_asset_or_op_failure"  # of a run: whether it is repeated when its work fails
+
+
+def never_again(context: dg.AssetExecutionContext) -> None:
+    """Keep Dagster from repeating this run where it repeats failed work, as on a cluster: wrong input stays wrong."""
+    if context.instance.run_retries_retry_on_asset_or_op_failure:
+        context.instance.add_run_tags(context.run.run_id, {OF_STEPS: "false"})
+
+
 def say_again(instance: dg.DagsterInstance, now: datetime | None = None) -> list[str]:
     """Report every overlooked failure once more; returns the ids of the runs."""
     now = now or datetime.now(UTC)
     waiting = dg.RunsFilter(
-        statuses=[dg.DagsterRunStatus.FAILURE], tags={WILL_RETRY_TAG: "true"}, updated_after=now - SINCE
+        statuses=[dg.DagsterRunStatus.FAILURE], tags={WILL_RETRY: "true"}, updated_after=now - SINCE
     )
     found = [run for run in instance.get_runs(waiting) if _is_overlooked(instance, run, now)]
     for run in found:
