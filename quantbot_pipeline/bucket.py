@@ -4,6 +4,8 @@ Belongs here: requests, repetitions, the probe of what a server honours. Does no
 client's own words: they may hold a signed address. obstore (the extra `cloud`) is imported by the first request.
 """
 
+import contextlib
+import json
 import re
 import time
 import uuid
@@ -12,23 +14,39 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from quantbot_pipeline.copied import write_whole
 from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
 from quantbot_pipeline.interrupts import stop_if_asked
 
 TRIES = 6  # of a write: the client gives up on a PUT that timed out, since it cannot know whether it counted
 AT_ONCE = 8  # requests
+IN_ONE_PIECE = 16_000_000  # bytes of a file; a larger one would take longer than an answer may
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3.0
 # What of QUANTBOT_STORE_OPTIONS speaks of the connection; everything else is the store's own.
 CLIENT_OPTIONS = frozenset(
     ("timeout", "connect_timeout", "allow_http", "allow_invalid_certificates", "proxy_url", "user_agent")
 )
+PROBED = ".probed.json"  # what the store honours, as it was tried once by this machine
 T = TypeVar("T")
 
 
 class Absent(StoreError):
     """There is no such object."""
+
+
+class Contended(StoreError):
+    """The store refused two changes at once; the next try is for one of them."""
+
+
+class Seen(NamedTuple):
+    """What an object was when it was read: its bytes, and how the store names this state of it. version: of GCS, or None."""
+
+    content: bytes
+    etag: str
+    version: str | None
 
 
 class Stored(NamedTuple):
@@ -100,6 +118,56 @@ class Bucket:
         """Return the bytes of an object. Raises Absent without one, StoreError when the store does not answer."""
         return self._repeated(lambda: bytes(self._client.get(self._store, key).bytes()), key, "read", absent=True)
 
+    def see(self, key: str) -> Seen:
+        """Return an object together with its ETag, for a `swap`. Raises as `get`."""
+
+        def seen() -> Seen:
+            answer = self._client.get(self._store, key)
+            return Seen(bytes(answer.bytes()), (answer.meta["e_tag"] or "").strip('"'), answer.meta["version"])
+
+        return self._repeated(seen, key, "read", absent=True)
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Return a part of an object. Raises as `get`, and StoreError for an object that ends before."""
+        return self._repeated(
+            lambda: bytes(self._client.get_range(self._store, key, start=start, length=length)),
+            key,
+            "read",
+            absent=True,
+        )
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write a file to a key that is nobody else's; a large one goes in parts, which no condition covers."""
+        if path.stat().st_size <= IN_ONE_PIECE:
+            self.put_new(key, path.read_bytes())
+        else:
+            self._repeated(lambda: self._client.put(self._store, key, path, use_multipart=True), key, "written")
+
+    def swap(self, key: str, content: bytes, seen: Seen | None, honours: "Honours") -> bool:
+        """Replace an object that is still as it was seen (None: absent); False: somebody else was there first.
+
+        content: unlike any that was ever there, so that our own is known again when an answer was lost.
+        """
+        if seen is None:
+            try:
+                self.put_new(key, content)
+            except IntegrityError:
+                return False
+            return True
+        mode = _condition(honours.spell(seen.etag), seen.version)
+        return self._repeated(lambda: self._swapped(key, content, seen, mode), key, "written", absent=True)
+
+    def _swapped(self, key: str, content: bytes, seen: Seen, mode: Any) -> bool:
+        refused = (self._client.exceptions.PreconditionError, self._client.exceptions.AlreadyExistsError)
+        try:
+            self._client.put(self._store, key, content, mode=mode, use_multipart=False)
+        except refused as e:
+            found = self.see(key)
+            if found.etag == seen.etag:  # two swaps at once, and neither counted
+                raise Contended from e
+            return found.content == content
+        return True
+
     def listing(self, prefix: str) -> list[Stored]:
         """Return all objects whose keys begin with a prefix, which ends with a slash or is empty, in order of their keys."""
 
@@ -151,7 +219,7 @@ class Bucket:
                 ) from None
             except (wrong.InvalidPathError, wrong.NotSupportedError, wrong.UnknownConfigurationKeyError) as e:
                 raise StoreError(f"{self.url}/{key}: not {what} ({type(e).__name__})") from None
-            except Absent as e:  # while an object was created: look again
+            except (Absent, Contended) as e:  # while an object was created or swapped: look again
                 last = e
             except wrong.BaseError as e:
                 if (status := _status(e)) == "404":
@@ -174,6 +242,15 @@ class Bucket:
                 done.result()
 
     # --- the probe ---
+
+    def honours(self, folder: Path) -> "Honours":
+        """Return what the server honours; it is probed once, and `folder` keeps the answer. Raises as `probe`."""
+        note = folder / PROBED
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return Honours(**json.loads(note.read_bytes()))
+        found = self.probe()
+        write_whole(note, json.dumps(found._asdict()).encode())
+        return found
 
     def probe(self) -> "Honours":
         """Try what the server honours, on an object of our own that is gone afterwards.
@@ -203,9 +280,10 @@ class Bucket:
         """Whether a swap works with the ETag spelt so: with the right one, and with a wrong one not."""
         mine = uuid.uuid4().hex.encode()
         try:
-            etag = (self._client.head(self._store, key)["e_tag"] or "").strip('"')
+            meta = self._client.head(self._store, key)
+            etag = (meta["e_tag"] or "").strip('"')
             for tag, content in ((etag, mine), ("0" * 32, b"swapped though the ETag was wrong")):
-                mode = {"e_tag": spelt.format(tag)}
+                mode: Any = _condition(spelt.format(tag), meta["version"])
                 self._client.put(self._store, key, content, mode=mode, use_multipart=False)
         except self._client.exceptions.BaseError:
             return self.get(key) == mine
@@ -227,6 +305,15 @@ class Honours(NamedTuple):
     quoted: bool
     plain: bool
 
+    def spell(self, etag: str) -> str:
+        """Return an ETag as the store takes it."""
+        return f'"{etag}"' if self.quoted else etag
+
+
+def _condition(etag: str, version: str | None) -> dict[str, str]:
+    """The state that an object must be in to be replaced; GCS goes by the version, the others by the ETag."""
+    return {"e_tag": etag} | ({"version": version} if version else {})
+
 
 def _status(error: Exception | None) -> str | None:
     """The status of an answer that became an error."""
@@ -238,8 +325,8 @@ def _reason(error: Exception | None) -> str:
     """What kept a request from its answer, in our words."""
     if status := _status(error):
         return f"the store answered {status}"
-    if isinstance(error, Absent):
-        return "two creations at once"
+    if isinstance(error, Absent | Contended):
+        return "two writers at once"
     if re.search(r"timed? ?out", str(error), re.IGNORECASE):
         return "no answer in time"
     return "the connection failed"

@@ -39,8 +39,8 @@ MONTHS = tuple(month_range("2022-01", "2023-12"))
 PATIENCE_S = 900
 
 
-def make_inputs(home: Path, months: tuple[str, ...]) -> Home:
-    """A home with six calls of three callers in each month."""
+def make_inputs(home: Path, months: tuple[str, ...], **settings: Any) -> Home:
+    """A home with six calls of three callers in each month, or such inputs in an object store."""
     calls: list[Row] = []
     rows: list[Row] = []
     for month in months:
@@ -48,7 +48,13 @@ def make_inputs(home: Path, months: tuple[str, ...]) -> Home:
             mint = f"{month}-token-{i}"
             calls.append(call(mint, f"{month}-{3 + 3 * i:02}T06:02", "abc"[i % 3], call_id=f"{month}-{i}"))
             rows += candles(mint, f"{month}-{3 + 3 * i:02}", 700)
-    return make_home(home, calls, rows)
+    return make_home(home, calls, rows, **settings)
+
+
+def share_inputs(home: Path, months: tuple[str, ...], environment: dict[str, str]) -> None:
+    """Bring the same calls and candles into the object store, from a machine that is not of the cluster."""
+    settings = home_of(home, environment).settings
+    make_inputs(home, months, inputs=settings.inputs, store_options=settings.store_options)
 
 
 class Backfill:
@@ -118,12 +124,13 @@ def of_one_machine(inputs: Home, kinds: tuple[str, ...], months: tuple[str, ...]
 
 
 def test_two_workers_make_what_one_machine_makes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, object_store: Store
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, object_store: Store, credentials: None
 ) -> None:
     months = MONTHS[:4]
     inputs = make_inputs(tmp_path / "inputs", months)
     environment = in_store(object_store.endpoint, object_store.make_bucket("cluster"), 2, months[0])
-    with cluster(tmp_path / "machines", inputs.path, **environment) as made:
+    share_inputs(tmp_path / "elsewhere", months, environment)
+    with cluster(tmp_path / "machines", **environment) as made:
         made.start_daemon()
         made.start_worker("one")
         made.start_worker("two")
@@ -192,13 +199,15 @@ def test_nothing_is_lost_or_doubled(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     object_store: Store,
+    credentials: None,
 ) -> None:
     months = MONTHS if len(drills) > 1 else MONTHS[:12]
     inputs = make_inputs(tmp_path / "inputs", months)
     bucket = object_store.make_bucket("drill-" + str(time.time_ns()))
     with Proxy(object_store.endpoint) as proxy:
         environment = in_store(proxy.endpoint, bucket, 3, months[0])
-        with cluster(tmp_path / "machines", inputs.path, **environment) as made:
+        share_inputs(tmp_path / "elsewhere", months, environment)
+        with cluster(tmp_path / "machines", **environment) as made:
             made.start_daemon()
             made.start_worker("one", MONTH_S)
             made.start_worker("two", MONTH_S)

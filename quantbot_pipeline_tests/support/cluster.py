@@ -136,10 +136,10 @@ def _until(ready: Callable[[], object], refused: type[Exception]) -> None:
 
 
 class Cluster:
-    """The servers, the daemon and the workers. `inputs` is a home whose inputs every worker gets a copy of."""
+    """The servers, the daemon and the workers."""
 
-    def __init__(self, folder: Path, inputs: Path, db: postgres.Postgres, redis: Redis, **environment: str) -> None:
-        self.folder, self.inputs, self.db, self.redis = folder, inputs, db, redis
+    def __init__(self, folder: Path, db: postgres.Postgres, redis: Redis, **environment: str) -> None:
+        self.folder, self.db, self.redis = folder, db, redis
         self.environment = {
             # The driver by its name: SQLAlchemy 2.1 takes psycopg 3 without it.
             "DAGSTER_POSTGRES_URL": db.make_database().replace("postgresql://", "postgresql+psycopg2://"),
@@ -151,10 +151,10 @@ class Cluster:
         self.daemon: Program | None = None
 
     def machine(self, name: str) -> Path:
-        """Make the home of a machine that joins; return it."""
+        """Make the home of a machine that joins, with nothing in it; return it."""
         home = self.folder / name
         if not home.exists():
-            shutil.copytree(self.inputs, home)
+            home.mkdir()
             text = (COMPOSE / "dagster.yaml").read_text()
             for slow, quick in HASTE.items():
                 assert slow in text, slow
@@ -197,11 +197,11 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, inputs: Path, **environment: str) -> Iterator[Cluster]:
+def cluster(folder: Path, **environment: str) -> Iterator[Cluster]:
     """A cluster without a worker; it ends with the block. Skips the test where Postgres or Redis is not installed."""
     folder.mkdir(parents=True, exist_ok=True)
     with redis_server(folder) as redis, postgres.postgres_server() as db:
-        made = Cluster(folder, inputs, db, redis, **environment)
+        made = Cluster(folder, db, redis, **environment)
         try:
             yield made
         finally:
@@ -209,11 +209,12 @@ def cluster(folder: Path, inputs: Path, **environment: str) -> Iterator[Cluster]
 
 
 def in_store(endpoint: str, bucket: str, months_a_run: int, first: str) -> dict[str, str]:
-    """The environment of every machine of a cluster: where the runs lie, and how a backfill is cut."""
+    """The environment of every machine of a cluster: where runs and inputs lie, and how a backfill is cut."""
     return {
         **CREDENTIALS,
         "AWS_EC2_METADATA_DISABLED": "true",
         "QUANTBOT_RUNS": f"s3://{bucket}/lab",
+        "QUANTBOT_INPUTS": f"s3://{bucket}/inputs",
         "QUANTBOT_STORE_OPTIONS": json.dumps(options(endpoint)),
         "QUANTBOT_BACKFILL_MONTHS": str(months_a_run),
         "QUANTBOT_PARTITIONS_START": first,
@@ -288,6 +289,7 @@ def home_of(folder: Path, environment: dict[str, str]) -> Home:
         Settings(
             home=folder,
             runs=environment["QUANTBOT_RUNS"],
+            inputs=environment["QUANTBOT_INPUTS"],
             store_options=json.loads(environment["QUANTBOT_STORE_OPTIONS"]),
         )
     )
