@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.definitions import build_defs
 from quantbot_pipeline.home import Home
-from quantbot_pipeline.orchestration import notices_sensor
+from quantbot_pipeline.orchestration import notices_sensor, retries
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.runs.manifest import folder_of
 from quantbot_pipeline.runs.store import LocalRuns
@@ -125,6 +126,13 @@ def test_what_is_over_before_the_next_look_is_told_with_its_end(sensor: Sensor, 
 def test_a_run_that_dagster_retries_is_not_yet_a_failure(sensor: Sensor, receiver: Receiver) -> None:
     execute(sensor.instance, "killed", **{"dagster/will_retry": "true"})
     assert sensor.tick() == "0 new, 0 open, 0 to be sent"
+
+
+def test_a_failure_that_dagster_has_overlooked_is_said_again(sensor: Sensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = execute(sensor.instance, "killed", **{"dagster/will_retry": "true"})
+    monkeypatch.setattr(retries, "PATIENCE", timedelta(0))
+    sensor.tick()
+    assert len(sensor.instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)) == 2
 
 
 def test_a_repetition_that_was_promised_and_does_not_come_is_one_notice(

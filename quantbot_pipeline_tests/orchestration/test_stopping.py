@@ -194,9 +194,11 @@ def test_terminate_stops_a_run_of_everything_at_twenty_moments(server: Server, b
     campaign_of_terminate(server, busy.path, 20, 8.0)
 
 
-@pytest.mark.parametrize("month_of_request", [0, 1])
-def test_a_canceled_run_makes_no_further_month_though_its_signal_is_lost(home: Path, month_of_request: int) -> None:
-    """The status is all that is left of *Terminate* once the signal was swallowed."""
+@pytest.mark.parametrize(("month_of_request", "given_up"), [(0, False), (1, False), (0, True)])
+def test_a_canceled_run_makes_no_further_month_though_its_signal_is_lost(
+    home: Path, month_of_request: int, given_up: bool
+) -> None:
+    """The status is all that is left of *Terminate* once the signal was swallowed; given up: another worker repeats the run."""
     job = build_defs({"lab": Lab(home=str(home))}).resolve_job_def("everything").as_ephemeral_job({}, {})
     with dg.DagsterInstance.ephemeral() as instance:
         run = instance.create_run_for_job(job, tags=range_tags(["2024-01", "2024-02"]))
@@ -204,7 +206,7 @@ def test_a_canceled_run_makes_no_further_month_though_its_signal_is_lost(home: P
         class Cancel(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
                 if record.getMessage().startswith("run ") and len(run_dirs(home)) == month_of_request:
-                    instance.report_run_canceling(run)
+                    (instance.report_run_failed if given_up else instance.report_run_canceling)(run)
 
         logger, handler = logging.getLogger("quantbot_pipeline.backtest.record"), Cancel()
         logger.setLevel(logging.DEBUG)
@@ -213,6 +215,7 @@ def test_a_canceled_run_makes_no_further_month_though_its_signal_is_lost(home: P
             execute_run(InMemoryJob(job), run, instance)
         finally:
             logger.removeHandler(handler)
-        assert finished(instance, run.run_id) == dg.DagsterRunStatus.CANCELED
+        expected = dg.DagsterRunStatus.FAILURE if given_up else dg.DagsterRunStatus.CANCELED
+        assert finished(instance, run.run_id) == expected
         assert reported_runs(instance, run.run_id) == run_dirs(home)
     assert sorted(path.parent.name for path in run_dirs(home)) == ["2024-01", "2024-02"][: month_of_request + 1]

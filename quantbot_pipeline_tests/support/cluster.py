@@ -38,7 +38,7 @@ OVER = {"COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
 HASTE = {
     "poll_interval_seconds: 15": "poll_interval_seconds: 2",
     "free_slots_after_run_end_seconds: 15": "free_slots_after_run_end_seconds: 2",
-    "patience_seconds: 60": "patience_seconds: 15",
+    "patience_seconds: 60": "patience_seconds: 30",
     "start_timeout_seconds: 600": "start_timeout_seconds: 120",
 }
 QUICK_QUEUE = """

@@ -1,0 +1,1 @@
+"""Tests of `quantbot_pipeline.orchestration.cluster`."""

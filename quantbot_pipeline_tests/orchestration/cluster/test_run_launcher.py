@@ -1,0 +1,46 @@
+"""A run that no worker has is given up after a while, and none while the broker is away."""
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.launcher.base import WorkerStatus
+
+from quantbot_pipeline.orchestration.cluster.run_launcher import ClusterRunLauncher
+from quantbot_pipeline_tests.support.cluster import Redis, redis_server
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Redis]:
+    with redis_server(tmp_path) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def launcher(broker: Redis, patience_seconds: int) -> Iterator[ClusterRunLauncher]:
+    made = ClusterRunLauncher(patience_seconds, broker=broker.url, backend="disabled://", default_queue="dagster")
+    yield made
+    made.celery.close()
+
+
+def run() -> dg.DagsterRun:
+    return dg.DagsterRun(job_name="everything", run_id=str(uuid.uuid4()))
+
+
+def test_a_run_that_no_worker_has_is_given_up_after_a_while(broker: Redis) -> None:
+    with launcher(broker, 60) as made:
+        lost = run()
+        assert made.check_run_worker_health(lost).status == WorkerStatus.RUNNING
+        made.patience_s = 0
+        assert made.check_run_worker_health(lost).status == WorkerStatus.FAILED
+
+
+def test_no_run_is_given_up_while_the_broker_is_away(broker: Redis) -> None:
+    broker.kill()
+    with launcher(broker, 0) as made:
+        found = made.check_run_worker_health(run())
+    assert found.status == WorkerStatus.RUNNING
+    assert "the broker does not answer" in str(found.msg)
