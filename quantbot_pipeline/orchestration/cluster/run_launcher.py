@@ -20,6 +20,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster_celery.launcher import CeleryRunLauncher
 from kombu.exceptions import OperationalError
 
+from quantbot_pipeline.orchestration.launch import LAUNCHED_TAG
 from quantbot_pipeline.orchestration.partitions import months_tag
 
 ANSWER_S = 3.0  # workers answer in milliseconds; a busy machine takes longer
@@ -66,7 +67,12 @@ class ClusterRunLauncher(CeleryRunLauncher):
             time.sleep(PAUSE_S)
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """RUNNING while a worker has the run, or had it a moment ago, or nobody can be asked; else FAILED."""
+        """RUNNING while a worker has the run, or had it a moment ago, or nobody can be asked; else FAILED.
+
+        A run of the command line is in no worker, and nobody can be asked.
+        """
+        if LAUNCHED_TAG in run.tags:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
         now = time.monotonic()
         try:
             at_work = self._at_work(now)

@@ -10,6 +10,7 @@ import pytest
 from dagster._core.launcher.base import WorkerStatus
 
 from quantbot_pipeline.orchestration.cluster.run_launcher import ClusterRunLauncher
+from quantbot_pipeline.orchestration.launch import launched_tag
 from quantbot_pipeline_tests.support.cluster import Redis, redis_server
 
 
@@ -26,8 +27,8 @@ def launcher(broker: Redis, patience_seconds: int) -> Iterator[ClusterRunLaunche
     made.celery.close()
 
 
-def run() -> dg.DagsterRun:
-    return dg.DagsterRun(job_name="everything", run_id=str(uuid.uuid4()))
+def run(**tags: str) -> dg.DagsterRun:
+    return dg.DagsterRun(job_name="everything", run_id=str(uuid.uuid4()), tags=tags)
 
 
 def test_a_run_that_no_worker_has_is_given_up_after_a_while(broker: Redis) -> None:
@@ -44,3 +45,8 @@ def test_no_run_is_given_up_while_the_broker_is_away(broker: Redis) -> None:
         found = made.check_run_worker_health(run())
     assert found.status == WorkerStatus.RUNNING
     assert "the broker does not answer" in str(found.msg)
+
+
+def test_a_run_of_the_command_line_is_no_business_of_the_workers(broker: Redis) -> None:
+    with launcher(broker, 0) as made:
+        assert made.check_run_worker_health(run(**launched_tag())).status == WorkerStatus.RUNNING
