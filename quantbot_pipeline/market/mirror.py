@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from quantbot_pipeline.bucket import Absent, Bucket, Seen
 from quantbot_pipeline.copied import Room, is_here, write_whole
-from quantbot_pipeline.durable import locked
+from quantbot_pipeline.durable import locked, sha256_file
 from quantbot_pipeline.errors import StoreError
 from quantbot_pipeline.market.opening import Opened, opened_elsewhere
 from quantbot_pipeline.market.pointers import (
@@ -54,6 +54,7 @@ class Mirror:
         self._lock_timeout_s = lock_timeout_s
         self._looked = -LOOK_S
         self._guard = threading.Lock()
+        self._verified: set[str] = set()  # parts whose copies this process has seen to be whole
         opened_elsewhere(self.candles, self._open)
 
     @property
@@ -153,7 +154,8 @@ class Mirror:
         start, end = entry.span(number)
         digest = entry.parts[number][1]
         path = self.folder / "parts" / digest[:2] / digest
-        if is_here(path, end - start):
+        if is_here(path, end - start) and (digest in self._verified or sha256_file(path) == digest):
+            self._verified.add(digest)
             return path
         where = f"{self.bucket.url}/{entry.key}"
         try:
@@ -165,6 +167,7 @@ class Mirror:
                 f"{where}: bytes {start:,} to {end:,} have another checksum than the pointer says; restore an earlier version of this object"
             )
         self._room.put(path, content)
+        self._verified.add(digest)
         return path
 
 

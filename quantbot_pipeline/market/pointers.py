@@ -24,7 +24,7 @@ from quantbot_pipeline.version import __version__
 from quantbot_pipeline.versions import format_of, read_version
 
 POINTER = "current.json"
-IN_ONE_PART = 65_536  # bytes of a file; two requests would take longer than these bytes
+LAST_BYTES = 65_536  # of a file; Arrow reads so many to find the footer, whatever comes before it
 _KEY = re.compile(r"[a-z0-9=/-]{1,80}/[0-9a-f]{32}/[a-z]{1,20}\.parquet")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -32,7 +32,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class Entry(NamedTuple):
     """A file: its key, its bytes, and where each of its parts begins, with the SHA-256 of the part.
 
-    The parts of a Parquet file are its row groups, and its footer as the last one; a small file is one part.
+    The parts of a Parquet file are its row groups, and as the last one its last bytes with the footer; a small file is one part.
     """
 
     key: str
@@ -102,9 +102,10 @@ def _entry(said: Any) -> Entry:
 def entry_of(key: str, path: Path) -> Entry:
     """Describe a Parquet file that is about to be published at a key."""
     size, metadata = path.stat().st_size, pq.read_metadata(path)
-    groups = range(metadata.num_row_groups) if size > IN_ONE_PART else ()
+    groups = range(metadata.num_row_groups) if size > LAST_BYTES else ()
     starts = [_start(metadata.row_group(number)) for number in groups]
-    starts = [0, *starts[1:], size - 8 - metadata.serialized_size] if starts else [0]
+    last = min(size - 8 - metadata.serialized_size, size - LAST_BYTES)
+    starts = [0, *(start for start in starts[1:] if start < last), last] if starts else [0]
     parts = []
     with path.open("rb") as file:
         for start, end in zip(starts, [*starts[1:], size], strict=True):
