@@ -250,7 +250,7 @@ def test_a_store_that_heeds_no_condition_is_refused(machine: Callable[..., Home]
     here = machine("here")
     for given in ({"calls": [call("t", "2024-01-03")]}, {"rows": [candle("t", JAN_1)]}):
         with pytest.raises(StoreError, match="no If-"):
-            take(here, **given)  # type: ignore[arg-type]
+            take(here, **given)
     proxy.begin()
     assert content(machine("there")) == ([], [])
 
