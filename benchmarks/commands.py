@@ -23,7 +23,6 @@ from quantbot_pipeline.settings import Settings
 from quantbot_pipeline_tests.support.labs import make_lab
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = "import sys; sys.argv[0] = 'quantbot'; from quantbot_pipeline.cli.main import main; main()"
 
 
 class Command(NamedTuple):
@@ -110,7 +109,12 @@ def _cpu_of(root: Path, words: list[str]) -> float:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("QUANTBOT_", "DAGSTER_", "PYTHON"))}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *words], cwd=root, env=kept, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "quantbot_pipeline", *words],
+        cwd=root,
+        env=kept,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise SystemExit(f"{' '.join(words)} of {root}: {done.stderr[-2000:]}")
