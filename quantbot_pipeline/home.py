@@ -84,7 +84,14 @@ class Home:
 
     @cached_property
     def catalog(self) -> "Catalog":
-        """The index over the runs, data/backtest_catalog.duckdb."""
+        """The index over the runs, data/backtest_catalog.duckdb; a copy where it is shared with other machines."""
         from quantbot_pipeline.catalog.catalog import Catalog
 
-        return Catalog(self.settings.catalog_db, self.runs, self.settings.memory_limit, self.settings.lock_timeout_s)
+        settings = self.settings
+        shared = None
+        if settings.catalog is not None:
+            from quantbot_pipeline.bucket import Bucket
+            from quantbot_pipeline.catalog.object_catalog import ObjectCatalog
+
+            shared = ObjectCatalog(Bucket(settings.catalog, settings.store_options))
+        return Catalog(settings.catalog_db, self.runs, settings.memory_limit, settings.lock_timeout_s, shared=shared)

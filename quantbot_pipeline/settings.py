@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -23,7 +23,7 @@ def memory_bytes(limit: str) -> int:
 MONTH = r"^\d{4}-(0[1-9]|1[0-2])$"
 STORES = ("s3", "gs", "az", "file")
 # Settings whose values are shown to nobody.
-SECRET = ("runs", "replicas", "store_options", "replica_options", "alert_urls")
+SECRET = ("runs", "catalog", "replicas", "store_options", "replica_options", "alert_urls")
 FIRST_MONTH_FILE = ".first-month"
 
 
@@ -49,6 +49,12 @@ class Settings(BaseSettings):
     runs: str | None = Field(
         None,
         description="where runs are kept instead of `runs/`: `s3://bucket/prefix`, `gs://…`, `az://…` or `file:///…` ([stores.md](stores.md))",
+    )
+    catalog: str | None = Field(
+        None,
+        repr=False,
+        validate_default=False,
+        description="where machines that share their runs share the catalog, too: such a URL ([stores.md](stores.md#one-catalog-for-several-machines))",
     )
     store_options: Annotated[dict[str, str | bool], NoDecode] = Field(
         {},
@@ -163,6 +169,19 @@ class Settings(BaseSettings):
     @classmethod
     def _kept_in_a_store(cls, url: str | None) -> str | None:
         return None if url is None else place_of(url)
+
+    @field_validator("catalog")
+    @classmethod
+    def _shared(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url is None:
+            return None
+        if info.data.get("runs") is None:
+            raise ValueError(
+                "needs QUANTBOT_RUNS: machines that share no runs would remove each other's from the catalog"
+            )
+        if url.startswith("file://"):
+            raise ValueError("must be a URL that begins with s3://, gs:// or az://")
+        return place_of(url)
 
     @field_validator("replicas", mode="before")
     @classmethod

@@ -146,7 +146,7 @@ def catalog_health(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.Asset
     stop_if_canceled(context)
     home, now = lab.open(), time.time()
     settings = home.settings
-    if not home.catalog.path.exists():
+    if not home.catalog.is_there():
         return dg.AssetCheckResult(passed=True, description="no catalog yet")
     health = inspect_catalog(
         home.catalog,
@@ -291,7 +291,7 @@ def _newest(home: "Home", artifact: str, strategy_id: str | None, months: list[s
     """The newest cataloged run of each month, or of these months; none without a catalog."""
     from quantbot_pipeline.catalog.catalog import newest_runs_with
 
-    if not home.catalog.path.exists():
+    if not home.catalog.is_there():
         return {}
     found = newest_runs_with(home.catalog, artifact, strategy_id=strategy_id)
     return {
