@@ -4,6 +4,7 @@ Belongs here: requests, repetitions, the probe of what a server honours. Does no
 client's own words: they may hold a signed address. obstore (the extra `cloud`) is imported by the first request.
 """
 
+import json
 import re
 import time
 import uuid
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
@@ -19,6 +21,7 @@ from quantbot_pipeline.interrupts import stop_if_asked
 
 TRIES = 6  # of a write: the client gives up on a PUT that timed out, since it cannot know whether it counted
 AT_ONCE = 8  # requests
+QUOTED, PLAIN = '"{}"', "{}"  # how an ETag is spelt in a condition: a RADOS Gateway takes it without quotes alone
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3.0
 # What of QUANTBOT_STORE_OPTIONS speaks of the connection; everything else is the store's own.
 CLIENT_OPTIONS = frozenset(
@@ -46,6 +49,7 @@ class Bucket:
 
     url: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    _honoured: "list[Honours]" = field(default_factory=list, init=False, repr=False, compare=False)
 
     @cached_property
     def _client(self) -> Any:
@@ -100,14 +104,64 @@ class Bucket:
         """Return the bytes of an object. Raises Absent without one, StoreError when the store does not answer."""
         return self._repeated(lambda: bytes(self._client.get(self._store, key).bytes()), key, "read", absent=True)
 
+    def read(self, key: str) -> tuple[bytes, str]:
+        """Return the bytes of an object and their ETag, for `swap`. Raises Absent without one."""
+
+        def found() -> tuple[bytes, str]:
+            answer = self._client.get(self._store, key)
+            return bytes(answer.bytes()), _bare(answer.meta["e_tag"])
+
+        return self._repeated(found, key, "read", absent=True)
+
+    def etag(self, key: str) -> str | None:
+        """Return the ETag of an object without reading it; None where there is none."""
+        try:
+            return self._repeated(
+                lambda: _bare(self._client.head(self._store, key)["e_tag"]), key, "looked at", absent=True
+            )
+        except Absent:
+            return None
+
+    def swap(self, key: str, content: bytes, etag: str | None) -> str | None:
+        """Put an object in the place of the one with this ETag; None: where there is none. Return its ETag.
+
+        None where another object is there: somebody was faster, so read again. An object with the same bytes is a success: an
+        answer was lost. Raises StoreError for a store that does not swap, or does not answer.
+        """
+        mode: Any = "create" if etag is None else {"e_tag": self._spelt().format(etag)}
+        return self._repeated(lambda: self._swap(key, content, mode), key, "swapped")
+
+    def _swap(self, key: str, content: bytes, mode: Any) -> str | None:
+        wrong = self._client.exceptions
+        try:
+            put = self._client.put(self._store, key, content, mode=mode, use_multipart=False)
+            if put["e_tag"]:
+                return _bare(put["e_tag"])
+        except (wrong.PreconditionError, wrong.AlreadyExistsError):
+            pass
+        except (wrong.NotFoundError, FileNotFoundError):
+            return None  # gone meanwhile; a bucket that is gone is said by the read that follows
+        try:
+            found, etag = self.read(key)
+        except Absent:
+            return None
+        return etag if found == content else None
+
+    def _spelt(self) -> str:
+        """How an ETag is spelt that this store swaps by. Raises StoreError where there is no way."""
+        honours = self.honours()
+        if not (honours.quoted or honours.plain):
+            raise StoreError(
+                f"{self.url}: the store does not swap objects (no If-Match): nothing that changes can be shared there"
+            )
+        return QUOTED if honours.quoted else PLAIN
+
     def listing(self, prefix: str) -> list[Stored]:
         """Return all objects whose keys begin with a prefix, which ends with a slash or is empty, in order of their keys."""
 
         def listed() -> list[Stored]:
             found = [one for page in self._client.list(self._store, prefix=prefix or None) for one in page]
-            return [
-                Stored(one["path"], one["size"], (one["e_tag"] or "").strip('"'), one["last_modified"]) for one in found
-            ]
+            return [Stored(one["path"], one["size"], _bare(one["e_tag"]), one["last_modified"]) for one in found]
 
         return sorted(self._repeated(listed, prefix, "listed"))
 
@@ -175,6 +229,21 @@ class Bucket:
 
     # --- the probe ---
 
+    def honours(self, note: Path | None = None) -> "Honours":
+        """Return what the server honours, as it was tried once: by this machine where a file keeps it, else by this object.
+
+        Raises StoreError for a store without conditional creation.
+        """
+        if not self._honoured:
+            known = Honours.noted(note)
+            self._honoured.append(known or self.probe())
+            if note is not None and known is None:
+                note.parent.mkdir(parents=True, exist_ok=True)
+                temporary = note.with_name(f"{note.name}.{uuid.uuid4().hex}")
+                temporary.write_text(json.dumps(self._honoured[0]._asdict()))
+                temporary.replace(note)
+        return self._honoured[0]
+
     def probe(self) -> "Honours":
         """Try what the server honours, on an object of our own that is gone afterwards.
 
@@ -195,7 +264,7 @@ class Bucket:
                 raise StoreError(
                     f"{self.url}: the store does not give back what was written: runs cannot be kept there"
                 )
-            return Honours(*(self._swaps(key, spelt) for spelt in ('"{}"', "{}")))
+            return Honours(*(self._swaps(key, spelt) for spelt in (QUOTED, PLAIN)))
         finally:
             self.delete(key)
 
@@ -203,7 +272,7 @@ class Bucket:
         """Whether a swap works with the ETag spelt so: with the right one, and with a wrong one not."""
         mine = uuid.uuid4().hex.encode()
         try:
-            etag = (self._client.head(self._store, key)["e_tag"] or "").strip('"')
+            etag = _bare(self._client.head(self._store, key)["e_tag"])
             for tag, content in ((etag, mine), ("0" * 32, b"swapped though the ETag was wrong")):
                 mode = {"e_tag": spelt.format(tag)}
                 self._client.put(self._store, key, content, mode=mode, use_multipart=False)
@@ -226,6 +295,20 @@ class Honours(NamedTuple):
 
     quoted: bool
     plain: bool
+
+    @classmethod
+    def noted(cls, note: Path | None) -> "Honours | None":
+        """Return what a file says; None without one that says it."""
+        try:
+            said = json.loads(note.read_bytes()) if note is not None else {}
+            return cls(said["quoted"] is True, said["plain"] is True)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def _bare(etag: str | None) -> str:
+    """An ETag without its quotes: listings, answers and servers differ in them."""
+    return (etag or "").strip('"')
 
 
 def _status(error: Exception | None) -> str | None:

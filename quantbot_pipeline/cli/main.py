@@ -22,6 +22,7 @@ from quantbot_pipeline.cli import (  # noqa: F401  (they add their commands)
     fetch,
     ingest,
     query,
+    replicate,
     reports,
     runs,
     score,

@@ -6,7 +6,6 @@ when the copies are more than they may be. Nothing is lost with a copy: deleting
 
 import functools
 import hashlib
-import json
 import os
 import shutil
 import threading
@@ -36,12 +35,7 @@ class Copies:
 
     def require_honest_store(self) -> None:
         """Probe the store, once on this machine. Raises StoreError for one without conditional creation."""
-        note = self.folder / PROBED
-        if note.exists():
-            return
-        found = self.bucket.probe()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write(note, json.dumps(found._asdict()).encode())
+        self.bucket.honours(self.folder / PROBED)
 
     def manifest(self, run_dir: str) -> RunManifest:
         """The manifest of a run that `_SUCCESS` vouches for, or of a failed one. Raises IntegrityError, IncompleteRunError."""
