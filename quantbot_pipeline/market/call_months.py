@@ -14,14 +14,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.bucket import Seen
 from quantbot_pipeline.copied import write_whole
 from quantbot_pipeline.duck import Publication, first_line, published_duckdb, quoted
 from quantbot_pipeline.durable import disk_fault, scratch_folder
 from quantbot_pipeline.errors import StoreError
 from quantbot_pipeline.market.calls import BATCH, CallStore, bring_up, note_first_month
 from quantbot_pipeline.market.mirror import LOOK_S, Mirror
-from quantbot_pipeline.market.pointers import Entry, Found, read_pointer
+from quantbot_pipeline.market.pointers import Entry, Found, Seen, read_pointer
 from quantbot_pipeline.versions import parquet_metadata
 
 PREFIX = "calls"

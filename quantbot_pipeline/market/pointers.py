@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.bucket import Absent, Bucket, Seen, Stored
+from quantbot_pipeline.bucket import Absent, Bucket, Stored
 from quantbot_pipeline.errors import StoreError
 from quantbot_pipeline.interrupts import put_off, stop_if_asked
 from quantbot_pipeline.version import __version__
@@ -119,6 +119,13 @@ def _start(group: Any) -> int:
     return min(c.dictionary_page_offset if c.has_dictionary_page else c.data_page_offset for c in columns)
 
 
+class Seen(NamedTuple):
+    """An object that changes, as it was read."""
+
+    content: bytes
+    etag: str
+
+
 class Found(NamedTuple):
     """A pointer as it was read, and the object that it was read from; None: there is none yet."""
 
@@ -130,7 +137,7 @@ def read_pointer(bucket: Bucket, prefix: str) -> Found:
     """Return the pointer of a prefix. Raises StoreError when it cannot be read."""
     key = f"{prefix}/{POINTER}"
     try:
-        seen = bucket.see(key)
+        seen = Seen(*bucket.read(key))
     except Absent:
         return Found(NOTHING, None)
     return Found(parse_pointer(seen.content, f"{bucket.url}/{key}"), seen)
@@ -138,7 +145,7 @@ def read_pointer(bucket: Bucket, prefix: str) -> Found:
 
 @dataclass(frozen=True)
 class Publisher:
-    """Publishes files under a bucket. note: folder that keeps what the store honours; age_s: after which a sweep may remove files."""
+    """Publishes files under a bucket. note: file that keeps what the store honours; age_s: after which a sweep may remove files."""
 
     bucket: Bucket
     note: Path
@@ -175,7 +182,8 @@ class Publisher:
 
     def _swap(self, key: str, content: bytes, seen: Seen | None) -> bool:
         try:
-            return self.bucket.swap(key, content, seen, self.bucket.honours(self.note))
+            self.bucket.honours(self.note)
+            return self.bucket.swap(key, content, None if seen is None else seen.etag) is not None
         except StoreError as e:
             raise StoreError(
                 f"{self.bucket.url}/{key}: unknown whether the ingest counted, for no answer came; ingest the same again, "

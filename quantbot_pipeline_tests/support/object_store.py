@@ -2,7 +2,8 @@
 
 The proxy speaks HTTP/1.1 with the client and forwards each request on a connection of its own. What happens to a request its
 `plan` decides: None forwards it; `500`, `503` … answer so; `cut` closes before, `half` after half of the body; `lost` closes after
-the store has done it; `hang` answers never; `unconditional` forwards it without its condition. A callable is called before the
+the store has done it; `hang` answers never; `unconditional` forwards it without its condition; `gateway` refuses an ETag in quotes, as
+a RADOS Gateway does. A callable is called before the
 request is forwarded, or, when it has an attribute `after`, when the store has answered and the client does not know yet.
 """
 
@@ -159,6 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.proxy.note(n, "hung")
             time.sleep(self.proxy.hang_s)
             raise _Cut
+        if fault == "gateway":
+            fault = "412" if self.headers.get("If-Match", "").startswith('"') else None
         if isinstance(fault, str) and fault.isdigit():
             self.proxy.note(n, fault)
             self._answer(int(fault), {"Content-Type": "application/xml"}, b"<Error><Code>Injected</Code></Error>")

@@ -93,8 +93,8 @@ def test_an_ingest_killed_at_every_request(
 ) -> None:
     take(machine(object_store.endpoint, f"s3://{bucket}/first", tmp_path / "first"), *OLD)
     objects = {key: object_store.read(bucket, key) for key in object_store.keys(bucket, "first/")}
-    old = [(["a", "b"], {}), [("t", 1.0)], [("t", 1.0)]]
-    new = [(["a", "c", "b", "d"], {"mint": 1}), [("t", 1.05)], [("t", 1.05)]]
+    old: list[Any] = [(["a", "b"], {}), [("t", 1.0)], [("t", 1.0)]]
+    new: list[Any] = [(["a", "c", "b", "d"], {"mint": 1}), [("t", 1.05)], [("t", 1.05)]]
     killed = request = 0
     while True:
         request += 1
