@@ -4,7 +4,6 @@ Belongs here: requests, repetitions, the probe of what a server honours. Does no
 client's own words: they may hold a signed address. obstore (the extra `cloud`) is imported by the first request.
 """
 
-import contextlib
 import json
 import re
 import time
@@ -24,29 +23,17 @@ from quantbot_pipeline.interrupts import stop_if_asked
 TRIES = 6  # of a write: the client gives up on a PUT that timed out, since it cannot know whether it counted
 AT_ONCE = 8  # requests
 IN_ONE_PIECE = 16_000_000  # bytes of a file; a larger one would take longer than an answer may
+QUOTED, PLAIN = '"{}"', "{}"  # how an ETag is spelt in a condition: a RADOS Gateway takes it without quotes alone
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3.0
 # What of QUANTBOT_STORE_OPTIONS speaks of the connection; everything else is the store's own.
 CLIENT_OPTIONS = frozenset(
     ("timeout", "connect_timeout", "allow_http", "allow_invalid_certificates", "proxy_url", "user_agent")
 )
-PROBED = ".probed.json"  # what the store honours, as it was tried once by this machine
 T = TypeVar("T")
 
 
 class Absent(StoreError):
     """There is no such object."""
-
-
-class Contended(StoreError):
-    """The store refused two changes at once; the next try is for one of them."""
-
-
-class Seen(NamedTuple):
-    """What an object was when it was read: its bytes, and how the store names this state of it. version: of GCS, or None."""
-
-    content: bytes
-    etag: str
-    version: str | None
 
 
 class Stored(NamedTuple):
@@ -64,6 +51,7 @@ class Bucket:
 
     url: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    _honoured: "list[Honours]" = field(default_factory=list, init=False, repr=False, compare=False)
 
     @cached_property
     def _client(self) -> Any:
@@ -118,15 +106,6 @@ class Bucket:
         """Return the bytes of an object. Raises Absent without one, StoreError when the store does not answer."""
         return self._repeated(lambda: bytes(self._client.get(self._store, key).bytes()), key, "read", absent=True)
 
-    def see(self, key: str) -> Seen:
-        """Return an object together with its ETag, for a `swap`. Raises as `get`."""
-
-        def seen() -> Seen:
-            answer = self._client.get(self._store, key)
-            return Seen(bytes(answer.bytes()), (answer.meta["e_tag"] or "").strip('"'), answer.meta["version"])
-
-        return self._repeated(seen, key, "read", absent=True)
-
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Return a part of an object. Raises as `get`, and StoreError for an object that ends before."""
         return self._repeated(
@@ -143,39 +122,64 @@ class Bucket:
         else:
             self._repeated(lambda: self._client.put(self._store, key, path, use_multipart=True), key, "written")
 
-    def swap(self, key: str, content: bytes, seen: Seen | None, honours: "Honours") -> bool:
-        """Replace an object that is still as it was seen (None: absent); False: somebody else was there first.
+    def read(self, key: str) -> tuple[bytes, str]:
+        """Return the bytes of an object and their ETag, for `swap`. Raises Absent without one."""
 
-        content: unlike any that was ever there, so that our own is known again when an answer was lost.
-        """
-        if seen is None:
-            try:
-                self.put_new(key, content)
-            except IntegrityError:
-                return False
-            return True
-        mode = _condition(honours.spell(seen.etag), seen.version)
-        return self._repeated(lambda: self._swapped(key, content, seen, mode), key, "written", absent=True)
+        def found() -> tuple[bytes, str]:
+            answer = self._client.get(self._store, key)
+            return bytes(answer.bytes()), _bare(answer.meta["e_tag"])
 
-    def _swapped(self, key: str, content: bytes, seen: Seen, mode: Any) -> bool:
-        refused = (self._client.exceptions.PreconditionError, self._client.exceptions.AlreadyExistsError)
+        return self._repeated(found, key, "read", absent=True)
+
+    def etag(self, key: str) -> str | None:
+        """Return the ETag of an object without reading it; None where there is none."""
         try:
-            self._client.put(self._store, key, content, mode=mode, use_multipart=False)
-        except refused as e:
-            found = self.see(key)
-            if found.etag == seen.etag:  # two swaps at once, and neither counted
-                raise Contended from e
-            return found.content == content
-        return True
+            return self._repeated(
+                lambda: _bare(self._client.head(self._store, key)["e_tag"]), key, "looked at", absent=True
+            )
+        except Absent:
+            return None
+
+    def swap(self, key: str, content: bytes, etag: str | None) -> str | None:
+        """Put an object in the place of the one with this ETag; None: where there is none. Return its ETag.
+
+        None where another object is there: somebody was faster, so read again. An object with the same bytes is a success: an
+        answer was lost. Raises StoreError for a store that does not swap, or does not answer.
+        """
+        mode: Any = "create" if etag is None else {"e_tag": self._spelt().format(etag)}
+        return self._repeated(lambda: self._swap(key, content, mode), key, "swapped")
+
+    def _swap(self, key: str, content: bytes, mode: Any) -> str | None:
+        wrong = self._client.exceptions
+        try:
+            put = self._client.put(self._store, key, content, mode=mode, use_multipart=False)
+            if put["e_tag"]:
+                return _bare(put["e_tag"])
+        except (wrong.PreconditionError, wrong.AlreadyExistsError):
+            pass
+        except (wrong.NotFoundError, FileNotFoundError):
+            return None  # gone meanwhile; a bucket that is gone is said by the read that follows
+        try:
+            found, etag = self.read(key)
+        except Absent:
+            return None
+        return etag if found == content else None
+
+    def _spelt(self) -> str:
+        """How an ETag is spelt that this store swaps by. Raises StoreError where there is no way."""
+        honours = self.honours()
+        if not (honours.quoted or honours.plain):
+            raise StoreError(
+                f"{self.url}: the store does not swap objects (no If-Match): nothing that changes can be shared there"
+            )
+        return QUOTED if honours.quoted else PLAIN
 
     def listing(self, prefix: str) -> list[Stored]:
         """Return all objects whose keys begin with a prefix, which ends with a slash or is empty, in order of their keys."""
 
         def listed() -> list[Stored]:
             found = [one for page in self._client.list(self._store, prefix=prefix or None) for one in page]
-            return [
-                Stored(one["path"], one["size"], (one["e_tag"] or "").strip('"'), one["last_modified"]) for one in found
-            ]
+            return [Stored(one["path"], one["size"], _bare(one["e_tag"]), one["last_modified"]) for one in found]
 
         return sorted(self._repeated(listed, prefix, "listed"))
 
@@ -219,7 +223,7 @@ class Bucket:
                 ) from None
             except (wrong.InvalidPathError, wrong.NotSupportedError, wrong.UnknownConfigurationKeyError) as e:
                 raise StoreError(f"{self.url}/{key}: not {what} ({type(e).__name__})") from None
-            except (Absent, Contended) as e:  # while an object was created or swapped: look again
+            except Absent as e:  # while an object was created: look again
                 last = e
             except wrong.BaseError as e:
                 if (status := _status(e)) == "404":
@@ -243,14 +247,17 @@ class Bucket:
 
     # --- the probe ---
 
-    def honours(self, folder: Path) -> "Honours":
-        """Return what the server honours; it is probed once, and `folder` keeps the answer. Raises as `probe`."""
-        note = folder / PROBED
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return Honours(**json.loads(note.read_bytes()))
-        found = self.probe()
-        write_whole(note, json.dumps(found._asdict()).encode())
-        return found
+    def honours(self, note: Path | None = None) -> "Honours":
+        """Return what the server honours, as it was tried once: by this machine where a file keeps it, else by this object.
+
+        Raises StoreError for a store without conditional creation.
+        """
+        if not self._honoured:
+            known = Honours.noted(note)
+            self._honoured.append(known or self.probe())
+            if note is not None and known is None:
+                write_whole(note, json.dumps(self._honoured[0]._asdict()).encode())
+        return self._honoured[0]
 
     def probe(self) -> "Honours":
         """Try what the server honours, on an object of our own that is gone afterwards.
@@ -272,7 +279,7 @@ class Bucket:
                 raise StoreError(
                     f"{self.url}: the store does not give back what was written: runs cannot be kept there"
                 )
-            return Honours(*(self._swaps(key, spelt) for spelt in ('"{}"', "{}")))
+            return Honours(*(self._swaps(key, spelt) for spelt in (QUOTED, PLAIN)))
         finally:
             self.delete(key)
 
@@ -280,10 +287,9 @@ class Bucket:
         """Whether a swap works with the ETag spelt so: with the right one, and with a wrong one not."""
         mine = uuid.uuid4().hex.encode()
         try:
-            meta = self._client.head(self._store, key)
-            etag = (meta["e_tag"] or "").strip('"')
+            etag = _bare(self._client.head(self._store, key)["e_tag"])
             for tag, content in ((etag, mine), ("0" * 32, b"swapped though the ETag was wrong")):
-                mode: Any = _condition(spelt.format(tag), meta["version"])
+                mode = {"e_tag": spelt.format(tag)}
                 self._client.put(self._store, key, content, mode=mode, use_multipart=False)
         except self._client.exceptions.BaseError:
             return self.get(key) == mine
@@ -305,14 +311,19 @@ class Honours(NamedTuple):
     quoted: bool
     plain: bool
 
-    def spell(self, etag: str) -> str:
-        """Return an ETag as the store takes it."""
-        return f'"{etag}"' if self.quoted else etag
+    @classmethod
+    def noted(cls, note: Path | None) -> "Honours | None":
+        """Return what a file says; None without one that says it."""
+        try:
+            said = json.loads(note.read_bytes()) if note is not None else {}
+            return cls(said["quoted"] is True, said["plain"] is True)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
 
-def _condition(etag: str, version: str | None) -> dict[str, str]:
-    """The state that an object must be in to be replaced; GCS goes by the version, the others by the ETag."""
-    return {"e_tag": etag} | ({"version": version} if version else {})
+def _bare(etag: str | None) -> str:
+    """An ETag without its quotes: listings, answers and servers differ in them."""
+    return (etag or "").strip('"')
 
 
 def _status(error: Exception | None) -> str | None:
@@ -325,8 +336,8 @@ def _reason(error: Exception | None) -> str:
     """What kept a request from its answer, in our words."""
     if status := _status(error):
         return f"the store answered {status}"
-    if isinstance(error, Absent | Contended):
-        return "two writers at once"
+    if isinstance(error, Absent):
+        return "two creations at once"
     if re.search(r"timed? ?out", str(error), re.IGNORECASE):
         return "no answer in time"
     return "the connection failed"

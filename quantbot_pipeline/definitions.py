@@ -9,6 +9,7 @@ from quantbot_pipeline.orchestration.assets.backtests import backtest_assets
 from quantbot_pipeline.orchestration.assets.catalog import catalog_assets
 from quantbot_pipeline.orchestration.assets.fetching import fetch_assets
 from quantbot_pipeline.orchestration.assets.inputs import input_assets
+from quantbot_pipeline.orchestration.assets.replicas import replica_assets
 from quantbot_pipeline.orchestration.assets.reports import dashboard
 from quantbot_pipeline.orchestration.checks import build_checks
 from quantbot_pipeline.orchestration.jobs import build_jobs
@@ -45,6 +46,7 @@ def build_defs(
             *fetch_assets(months, backfill_policy),
             *backtest_assets(months, backfill_policy),
             *catalog_assets(months, backfill_policy),
+            *replica_assets(months, backfill_policy),
             dashboard,
         ],
         asset_checks=build_checks(),

@@ -40,12 +40,15 @@ def escape_glob(path: str) -> str:
 
 
 @contextlib.contextmanager
-def published_duckdb(target: Path, timeout_s: float) -> Iterator["Publication"]:
+def published_duckdb(
+    target: Path, timeout_s: float, offer: Callable[[Path], object] | None = None
+) -> Iterator["Publication"]:
     """Change a DuckDB file without ever blocking its readers: lock, private copy, checkpoint, replace.
 
     DuckDB lets one process write or many read. So writers serialize on `<target>.lock`, work on a copy, and swap it in;
     whoever has the old file open keeps a consistent snapshot. The copy replaces the target only if `publication.changed`
-    is set and the block ends without an exception. Raises StoreError when the disk fails; the target then stays as it was.
+    is set and the block ends without an exception. `offer` is shown the finished copy before; its exceptions leave the target as it
+    was. Raises StoreError when the disk fails; the target then stays as it was.
     """
     with locked(target.with_name(f".{target.name}.lock"), timeout_s) as check_lock:
         for orphan in target.parent.glob(f".{glob.escape(target.name)}.*.tmp*"):
@@ -54,7 +57,7 @@ def published_duckdb(target: Path, timeout_s: float) -> Iterator["Publication"]:
             else:
                 orphan.unlink(missing_ok=True)
         private = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        publication = Publication(target, private, check_lock)
+        publication = Publication(target, private, check_lock, offer)
         import duckdb
 
         try:
@@ -71,11 +74,17 @@ def published_duckdb(target: Path, timeout_s: float) -> Iterator["Publication"]:
 class Publication:
     """One pending change of a published DuckDB file; see `published_duckdb`."""
 
-    def __init__(self, target: Path, private: Path, check_lock: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        target: Path,
+        private: Path,
+        check_lock: Callable[[], None],
+        offer: Callable[[Path], object] | None = None,
+    ) -> None:
         self.target = target
         self.check_lock = check_lock
         self.changed = False
-        self._private = private
+        self._private, self._offer = private, offer
         self._con: duckdb.DuckDBPyConnection | None = None
         self._copy = True
 
@@ -110,6 +119,8 @@ class Publication:
             self._con.close()
             self._con = None
             self.check_lock()
+            if self._offer is not None:
+                self._offer(self._private)
             try:
                 replace(self._private, self.target)
             except FileNotFoundError:

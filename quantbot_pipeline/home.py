@@ -99,21 +99,37 @@ class Home:
     @cached_property
     def runs(self) -> "RunStore":
         """The committed runs, runs/ or a place in an object store."""
-        folder, age_s = self.settings.runs_dir, self.settings.staging_max_age_s
-        if (url := self.settings.runs_url) is None:
+        return self.runs_at(self.settings.runs or f"file://{self.settings.runs_dir}")
+
+    @property
+    def replicas(self) -> "list[RunStore]":
+        """The places that the runs are copied to."""
+        return [self.runs_at(url) for url in self.settings.replicas]
+
+    def runs_at(self, url: str) -> "RunStore":
+        """Return the runs at a URL, as settings name places; nothing is read yet."""
+        settings = self.settings
+        folder, age_s = settings.folder_of(url), settings.staging_max_age_s
+        if url.startswith("file://"):
             from quantbot_pipeline.runs.store import LocalRuns
 
             return LocalRuns(folder, age_s)
         from quantbot_pipeline.bucket import Bucket
         from quantbot_pipeline.runs.objects import ObjectRuns
 
-        return ObjectRuns(
-            Bucket(url, self.settings.store_options), folder, age_s, memory_bytes(self.settings.cache_limit)
-        )
+        options = settings.replica_options.get(url, settings.store_options)
+        return ObjectRuns(Bucket(url, options), folder, age_s, memory_bytes(settings.cache_limit))
 
     @cached_property
     def catalog(self) -> "Catalog":
-        """The index over the runs, data/backtest_catalog.duckdb."""
+        """The index over the runs, data/backtest_catalog.duckdb; a copy where it is shared with other machines."""
         from quantbot_pipeline.catalog.catalog import Catalog
 
-        return Catalog(self.settings.catalog_db, self.runs, self.settings.memory_limit, self.settings.lock_timeout_s)
+        settings = self.settings
+        shared = None
+        if settings.catalog is not None:
+            from quantbot_pipeline.bucket import Bucket
+            from quantbot_pipeline.catalog.object_catalog import ObjectCatalog
+
+            shared = ObjectCatalog(Bucket(settings.catalog, settings.store_options))
+        return Catalog(settings.catalog_db, self.runs, settings.memory_limit, settings.lock_timeout_s, shared=shared)

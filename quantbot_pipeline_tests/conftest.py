@@ -14,6 +14,7 @@ from quantbot_pipeline_tests.support.labs import Done, make_lab
 
 if TYPE_CHECKING:
     from quantbot_pipeline_tests.support.object_store import Store
+    from quantbot_pipeline_tests.support.postgres import Postgres
 
 Quantbot = Callable[..., Done]
 
@@ -45,6 +46,15 @@ def object_store() -> "Iterator[Store]":
 
     with moto_store() as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def postgres() -> "Iterator[Postgres]":
+    """A Postgres server for the session; each test makes a database of its own."""
+    from quantbot_pipeline_tests.support.postgres import postgres_server
+
+    with postgres_server() as server:
+        yield server
 
 
 @pytest.fixture

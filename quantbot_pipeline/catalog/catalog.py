@@ -5,6 +5,7 @@ Read-only, parametrised, never blocking. pyarrow is imported by what gives a tab
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
@@ -18,6 +19,7 @@ from quantbot_pipeline.errors import InputError, StoreError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from quantbot_pipeline.catalog.shared import SharedCatalog
     from quantbot_pipeline.runs.store import RunStore
 
 RUN_COLUMNS = (
@@ -44,7 +46,8 @@ RUN_COLUMNS = (
 class Catalog:
     """The published file `path`, the index over `runs`. `memory_limit` is that of a query, `lock_timeout_s` how long a writer waits.
 
-    `months`: the first and the last month that reports read; None: no bound.
+    `months`: the first and the last month that reports read; None: no bound. `shared`: where other machines have the same catalog;
+    the file is a copy of it then.
     """
 
     path: Path
@@ -52,6 +55,20 @@ class Catalog:
     memory_limit: str = "2GB"
     lock_timeout_s: float = 60.0
     months: tuple[str | None, str | None] = (None, None)
+    shared: "SharedCatalog | None" = None
+
+    def is_there(self) -> bool:
+        """Whether there is a catalog; the newest of one that is shared is in the file then."""
+        return self.path.exists() if self.shared is None else self.shared.pull(self.path) is not None
+
+    @property
+    def base(self) -> str:
+        """What the views are made over: a folder of this machine, or the place that all machines know."""
+        return str(self.runs.folder.absolute()) if self.shared is None else self.runs.place
+
+
+# The file that is being read, and its connection: what is asked meanwhile is answered from the same state of the file.
+_held: ContextVar[tuple[Path, duckdb.DuckDBPyConnection] | None] = ContextVar("_held", default=None)
 
 
 @contextmanager
@@ -59,11 +76,16 @@ def reading(catalog: Catalog) -> Iterator[duckdb.DuckDBPyConnection]:
     """A read-only connection to the published file. Raises InputError when there is none or it is broken.
 
     It is attached to a database of our own. Opened itself, DuckDB would answer from an older file that somebody else in this
-    process still has open.
+    process still has open. A reading inside another one of the same file shares its connection.
     """
     path = catalog.path
-    if not path.exists():
-        raise InputError(f"{path}: no catalog yet; make it with `quantbot backtest catalog-sync`")
+    held = _held.get()
+    if held is not None and held[0] == path:
+        yield held[1]
+        return
+    if not catalog.is_there():
+        place = path if catalog.shared is None else catalog.shared.place
+        raise InputError(f"{place}: no catalog yet; make it with `quantbot backtest catalog-sync`")
     with memory_database() as con:
         try:
             con.execute("ATTACH ? AS catalog (READ_ONLY)", [str(path.absolute())])
@@ -74,7 +96,11 @@ def reading(catalog: Catalog) -> Iterator[duckdb.DuckDBPyConnection]:
                 f"{path}: not readable ({str(e).splitlines()[0][:120]}); mend it with `quantbot backtest catalog-sync --rebuild`"
             ) from None
         con.execute("USE catalog")
-        yield con
+        token = _held.set((path, con))
+        try:
+            yield con
+        finally:
+            _held.reset(token)
         con.execute("USE memory; DETACH catalog")
 
 

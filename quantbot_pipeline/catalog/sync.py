@@ -5,6 +5,7 @@ looked at again whenever its month changes. The catalog holds nothing that `runs
 """
 
 import json
+import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -26,16 +27,20 @@ from quantbot_pipeline.catalog.last_sync import (
     write_last_sync,
 )
 from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, create_views
+from quantbot_pipeline.catalog.shared import Offering, OvertakenError, SharedCatalog
 from quantbot_pipeline.duck import Publication, published_duckdb
 from quantbot_pipeline.durable import disk_fault
-from quantbot_pipeline.errors import InputError, IntegrityError
+from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
 from quantbot_pipeline.interrupts import stop_if_asked
 from quantbot_pipeline.runs.manifest import MANIFEST_NAME, ArtifactEntry, Timing, parse_moment
 from quantbot_pipeline.runs.notes import NOTES, RunNotes, journal_signature, read_notes
 from quantbot_pipeline.runs.store import Listing
 from quantbot_pipeline.runs.verify import IncompleteRunError, Verified
+from quantbot_pipeline.versions import parse_version
 
 Only = Callable[[str], bool] | None
+SWAPS = 30  # tries to publish a shared catalog; eight machines at once take about four
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 MISSING = ": missing, though its run is cataloged"  # how such a reason ends
 
 
@@ -80,13 +85,31 @@ def sync(index: Catalog, *, rebuild: bool = False, only: Only = None) -> SyncRep
     With nothing new the file is not rewritten. A catalog file that DuckDB cannot read is set aside and rebuilt. Raises
     StoreError when another writer holds the lock for too long or the disk fails, InputError when the runs are not in a directory.
     """
+    if index.shared is None:
+        return _sync(index, rebuild=rebuild, only=only, shared=None)
+    for attempt in range(SWAPS):
+        if attempt:
+            stop_if_asked()
+            time.sleep(random.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)))  # noqa: S311  (so that two do not meet again)
+        try:
+            return _sync(index, rebuild=rebuild, only=only, shared=index.shared)
+        except OvertakenError:
+            continue
+    raise StoreError(f"{index.shared.place}: other machines were faster {SWAPS} times; run again")
+
+
+def _sync(index: Catalog, *, rebuild: bool, only: Only, shared: SharedCatalog | None) -> SyncReport:
+    """One try; of a shared catalog the newest is brought up, and offered."""
     started = time.perf_counter()
     base, catalog = index.runs.folder.absolute(), index.path  # the views work from every directory
     if base.exists() and not base.is_dir():
         raise InputError(f"{base}: not a directory; give the folder that holds the runs with --base-dir")
     catalog.parent.mkdir(parents=True, exist_ok=True)
     report = SyncReport()
-    with published_duckdb(catalog, index.lock_timeout_s) as publication:
+    offering = None if shared is None else Offering(shared, catalog)
+    with published_duckdb(catalog, index.lock_timeout_s, offering) as publication:
+        if offering is not None:
+            rebuild = not offering.pulled() or rebuild
         last = LastSync() if rebuild else read_last_sync(index)
         notes = journal_signature(
             index.runs.journal
@@ -109,6 +132,8 @@ def sync(index: Catalog, *, rebuild: bool = False, only: Only = None) -> SyncRep
                     report.set_aside = f"{catalog}.broken-{int(time.time())}"
                     shutil.copyfile(catalog, report.set_aside)  # readers never find the place empty
                 publication.finish()
+            if offering is not None:
+                offering.settle()
             signature = catalog_signature(catalog)
             publication.check_lock()  # else this may be the signature of another process's catalog
             write_last_sync(index, signature, {**found.signatures}, notes, report.runs)
@@ -137,7 +162,7 @@ def _refresh(
     rebuild: bool,
 ) -> _Found:
     """Bring the private copy in line with the runs; what `last` says holds only for the catalog it was written with."""
-    state = None if rebuild else _read_state(publication)
+    state = None if rebuild else _read_state(publication, shared=index.shared is not None)
     if state is None:
         publication.start_empty()
     found = _scan(index, listing, state or _State(), *((LastSync(), None) if state is None else (last, only)))
@@ -148,11 +173,20 @@ def _refresh(
         found.bad[NOTES] = str(e)
     if NOTES in found.bad or NOTES in (state or _State()).quarantine:
         found.seen[NOTES] = set()
-    _apply(publication, index.runs.folder.absolute(), listing, state, found, report)
+    _apply(publication, index, listing, state, found, report)
     return found
 
 
-def _read_state(publication: Publication) -> _State | None:
+def _require_not_newer(said: str | None, path: Path) -> None:
+    """Leave a shared catalog of a newer version: made anew by this one, it would be made anew by every machine in turn."""
+    found, own = parse_version(said or ""), parse_version(CATALOG_VERSION)
+    if found is not None and own is not None and found > own:
+        raise StoreError(
+            f"{path}: the shared catalog is of version {said}, and this quantbot writes {CATALOG_VERSION}: upgrade this machine"
+        )
+
+
+def _read_state(publication: Publication, *, shared: bool = False) -> _State | None:
     """The state in the published file; None when there is none of this version.
 
     Read from the private copy: within one process DuckDB would answer from an older file that somebody still has open.
@@ -164,6 +198,8 @@ def _read_state(publication: Publication) -> _State | None:
         con.execute(f"SELECT count(hash(t)) FROM {table} t").fetchall()  # every block, so that a damaged one is noticed
     meta = dict(con.execute("SELECT key, value FROM catalog_meta").fetchall())
     if meta.get("version") != CATALOG_VERSION:
+        if shared:
+            _require_not_newer(meta.get("version"), publication.target)
         return None
     state = _State(base=meta.get("base", ""))
     for month, ids in con.execute("SELECT month, list(run_id) FROM backtest_runs_catalog GROUP BY 1").fetchall():
@@ -228,9 +264,9 @@ def _reason(error: IntegrityError, places: Sequence[str]) -> str:
 
 
 def _apply(
-    publication: Publication, base: Path, listing: Listing, known: _State | None, found: _Found, report: SyncReport
+    publication: Publication, index: Catalog, listing: Listing, known: _State | None, found: _Found, report: SyncReport
 ) -> None:
-    state = known or _State()
+    state, base = known or _State(), index.base
     gone = [
         run_id
         for month, names in found.seen.items()
@@ -252,13 +288,13 @@ def _apply(
     report.runs, report.months_read, report.months = len(cataloged), len(months), months
     said = {run_id: notes for run_id, notes in found.notes.items() if run_id in cataloged}
     same_notes = said == {run_id: notes for run_id, notes in state.notes.items() if run_id in cataloged}
-    if same_notes and not (known is None or found.runs or gone or before != found.bad or state.base != str(base)):
+    if same_notes and not (known is None or found.runs or gone or before != found.bad or state.base != base):
         return
     con = publication.connect()
     con.execute("SET threads = 1")  # sharing so little work costs more than it saves
     con.execute("BEGIN")
     con.execute(TABLES)
-    con.execute("INSERT OR REPLACE INTO catalog_meta VALUES ('version', ?), ('base', ?)", [CATALOG_VERSION, str(base)])
+    con.execute("INSERT OR REPLACE INTO catalog_meta VALUES ('version', ?), ('base', ?)", [CATALOG_VERSION, base])
     con.execute(
         "DELETE FROM quarantine WHERE split_part(path, '/', 1) IN (SELECT unnest(?::VARCHAR[]))", [[*found.seen]]
     )
@@ -272,13 +308,18 @@ def _apply(
     artifacts = [row for rows in found.runs.values() for row in rows.artifacts]
     _insert(con, "backtest_artifacts_catalog", ARTIFACT_COLUMNS, artifacts, cataloged_at=now)
     there = {row[ARTIFACT_COLUMNS.index("artifact_path")] for row in artifacts}  # verified a moment ago
-    _write_views(con, base, listing, there, now)
+    _write_views(con, index, listing, there, now)
     con.execute("COMMIT")
     publication.changed = report.published = True
 
 
-def _write_views(con: duckdb.DuckDBPyConnection, base: Path, listing: Listing, there: set[str], now: datetime) -> None:
-    """Make the views over all cataloged files that are there; those that went missing are set aside."""
+def _write_views(
+    con: duckdb.DuckDBPyConnection, index: Catalog, listing: Listing, there: set[str], now: datetime
+) -> None:
+    """Make the views over all cataloged files that are there; those that went missing are set aside.
+
+    In a shared catalog no file counts as being there: a path of this machine would be wrong on the others.
+    """
     files = con.execute(
         """SELECT artifact_type, columns, list(artifact_path ORDER BY artifact_path) FROM backtest_artifacts_catalog
            JOIN backtest_runs_catalog USING (run_id) WHERE status = 'completed' GROUP BY ALL ORDER BY ALL"""
@@ -293,7 +334,8 @@ def _write_views(con: duckdb.DuckDBPyConnection, base: Path, listing: Listing, t
     reasons = [(path, f"{path}{MISSING}") for path in sorted(missing)]
     _insert(con, "quarantine", QUARANTINE_COLUMNS, reasons, detected_at=now)
     whole = [(*kind, [path for path in alike if path not in missing]) for *kind, alike in files]
-    create_views(con, base, whole, listing.elsewhere(paths - missing))
+    elsewhere = listing.elsewhere(paths - missing) if index.shared is None else paths
+    create_views(con, Path(index.base), whole, elsewhere)
 
 
 def _write_notes(con: duckdb.DuckDBPyConnection, said: dict[str, RunNotes]) -> None:

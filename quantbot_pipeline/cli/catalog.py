@@ -1,6 +1,7 @@
 """`quantbot backtest catalog-…`, `verify`, and `quantbot prune`: the runs that there are."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -84,8 +85,10 @@ def _catalog_of(lab: "Home", file: Path | None, base_dir: Path | None) -> "Catal
     from quantbot_pipeline.catalog.catalog import Catalog
     from quantbot_pipeline.runs.store import LocalRuns
 
-    runs = lab.runs if base_dir is None else LocalRuns(base_dir.absolute())
     own = lab.catalog
+    if file is None and base_dir is None:
+        return replace(own, path=own.path.absolute())
+    runs = lab.runs if base_dir is None else LocalRuns(base_dir.absolute())
     return Catalog((file or own.path).absolute(), runs, own.memory_limit, own.lock_timeout_s)
 
 

@@ -8,21 +8,19 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.bucket import Seen
 from quantbot_pipeline.copied import write_whole
 from quantbot_pipeline.duck import Publication, first_line, published_duckdb, quoted
 from quantbot_pipeline.durable import disk_fault, scratch_folder
 from quantbot_pipeline.errors import StoreError
 from quantbot_pipeline.market.calls import BATCH, CallStore, bring_up, note_first_month
 from quantbot_pipeline.market.mirror import LOOK_S, Mirror
-from quantbot_pipeline.market.pointers import Entry, Found, read_pointer
+from quantbot_pipeline.market.pointers import Entry, Found, Seen, read_pointer
 from quantbot_pipeline.versions import parquet_metadata
 
 PREFIX = "calls"
@@ -42,15 +40,13 @@ _TABLES = {"alerts": "alerts", "rejected": "rejected_alerts", "sightings": "call
 Digests = dict[str, tuple[int, int]]  # by file, such as `month=2024-01/alerts`: rows, and a sum that changes with them
 
 
-@dataclass(frozen=True)
 class ObjectCalls:
     """The calls under the URL of `mirror`, and the file `path` that this machine has made of them."""
 
-    mirror: Mirror
-    path: Path
-    memory_limit: str
-    lock_timeout_s: float
-    _looked: list[float] = field(default_factory=list, compare=False)
+    def __init__(self, mirror: Mirror, path: Path, memory_limit: str, lock_timeout_s: float) -> None:
+        self.mirror, self.path = mirror, path
+        self.memory_limit, self.lock_timeout_s = memory_limit, lock_timeout_s
+        self._looked = -LOOK_S
 
     @property
     def place(self) -> str:
@@ -59,7 +55,7 @@ class ObjectCalls:
 
     def look(self, *, now: bool = False) -> None:
         """Make the file anew if the pointer changed. Within moments of the last look nothing is asked, unless `now`."""
-        if not now and self._looked and time.monotonic() - self._looked[-1] < LOOK_S:
+        if not now and time.monotonic() - self._looked < LOOK_S:
             return
         found = read_pointer(self.mirror.bucket, PREFIX)
         if not self._is_made_of(found):
@@ -70,7 +66,7 @@ class ObjectCalls:
             self._note(found)
             if self.path.exists():
                 note_first_month(CallStore(self.path, self.memory_limit, self.lock_timeout_s))
-        self._looked[:] = [time.monotonic()]
+        self._looked = time.monotonic()
 
     # --- reading ---
 

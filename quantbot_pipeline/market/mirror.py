@@ -20,9 +20,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from quantbot_pipeline.bucket import Absent, Bucket, Seen
+from quantbot_pipeline.bucket import Absent, Bucket
 from quantbot_pipeline.copied import Room, is_here, write_whole
-from quantbot_pipeline.durable import locked
+from quantbot_pipeline.durable import locked, sha256_file
 from quantbot_pipeline.errors import StoreError
 from quantbot_pipeline.market.opening import Opened, opened_elsewhere
 from quantbot_pipeline.market.pointers import (
@@ -49,11 +49,12 @@ class Mirror:
 
     def __init__(self, bucket: Bucket, folder: Path, limit: int, age_s: float, lock_timeout_s: float) -> None:
         self.bucket, self.folder, self.candles = bucket, folder, folder / "candles"
-        self.publisher = Publisher(bucket, folder, age_s)
+        self.publisher = Publisher(bucket, folder / ".probed.json", age_s)
         self._room = Room(folder, "parts/*/*", limit)
         self._lock_timeout_s = lock_timeout_s
         self._looked = -LOOK_S
         self._guard = threading.Lock()
+        self._verified: set[str] = set()  # parts whose copies this process has seen to be whole
         opened_elsewhere(self.candles, self._open)
 
     @property
@@ -100,8 +101,7 @@ class Mirror:
         """Lay a month out. The pointer comes first: what is kept of a file is made anew when the file changes."""
         folder = self.candles / month
         if found.seen is not None:
-            content, etag, version = found.seen
-            said = [base64.b64encode(content).decode(), etag, version]
+            said = [base64.b64encode(found.seen.content).decode(), found.seen.etag]
             write_whole(folder / SIDECAR, json.dumps(said).encode())
         for name in _NAMES:
             path, entry = folder / f"{name}.parquet", found.pointer.files.get(name)
@@ -133,9 +133,8 @@ class Mirror:
     def _open(self, path: Path) -> Opened:
         """Open a file of candles as it is now. Raises StoreError for a folder that somebody emptied."""
         try:
-            content, etag, version = json.loads(path.with_name(SIDECAR).read_bytes())
-            seen = Seen(base64.b64decode(content), etag, version)
-            entry = parse_pointer(seen.content, str(path)).files[path.stem]
+            content, _ = json.loads(path.with_name(SIDECAR).read_bytes())
+            entry = parse_pointer(base64.b64decode(content), str(path)).files[path.stem]
         except (OSError, ValueError, KeyError, TypeError):
             raise StoreError(f"{path}: not as it was laid out; delete {self.folder}, nothing is lost with it") from None
         return self.open(entry)
@@ -153,7 +152,8 @@ class Mirror:
         start, end = entry.span(number)
         digest = entry.parts[number][1]
         path = self.folder / "parts" / digest[:2] / digest
-        if is_here(path, end - start):
+        if is_here(path, end - start) and (digest in self._verified or sha256_file(path) == digest):
+            self._verified.add(digest)
             return path
         where = f"{self.bucket.url}/{entry.key}"
         try:
@@ -165,6 +165,7 @@ class Mirror:
                 f"{where}: bytes {start:,} to {end:,} have another checksum than the pointer says; restore an earlier version of this object"
             )
         self._room.put(path, content)
+        self._verified.add(digest)
         return path
 
 

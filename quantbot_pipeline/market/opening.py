@@ -27,7 +27,8 @@ def opened_elsewhere(folder: Path, opener: Callable[[Path], Opened]) -> None:
 
 def open_file(path: Path) -> Opened:
     """Open a file of the store as it is now."""
-    opener = _ELSEWHERE.get(path.parents[2])  # below the store: interval=…/month=…/candles.parquet
+    within = path.parents[2:3]  # below the store: interval=…/month=…/candles.parquet
+    opener = _ELSEWHERE.get(within[0]) if within else None
     return Opened(pa.OSFile(str(path))) if opener is None else opener(path)
 
 

@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.bucket import Absent, Bucket, Seen, Stored
+from quantbot_pipeline.bucket import Absent, Bucket, Stored
 from quantbot_pipeline.errors import StoreError
 from quantbot_pipeline.interrupts import put_off, stop_if_asked
 from quantbot_pipeline.version import __version__
 from quantbot_pipeline.versions import format_of, read_version
 
 POINTER = "current.json"
-IN_ONE_PART = 65_536  # bytes of a file; two requests would take longer than these bytes
+LAST_BYTES = 65_536  # of a file; Arrow reads so many to find the footer, whatever comes before it
 _KEY = re.compile(r"[a-z0-9=/-]{1,80}/[0-9a-f]{32}/[a-z]{1,20}\.parquet")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -32,7 +32,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class Entry(NamedTuple):
     """A file: its key, its bytes, and where each of its parts begins, with the SHA-256 of the part.
 
-    The parts of a Parquet file are its row groups, and its footer as the last one; a small file is one part.
+    The parts of a Parquet file are its row groups, and as the last one its last bytes with the footer; a small file is one part.
     """
 
     key: str
@@ -102,9 +102,10 @@ def _entry(said: Any) -> Entry:
 def entry_of(key: str, path: Path) -> Entry:
     """Describe a Parquet file that is about to be published at a key."""
     size, metadata = path.stat().st_size, pq.read_metadata(path)
-    groups = range(metadata.num_row_groups) if size > IN_ONE_PART else ()
+    groups = range(metadata.num_row_groups) if size > LAST_BYTES else ()
     starts = [_start(metadata.row_group(number)) for number in groups]
-    starts = [0, *starts[1:], size - 8 - metadata.serialized_size] if starts else [0]
+    last = min(size - 8 - metadata.serialized_size, size - LAST_BYTES)
+    starts = [0, *(start for start in starts[1:] if start < last), last] if starts else [0]
     parts = []
     with path.open("rb") as file:
         for start, end in zip(starts, [*starts[1:], size], strict=True):
@@ -118,6 +119,13 @@ def _start(group: Any) -> int:
     return min(c.dictionary_page_offset if c.has_dictionary_page else c.data_page_offset for c in columns)
 
 
+class Seen(NamedTuple):
+    """An object that changes, as it was read."""
+
+    content: bytes
+    etag: str
+
+
 class Found(NamedTuple):
     """A pointer as it was read, and the object that it was read from; None: there is none yet."""
 
@@ -129,7 +137,7 @@ def read_pointer(bucket: Bucket, prefix: str) -> Found:
     """Return the pointer of a prefix. Raises StoreError when it cannot be read."""
     key = f"{prefix}/{POINTER}"
     try:
-        seen = bucket.see(key)
+        seen = Seen(*bucket.read(key))
     except Absent:
         return Found(NOTHING, None)
     return Found(parse_pointer(seen.content, f"{bucket.url}/{key}"), seen)
@@ -137,7 +145,7 @@ def read_pointer(bucket: Bucket, prefix: str) -> Found:
 
 @dataclass(frozen=True)
 class Publisher:
-    """Publishes files under a bucket. note: folder that keeps what the store honours; age_s: after which a sweep may remove files."""
+    """Publishes files under a bucket. note: file that keeps what the store honours; age_s: after which a sweep may remove files."""
 
     bucket: Bucket
     note: Path
@@ -174,7 +182,8 @@ class Publisher:
 
     def _swap(self, key: str, content: bytes, seen: Seen | None) -> bool:
         try:
-            return self.bucket.swap(key, content, seen, self.bucket.honours(self.note))
+            self.bucket.honours(self.note)
+            return self.bucket.swap(key, content, None if seen is None else seen.etag) is not None
         except StoreError as e:
             raise StoreError(
                 f"{self.bucket.url}/{key}: unknown whether the ingest counted, for no answer came; ingest the same again, "

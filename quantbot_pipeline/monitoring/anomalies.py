@@ -76,7 +76,7 @@ def newest_anomalies(catalog: "Catalog", told: Told | None) -> list[Odd]:
     """
     from quantbot_pipeline.catalog.catalog import newest_runs_with
 
-    if not catalog.path.exists():
+    if not catalog.is_there():
         return []
     known = set(told.runs.values()) if told else set()
     fresh = [

@@ -72,7 +72,7 @@ def quarantined(catalog: Catalog, *, now_s: float, max_lag_s: float) -> dict[str
 
     No catalog, no quarantine. Raises InputError when the catalog cannot be read.
     """
-    if not catalog.path.exists():
+    if not catalog.is_there():
         return {}
     with reading(catalog) as con:
         rows: Mapping[str, str] = dict(con.execute("SELECT path, reason FROM quarantine ORDER BY path").fetchall())

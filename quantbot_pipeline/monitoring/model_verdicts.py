@@ -41,7 +41,7 @@ def newest_report(catalog: "Catalog", known: str = "") -> NewestReport | None:
     from quantbot_pipeline.runs.manifest import read_manifest
     from quantbot_pipeline.runs.verify import read_artifact
 
-    if not catalog.path.exists() or not (run_dirs := newest_runs_with(catalog, "model_report")):
+    if not catalog.is_there() or not (run_dirs := newest_runs_with(catalog, "model_report")):
         return None
     run_dir = catalog.runs.open(run_dirs[-1])
     made = read_manifest(run_dir)

@@ -54,7 +54,7 @@ def newest_verdicts(catalog: "Catalog", known: str = "") -> Newest | None:
     from quantbot_pipeline.runs.manifest import read_manifest
     from quantbot_pipeline.runs.verify import read_artifact
 
-    if not catalog.path.exists():
+    if not catalog.is_there():
         return None
     run_dirs = newest_runs_with(catalog, "evidence")
     if not run_dirs:

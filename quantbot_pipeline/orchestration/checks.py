@@ -1,7 +1,7 @@
 """Asset checks: what must be true of what was made, and what somebody should look at. The judging is done elsewhere.
 
 `contract` (blocking) stops whatever is downstream of an artifact that breaks its own rules. `input_quality` and `regression`
-tell of months that are odd; `catalog_health`, `quarantine_empty` and `free_disk` of a lab that is not well. A check looks at the
+tell of months that are odd; `catalog_health`, `quarantine_empty`, `free_disk` and `replica_lag` of a lab that is not well. A check looks at the
 runs behind the months that its Dagster run materialized; started on its own, at the newest cataloged run of every month.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dagster as dg
 
 from quantbot_pipeline.orchestration.assets.catalog import CATALOG
+from quantbot_pipeline.orchestration.assets.replicas import REPLICAS
 from quantbot_pipeline.orchestration.judging import (
     CALIBRATION,
     ODD,
@@ -53,6 +54,7 @@ def build_checks() -> list[Any]:
         catalog_health,
         quarantine_empty,
         free_disk,
+        replica_lag,
     ]
 
 
@@ -144,7 +146,7 @@ def catalog_health(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.Asset
     stop_if_canceled(context)
     home, now = lab.open(), time.time()
     settings = home.settings
-    if not home.catalog.path.exists():
+    if not home.catalog.is_there():
         return dg.AssetCheckResult(passed=True, description="no catalog yet")
     health = inspect_catalog(
         home.catalog,
@@ -192,6 +194,30 @@ def free_disk(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheck
         severity=WARN,
         description=f"{free:.1f} GB free at {settings.home}, the limit is {settings.min_free_gb:g} GB",
         metadata={"free_gb": round(free, 3), "min_free_gb": settings.min_free_gb},
+    )
+
+
+@dg.asset_check(
+    asset=REPLICAS,
+    description="No committed run waits for longer than QUANTBOT_REPLICA_LAG_S to be copied to a place of QUANTBOT_REPLICAS, and none differs there.",
+)
+def replica_lag(context: dg.AssetCheckExecutionContext, lab: Lab) -> dg.AssetCheckResult:
+    from quantbot_pipeline.monitoring.replicas import inspect_replicas
+
+    stop_if_canceled(context)
+    home = lab.open()
+    if not home.settings.replicas:
+        return dg.AssetCheckResult(passed=True, description="QUANTBOT_REPLICAS names no place")
+    states = inspect_replicas(home, now_s=time.time())
+    faults = [state.fault for state in states if state.fault]
+    return dg.AssetCheckResult(
+        passed=not faults,
+        severity=WARN,
+        description=faults[0] if faults else f"{len(states)} replicas have every run that should be there",
+        metadata={
+            "lag_s": max(state.lag_s for state in states),
+            **table_of("replicas", [state._asdict() for state in states]),
+        },
     )
 
 
@@ -265,7 +291,7 @@ def _newest(home: "Home", artifact: str, strategy_id: str | None, months: list[s
     """The newest cataloged run of each month, or of these months; none without a catalog."""
     from quantbot_pipeline.catalog.catalog import newest_runs_with
 
-    if not home.catalog.path.exists():
+    if not home.catalog.is_there():
         return {}
     found = newest_runs_with(home.catalog, artifact, strategy_id=strategy_id)
     return {

@@ -23,7 +23,7 @@ def everything_config(names: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def build_jobs() -> list[Any]:
-    """Return every job: one per kind of run, `everything`, and those of the inbox, the dashboard and the catalog."""
+    """Return every job: one per kind of run, `everything`, and those of the inbox, the dashboard, the catalog and the replicas."""
     made = [dg.define_asset_job(kind.job, _selection(kind.keys), description=kind.about) for kind in KINDS.values()]
     return [
         *made,
@@ -46,6 +46,11 @@ def build_jobs() -> list[Any]:
             "fetch_candles",
             dg.AssetSelection.assets(["inputs", "fetched_candles"]),
             description="Fetch the candles that the windows of the months' calls still miss.",
+        ),
+        dg.define_asset_job(
+            "replicate",
+            dg.AssetSelection.assets(["replicas", "runs"]),
+            description="Copy the committed runs of the months to the places of QUANTBOT_REPLICAS.",
         ),
         dg.define_asset_job(
             "write_dashboard",

@@ -128,6 +128,34 @@ def fetch_daily(context: dg.ScheduleEvaluationContext, lab: Lab) -> dg.RunReques
     return dg.RunRequest(run_key=f"fetch-{now:%Y-%m-%d}", tags=range_tags([first, last]))
 
 
+@dg.schedule(
+    cron_schedule="10 * * * *",
+    job_name="replicate",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Copy the committed runs that a place of QUANTBOT_REPLICAS lacks, every hour; skipped, without a run, while none lacks any, and while QUANTBOT_REPLICAS names no place.",
+)
+def replicate_hourly(context: dg.ScheduleEvaluationContext, lab: Lab) -> list[dg.RunRequest] | dg.SkipReason:
+    from quantbot_pipeline.monitoring.replicas import months_lacking
+
+    home, now = lab.open(), _tick(context)
+    if not home.settings.replicas:
+        return dg.SkipReason("QUANTBOT_REPLICAS names no place; the runs are copied nowhere")
+    known = month_partitions(home.settings.first_partition).get_partition_keys(current_time=now)
+    due = [month for month in months_lacking(home, unknown=open_month(now)) if month in known]
+    if not due:
+        return dg.SkipReason("every committed run is at every replica")
+    return sync_requests(due, f"replicate-{now.isoformat()}")
+
+
 def build_schedules() -> list[dg.ScheduleDefinition]:
     """Return every schedule."""
-    return [closed_month, open_month_daily, month_begins, catalog_every_five_minutes, dashboard_daily, fetch_daily]
+    return [
+        closed_month,
+        open_month_daily,
+        month_begins,
+        catalog_every_five_minutes,
+        dashboard_daily,
+        fetch_daily,
+        replicate_hourly,
+    ]

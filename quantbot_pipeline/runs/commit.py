@@ -9,7 +9,7 @@ A failed run goes the same way with `status: failed` and no `_SUCCESS`.
 import hashlib
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS, conform
-from quantbot_pipeline.durable import fsync_path, locked, sha256_file, write_bytes
-from quantbot_pipeline.errors import StoreError
+from quantbot_pipeline.durable import fsync_path, locked, replace, sha256_file, write_bytes
+from quantbot_pipeline.errors import IntegrityError, StoreError
 from quantbot_pipeline.interrupts import put_off, stop_if_asked
 from quantbot_pipeline.runs.content import SLICE_ROWS, ContentHash
 from quantbot_pipeline.runs.manifest import MANIFEST_NAME, SUCCESS_NAME, ArtifactEntry, RunDirectory, RunManifest
@@ -34,7 +34,7 @@ class StagedRun:
     from a dead one.
     """
 
-    def __init__(self, runs_dir: Path, month: str, run_id: str | None = None) -> None:
+    def __init__(self, runs_dir: Path, month: str, run_id: str | None = None, wait_s: float = 0) -> None:
         self.runs_dir = runs_dir
         self.month = month
         self.run_id = run_id or str(uuid.uuid4())
@@ -44,7 +44,9 @@ class StagedRun:
         (runs_dir / STAGING).mkdir(parents=True, exist_ok=True)
         _require_one_disk(runs_dir, month)
         self._held = ExitStack()
-        self._check_lock = self._held.enter_context(locked(self.path.with_suffix(".lock"), 0))
+        self._check_lock = self._held.enter_context(locked(self.path.with_suffix(".lock"), wait_s))
+        if run_id is not None:  # whoever began it before is dead: the lock is ours
+            shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir()
 
     def __enter__(self) -> "StagedRun":
@@ -105,10 +107,11 @@ class StagedRun:
         manifest.logs_sha256 = dict(self._logs_sha256)
         content = manifest.to_json()
         write_bytes(self.path / MANIFEST_NAME, content)
-        return self._publish(manifest, content, hashlib.sha256(content).hexdigest().encode() + b"\n")
+        completed = manifest.status == "completed"
+        return self.publish(hashlib.sha256(content).hexdigest().encode() + b"\n" if completed else None)
 
-    def _publish(self, manifest: RunManifest, content: bytes, success: bytes) -> RunDirectory:
-        """Put the written run where readers look; `success` is what its `_SUCCESS` says, if it is completed."""
+    def publish(self, success: bytes | None) -> RunDirectory:
+        """Put the written run where readers look; `success` is what its `_SUCCESS` says, None for a failed one."""
         for folder in [p for p in self.path.iterdir() if p.is_dir()]:
             fsync_path(folder)
         fsync_path(self.path)
@@ -119,10 +122,50 @@ class StagedRun:
             self._check_lock()  # without it a sweep may be at work here, and what it left would be taken for a run
             self.path.rename(final)
             fsync_path(final.parent)
-            if manifest.status == "completed":
+            if success is not None:
                 write_bytes(final / SUCCESS_NAME, success)
                 fsync_path(final)
         return final
+
+
+def receive(runs_dir: Path, run_dir: str, files: Collection[str], read: Callable[[str], bytes], wait_s: float) -> None:
+    """Commit a run that is committed elsewhere: `files` of it, whose bytes `read` gives; `_SUCCESS` last.
+
+    What a dead process left of it is finished. Raises IntegrityError for a run that is there with other bytes.
+    """
+    month, name = run_dir.split("/")
+    success, final = read(SUCCESS_NAME), runs_dir / run_dir
+    try:
+        copy = StagedRun(runs_dir, month, name.removeprefix("run_id="), wait_s)
+    except StoreError:
+        if (final / SUCCESS_NAME).exists():  # another copy of the same run was faster, and took its lock file with it
+            return
+        raise
+    with copy as staged:
+        if final.exists():
+            _finish(final, staged.path, files, read, success)
+            return
+        for inside in sorted(set(files) - {SUCCESS_NAME}):
+            stop_if_asked()
+            (staged.path / inside).parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(staged.path / inside, read(inside))
+        staged.publish(success)
+
+
+def _finish(final: Path, staging: Path, files: Collection[str], read: Callable[[str], bytes], success: bytes) -> None:
+    """Vouch for a directory whose commit was stopped before its `_SUCCESS`, or in it."""
+    found = {path.relative_to(final).as_posix() for path in final.rglob("*") if not path.is_dir()}
+    if unlike := sorted(found.symmetric_difference(files) - {SUCCESS_NAME}):
+        raise IntegrityError(f"{final / unlike[0]}: {'not at the source' if unlike[0] in found else 'missing'}")
+    for inside in sorted(set(files) - {SUCCESS_NAME}):
+        if (final / inside).read_bytes() != read(inside):
+            raise IntegrityError(f"{final / inside}: there already, with other bytes")
+    said = (final / SUCCESS_NAME).read_bytes() if SUCCESS_NAME in found else b""
+    if not success.startswith(said):
+        raise IntegrityError(f"{final / SUCCESS_NAME}: there already, with other bytes")
+    if said != success:
+        write_bytes(staging / SUCCESS_NAME, success)
+        replace(staging / SUCCESS_NAME, final / SUCCESS_NAME)
 
 
 def _require_one_disk(runs_dir: Path, month: str) -> None:

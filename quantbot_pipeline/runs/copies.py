@@ -18,6 +18,8 @@ from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.runs.manifest import MANIFEST_NAME, SUCCESS_NAME, RunManifest, parse_manifest, read_bounded
 from quantbot_pipeline.runs.verify import vouched_manifest
 
+PROBED = ".probed.json"  # what the store honours, as it was tried once by this machine
+
 
 @dataclass(frozen=True)
 class Copies:
@@ -29,7 +31,7 @@ class Copies:
 
     def require_honest_store(self) -> None:
         """Probe the store, once on this machine. Raises StoreError for one without conditional creation."""
-        self.bucket.honours(self.folder)
+        self.bucket.honours(self.folder / PROBED)
 
     @cached_property
     def room(self) -> Room:

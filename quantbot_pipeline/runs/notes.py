@@ -112,7 +112,7 @@ def read_notes(place: Journal | Path) -> dict[str, RunNotes]:
     Raises IntegrityError for a journal of a newer major version.
     """
     found: dict[str, RunNotes] = {}
-    for entry in _entries(_journal(place)):
+    for entry in entries(_journal(place)):
         _apply(found, entry)
     return {run_id: notes for run_id, notes in found.items() if notes != RunNotes()}
 
@@ -175,7 +175,7 @@ def _write(journal: Journal, run_id: str, what: Mapping[str, Any]) -> None:
     journal.append({"at": iso_now(), "run_id": run_id, **what})
 
 
-def _entries(journal: Journal) -> Iterator[dict[str, Any]]:
+def entries(journal: Journal) -> Iterator[dict[str, Any]]:
     """Yield what the journal says of runs, in its order."""
     for entry in _lines(journal):
         if "version" in entry:

@@ -6,7 +6,7 @@ Whoever dies on the way leaves a prefix without `_SUCCESS`, which is never belie
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +15,12 @@ from pathlib import Path
 from quantbot_pipeline.bucket import Absent, Bucket, Stored
 from quantbot_pipeline.durable import scratch_folder
 from quantbot_pipeline.errors import InputError, IntegrityError
+from quantbot_pipeline.interrupts import put_off
 from quantbot_pipeline.runs.copies import Copies
 from quantbot_pipeline.runs.manifest import MANIFEST_NAME, SUCCESS_NAME, RunManifest, parse_manifest
 from quantbot_pipeline.runs.object_notes import ObjectJournal
 from quantbot_pipeline.runs.store import TRASH, is_before, is_month, sweep_staging
-from quantbot_pipeline.runs.uploading import UploadedRun
+from quantbot_pipeline.runs.uploading import UploadedRun, upload, vouch
 from quantbot_pipeline.runs.verify import (
     IncompleteRunError,
     Verified,
@@ -86,6 +87,20 @@ class ObjectRuns:
         self.copies.require_honest_store()
         return UploadedRun(self.copies, month, self.staging_max_age_s, self.open)
 
+    def receive(self, run_dir: str, files: Mapping[str, int], read: Callable[[str], bytes]) -> None:
+        """Commit a run that is committed elsewhere, `_SUCCESS` last. Raises IntegrityError for one that is there with other bytes.
+
+        Objects that a dead upload left are taken where they are young. Those that a sweep may be at are swept first.
+        """
+        self.copies.require_honest_store()
+        left = self.bucket.listing(f"{run_dir}/")
+        if left and (self.bucket.now() - max(one.written for one in left)).total_seconds() > self.staging_max_age_s / 2:
+            self._remove_dead(run_dir)
+        sizes = {inside: size for inside, size in files.items() if inside != SUCCESS_NAME}
+        upload(self.bucket, run_dir, sizes, read, self.staging_max_age_s)
+        with put_off():
+            vouch(self.bucket, run_dir, read(SUCCESS_NAME))
+
     def sweep(self) -> int:
         """Remove prefixes that were never committed, and what dead processes left on this machine; return how many runs were removed.
 
@@ -127,9 +142,9 @@ class ObjectRuns:
             self.bucket.delete(key)
         return bool(keys)
 
-    def listing(self) -> "ObjectListing":
-        """Look at the store: one listing says the months, then one for each."""
-        months = [name for name in self.bucket.folders("") if is_month(name)]
+    def listing(self, among: Collection[str] | None = None) -> "ObjectListing":
+        """Look at the store: one listing says the months, then one for each, or for each of those `among`."""
+        months = [name for name in self.bucket.folders("") if is_month(name) and (among is None or name in among)]
         return ObjectListing(self, self._objects(months))
 
     def _objects(self, months: Sequence[str]) -> dict[str, list[Stored]]:
@@ -195,6 +210,13 @@ class ObjectRuns:
     def digest(self, file: str) -> str:
         """SHA-256 of an object as the store has it now."""
         return hashlib.sha256(self.bucket.get(file)).hexdigest()
+
+    def read(self, file: str) -> bytes:
+        """Bytes of an object as the store has them now. Raises IntegrityError without one."""
+        try:
+            return self.bucket.get(file)
+        except Absent:
+            raise IntegrityError(f"{self.place}/{file}: missing") from None
 
     def written_s(self, run_dir: str, missing: float) -> float:
         """When the youngest object of a run was written, by the store's clock."""
@@ -270,6 +292,10 @@ class ObjectListing:
     def names(self, month: str) -> list[str]:
         """Names `run_id=…` of a month, ascending."""
         return sorted(run_dir.split("/")[1] for run_dir in self.files if run_dir.startswith(f"{month}/"))
+
+    def contents(self, run_dir: str) -> dict[str, int]:
+        """{path inside: bytes} of all that the store has of a run."""
+        return {inside: one.size for inside, one in self.files.get(run_dir, {}).items()}
 
     def is_settled(self, month: str) -> bool:
         """A listing tells every change."""

@@ -7,7 +7,7 @@ an object store (`objects`).
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 TRASH = ".trash"
 # A directory changed so recently may change again without its times telling; it is read anew at the next sync.
 SETTLED_S = 2.0
+RECEIVE_S = 60.0  # how long a copy of a run waits for another copy of the same run
 
 
 class Listing(Protocol):
@@ -40,6 +41,10 @@ class Listing(Protocol):
 
     def names(self, month: str) -> list[str]:
         """Names `run_id=…` of a month, ascending."""
+        ...
+
+    def contents(self, run_dir: str) -> dict[str, int]:
+        """{path inside: bytes} of all that the store has of a run; -1 for what is no regular file."""
         ...
 
     def is_settled(self, month: str) -> bool:
@@ -81,12 +86,19 @@ class RunStore(Protocol):
         """Begin a run of a month; nobody sees it before its commit."""
         ...
 
+    def receive(self, run_dir: str, files: Mapping[str, int], read: Callable[[str], bytes]) -> None:
+        """Commit a run that is committed elsewhere: `files` of it with their bytes, which `read` gives; `_SUCCESS` last.
+
+        Raises IntegrityError for a run that is there with other bytes.
+        """
+        ...
+
     def sweep(self) -> int:
         """Remove what dead processes left; return how many runs were removed."""
         ...
 
-    def listing(self) -> Listing:
-        """Look at what there is."""
+    def listing(self, among: Collection[str] | None = None) -> Listing:
+        """Look at what there is, in all months or in those `among`."""
         ...
 
     def completed(self, month: str) -> "Iterator[tuple[RunDirectory, RunManifest]]":
@@ -119,6 +131,10 @@ class RunStore(Protocol):
 
     def digest(self, file: str) -> str:
         """SHA-256 of a file as the store has it now."""
+        ...
+
+    def read(self, file: str) -> bytes:
+        """Bytes of a file as the store has them now. Raises IntegrityError without one."""
         ...
 
     def written_s(self, run_dir: str, missing: float) -> float:
@@ -163,13 +179,19 @@ class LocalRuns:
 
         return StagedRun(self.folder, month)
 
+    def receive(self, run_dir: str, files: Mapping[str, int], read: Callable[[str], bytes]) -> None:
+        """Commit a run that is committed elsewhere, `_SUCCESS` last. Raises IntegrityError for one that is there with other bytes."""
+        from quantbot_pipeline.runs.commit import receive
+
+        receive(self.folder, run_dir, files, read, RECEIVE_S)
+
     def sweep(self) -> int:
         """Remove what dead processes left in staging; return how many runs were removed."""
         return sweep_staging(self.folder, self.staging_max_age_s)
 
-    def listing(self) -> "LocalListing":
-        """Look at the folder."""
-        return LocalListing(self.folder)
+    def listing(self, among: Collection[str] | None = None) -> "LocalListing":
+        """Look at the folder, in all months or in those `among`."""
+        return LocalListing(self.folder, among)
 
     def completed(self, month: str) -> "Iterator[tuple[Path, RunManifest]]":
         """Yield the runs of a month that keep their promises (names, sizes, `_SUCCESS`), in no particular order."""
@@ -214,6 +236,16 @@ class LocalRuns:
     def digest(self, file: str) -> str:
         """SHA-256 of a file."""
         return sha256_file(self.folder / file)
+
+    def read(self, file: str) -> bytes:
+        """Bytes of a file. Raises IntegrityError without one."""
+        path = self.folder / file
+        try:
+            if path.is_symlink():
+                raise IntegrityError(f"{path}: a symbolic link; what it points to can change")
+            return path.read_bytes()
+        except OSError as e:
+            raise IntegrityError(f"{path}: {e.strerror or e}") from None
 
     def written_s(self, run_dir: str, missing: float) -> float:
         """The time of the directory."""
@@ -276,14 +308,29 @@ class LocalListing:
 
     tells_success = False  # it is put into the run's directory, which does not touch the month's
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, among: Collection[str] | None = None) -> None:
         self._folder = folder
-        self.months: dict[str, str] = month_signatures(folder)
+        found = month_signatures(folder)
+        self.months = {month: found[month] for month in found if among is None or month in among}
         self.dangling: list[str] = dangling_months(folder)
 
     def names(self, month: str) -> list[str]:
         """Names `run_id=…` of a month, ascending."""
         return sorted(entry.name for entry in os.scandir(self._folder / month) if entry.name.startswith("run_id="))
+
+    def contents(self, run_dir: str) -> dict[str, int]:
+        """{path inside: bytes} of all that is in a run's directory; -1 for what is no regular file."""
+        root, found, folders = f"{self._folder}/{run_dir}", {}, [""]
+        while folders:
+            inside = folders.pop()
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(f"{root}/{inside}") as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{inside}{entry.name}/")
+                    else:
+                        regular = entry.is_file(follow_symlinks=False)
+                        found[inside + entry.name] = entry.stat(follow_symlinks=False).st_size if regular else -1
+        return found
 
     def is_settled(self, month: str) -> bool:
         """Whether the month was last changed long enough ago."""

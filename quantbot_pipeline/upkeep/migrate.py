@@ -83,7 +83,7 @@ def _catalog(home: Home) -> Iterator[Due]:
     from quantbot_pipeline.catalog.last_sync import catalog_version
 
     path, known = home.catalog.path, format_of("catalog")
-    if path.exists() and (found := catalog_version(home.catalog)) != known.current:
+    if home.catalog.is_there() and (found := catalog_version(home.catalog)) != known.current:
         does = "makes the file anew from the runs"
         yield Due("catalog", path, found or "none", known.current, does, path.stat().st_size)
 

@@ -206,6 +206,46 @@ def test_the_probe_says_how_a_swap_is_spelt(proxy: Proxy, bucket: str) -> None:
         assert place.probe() == found
 
 
+def test_a_swap_is_made_by_whoever_knows_what_is_there(proxy: Proxy, bucket: str) -> None:
+    place = Bucket(f"s3://{bucket}/x", options(proxy.endpoint))
+    assert place.etag("a") is None
+    first = place.swap("a", b"1", None)
+    assert first is not None and place.read("a") == (b"1", first) and place.etag("a") == first
+    assert place.swap("a", b"2", None) is None, "it is there already"
+    second = place.swap("a", b"2", first)
+    assert second is not None and second != first
+    assert place.swap("a", b"3", first) is None and place.get("a") == b"2"
+    proxy.begin(lambda n, method, path: "lost" if n == 1 else None)
+    assert place.swap("a", b"4", second) is not None, "its answer was lost, and it counts"
+    assert place.get("a") == b"4"
+    place.delete("a")
+    assert place.swap("a", b"5", second) is None and place.etag("a") is None
+
+
+@pytest.mark.parametrize("fault", ["gateway", None])
+def test_a_swap_is_spelt_as_the_server_wants_it_and_probed_once_on_a_machine(
+    proxy: Proxy, bucket: str, tmp_path: Path, fault: str | None
+) -> None:
+    note = tmp_path / "copies" / "probed.json"
+    proxy.begin(lambda n, method, path: fault)
+    place = Bucket(f"s3://{bucket}/x", options(proxy.endpoint))
+    assert place.honours(note) == (fault is None, True)
+    again = Bucket(f"s3://{bucket}/x", options(proxy.endpoint))
+    proxy.begin(lambda n, method, path: fault)
+    assert again.honours(note) == (fault is None, True) and proxy.log == []
+    etag = again.swap("a", b"1", None)
+    assert again.swap("a", b"2", etag) is not None and again.get("a") == b"2"
+
+
+def test_a_store_that_does_not_swap_is_told_so(proxy: Proxy, bucket: str) -> None:
+    proxy.begin(lambda n, method, path: "unconditional" if n > 3 else None)
+    place = Bucket(f"s3://{bucket}/x", options(proxy.endpoint))
+    with pytest.raises(StoreError, match="the store does not swap objects"):
+        place.swap("a", b"1", "0" * 32)
+    proxy.begin()
+    assert place.listing("") == []
+
+
 @pytest.mark.parametrize(
     ("url", "more", "sentence"),
     [

@@ -2,7 +2,8 @@
 
 The proxy speaks HTTP/1.1 with the client and forwards each request on a connection of its own. What happens to a request its
 `plan` decides: None forwards it; `500`, `503` … answer so; `cut` closes before, `half` after half of the body; `lost` closes after
-the store has done it; `hang` answers never; `unconditional` forwards it without its condition. A callable is called before the
+the store has done it; `hang` answers never; `unconditional` forwards it without its condition; `gateway` refuses an ETag in quotes, as
+a RADOS Gateway does. A callable is called before the
 request is forwarded, or, when it has an attribute `after`, when the store has answered and the client does not know yet.
 """
 
@@ -86,6 +87,7 @@ class Proxy:
         self.upstream = upstream.removeprefix("http://")
         self.plan: Plan = lambda n, method, path: None
         self.log: list[tuple[str, str, str]] = []
+        self.sent: list[int] = []  # bytes of the body of each answer
         self.hang_s = 5.0
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"proxy": self})
@@ -106,21 +108,23 @@ class Proxy:
     def begin(self, plan: Plan | None = None) -> None:
         """Forget what was, and follow this plan from the next request on, which is number 1."""
         with self._lock:
-            self.log = []
+            self.log, self.sent = [], []
             self.plan = plan or (lambda n, method, path: None)
 
     def decide(self, method: str, path: str) -> tuple[int, Any]:
         """Number a request; return what is to become of it."""
         with self._lock:
             self.log.append((method, path, ""))
+            self.sent.append(0)
             n = len(self.log)
         return n, self.plan(n, method, path)
 
-    def note(self, n: int, what: str) -> None:
+    def note(self, n: int, what: str, sent: int = 0) -> None:
         """Write down what became of request n."""
         with self._lock:
             if n <= len(self.log):
                 self.log[n - 1] = (*self.log[n - 1][:2], what)
+                self.sent[n - 1] = sent
 
 
 class _Cut(Exception):
@@ -156,12 +160,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.proxy.note(n, "hung")
             time.sleep(self.proxy.hang_s)
             raise _Cut
+        if fault == "gateway":
+            fault = "412" if self.headers.get("If-Match", "").startswith('"') else None
         if isinstance(fault, str) and fault.isdigit():
             self.proxy.note(n, fault)
             self._answer(int(fault), {"Content-Type": "application/xml"}, b"<Error><Code>Injected</Code></Error>")
             return
         status, headers, content = self._forward(body, fault)
-        self.proxy.note(n, f"{fault or ''} {status}".strip() if isinstance(fault, str | None) else "after")
+        what = f"{fault or ''} {status}".strip() if isinstance(fault, str | None) else "after"
+        self.proxy.note(n, what, len(content))
         if fault in ("lost", "half"):
             raise _Cut
         if callable(fault):
