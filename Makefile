@@ -7,6 +7,9 @@ STAMP := $(VENV)/.installed
 WARM := $(VENV)/.warm
 ENGINE := $(wildcard quantbot_pipeline/replay/*.py quantbot_pipeline/search/*.py quantbot_pipeline/evidence/*.py) quantbot_pipeline/vocabulary.py
 
+# Some hundred processes of the tests would each compile the package's sources anew, half a second each.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test suite torture ui bench examples lint hooks docs docs-tables clean
 
 demo: $(WARM)
@@ -25,7 +28,7 @@ suite: $(WARM)
 
 # The whole fault campaign of docs/reliability.md, which says how long it takes; the counts go to torture-report.txt.
 torture: $(WARM)
-	$(BIN)/python -m pytest -m torture -n auto --dist worksteal quantbot_pipeline_tests/torture quantbot_pipeline_tests/orchestration
+	$(BIN)/python -m pytest -m torture -n auto --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

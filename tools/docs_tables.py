@@ -20,7 +20,7 @@ from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.catalog.schema import TABLES
 from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.reports.tearsheet.meaning import FIGURES
-from quantbot_pipeline.settings import Settings
+from quantbot_pipeline.settings import PREFIX, Settings
 from quantbot_pipeline.versions import FORMATS, format_of
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -115,9 +115,8 @@ def catalog(table: str, found: Mapping[str, str]) -> str:
 
 def settings() -> str:
     """Return the table of the environment variables, with the descriptions of the fields of `Settings`."""
-    prefix = Settings.model_config["env_prefix"]
     rows = [
-        (f"`{prefix}{name.upper()}`", FOUND.get(name) or _default(field.default), field.description or "")
+        (f"`{PREFIX}{name.upper()}`", FOUND.get(name) or _default(field.default), field.description or "")
         for name, field in Settings.model_fields.items()
     ]
     return _table(("variable", "default", "meaning"), [*rows, DAGSTER_HOME])

@@ -5,6 +5,7 @@ Read-only, parametrised, never blocking. pyarrow is imported by what gives a tab
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
@@ -66,14 +67,22 @@ class Catalog:
         return str(self.runs.folder.absolute()) if self.shared is None else self.runs.place
 
 
+# The file that is being read, and its connection: what is asked meanwhile is answered from the same state of the file.
+_held: ContextVar[tuple[Path, duckdb.DuckDBPyConnection] | None] = ContextVar("_held", default=None)
+
+
 @contextmanager
 def reading(catalog: Catalog) -> Iterator[duckdb.DuckDBPyConnection]:
     """A read-only connection to the published file. Raises InputError when there is none or it is broken.
 
     It is attached to a database of our own. Opened itself, DuckDB would answer from an older file that somebody else in this
-    process still has open.
+    process still has open. A reading inside another one of the same file shares its connection.
     """
     path = catalog.path
+    held = _held.get()
+    if held is not None and held[0] == path:
+        yield held[1]
+        return
     if not catalog.is_there():
         place = path if catalog.shared is None else catalog.shared.place
         raise InputError(f"{place}: no catalog yet; make it with `quantbot backtest catalog-sync`")
@@ -87,7 +96,11 @@ def reading(catalog: Catalog) -> Iterator[duckdb.DuckDBPyConnection]:
                 f"{path}: not readable ({str(e).splitlines()[0][:120]}); mend it with `quantbot backtest catalog-sync --rebuild`"
             ) from None
         con.execute("USE catalog")
-        yield con
+        token = _held.set((path, con))
+        try:
+            yield con
+        finally:
+            _held.reset(token)
         con.execute("USE memory; DETACH catalog")
 
 

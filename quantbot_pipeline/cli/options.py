@@ -36,14 +36,14 @@ def open_home(home: Path | None, calls_db: Path | None = None, *, may_begin: boo
     from pydantic import ValidationError
 
     from quantbot_pipeline.home import Home
-    from quantbot_pipeline.settings import SECRET, Settings
+    from quantbot_pipeline.settings import PREFIX, SECRET, Settings
 
     given = {"home": home, "calls_db": calls_db}
     try:
         settings = Settings.model_validate({key: value for key, value in given.items() if value is not None})
     except ValidationError as e:
         first = e.errors()[0]
-        name = "QUANTBOT_" + "_".join(map(str, first["loc"])).upper()
+        name = PREFIX + "_".join(map(str, first["loc"])).upper()
         shown = "" if first["loc"] and first["loc"][0] in SECRET else f" (given: {first['input']!r})"
         raise InputError(f"{name}: {first['msg']}{shown}") from None
     remember_home(settings.home)

@@ -2,6 +2,7 @@
 
 import time
 import webbrowser
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,6 +26,8 @@ from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.months import month_of, parse_day
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from quantbot_pipeline.home import Home
 
 CHANGES_SHOWN = 10
@@ -40,70 +43,75 @@ def print_changes(lab: "Home", interval: str | None = None) -> None:
         print_rows(found.rows[:CHANGES_SHOWN], "table", title, ("caller_name", "change", "new_units"))
 
 
-def _leaderboard(given: dict[str, Any]) -> None:
+@contextmanager
+def _report(given: dict[str, Any]) -> "Iterator[Home]":
+    """The home of a report. All that the report asks the catalog is answered from one state of the catalog."""
     arrow_without_pandas()
-    from quantbot_pipeline.reports.leaderboard import COLUMNS, for_people, leaderboard, leaderboard_remarks
+    from quantbot_pipeline.catalog.catalog import reading
 
     lab = between_months(open_home(given["home"]), given["from_"], given["to"])
-    rows = leaderboard(lab.catalog, given["interval"])
-    rows = show(lab, given, rows, "Callers", COLUMNS, for_people=for_people)
-    if chosen_format(given["fmt"], given["out"]) == "table":
-        print_changes(lab, given["interval"])
-    note_all(leaderboard_remarks(lab.catalog, rows, given["interval"]))
-    note_unregistered(lab.catalog)
+    with reading(lab.catalog):
+        yield lab
+
+
+def _leaderboard(given: dict[str, Any]) -> None:
+    from quantbot_pipeline.reports.leaderboard import COLUMNS, for_people, leaderboard, leaderboard_remarks
+
+    with _report(given) as lab:
+        rows = leaderboard(lab.catalog, given["interval"])
+        rows = show(lab, given, rows, "Callers", COLUMNS, for_people=for_people)
+        if chosen_format(given["fmt"], given["out"]) == "table":
+            print_changes(lab, given["interval"])
+        note_all(leaderboard_remarks(lab.catalog, rows, given["interval"]))
+        note_unregistered(lab.catalog)
 
 
 def _frontier(given: dict[str, Any]) -> None:
-    arrow_without_pandas()
     from quantbot_pipeline.reports.searches import FRONTIER_COLUMNS, frontier
 
-    lab = between_months(open_home(given["home"]), given["from_"], given["to"])
     month, which = given["month"], {"interval": given["interval"], "strategy_id": given["strategy"]}
     if month is not None and month_of(parse_day(month, end=False)) != month:
         raise InputError(f"--month {month}: not a month; write YYYY-MM")
-    rows = frontier(lab.catalog, caller=given["caller"], month=month, limit=given["limit"], **which)
-    columns = list(rows[0]) if rows else FRONTIER_COLUMNS
-    rows = show(lab, given | {"limit": None}, rows, "Frontier", columns, printed=FRONTIER_COLUMNS)
-    note_runs(lab, "frontier", rows, month=month, **which)
+    with _report(given) as lab:
+        rows = frontier(lab.catalog, caller=given["caller"], month=month, limit=given["limit"], **which)
+        columns = list(rows[0]) if rows else FRONTIER_COLUMNS
+        rows = show(lab, given | {"limit": None}, rows, "Frontier", columns, printed=FRONTIER_COLUMNS)
+        note_runs(lab, "frontier", rows, month=month, **which)
 
 
 def _walk_forward(given: dict[str, Any]) -> None:
-    arrow_without_pandas()
     from quantbot_pipeline.reports.searches import WALK_FORWARD_COLUMNS, walk_forward
 
-    lab = between_months(open_home(given["home"]), given["from_"], given["to"])
-    rows = walk_forward(lab.catalog, given["interval"])
-    rows = show(lab, given, rows, "Walk-forward", WALK_FORWARD_COLUMNS)
-    note_runs(lab, "walk_forward", rows, interval=given["interval"])
+    with _report(given) as lab:
+        rows = walk_forward(lab.catalog, given["interval"])
+        rows = show(lab, given, rows, "Walk-forward", WALK_FORWARD_COLUMNS)
+        note_runs(lab, "walk_forward", rows, interval=given["interval"])
 
 
 def _policies(given: dict[str, Any]) -> None:
-    arrow_without_pandas()
     from quantbot_pipeline.reports.policies import POLICY_COLUMNS, policies
 
-    lab = between_months(open_home(given["home"]), given["from_"], given["to"])
-    show(lab, given, policies(lab.catalog, caller=given["caller"]), "Policies", POLICY_COLUMNS)
-    note_runs(lab, "summary", ())
+    with _report(given) as lab:
+        show(lab, given, policies(lab.catalog, caller=given["caller"]), "Policies", POLICY_COLUMNS)
+        note_runs(lab, "summary", ())
 
 
 def _models(given: dict[str, Any]) -> None:
-    arrow_without_pandas()
     from quantbot_pipeline.reports.predictions import MODEL_COLUMNS, for_people, model_report
 
-    lab = between_months(open_home(given["home"]), given["from_"], given["to"])
-    rows = model_report(lab.catalog, target=given["target"], interval=given["interval"])
-    show(lab, given, rows, "Predictions: what each target's verdict is", MODEL_COLUMNS, for_people=for_people)
-    note_runs(lab, "model_report", (), interval=given["interval"])
+    with _report(given) as lab:
+        rows = model_report(lab.catalog, target=given["target"], interval=given["interval"])
+        show(lab, given, rows, "Predictions: what each target's verdict is", MODEL_COLUMNS, for_people=for_people)
+        note_runs(lab, "model_report", (), interval=given["interval"])
 
 
 def _anomalies(given: dict[str, Any]) -> None:
-    arrow_without_pandas()
     from quantbot_pipeline.reports.anomalies import COLUMNS, PRINTED, anomalies
 
-    lab = between_months(open_home(given["home"]), given["from_"], given["to"])
-    which = {name: given[name] for name in ("severity", "kind", "subject", "interval")}
-    show(lab, given, anomalies(lab.catalog, **which), "Anomalies", COLUMNS, printed=PRINTED)
-    note_runs(lab, "anomalies", (), interval=given["interval"])
+    with _report(given) as lab:
+        which = {name: given[name] for name in ("severity", "kind", "subject", "interval")}
+        show(lab, given, anomalies(lab.catalog, **which), "Anomalies", COLUMNS, printed=PRINTED)
+        note_runs(lab, "anomalies", (), interval=given["interval"])
 
 
 add_command(

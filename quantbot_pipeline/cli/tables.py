@@ -15,6 +15,7 @@ from typing import Any
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 STYLE = "body{font:14px sans-serif}table{border-collapse:collapse}th,td{padding:.2em .6em;border-bottom:1px solid #ccc;text-align:left;white-space:nowrap}"
+PADDING = 3  # cells: a blank on each side, and one between columns
 MAX_WORD = 72  # characters; what is longer is no id of ours, and may be broken
 
 
@@ -72,13 +73,14 @@ def print_table(rows: Sequence[dict[str, Any]], title: str, columns: Sequence[st
     What a narrow terminal cannot hold is left out by whole columns, and said: half a number would be a wrong one.
     """
     from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     names = list(columns) or (list(rows[0]) if rows else [])
     console = Console()
-    natural = {name: max([len(name), *(len(_shown(row[name])) for row in rows)]) for name in names}
+    natural = {name: max(map(cell_len, [name, *(_shown(row[name]) for row in rows)])) for name in names}
     widths = _fitting(rows, natural, console.width) if console.is_terminal else natural
     shown = list(widths)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -87,12 +89,12 @@ def print_table(rows: Sequence[dict[str, Any]], title: str, columns: Sequence[st
             Text(name.replace("_", " ")),
             justify="right" if _is_numeric(rows, name) else "left",
             overflow="fold",
-            width=width if console.is_terminal else None,  # else in terminal cells, which are not characters
+            width=width,  # rich would measure every cell twice
         )
     for row in rows:
         table.add_row(*(Text(_shown(row[name])) for name in shown))
     if not console.is_terminal:
-        console = Console(width=max(80, console.measure(table, options=console.options.update(max_width=2000)).maximum))
+        console = Console(width=max(80, sum(width + PADDING for width in widths.values())))
     console.print(
         Text(title, style="table.title"), soft_wrap=True
     )  # on its own: a title in a table is cut to its width
@@ -113,10 +115,10 @@ def _fitting(rows: Sequence[dict[str, Any]], natural: dict[str, int], width: int
         least = _min_width(rows, name)
         if not widths:
             least = max(1, min(least, width - 2))
-        if left < least + 3:  # a blank on each side, and one between columns
+        if left < least + PADDING:
             continue
         widths[name] = least
-        left -= least + 3
+        left -= least + PADDING
     for name, least in widths.items():
         more = max(0, min(natural[name] - least, left))
         widths[name] += more

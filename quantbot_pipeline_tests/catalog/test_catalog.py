@@ -198,3 +198,17 @@ def test_a_catalog_in_use_is_not_taken_for_a_broken_one(tmp_path: Path) -> None:
             sync(Catalog(catalog, LocalRuns(runs)))
     assert sync(Catalog(catalog, LocalRuns(runs))).registered == 1
     assert not list(tmp_path.glob("*.broken-*"))
+
+
+def test_what_is_asked_in_one_reading_is_answered_from_one_state(tmp_path: Path) -> None:
+    runs = LocalRuns(tmp_path / "runs")
+    catalog = Catalog(tmp_path / "c.duckdb", runs)
+    commit_run(runs.folder, "2024-01", run_id=IDS[0])
+    sync(catalog)
+    with reading(catalog):
+        commit_run(runs.folder, "2024-01", run_id=IDS[1])
+        with ThreadPoolExecutor(1) as elsewhere:
+            elsewhere.submit(sync, catalog).result()
+            assert elsewhere.submit(query_runs, catalog).result().num_rows == 2
+        assert query_runs(catalog).num_rows == 1
+    assert query_runs(catalog).num_rows == 2

@@ -45,6 +45,19 @@ def test_the_package_is_run_as_the_command_is(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"quantbot {__version__}\n", "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the disk that is always full is Linux's")
+def test_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """The last of it is written when the command has ended: a process that goes at once must not lose it in silence."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "quantbot_pipeline", "--version"], env=environment(tmp_path), cwd=tmp_path, stdout=full,
+            stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip  # a table: what belongs together stands on one line
+    assert done.returncode == 1
+    assert done.stderr.startswith("quantbot: the disk of --home: No space left on device")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [

@@ -692,6 +692,7 @@ def test_a_demo_makes_no_lab_among_other_files(quantbot: Quantbot, tmp_path: Pat
     assert [path.name for path in folder.iterdir()] == ["cat.jpg"]
 
 
+@pytest.mark.torture
 def test_two_backfills_at_once_on_a_fresh_home_are_two_complete_sets_of_runs(home: Path, quantbot: Quantbot) -> None:
     terminal, theirs = os.openpty()
     months = MONTHS[-2:]  # with a gap between them: two stretches

@@ -143,10 +143,6 @@ def campaign(home: Path, server: Server, kills: int) -> Counter[str]:
     return counts
 
 
-def test_a_backfill_survives_the_death_of_all_three(home: Path, server: Server) -> None:
-    campaign(home, server, 1)
-
-
 @pytest.mark.torture
 def test_a_backfill_survives_twenty_deaths_of_each(home: Path, server: Server) -> None:
     campaign(home, server, KILLS)

@@ -185,6 +185,7 @@ def reported_runs(instance: dg.DagsterInstance, run_id: str) -> set[Path]:
     return {Path(str(m["run_dir"].value)) for m in metadata if "run_dir" in m}
 
 
+@pytest.mark.torture
 def test_terminate_stops_a_run_of_everything(server: Server, busy: Home) -> None:
     campaign_of_terminate(server, busy.path, 1, 2.0)
 

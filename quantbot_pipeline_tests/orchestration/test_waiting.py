@@ -176,6 +176,7 @@ def one_death(home: Path, yaml: str, job_name: str, pool: str, lock: Path, every
         server.stop()
 
 
+@pytest.mark.torture
 def test_a_sync_that_is_killed_frees_its_slot_within_a_minute(home: Path) -> None:
     """In a home whose dagster.yaml was edited, and frees nothing."""
     lock = home / "data" / ".backtest_catalog.duckdb.lock"

@@ -108,6 +108,7 @@ print(stats[2], stats[6], sum(found.cache_hits.values()), sum(found.cache_misses
 """
 
 
+@pytest.mark.torture
 def test_machine_code_of_other_sources_is_not_used(tmp_path: Path) -> None:
     """Kernels of one file use exit codes that another file defines: numba itself would not see them change."""
     package = tmp_path / "code" / "quantbot_pipeline"

@@ -129,7 +129,7 @@ def test_a_run_is_whole_or_not_there(
     tally("a run is whole or not there", tried=campaign.tried, detected=campaign.detected)
 
 
-@pytest.mark.parametrize("points", sizes(2, EVERY))
+@pytest.mark.parametrize("points", sizes(1, EVERY))
 @pytest.mark.parametrize("task", ["sync", "rebuild"])
 def test_the_catalog_is_the_old_one_or_the_new_one(
     campaign: Campaign, points: int, task: str, tally: Tally, template: Path, tmp_path: Path

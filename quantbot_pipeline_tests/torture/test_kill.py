@@ -87,7 +87,7 @@ def assert_catalog_is_sound(lab: Home, checked: set[str]) -> None:
                 check_run(folder)
 
 
-@pytest.mark.parametrize("moments", sizes(30, 250))
+@pytest.mark.parametrize("moments", sizes(10, 250))
 def test_no_moment_leaves_half_a_run(home: Path, moments: int, tally: Tally) -> None:
     lab = Home(Settings(home=home, staging_max_age_s=0, threads=1))
     staging = lab.runs.folder / ".staging"
@@ -118,7 +118,7 @@ def test_no_moment_leaves_half_a_run(home: Path, moments: int, tally: Tally) -> 
     tally("kill -9 of committing runs: each whole or not there", tried=moments, detected=interrupted)
 
 
-@pytest.mark.parametrize("moment_s", [0.02, 0.2])
+@pytest.mark.parametrize("moment_s", [pytest.param(0.02, marks=pytest.mark.torture), 0.2])
 def test_the_whole_command_may_die_too(
     home: Path, quantbot: Quantbot, monkeypatch: pytest.MonkeyPatch, moment_s: float
 ) -> None:

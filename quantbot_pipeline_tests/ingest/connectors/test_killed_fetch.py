@@ -81,7 +81,7 @@ def asked_of(path: str) -> tuple[str, str, str]:
     return query["address"], query["time_from"], query["time_to"]
 
 
-@pytest.mark.parametrize("moments", sizes(6, 50))
+@pytest.mark.parametrize("moments", sizes(2, 50))
 def test_no_moment_of_a_kill_shows(tmp_path: Path, hosts: Hosts, moments: int) -> None:
     calls = [call(solana_address(n), ms("2024-01-30") + n * DAY_MS // 3) for n in range(14)]
     begun = Home(Settings(home=tmp_path / "begun"))

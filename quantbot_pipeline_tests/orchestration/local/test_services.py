@@ -108,6 +108,7 @@ def children(pid: int) -> dict[int, str]:
     return {int(child): Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ") for child in found}
 
 
+@pytest.mark.torture
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 def test_a_second_ui_on_a_home_refuses_and_names_the_first_or_only_shows(home: Path) -> None:
     make_instance(home)
