@@ -13,6 +13,7 @@ from quantbot_pipeline.settings import Settings, memory_bytes
 
 if TYPE_CHECKING:
     from quantbot_pipeline.catalog.catalog import Catalog
+    from quantbot_pipeline.catalog.shared import SharedCatalog
     from quantbot_pipeline.market.call_months import ObjectCalls
     from quantbot_pipeline.market.calls import CallStore
     from quantbot_pipeline.market.candle_files import CandleStore
@@ -126,10 +127,15 @@ class Home:
         from quantbot_pipeline.catalog.catalog import Catalog
 
         settings = self.settings
-        shared = None
-        if settings.catalog is not None:
-            from quantbot_pipeline.bucket import Bucket
-            from quantbot_pipeline.catalog.object_catalog import ObjectCatalog
-
-            shared = ObjectCatalog(Bucket(settings.catalog, settings.store_options))
+        shared = None if settings.catalog is None else self._shared(settings.catalog)
         return Catalog(settings.catalog_db, self.runs, settings.memory_limit, settings.lock_timeout_s, shared=shared)
+
+    def _shared(self, url: str) -> "SharedCatalog":
+        if url.startswith("postgresql://"):
+            from quantbot_pipeline.catalog.postgres import PostgresCatalog
+
+            return PostgresCatalog(url, self.runs.place)
+        from quantbot_pipeline.bucket import Bucket
+        from quantbot_pipeline.catalog.object_catalog import ObjectCatalog
+
+        return ObjectCatalog(Bucket(url, self.settings.store_options))

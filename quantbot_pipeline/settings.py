@@ -58,8 +58,7 @@ class Settings(BaseModel):
     catalog: str | None = Field(
         None,
         repr=False,
-        validate_default=False,
-        description="where machines that share their runs share the catalog, too: such a URL ([stores.md](stores.md#one-catalog-for-several-machines))",
+        description="where machines that share their runs share the catalog, too: such a URL, or `postgresql://user@host/database` ([stores.md](stores.md#one-catalog-for-several-machines))",
     )
     store_options: dict[str, str | bool] = Field(
         {},
@@ -198,14 +197,19 @@ class Settings(BaseModel):
             raise ValueError(
                 "needs QUANTBOT_RUNS: machines that share no runs would remove each other's from the catalog"
             )
+        if url.startswith("postgresql://"):
+            if re.search(r"//[^/@]*:[^/@]*@|password=", url):
+                raise ValueError("must hold no password; it comes from PGPASSWORD or ~/.pgpass")
+            return url
         if url.startswith("file://"):
-            raise ValueError("must be a URL that begins with s3://, gs:// or az://")
+            raise ValueError("must be a URL that begins with s3://, gs://, az:// or postgresql://")
         return place_of(url)
 
     @field_validator("replicas", mode="before")
     @classmethod
     def _places(cls, urls: str | tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(map(place_of, re.split(r"[\s,]+", urls.strip()) if isinstance(urls, str) else urls)))
+        given = re.split(r"[\s,]+", urls) if isinstance(urls, str) else urls
+        return tuple(dict.fromkeys(place_of(url) for url in given if url))
 
     @field_validator("replica_options", mode="before")
     @classmethod

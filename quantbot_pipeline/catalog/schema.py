@@ -4,7 +4,8 @@ The tables index runs; the views read the runs' Parquet files where they lie. Pa
 catalog survives a move after a sync; a view needs absolute paths to work from any directory, so a sync writes them anew.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,33 @@ CREATE OR REPLACE VIEW latest_runs AS
     QUALIFY row_number() OVER (PARTITION BY run_type, month, config_hash ORDER BY created_at DESC, run_id DESC) = 1;
 CREATE OR REPLACE VIEW newest_runs AS {newest_runs()};
 """
+
+
+def insert_rows(
+    con: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str], rows: Sequence[tuple], **same: datetime
+) -> None:
+    """Insert through Arrow, at once; `same` are columns with one value for all rows. `table` is one of TABLES."""
+    if not rows:
+        return
+    import pyarrow as pa
+
+    types = con.table(table).limit(0).to_arrow_table().schema
+    values = map(list, zip(*rows, strict=True))
+    incoming = pa.table([pa.array(v, types.field(name).type) for name, v in zip(columns, values, strict=True)], columns)
+    for name, value in same.items():
+        incoming = incoming.append_column(name, pa.repeat(pa.scalar(value), len(rows)))
+    con.register("incoming_rows", incoming)
+    con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming_rows")
+    con.unregister("incoming_rows")
+
+
+def cataloged_files(con: duckdb.DuckDBPyConnection) -> list[tuple[str, str, list[str]]]:
+    """Return (artifact type, columns, paths) of the files of all completed runs, as `create_views` takes them."""
+    return con.execute(
+        """SELECT artifact_type, columns, list(artifact_path ORDER BY artifact_path) FROM backtest_artifacts_catalog
+           JOIN backtest_runs_catalog USING (run_id) WHERE status = 'completed' GROUP BY ALL ORDER BY ALL"""
+    ).fetchall()
+
 
 _DUCKDB_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
 

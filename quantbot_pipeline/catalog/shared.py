@@ -7,16 +7,35 @@ in a catalog (`sync`).
 """
 
 import json
+import random
+import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from quantbot_pipeline.errors import StoreError
+from quantbot_pipeline.interrupts import stop_if_asked
+from quantbot_pipeline.versions import format_of, parse_version
+
+TRIES = 30  # to publish; eight machines at once take about four
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+T = TypeVar("T")
 
 
 class OvertakenError(StoreError):
     """Another machine published a catalog meanwhile."""
+
+
+def require_not_newer(said: str | None, where: Path | str) -> None:
+    """Leave a shared catalog of a newer version: made anew by this one, it would be made anew by every machine in turn."""
+    known = format_of("catalog").current
+    found, own = parse_version(said or ""), parse_version(known)
+    if found is not None and own is not None and found > own:
+        raise StoreError(
+            f"{where}: the shared catalog is of version {said}, and this quantbot writes {known}: upgrade this machine"
+        )
 
 
 class SharedCatalog(Protocol):
@@ -34,6 +53,19 @@ class SharedCatalog(Protocol):
     def offer(self, private: Path, tag: str | None) -> str:
         """Make a file the newest state, in the place of that with the tag. Raises OvertakenError when it is no longer there."""
         ...
+
+
+def until_published(attempt: Callable[[], T], place: str) -> T:
+    """Repeat an attempt that other machines overtake, after a random pause, so that two do not meet again. Raises StoreError."""
+    for nth in range(TRIES):
+        if nth:
+            stop_if_asked()
+            time.sleep(random.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**nth)))  # noqa: S311
+        try:
+            return attempt()
+        except OvertakenError:
+            continue
+    raise StoreError(f"{place}: other machines were faster {TRIES} times; run again")
 
 
 class Offering:

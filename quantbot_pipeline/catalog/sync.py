@@ -5,7 +5,6 @@ looked at again whenever its month changes. The catalog holds nothing that `runs
 """
 
 import json
-import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
-import pyarrow as pa
 from pydantic import BaseModel, Field, TypeAdapter
 
 from quantbot_pipeline.catalog.catalog import Catalog
@@ -26,21 +24,18 @@ from quantbot_pipeline.catalog.last_sync import (
     read_last_sync,
     write_last_sync,
 )
-from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, create_views
-from quantbot_pipeline.catalog.shared import Offering, OvertakenError, SharedCatalog
+from quantbot_pipeline.catalog.schema import CATALOG_VERSION, TABLES, cataloged_files, create_views, insert_rows
+from quantbot_pipeline.catalog.shared import Offering, SharedCatalog, require_not_newer, until_published
 from quantbot_pipeline.duck import Publication, published_duckdb
 from quantbot_pipeline.durable import disk_fault
-from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
+from quantbot_pipeline.errors import InputError, IntegrityError
 from quantbot_pipeline.interrupts import stop_if_asked
 from quantbot_pipeline.runs.manifest import MANIFEST_NAME, ArtifactEntry, Timing, parse_moment
 from quantbot_pipeline.runs.notes import NOTES, RunNotes, journal_signature, read_notes
 from quantbot_pipeline.runs.store import Listing
 from quantbot_pipeline.runs.verify import IncompleteRunError, Verified
-from quantbot_pipeline.versions import parse_version
 
 Only = Callable[[str], bool] | None
-SWAPS = 30  # tries to publish a shared catalog; eight machines at once take about four
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 MISSING = ": missing, though its run is cataloged"  # how such a reason ends
 
 
@@ -85,17 +80,12 @@ def sync(index: Catalog, *, rebuild: bool = False, only: Only = None) -> SyncRep
     With nothing new the file is not rewritten. A catalog file that DuckDB cannot read is set aside and rebuilt. Raises
     StoreError when another writer holds the lock for too long or the disk fails, InputError when the runs are not in a directory.
     """
-    if index.shared is None:
-        return _sync(index, rebuild=rebuild, only=only, shared=None)
-    for attempt in range(SWAPS):
-        if attempt:
-            stop_if_asked()
-            time.sleep(random.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)))  # noqa: S311  (so that two do not meet again)
-        try:
-            return _sync(index, rebuild=rebuild, only=only, shared=index.shared)
-        except OvertakenError:
-            continue
-    raise StoreError(f"{index.shared.place}: other machines were faster {SWAPS} times; run again")
+    shared = index.shared
+
+    def attempt() -> SyncReport:
+        return _sync(index, rebuild=rebuild, only=only, shared=shared)
+
+    return attempt() if shared is None else until_published(attempt, shared.place)
 
 
 def _sync(index: Catalog, *, rebuild: bool, only: Only, shared: SharedCatalog | None) -> SyncReport:
@@ -177,15 +167,6 @@ def _refresh(
     return found
 
 
-def _require_not_newer(said: str | None, path: Path) -> None:
-    """Leave a shared catalog of a newer version: made anew by this one, it would be made anew by every machine in turn."""
-    found, own = parse_version(said or ""), parse_version(CATALOG_VERSION)
-    if found is not None and own is not None and found > own:
-        raise StoreError(
-            f"{path}: the shared catalog is of version {said}, and this quantbot writes {CATALOG_VERSION}: upgrade this machine"
-        )
-
-
 def _read_state(publication: Publication, *, shared: bool = False) -> _State | None:
     """The state in the published file; None when there is none of this version.
 
@@ -199,7 +180,7 @@ def _read_state(publication: Publication, *, shared: bool = False) -> _State | N
     meta = dict(con.execute("SELECT key, value FROM catalog_meta").fetchall())
     if meta.get("version") != CATALOG_VERSION:
         if shared:
-            _require_not_newer(meta.get("version"), publication.target)
+            require_not_newer(meta.get("version"), publication.target)
         return None
     state = _State(base=meta.get("base", ""))
     for month, ids in con.execute("SELECT month, list(run_id) FROM backtest_runs_catalog GROUP BY 1").fetchall():
@@ -302,11 +283,13 @@ def _apply(
         con.execute("DELETE FROM backtest_artifacts_catalog WHERE run_id IN (SELECT unnest(?))", [gone])
         con.execute("DELETE FROM backtest_runs_catalog WHERE run_id IN (SELECT unnest(?))", [gone])
     now = datetime.now(UTC).replace(tzinfo=None)
-    _insert(con, "quarantine", QUARANTINE_COLUMNS, [(path, why) for path, why in found.bad.items()], detected_at=now)
-    _insert(con, "backtest_runs_catalog", RUN_COLUMNS, [rows.run for rows in found.runs.values()], cataloged_at=now)
+    insert_rows(
+        con, "quarantine", QUARANTINE_COLUMNS, [(path, why) for path, why in found.bad.items()], detected_at=now
+    )
+    insert_rows(con, "backtest_runs_catalog", RUN_COLUMNS, [rows.run for rows in found.runs.values()], cataloged_at=now)
     _write_notes(con, said)
     artifacts = [row for rows in found.runs.values() for row in rows.artifacts]
-    _insert(con, "backtest_artifacts_catalog", ARTIFACT_COLUMNS, artifacts, cataloged_at=now)
+    insert_rows(con, "backtest_artifacts_catalog", ARTIFACT_COLUMNS, artifacts, cataloged_at=now)
     there = {row[ARTIFACT_COLUMNS.index("artifact_path")] for row in artifacts}  # verified a moment ago
     _write_views(con, index, listing, there, now)
     con.execute("COMMIT")
@@ -320,10 +303,7 @@ def _write_views(
 
     In a shared catalog no file counts as being there: a path of this machine would be wrong on the others.
     """
-    files = con.execute(
-        """SELECT artifact_type, columns, list(artifact_path ORDER BY artifact_path) FROM backtest_artifacts_catalog
-           JOIN backtest_runs_catalog USING (run_id) WHERE status = 'completed' GROUP BY ALL ORDER BY ALL"""
-    ).fetchall()
+    files = cataloged_files(con)
     # A file that went missing after its run was cataloged must not take the views of all others with it.
     paths = {path for *_, alike in files for path in alike}
     missing = listing.missing(paths - there)
@@ -332,8 +312,8 @@ def _write_views(
         [list(missing), MISSING],
     )  # those of earlier syncs too: their files may be back
     reasons = [(path, f"{path}{MISSING}") for path in sorted(missing)]
-    _insert(con, "quarantine", QUARANTINE_COLUMNS, reasons, detected_at=now)
-    whole = [(*kind, [path for path in alike if path not in missing]) for *kind, alike in files]
+    insert_rows(con, "quarantine", QUARANTINE_COLUMNS, reasons, detected_at=now)
+    whole = [(name, columns, [path for path in alike if path not in missing]) for name, columns, alike in files]
     elsewhere = listing.elsewhere(paths - missing) if index.shared is None else paths
     create_views(con, Path(index.base), whole, elsewhere)
 
@@ -346,22 +326,6 @@ def _write_notes(con: duckdb.DuckDBPyConnection, said: dict[str, RunNotes]) -> N
     if said:
         rows = [(run_id, n.name, n.note, ",".join(n.tags) or None) for run_id, n in said.items()]
         con.executemany("UPDATE backtest_runs_catalog SET name = $2, note = $3, tags = $4 WHERE run_id = $1", rows)
-
-
-def _insert(
-    con: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str], rows: Sequence[tuple], **same: datetime
-) -> None:
-    """One insert through Arrow; `same` are columns with one value for all rows. `table` is one of this module's constants."""
-    if not rows:
-        return
-    types = con.table(table).limit(0).to_arrow_table().schema
-    values = map(list, zip(*rows, strict=True))
-    incoming = pa.table([pa.array(v, types.field(name).type) for name, v in zip(columns, values, strict=True)], columns)
-    for name, value in same.items():
-        incoming = incoming.append_column(name, pa.repeat(pa.scalar(value), len(rows)))
-    con.register("incoming_rows", incoming)
-    con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming_rows")
-    con.unregister("incoming_rows")
 
 
 def _time(text: str | None) -> datetime | None:

@@ -8,6 +8,7 @@ A failed run goes the same way with `status: failed` and no `_SUCCESS`.
 
 import hashlib
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -166,6 +167,31 @@ def _finish(final: Path, staging: Path, files: Collection[str], read: Callable[[
     if said != success:
         write_bytes(staging / SUCCESS_NAME, success)
         replace(staging / SUCCESS_NAME, final / SUCCESS_NAME)
+
+
+def sweep_staging(runs_dir: Path, max_age_s: float) -> int:
+    """Remove staging left by dead processes: older than `max_age_s` and not locked. Returns how many runs were removed."""
+    swept = 0
+    entries = sorted((runs_dir / STAGING).glob("*-*-*-*-*"))
+    for folder in dict.fromkeys(entry.with_suffix("") for entry in entries):  # a lock file can be left alone, too
+        if not _is_older(folder, max_age_s):
+            continue
+        lock = folder.with_suffix(".lock")
+        with suppress(StoreError), locked(lock, 0):
+            swept += folder.is_dir()
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+    return swept
+
+
+def _is_older(folder: Path, age_s: float) -> bool:
+    """Whether a staging directory, or where there is none its lock file, was last touched so long ago."""
+    for path in (folder, folder.with_suffix(".lock")):
+        try:
+            return time.time() - path.stat().st_mtime >= age_s
+        except FileNotFoundError:  # committed or swept by another process meanwhile
+            continue
+    return False
 
 
 def _require_one_disk(runs_dir: Path, month: str) -> None:

@@ -16,10 +16,11 @@ from quantbot_pipeline.bucket import Absent, Bucket, Stored
 from quantbot_pipeline.durable import scratch_folder
 from quantbot_pipeline.errors import InputError, IntegrityError
 from quantbot_pipeline.interrupts import put_off
+from quantbot_pipeline.runs.commit import sweep_staging
 from quantbot_pipeline.runs.copies import Copies
 from quantbot_pipeline.runs.manifest import MANIFEST_NAME, SUCCESS_NAME, RunManifest, parse_manifest
 from quantbot_pipeline.runs.object_notes import ObjectJournal
-from quantbot_pipeline.runs.store import TRASH, is_before, is_month, sweep_staging
+from quantbot_pipeline.runs.store import TRASH, is_before, is_month
 from quantbot_pipeline.runs.uploading import UploadedRun, upload, vouch
 from quantbot_pipeline.runs.verify import (
     IncompleteRunError,

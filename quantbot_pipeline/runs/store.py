@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from quantbot_pipeline.durable import locked, sha256_file
+from quantbot_pipeline.durable import sha256_file
 from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
 
 if TYPE_CHECKING:
@@ -187,6 +187,8 @@ class LocalRuns:
 
     def sweep(self) -> int:
         """Remove what dead processes left in staging; return how many runs were removed."""
+        from quantbot_pipeline.runs.commit import sweep_staging
+
         return sweep_staging(self.folder, self.staging_max_age_s)
 
     def listing(self, among: Collection[str] | None = None) -> "LocalListing":
@@ -383,30 +385,3 @@ def signature_of(path: Path) -> str:
 def is_month(name: str) -> bool:
     """Whether a name in the runs' folder is that of a month."""
     return len(name) == 7 and name[4] == "-" and name.replace("-", "").isdigit()
-
-
-def sweep_staging(runs_dir: Path, max_age_s: float) -> int:
-    """Remove staging left by dead processes: older than `max_age_s` and not locked. Returns how many runs were removed."""
-    from quantbot_pipeline.runs.commit import STAGING
-
-    swept = 0
-    entries = sorted((runs_dir / STAGING).glob("*-*-*-*-*"))
-    for folder in dict.fromkeys(entry.with_suffix("") for entry in entries):  # a lock file can be left alone, too
-        if not _is_older(folder, max_age_s):
-            continue
-        lock = folder.with_suffix(".lock")
-        with suppress(StoreError), locked(lock, 0):
-            swept += folder.is_dir()
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.unlink(missing_ok=True)
-    return swept
-
-
-def _is_older(folder: Path, age_s: float) -> bool:
-    """Whether a staging directory, or where there is none its lock file, was last touched so long ago."""
-    for path in (folder, folder.with_suffix(".lock")):
-        try:
-            return time.time() - path.stat().st_mtime >= age_s
-        except FileNotFoundError:  # committed or swept by another process meanwhile
-            continue
-    return False

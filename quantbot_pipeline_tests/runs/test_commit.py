@@ -18,9 +18,9 @@ from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import StoreError
-from quantbot_pipeline.runs.commit import STAGING, StagedRun
+from quantbot_pipeline.runs.commit import STAGING, StagedRun, sweep_staging
 from quantbot_pipeline.runs.content import content_sha256
-from quantbot_pipeline.runs.store import LocalRuns, sweep_staging
+from quantbot_pipeline.runs.store import LocalRuns
 from quantbot_pipeline.runs.verify import check_run, read_artifact
 from quantbot_pipeline_tests.support.builders import artifact_rows, commit_run, make_manifest
 
