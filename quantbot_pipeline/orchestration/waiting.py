@@ -14,6 +14,7 @@ import dagster as dg
 
 QUEUED = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
 OVER = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+CATALOG_WRITER, INPUT_WRITER = "catalog_writer", "input_writer"  # the pools
 PARENT_RUN = "dagster/parent_run_id"  # of a repetition: the run that it repeats
 REPEATED_BY = "dagster/auto_retry_run_id"  # of a run: its repetition
 WILL_RETRY = "dagster/will_retry"  # of a failed run: whether Dagster means to repeat it

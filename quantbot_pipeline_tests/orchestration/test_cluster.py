@@ -97,6 +97,11 @@ class Backfill:
         assert status_of(self.instance, self.id) == "COMPLETED_SUCCESS", self.report()
         return time.monotonic() - self.began
 
+    def at_work_s(self) -> float:
+        """From the beginning of the first run to the end of the last one."""
+        records = self.instance.get_run_records(dg.RunsFilter(tags={"dagster/backfill": self.id}))
+        return max(record.end_time or 0 for record in records) - min(record.start_time or 0 for record in records)
+
     def report(self) -> str:
         """What happened, and what the programs said."""
         return "\n".join(self.told) + "\n" + self.cluster.logs()
@@ -234,12 +239,13 @@ def test_two_workers_take_at_most_six_tenths_of_the_time_of_one(
         environment = in_store(object_store.endpoint, bucket, 3, MONTHS[0])
         share_inputs(tmp_path / f"elsewhere-{workers}", MONTHS, environment)
         with cluster(tmp_path / f"machines-{workers}", **environment) as made:
+            made.processes = workers
             made.start_daemon()
             for number in range(workers):
                 made.start_worker(f"w{number}", MONTH_S)
             with backfill(made, monkeypatch, TRUTH, MONTHS) as watched:
                 watched.wait(lambda counts: counts == {"SUCCESS": 8}, "eight runs")
-                took[workers] = time.monotonic() - watched.began
                 assert watched.counts() == {"SUCCESS": 8}, watched.report()
+                took[workers] = watched.at_work_s()
     print(f"24 months of {MONTH_S} s: one worker {took[1]:.0f} s, two {took[2]:.0f} s, {took[2] / took[1]:.2f}")
     assert took[2] <= 0.6 * took[1]

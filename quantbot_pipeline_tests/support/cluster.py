@@ -41,13 +41,6 @@ HASTE = {
     "patience_seconds: 60": "patience_seconds: 30",
     "start_timeout_seconds: 600": "start_timeout_seconds: 120",
 }
-QUICK_QUEUE = """
-run_coordinator:
-  module: dagster.core.run_coordinator
-  class: QueuedRunCoordinator
-  config:
-    dequeue_interval_seconds: 1
-"""
 
 
 def services() -> dict[str, Any]:
@@ -136,7 +129,7 @@ def _until(ready: Callable[[], object], refused: type[Exception]) -> None:
 
 
 class Cluster:
-    """The servers, the daemon and the workers."""
+    """The servers, the daemon and the workers; processes: how many these have together."""
 
     def __init__(self, folder: Path, db: postgres.Postgres, redis: Redis, **environment: str) -> None:
         self.folder, self.db, self.redis = folder, db, redis
@@ -147,6 +140,7 @@ class Cluster:
             "CELERY_RESULT_BACKEND": "disabled://",
             **environment,
         }
+        self.processes = 2
         self.workers: dict[str, Program] = {}
         self.daemon: Program | None = None
 
@@ -159,7 +153,9 @@ class Cluster:
             for slow, quick in HASTE.items():
                 assert slow in text, slow
                 text = text.replace(slow, quick)
-            (home / "dagster.yaml").write_text(text + QUICK_QUEUE)
+            at_once = "max_concurrent_runs: 2"
+            assert at_once in text
+            (home / "dagster.yaml").write_text(text.replace(at_once, f"max_concurrent_runs: {self.processes}"))
         return home
 
     def start_daemon(self) -> None:

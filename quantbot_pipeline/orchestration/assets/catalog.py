@@ -7,6 +7,7 @@ import dagster as dg
 
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.orchestration.stopping import heeding
+from quantbot_pipeline.orchestration.waiting import CATALOG_WRITER
 from quantbot_pipeline.specs import outputs
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def catalog_assets(months: dg.PartitionsDefinition, backfill_policy: dg.Backfill
         deps=[list(key) for key in outputs()],
         partitions_def=months,
         backfill_policy=backfill_policy,
-        pool="catalog_writer",
+        pool=CATALOG_WRITER,
         kinds={"duckdb"},
     )
     def runs(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:

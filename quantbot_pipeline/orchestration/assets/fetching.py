@@ -10,6 +10,7 @@ from pydantic import Field
 
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.orchestration.stopping import heeding, stop_if_canceled
+from quantbot_pipeline.orchestration.waiting import INPUT_WRITER
 
 if TYPE_CHECKING:
     from quantbot_pipeline.home import Home
@@ -32,7 +33,7 @@ def fetch_assets(months: dg.PartitionsDefinition, backfill_policy: dg.BackfillPo
         group_name="inputs",
         partitions_def=months,
         backfill_policy=backfill_policy,
-        pool="input_writer",
+        pool=INPUT_WRITER,
         kinds={"parquet"},
     )
     def fetched_candles(context: dg.AssetExecutionContext, config: FetchConfig, lab: Lab) -> None:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from quantbot_pipeline.orchestration.resources import Lab
 from quantbot_pipeline.orchestration.stopping import heeding
+from quantbot_pipeline.orchestration.waiting import INPUT_WRITER
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class InboxConfig(dg.Config):
     files: list[str] = Field([], description="paths relative to data/inbox/; empty: everything that waits there")
 
 
-@dg.asset(key=["inputs", "inbox"], group_name="inputs", pool="input_writer", kinds={"duckdb"})
+@dg.asset(key=["inputs", "inbox"], group_name="inputs", pool=INPUT_WRITER, kinds={"duckdb"})
 def inbox(context: dg.AssetExecutionContext, config: InboxConfig, lab: Lab) -> dg.MaterializeResult:
     """Ingests files of data/inbox/; what cannot be read is set aside in rejected/ with its reason."""
     from quantbot_pipeline.ingest.inbox import scan, set_aside, take_in

@@ -22,6 +22,7 @@ from kombu.exceptions import OperationalError
 
 from quantbot_pipeline.orchestration.launch import LAUNCHED_TAG
 from quantbot_pipeline.orchestration.partitions import months_tag
+from quantbot_pipeline.orchestration.waiting import CATALOG_WRITER, INPUT_WRITER
 
 ANSWER_S = 3.0  # workers answer in milliseconds; a busy machine takes longer
 FRESH_S = 5.0  # one question serves all runs of a look
@@ -57,6 +58,7 @@ class ClusterRunLauncher(CeleryRunLauncher):
         """Give a run to the workers. Dagster fails a run that cannot be launched, so a broker that restarts is waited for."""
         run = context.dagster_run
         self._instance.add_run_tags(run.run_id, months_tag(run.tags))
+        self.make_pools()
         deadline = time.monotonic() + BROKER_S
         while True:
             try:
@@ -65,6 +67,12 @@ class ClusterRunLauncher(CeleryRunLauncher):
                 if time.monotonic() > deadline:
                     raise
             time.sleep(PAUSE_S)
+
+    def make_pools(self) -> None:
+        """Make the pools that are not there yet. Two runs that make one at once in Postgres would end one of them with an error."""
+        storage = self._instance.event_log_storage
+        for pool in {CATALOG_WRITER, INPUT_WRITER} - storage.get_concurrency_keys():
+            storage.initialize_concurrency_limit_to_default(pool)
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """RUNNING while a worker has the run, or had it a moment ago, or nobody can be asked; else FAILED.
