@@ -16,11 +16,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from quantbot_pipeline.copied import write_whole
 from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
 from quantbot_pipeline.interrupts import stop_if_asked
 
 TRIES = 6  # of a write: the client gives up on a PUT that timed out, since it cannot know whether it counted
 AT_ONCE = 8  # requests
+IN_ONE_PIECE = 16_000_000  # bytes of a file; a larger one would take longer than an answer may
 QUOTED, PLAIN = '"{}"', "{}"  # how an ETag is spelt in a condition: a RADOS Gateway takes it without quotes alone
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3.0
 # What of QUANTBOT_STORE_OPTIONS speaks of the connection; everything else is the store's own.
@@ -103,6 +105,22 @@ class Bucket:
     def get(self, key: str) -> bytes:
         """Return the bytes of an object. Raises Absent without one, StoreError when the store does not answer."""
         return self._repeated(lambda: bytes(self._client.get(self._store, key).bytes()), key, "read", absent=True)
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Return a part of an object. Raises as `get`, and StoreError for an object that ends before."""
+        return self._repeated(
+            lambda: bytes(self._client.get_range(self._store, key, start=start, length=length)),
+            key,
+            "read",
+            absent=True,
+        )
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write a file to a key that is nobody else's; a large one goes in parts, which no condition covers."""
+        if path.stat().st_size <= IN_ONE_PIECE:
+            self.put_new(key, path.read_bytes())
+        else:
+            self._repeated(lambda: self._client.put(self._store, key, path, use_multipart=True), key, "written")
 
     def read(self, key: str) -> tuple[bytes, str]:
         """Return the bytes of an object and their ETag, for `swap`. Raises Absent without one."""
@@ -238,10 +256,7 @@ class Bucket:
             known = Honours.noted(note)
             self._honoured.append(known or self.probe())
             if note is not None and known is None:
-                note.parent.mkdir(parents=True, exist_ok=True)
-                temporary = note.with_name(f"{note.name}.{uuid.uuid4().hex}")
-                temporary.write_text(json.dumps(self._honoured[0]._asdict()))
-                temporary.replace(note)
+                write_whole(note, json.dumps(self._honoured[0]._asdict()).encode())
         return self._honoured[0]
 
     def probe(self) -> "Honours":

@@ -14,8 +14,10 @@ from quantbot_pipeline.settings import Settings, memory_bytes
 if TYPE_CHECKING:
     from quantbot_pipeline.catalog.catalog import Catalog
     from quantbot_pipeline.catalog.shared import SharedCatalog
+    from quantbot_pipeline.market.call_months import ObjectCalls
     from quantbot_pipeline.market.calls import CallStore
     from quantbot_pipeline.market.candle_files import CandleStore
+    from quantbot_pipeline.market.mirror import Mirror
     from quantbot_pipeline.runs.store import RunStore
 
 DUCKDB_LEAST = 128_000_000  # bytes; with less DuckDB could not sort the calls of a large month
@@ -45,19 +47,55 @@ class Home:
         return self.settings.home
 
     @cached_property
-    def calls(self) -> "CallStore":
-        """The store of calls, data/alerts.duckdb."""
-        from quantbot_pipeline.market.calls import CallStore
+    def _mirror(self) -> "Mirror | None":
+        """What looks like a folder of inputs, where these are kept in an object store."""
+        settings = self.settings
+        if (url := settings.inputs_url) is None:
+            return None
+        from quantbot_pipeline.bucket import Bucket
+        from quantbot_pipeline.market.mirror import Mirror
 
-        memory = f"{max(self.settings.memory_bytes, DUCKDB_LEAST)}B"
-        return CallStore(self.settings.alerts_db, memory, self.settings.lock_timeout_s)
+        limit, age_s = memory_bytes(settings.cache_limit), settings.staging_max_age_s
+        return Mirror(Bucket(url, settings.store_options), settings.inputs_dir, limit, age_s, settings.lock_timeout_s)
 
     @cached_property
-    def candles(self) -> "CandleStore":
-        """The store of candles, data/candles/."""
+    def _calls(self) -> "CallStore":
+        from quantbot_pipeline.market.calls import CallStore
+
+        memory, patience = f"{max(self.settings.memory_bytes, DUCKDB_LEAST)}B", self.settings.lock_timeout_s
+        return CallStore(self.settings.alerts_db, memory, patience, self._calls_elsewhere)
+
+    @cached_property
+    def _calls_elsewhere(self) -> "ObjectCalls | None":
+        if self._mirror is None or self.settings.calls_db is not None:
+            return None
+        from quantbot_pipeline.market.call_months import ObjectCalls
+
+        return ObjectCalls(
+            self._mirror, self.settings.alerts_db, self.settings.memory_limit, self.settings.lock_timeout_s
+        )
+
+    @property
+    def calls(self) -> "CallStore":
+        """The store of calls, data/alerts.duckdb, or what an object store has of them now."""
+        if self._calls_elsewhere is not None:
+            self._calls_elsewhere.look()
+        return self._calls
+
+    @cached_property
+    def _candles(self) -> "CandleStore":
         from quantbot_pipeline.market.candle_files import CandleStore
 
-        return CandleStore(self.settings.candles_dir, self.settings.memory_limit, self.settings.lock_timeout_s)
+        return CandleStore(
+            self.settings.candles_dir, self.settings.memory_limit, self.settings.lock_timeout_s, self._mirror
+        )
+
+    @property
+    def candles(self) -> "CandleStore":
+        """The store of candles, data/candles/, or what an object store has of them now."""
+        if self._mirror is not None:
+            self._mirror.look()
+        return self._candles
 
     @cached_property
     def runs(self) -> "RunStore":

@@ -23,7 +23,7 @@ PREFIX = "QUANTBOT_"
 MONTH = r"^\d{4}-(0[1-9]|1[0-2])$"
 STORES = ("s3", "gs", "az", "file")
 # Settings whose values are shown to nobody.
-SECRET = ("runs", "catalog", "replicas", "store_options", "replica_options", "alert_urls")
+SECRET = ("runs", "inputs", "catalog", "replicas", "store_options", "replica_options", "alert_urls")
 FIRST_MONTH_FILE = ".first-month"
 
 
@@ -50,6 +50,11 @@ class Settings(BaseModel):
         None,
         description="where runs are kept instead of `runs/`: `s3://bucket/prefix`, `gs://…`, `az://…` or `file:///…` ([stores.md](stores.md))",
     )
+    inputs: str | None = Field(
+        None,
+        description="where calls and candles are kept instead of `data/`: `s3://bucket/prefix`, `gs://…`, `az://…` or `file:///…` "
+        "([stores.md](stores.md#inputs))",
+    )
     catalog: str | None = Field(
         None,
         repr=False,
@@ -58,7 +63,7 @@ class Settings(BaseModel):
     store_options: dict[str, str | bool] = Field(
         {},
         repr=False,
-        description="options of that store as a JSON object, beside the cloud's own variables: endpoint, timeout …",
+        description="options of these stores as a JSON object, beside the cloud's own variables: endpoint, timeout …",
     )
     replicas: tuple[str, ...] = Field(
         (),
@@ -76,7 +81,7 @@ class Settings(BaseModel):
     cache_limit: str = Field(
         "10GB",
         pattern=r"^\d+(\.\d+)?\s*(MB|GB)$",
-        description="most that verified copies of runs in a store may take in `data/cache/`; those used longest ago go first",
+        description="most that verified copies of runs in a store may take in `data/cache/`, and as much for those of inputs; those used longest ago go first",
     )
     partitions_start: str = Field(
         "2017-01",
@@ -172,7 +177,7 @@ class Settings(BaseModel):
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
 
-    @field_validator("runs")
+    @field_validator("runs", "inputs")
     @classmethod
     def _kept_in_a_store(cls, url: str | None) -> str | None:
         return None if url is None else place_of(url)
@@ -270,6 +275,20 @@ class Settings(BaseModel):
         return None if self.runs is None or self.runs.startswith("file://") else self.runs
 
     @property
+    def inputs_dir(self) -> Path:
+        """The stores of calls and candles, or what mirrors those that are kept in a store."""
+        if self.inputs is None:
+            return self.data_dir
+        if self.inputs.startswith("file://"):
+            return Path(self.inputs.removeprefix("file://"))
+        return self.data_dir / "cache" / f"inputs-{hashlib.sha256(self.inputs.encode()).hexdigest()[:16]}"
+
+    @property
+    def inputs_url(self) -> str | None:
+        """The URL of the store that keeps calls and candles; None: they are in a folder on this machine."""
+        return None if self.inputs is None or self.inputs.startswith("file://") else self.inputs
+
+    @property
     def inbox_dir(self) -> Path:
         """Files dropped here are ingested by the inbox sensor."""
         return self.data_dir / "inbox"
@@ -277,7 +296,7 @@ class Settings(BaseModel):
     @property
     def alerts_db(self) -> Path:
         """The store of calls."""
-        return self.calls_db or self.data_dir / "alerts.duckdb"
+        return self.calls_db or self.inputs_dir / "alerts.duckdb"
 
     @property
     def raw_dir(self) -> Path:
@@ -287,7 +306,7 @@ class Settings(BaseModel):
     @property
     def candles_dir(self) -> Path:
         """The store of candles, one folder per interval and month."""
-        return self.data_dir / "candles"
+        return self.inputs_dir / "candles"
 
     @property
     def catalog_db(self) -> Path:

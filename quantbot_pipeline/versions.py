@@ -72,6 +72,13 @@ FORMATS: dict[str, Format] = {
         "1.0.0",
         "read as it is; an ingest of its month writes it anew",
     ),
+    "inputs": Format(
+        "QUANTBOT_INPUTS/**/current.json",
+        "`version`",
+        ("1.0.0",),
+        None,
+        "read as it is; the files that it names are of the formats `calls` and `candles`",
+    ),
     "catalog": Format(
         "data/backtest_catalog.duckdb", "`version` in the table `catalog_meta`", ("3",), None, "made anew from the runs"
     ),

@@ -90,7 +90,7 @@ def _read_policies(text: str) -> list[dict[str, Any]]:
 def _backtest(kind: RunKind, given: dict[str, Any]) -> None:
     def printed(lab: "Home", runs: list[dict[str, Any]], failure: str | None) -> None:
         if not runs and failure is None:
-            note(f"no calls between {given['from_']} and {given['to']} in {lab.calls.path}: nothing to backtest")
+            note(f"no calls between {given['from_']} and {given['to']} in {lab.calls.place}: nothing to backtest")
         print_runs(runs, given["fmt"], f"Runs: {kind.name}")
         if given["fmt"] == "table":
             _print_returns(lab, runs)

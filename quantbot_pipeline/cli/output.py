@@ -104,7 +104,7 @@ def check_target(fmt: str, out: Path | None, lab: "Home") -> None:
         raise InputError(f"{out.parent}: no such directory; create it, or write elsewhere with --out")
     if out.resolve().is_relative_to(lab.runs.folder.resolve()):
         raise InputError(f"{out}: runs never change; write outside {lab.runs.folder}")
-    kept = (lab.calls.path, lab.catalog.path, lab.candles.folder)
+    kept = (lab.settings.alerts_db, lab.catalog.path, lab.settings.candles_dir)
     if any(out.resolve().is_relative_to(path.resolve()) for path in kept):
         raise InputError(f"{out}: the lab keeps its own data there; write to another file with --out")
 

@@ -174,7 +174,9 @@ def ingest_calls(
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as e:
-            raise StoreError(f"{path}: not usable as the store of calls: {str(e).splitlines()[0][:200]}") from None
+            raise StoreError(
+                f"{store.place}: not usable as the store of calls: {str(e).splitlines()[0][:200]}"
+            ) from None
     note_first_month(store)
     return _report(store, len(files), rows, merged, taken, faults)
 
@@ -380,6 +382,6 @@ def _report(store: CallStore, files: int, rows: int, merged: Merged, taken: _Tak
         left_out=dict(sorted(left_out.items())),
         no_liquidity=taken.unpriced,
         notes=[*taken.notes, *([f"{shown}; {KEPT}"] if faults and not nothing else [])],
-        store=str(store.path),
+        store=store.place,
         refusal=f"{shown}; no row was taken; {KEPT}" if nothing else "",
     )

@@ -10,10 +10,12 @@ import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.duck import published_duckdb
+from quantbot_pipeline.errors import StoreError
 from quantbot_pipeline.ingest.liquidity import learn
 from quantbot_pipeline.ingest.sightings import note_sightings
 from quantbot_pipeline.ingest.tokens import folded_mint_sql
-from quantbot_pipeline.market.calls import BATCH, CallStore, bring_up
+from quantbot_pipeline.interrupts import stop_if_asked
+from quantbot_pipeline.market.calls import BATCH, CallsElsewhere, CallStore, bring_up
 
 
 def _derived_id(chain: str) -> str:
@@ -24,6 +26,7 @@ def _derived_id(chain: str) -> str:
 
 # The id does not depend on the chain, which one caller spells in several ways. It did before; see `_use_earlier_ids`.
 DERIVED_ID = _derived_id("''")
+SWAPS = 50  # tries against other ingests; each of them has succeeded meanwhile
 # What makes a row r equal to a stored call a of its id.
 SAME = f"""{folded_mint_sql("a.mint")} = r.mint AND a.caller_name = r.caller_name AND a.chain = r.chain
            AND a.alert_ts_ms = r.alert_ts_ms"""
@@ -47,20 +50,43 @@ class Merged(NamedTuple):
 
 def merge_calls(incoming: duckdb.DuckDBPyConnection, store: CallStore, files: list[str], spill: str) -> Merged:
     """Merge the table `judged` of `incoming` into the store; the rows go from one DuckDB to the other in batches."""
+    if store.elsewhere is not None:
+        return _merge_elsewhere(incoming, store, store.elsewhere, files, spill)
     with published_duckdb(store.path, store.lock_timeout_s) as publication:
         con = publication.connect()
-        con.execute("SET memory_limit = ?", [store.memory_limit])
-        con.execute("SET temp_directory = ?", [spill])
-        bring_up(con, store.path)
-        _bring(incoming, con, files)
-        _use_earlier_ids(con)
-        repeated = _leave_out_repeated(con)
-        merged = _insert(con, repeated)
-        news = note_sightings(con, SAME)
-        publication.changed = (
-            bool(merged.inserted or merged.updated or merged.newly_rejected or news) or not store.path.exists()
-        )
+        merged, is_news = _merge(incoming, con, store, files, spill)
+        publication.changed = is_news or not store.path.exists()
     return merged
+
+
+def _merge_elsewhere(
+    incoming: duckdb.DuckDBPyConnection, store: CallStore, elsewhere: CallsElsewhere, files: list[str], spill: str
+) -> Merged:
+    """Merge into calls that an object store keeps; who comes second merges once more, into what the first one left."""
+    for _ in range(SWAPS):
+        stop_if_asked()
+        with elsewhere.changing() as change:
+            merged, is_news = _merge(incoming, change.con, store, files, spill)
+            done = not is_news or change.publish()
+        if done:
+            elsewhere.settle()
+            return merged
+    raise StoreError(f"{elsewhere.place}: other ingests were there first {SWAPS} times; run again")
+
+
+def _merge(
+    incoming: duckdb.DuckDBPyConnection, con: duckdb.DuckDBPyConnection, store: CallStore, files: list[str], spill: str
+) -> tuple[Merged, bool]:
+    """Merge into the tables of a store; return what became of the rows, and whether that changed anything."""
+    con.execute("SET memory_limit = ?", [store.memory_limit])
+    con.execute("SET temp_directory = ?", [spill])
+    bring_up(con, store.path)
+    _bring(incoming, con, files)
+    _use_earlier_ids(con)
+    repeated = _leave_out_repeated(con)
+    merged = _insert(con, repeated)
+    news = note_sightings(con, SAME)
+    return merged, bool(merged.inserted or merged.updated or merged.newly_rejected or news)
 
 
 def _bring(incoming: duckdb.DuckDBPyConnection, con: duckdb.DuckDBPyConnection, files: list[str]) -> None:

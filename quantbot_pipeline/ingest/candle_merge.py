@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.durable import replacing
+from quantbot_pipeline.durable import replacing, scratch_folder
 from quantbot_pipeline.errors import StoreError, counted
 from quantbot_pipeline.ingest.candle_rules import NOT_KEPT, REASON
 from quantbot_pipeline.ingest.report import IngestReport
@@ -20,29 +20,31 @@ from quantbot_pipeline.market.candle_files import (
     ROW_GROUP,
     SCHEMA,
     WICKS_SCHEMA,
+    CandleStore,
     month_file,
-    rejected_file,
-    wicks_file,
     write_rejected,
     write_sorted,
 )
 from quantbot_pipeline.market.candle_footer import FOOTER_KEY, require_readable
+from quantbot_pipeline.market.opening import open_file, opened
 from quantbot_pipeline.months import month_of, month_start_ms, next_month
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 
+SWAPS = 50  # tries against other ingests; each of them has succeeded meanwhile
+CANDLES, REJECTED, WICKS = "candles.parquet", "rejected.parquet", "wicks.parquet"
 ROW_BITS = 40  # of `seq`: the row below, the file above
 
 
 def merge(
     con: duckdb.DuckDBPyConnection,
-    folder: Path,
+    store: CandleStore,
     interval: str,
     shown: Sequence[str],
     *,
     superseded: int,
     wicks: pa.Table,
 ) -> IngestReport:
-    """Merge the tables `ordered` (valid rows, sorted) and `judged` (the others) into the store of an interval.
+    """Merge the tables `ordered` (valid rows, sorted) and `judged` (the others) into the store of an interval, month by month.
 
     `shown` are the files' names, `superseded` counts the valid rows that another one replaced, `wicks` are the freak ones.
     """
@@ -50,17 +52,14 @@ def merge(
     distinct = _count(con, "SELECT count(*) FROM ordered")
     inserted = updated = 0
     changed = []
-    for month in _months(con):
+    refused, flagged = _prepare_refused(con, shown), _by_month(wicks)
+    for month in sorted({*_months(con), *refused, *flagged}):
         stop_if_asked()
-        new, differing = _merge_month(con, folder, interval, month)
+        new, differing, more_refused = _change(con, store, interval, month, flagged.get(month, []))
         inserted += new
         updated += differing
-        if new or differing:
+        if new or differing or more_refused:
             changed.append(month)
-    for month in _merge_rejected(con, folder, interval, shown):
-        if month not in changed:
-            changed.append(month)
-    _merge_wicks(folder, interval, wicks)
     rows = distinct + superseded + sum(reasons.values())
     return IngestReport(
         kind=f"candles {interval}",
@@ -71,10 +70,48 @@ def merge(
         unchanged=distinct - inserted - updated,
         superseded=superseded,
         rejected=reasons,
-        months=sorted(changed),
+        months=changed,
         freak_wicks=wicks.num_rows,
         refusal="" if distinct else _all_rejected(con, shown, reasons, rows),
     )
+
+
+class _Changes(NamedTuple):
+    """What became of a month: candles inserted and updated, and whether rejected rows were added."""
+
+    inserted: int
+    updated: int
+    more_refused: bool
+
+
+def _change(
+    con: duckdb.DuckDBPyConnection, store: CandleStore, interval: str, month: str, wicks: list[dict[str, Any]]
+) -> _Changes:
+    """Merge all that concerns a month. In an object store it counts as a whole, and who comes second merges once more."""
+    before = month_file(store.folder, interval, month).parent
+    if store.elsewhere is None:
+        return _merge_into(con, before, before, interval, month, wicks)
+    for _ in range(SWAPS):
+        found = store.elsewhere.month(interval, month)
+        with scratch_folder(store.folder, ".publishing-") as made:
+            changes = _merge_into(con, before, made, interval, month, wicks)
+            new = {path.stem: path for path in made.glob("*.parquet")}
+            if not new or store.elsewhere.publish_month(interval, month, found, new):
+                return changes
+        stop_if_asked()
+    raise StoreError(f"{store.place}: other ingests of {month} were there first {SWAPS} times; run again")
+
+
+def _merge_into(
+    con: duckdb.DuckDBPyConnection, before: Path, after: Path, interval: str, month: str, wicks: list[dict[str, Any]]
+) -> _Changes:
+    """Merge into the files of a month that are in the folder `before`; those that change are written in the folder `after`."""
+    inserted = updated = 0
+    if month != NO_MONTH:
+        inserted, updated = _merge_month(con, before / CANDLES, after / CANDLES, interval, month)
+    more_refused = _merge_rejected(con, before / REJECTED, after / REJECTED, month)
+    _merge_wicks(before / WICKS, after / WICKS, wicks)
+    return _Changes(inserted, updated, more_refused)
 
 
 def _count(con: duckdb.DuckDBPyConnection, sql: str, parameters: object = None) -> int:
@@ -91,22 +128,26 @@ def _months(con: duckdb.DuckDBPyConnection) -> list[str]:
     return [month for (month,) in months]
 
 
-def _merge_month(con: duckdb.DuckDBPyConnection, folder: Path, interval: str, month: str) -> tuple[int, int]:
-    """Merge the rows of one month into its file; returns (inserted, updated) and leaves the file alone if both are 0."""
+def _merge_month(
+    con: duckdb.DuckDBPyConnection, before: Path, after: Path, interval: str, month: str
+) -> tuple[int, int]:
+    """Merge the rows of one month into its file; returns (inserted, updated) and writes nothing if both are 0."""
     span = {"first": month_start_ms(month), "end": month_start_ms(next_month(month))}
     fresh = """SELECT mint, t::BIGINT AS ts_ms, open, high, low, close, CASE WHEN isnan(volume) THEN NULL ELSE volume END AS volume
                FROM ordered WHERE t >= $first AND t < $end"""
-    target = month_file(folder, interval, month)
-    if not target.exists():
+    if not before.exists():
         n = _count(con, "SELECT count(*) FROM ordered WHERE t >= $first AND t < $end", span)
-        write_sorted(target, con.sql(f"{fresh} ORDER BY rowid", params=span).to_arrow_reader(ROW_GROUP))
+        if n:
+            write_sorted(after, con.sql(f"{fresh} ORDER BY rowid", params=span).to_arrow_reader(ROW_GROUP))
         return n, 0
     con.execute(
         "CREATE OR REPLACE TEMP TABLE stored (mint VARCHAR, ts_ms BIGINT, open DOUBLE, high DOUBLE, low DOUBLE, "
         "close DOUBLE, volume DOUBLE)"
     )
     con.execute(f"CREATE OR REPLACE TEMP TABLE fresh AS {fresh}", span)
-    _load_stored(con, target, interval)
+    if not _count(con, "SELECT count(*) FROM fresh"):
+        return 0, 0
+    _load_stored(con, before, interval)
     inserted, updated = con.execute(
         """SELECT count(*) FILTER (s.mint IS NULL),
                   count(*) FILTER (s.mint IS NOT NULL AND (f.open, f.high, f.low, f.close) <> (s.open, s.high, s.low, s.close)
@@ -121,7 +162,7 @@ def _merge_month(con: duckdb.DuckDBPyConnection, folder: Path, interval: str, mo
                    SELECT 1 FROM fresh f WHERE f.mint = s.mint AND f.ts_ms = s.ts_ms)
                ORDER BY mint, ts_ms"""
         ).to_arrow_reader(ROW_GROUP)
-        write_sorted(target, merged)
+        write_sorted(after, merged)
     return inserted, updated
 
 
@@ -131,8 +172,11 @@ def _load_stored(con: duckdb.DuckDBPyConnection, target: Path, interval: str) ->
     Another program's file may have its columns in another order, and rows that no ingest would let in.
     """
     try:
-        with pq.ParquetFile(target, page_checksum_verification=True) as file:
+        data, fetch = open_file(target)
+        with pq.ParquetFile(data, page_checksum_verification=True) as file:
             require_readable(target, file.metadata.metadata)
+            if fetch is not None:
+                fetch(range(file.num_row_groups))
             for field in SCHEMA:
                 at = file.schema_arrow.get_field_index(field.name)
                 if at < 0 or (field.name != "mint" and file.schema_arrow.field(at).type != field.type):
@@ -158,8 +202,8 @@ def _refuse_unsound(con: duckdb.DuckDBPyConnection, interval: str) -> None:
         raise ValueError("a token has two candles of one time")
 
 
-def _merge_rejected(con: duckdb.DuckDBPyConnection, folder: Path, interval: str, shown: Sequence[str]) -> list[str]:
-    """Keep rejected rows with their multiplicity; the same file again adds nothing. Returns the months that changed."""
+def _prepare_refused(con: duckdb.DuckDBPyConnection, shown: Sequence[str]) -> list[str]:
+    """Make the table `refused` of rejected rows with their multiplicity; return their months."""
     con.register("names_of_files", pa.table({"number": pa.array(range(len(shown)), pa.int64()), "file": list(shown)}))
     kept_reasons = ", ".join(f"'{reason}'" for reason in NOT_KEPT)
     con.execute(
@@ -172,31 +216,34 @@ def _merge_rejected(con: duckdb.DuckDBPyConnection, folder: Path, interval: str,
                   FROM judged JOIN names_of_files ON number = seq >> {ROW_BITS} WHERE reason NOT IN ({kept_reasons}))"""
     )
     con.unregister("names_of_files")
-    changed = []
-    for (month,) in con.execute("SELECT DISTINCT month FROM refused ORDER BY 1").fetchall():
-        target = rejected_file(folder, interval, month)
-        con.register("kept", _kept(target))
-        same = " AND ".join(f"k.{name} IS NOT DISTINCT FROM r.{name}" for name in REJECTED_VALUES)
-        new = con.sql(
-            f"""SELECT {", ".join(REJECTED_SCHEMA.names)} FROM refused r WHERE month = ?
-                AND NOT EXISTS (SELECT 1 FROM kept k WHERE {same})""",
-            params=[month],
-        ).to_arrow_table()
-        if new.num_rows:
-            con.register("added", new)
-            union = con.sql("SELECT * FROM kept UNION ALL SELECT * FROM added ORDER BY ALL").to_arrow_table()
-            con.unregister("added")
-            write_rejected(target, union.cast(REJECTED_SCHEMA))
-            changed.append(month)
-        con.unregister("kept")
-    return changed
+    return [month for (month,) in con.execute("SELECT DISTINCT month FROM refused").fetchall()]
+
+
+def _merge_rejected(con: duckdb.DuckDBPyConnection, before: Path, after: Path, month: str) -> bool:
+    """Keep the rejected rows of a month; the same file again adds nothing. Returns whether there are more now."""
+    if not _count(con, "SELECT count(*) FROM refused WHERE month = ?", [month]):
+        return False
+    con.register("kept", _kept(before))
+    same = " AND ".join(f"k.{name} IS NOT DISTINCT FROM r.{name}" for name in REJECTED_VALUES)
+    new = con.sql(
+        f"""SELECT {", ".join(REJECTED_SCHEMA.names)} FROM refused r WHERE month = ?
+            AND NOT EXISTS (SELECT 1 FROM kept k WHERE {same})""",
+        params=[month],
+    ).to_arrow_table()
+    if new.num_rows:
+        con.register("added", new)
+        union = con.sql("SELECT * FROM kept UNION ALL SELECT * FROM added ORDER BY ALL").to_arrow_table()
+        con.unregister("added")
+        write_rejected(after, union.cast(REJECTED_SCHEMA))
+    con.unregister("kept")
+    return bool(new.num_rows)
 
 
 def _kept(target: Path) -> pa.Table:
     """The rows that were rejected before; a file of an earlier version has no file, row and text."""
     if not target.exists():
         return REJECTED_SCHEMA.empty_table()
-    table = pq.read_table(target)
+    table = pq.read_table(opened(target))
     require_readable(target, table.schema.metadata)
     for field in REJECTED_SCHEMA:
         if field.name not in table.column_names:
@@ -204,18 +251,22 @@ def _kept(target: Path) -> pa.Table:
     return table.select(REJECTED_SCHEMA.names).cast(REJECTED_SCHEMA)
 
 
-def _merge_wicks(folder: Path, interval: str, wicks: pa.Table) -> None:
-    """Flag freak wicks beside the candles, by month; a wick that comes again replaces its earlier entry."""
+def _by_month(wicks: pa.Table) -> dict[str, list[dict[str, Any]]]:
     by_month: dict[str, list[dict[str, Any]]] = {}
     for row in wicks.to_pylist():
         by_month.setdefault(month_of(row["ts_ms"]), []).append(row)
-    for month, rows in by_month.items():
-        target = wicks_file(folder, interval, month)
-        before = pq.read_table(target).to_pylist() if target.exists() else []
-        merged = {(row["mint"], row["ts_ms"]): row for row in [*before, *rows]}
-        table = pa.Table.from_pylist([merged[key] for key in sorted(merged)], schema=WICKS_SCHEMA)
-        if before != table.to_pylist():
-            _write(target, table)
+    return by_month
+
+
+def _merge_wicks(before: Path, after: Path, wicks: list[dict[str, Any]]) -> None:
+    """Flag freak wicks beside the candles of a month; a wick that comes again replaces its earlier entry."""
+    if not wicks:
+        return
+    flagged = pq.read_table(opened(before)).to_pylist() if before.exists() else []
+    merged = {(row["mint"], row["ts_ms"]): row for row in [*flagged, *wicks]}
+    table = pa.Table.from_pylist([merged[key] for key in sorted(merged)], schema=WICKS_SCHEMA)
+    if flagged != table.to_pylist():
+        _write(after, table)
 
 
 def _write(target: Path, table: pa.Table) -> None:

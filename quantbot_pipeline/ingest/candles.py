@@ -67,6 +67,8 @@ def ingest_candles(
     asked = Asked(interval, now, fmt, mint, mapping or {}, stamp)
     sources = candle_sources(paths, interval, fmt)
     folder = store.folder
+    if store.elsewhere is not None:
+        store.elsewhere.require_honest_store()
     folder.mkdir(parents=True, exist_ok=True)
     with (
         locked(folder / ".ingest.lock", store.lock_timeout_s),
@@ -80,9 +82,9 @@ def ingest_candles(
         staged.left_out = sources.left_out
         walk = _judge(con, staged, interval)
         report = merge(
-            con, folder, interval, staged.shown, superseded=walk.superseded_rows, wicks=spacing.grouped(walk.wicks)
+            con, store, interval, staged.shown, superseded=walk.superseded_rows, wicks=spacing.grouped(walk.wicks)
         )
-    return report.model_copy(update={"left_out": staged.left_out, "notes": staged.notes, "store": str(folder)})
+    return report.model_copy(update={"left_out": staged.left_out, "notes": staged.notes, "store": store.place})
 
 
 def _read(con: duckdb.DuckDBPyConnection, files: Sequence[Path], asked: Asked, spill: Path) -> _Staged:

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import duckdb
 import numpy as np
@@ -69,13 +69,36 @@ class MonthCalls(NamedTuple):
     liquidity: npt.NDArray[np.float64]
 
 
+class CallsElsewhere(Protocol):
+    """Calls that an object store keeps, and this machine has a file of: see `call_months`."""
+
+    @property
+    def place(self) -> str:
+        """The URL."""
+
+    def changing(self) -> AbstractContextManager[Any]:
+        """The DuckDB of all calls, `.con`, and `.publish()`, which says whether the change counts."""
+
+    def settle(self) -> None:
+        """Make the file of this machine anew after a change."""
+
+
 @dataclass(frozen=True)
 class CallStore:
-    """The DuckDB file `path` with a table `alerts`. `memory_limit` is DuckDB's, `lock_timeout_s` how long a writer waits."""
+    """The DuckDB file `path` with a table `alerts`. `memory_limit` is DuckDB's, `lock_timeout_s` how long a writer waits.
+
+    elsewhere: where the calls are kept, if the file is only made of them.
+    """
 
     path: Path
     memory_limit: str = "2GB"
     lock_timeout_s: float = 60.0
+    elsewhere: CallsElsewhere | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def place(self) -> str:
+        """Where the calls are kept, for people."""
+        return str(self.path) if self.elsewhere is None else self.elsewhere.place
 
     def frame(self, month: str | None = None) -> "pd.DataFrame":
         """Return the calls of a UTC month, or all of them, by time. Raises InputError for what is no month."""

@@ -22,6 +22,7 @@ from quantbot_pipeline.market.candle_footer import (
     rows_of,
     said_version,
 )
+from quantbot_pipeline.market.opening import opened
 from quantbot_pipeline.versions import Version
 
 NEEDED = {"candles": SCHEMA.names, "rejected": REJECTED_VALUES, "wicks": WICKS_SCHEMA.names}
@@ -36,7 +37,7 @@ class CheckedFile(NamedTuple):
 
 def check_candle_file(path: Path) -> CheckedFile:
     """Verify a file of valid candles, rejected rows or wicks. Raises InputError naming the fault."""
-    with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with readable(path), pq.ParquetFile(opened(path), page_checksum_verification=True) as file:
         said = file.metadata.metadata or {}
         require_readable(path, said)
         missing = [name for name in NEEDED.get(path.stem, ()) if name not in file.schema_arrow.names]

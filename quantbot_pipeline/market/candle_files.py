@@ -6,17 +6,19 @@ Rejected rows are kept beside it in `rejected.parquet` with their reason; they a
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from quantbot_pipeline.durable import replacing, sha256_file
+from quantbot_pipeline.durable import replacing
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.market.candle_footer import FOOTER_KEY, describe, require_readable, to_footer
+from quantbot_pipeline.market.opening import opened
 from quantbot_pipeline.versions import parquet_metadata
 
 SCHEMA = pa.schema(
@@ -55,13 +57,39 @@ HASH_KEY = b"quantbot.content_sha256"
 NO_MONTH = "none"  # the folder of rejected rows whose time is unknown
 
 
+class CandlesElsewhere(Protocol):
+    """Candles that an object store keeps, in a folder that looks as if they were there: see `mirror`."""
+
+    @property
+    def place(self) -> str:
+        """The URL."""
+
+    def require_honest_store(self) -> None:
+        """Raise StoreError for a store that cannot be changed safely."""
+
+    def month(self, interval: str, month: str) -> Any:
+        """The files of a month as they are now, for `publish_month`."""
+
+    def publish_month(self, interval: str, month: str, before: Any, new: Mapping[str, Path]) -> bool:
+        """Let files take the places of a month's, all at once; False: somebody else was there first."""
+
+
 @dataclass(frozen=True)
 class CandleStore:
-    """The files of candles in `folder`. `memory_limit` is DuckDB's in an ingest, `lock_timeout_s` how long a writer waits."""
+    """The files of candles in `folder`. `memory_limit` is DuckDB's in an ingest, `lock_timeout_s` how long a writer waits.
+
+    elsewhere: where the files are kept, if the folder only looks like a store. A file is opened by `opening` alone.
+    """
 
     folder: Path
     memory_limit: str = "2GB"
     lock_timeout_s: float = 60.0
+    elsewhere: CandlesElsewhere | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def place(self) -> str:
+        """Where the candles are kept, for people."""
+        return str(self.folder) if self.elsewhere is None else self.elsewhere.place
 
 
 def store_signature(store: Path) -> str:
@@ -155,7 +183,7 @@ REJECTED_READ = pa.schema(
 def read_rejected(store: Path, interval: str, months: Sequence[str], mints: Sequence[str]) -> pa.Table:
     """Rejected candles of `mints` in `months`: mint (string), ts_ms (int64), reason (string), close (float64)."""
     parts = [
-        pq.read_table(path, columns=REJECTED_READ.names, filters=[("mint", "in", list(mints))])
+        pq.read_table(opened(path), columns=REJECTED_READ.names, filters=[("mint", "in", list(mints))])
         for path in (rejected_file(store, interval, month) for month in months)
         if path.exists() and mints
     ]
@@ -176,12 +204,12 @@ def write_rejected(target: Path, rows: pa.Table) -> None:
 def rejected_hash(path: Path) -> str:
     """The hash of the values of a file of rejected rows; of all its bytes where an earlier version wrote it."""
     try:
-        said = pq.read_metadata(path).metadata or {}
+        said = pq.read_metadata(opened(path)).metadata or {}
     except pa.ArrowException:  # whoever reads the rows says what is wrong
         said = {}
     require_readable(path, said)
     digest = said.get(HASH_KEY)
-    return sha256_file(path) if digest is None else str(digest.decode())
+    return hashlib.file_digest(opened(path), "sha256").hexdigest() if digest is None else str(digest.decode())
 
 
 def month_rows(store: Path, interval: str, month: str) -> tuple[int, int, int]:
@@ -191,7 +219,7 @@ def month_rows(store: Path, interval: str, month: str) -> tuple[int, int, int]:
     for i, path in enumerate((valid, rejected)):
         if path.exists():
             with readable(path):
-                counts[i] = pq.read_metadata(path).num_rows
+                counts[i] = pq.read_metadata(opened(path)).num_rows
     return counts[0], counts[1], sum(path.stat().st_size for path in (valid, rejected) if path.exists())
 
 

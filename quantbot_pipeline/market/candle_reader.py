@@ -31,6 +31,7 @@ from quantbot_pipeline.market.candle_footer import (
     rows_of,
     token_runs,
 )
+from quantbot_pipeline.market.opening import open_file
 
 
 class Piece(NamedTuple):
@@ -103,7 +104,7 @@ class _Spans(NamedTuple):
 class StoreFile(NamedTuple):
     """A file of the store as it was when it was opened: an ingest that replaces it changes nothing of what is read.
 
-    Its footer is parsed once and not once per row group. Each thread has a reader of its own.
+    Its footer is parsed once and not once per row group. Each thread has a reader of its own. fetch: as in `Opened`.
     """
 
     path: Path
@@ -112,6 +113,7 @@ class StoreFile(NamedTuple):
     groups: list[RowGroup]
     readers: threading.local
     mints: frozenset[str]
+    fetch: Callable[[Sequence[int]], None] | None = None
 
     @property
     def is_described(self) -> bool:
@@ -143,6 +145,7 @@ class CandlePlan:
 
         With `watch` all row groups of the month are decoded, with their volumes.
         """
+        self._fetch(watch is not None)
         tails = _Tails(self)
         loads: list[Load] = [partial(_load_group, self.main, spans, tails, watch) for spans in self.spans if self.main]
         if watch is not None and self.main is not None:
@@ -152,6 +155,13 @@ class CandlePlan:
         if orphans:  # tokens without a candle in the run's month
             loads.append(partial(tails.of, sorted(orphans)))
         return loads
+
+    def _fetch(self, whole: bool) -> None:
+        """Have the row groups of files that lie elsewhere here, several at once, before threads read them one by one."""
+        for file, spans in [(self.main, self.spans), *self.tails]:
+            if file is not None and file.fetch is not None:
+                everything = whole and file is self.main
+                file.fetch(range(len(file.groups)) if everything else [found.group for found in spans])
 
 
 NOTHING = CandlePlan(None, [], [], np.empty(0, dtype=np.int64), [])
@@ -240,8 +250,8 @@ def _open(path: Path) -> StoreFile:
 
 def _open_anew(path: Path) -> StoreFile:
     with readable(path):
-        data = pa.OSFile(str(path))
-        file = StoreFile(path, data, pq.read_metadata(data), [], threading.local(), frozenset())
+        data, fetch = open_file(path)
+        file = StoreFile(path, data, pq.read_metadata(data), [], threading.local(), frozenset(), fetch)
         require_readable(path, file.metadata.metadata)
         _require_columns(file.metadata.schema.to_arrow_schema())
         value = (file.metadata.metadata or {}).get(FOOTER_KEY)

@@ -6,23 +6,19 @@ when the copies are more than they may be. Nothing is lost with a copy: deleting
 
 import functools
 import hashlib
-import os
 import shutil
-import threading
-import time
-import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from quantbot_pipeline.bucket import Absent, Bucket
+from quantbot_pipeline.copied import Room, is_here, write_whole
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.runs.manifest import MANIFEST_NAME, SUCCESS_NAME, RunManifest, parse_manifest, read_bounded
 from quantbot_pipeline.runs.verify import vouched_manifest
 
 PROBED = ".probed.json"  # what the store honours, as it was tried once by this machine
-IN_USE_S = 60.0  # a copy that was used so recently stays, whatever the limit
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,11 @@ class Copies:
         """Probe the store, once on this machine. Raises StoreError for one without conditional creation."""
         self.bucket.honours(self.folder / PROBED)
 
+    @cached_property
+    def room(self) -> Room:
+        """What all copies take."""
+        return Room(self.folder, "*-*/run_id=*/*/*", self.limit)
+
     def manifest(self, run_dir: str) -> RunManifest:
         """The manifest of a run that `_SUCCESS` vouches for, or of a failed one. Raises IntegrityError, IncompleteRunError."""
         path = self.folder / run_dir / MANIFEST_NAME
@@ -48,8 +49,8 @@ class Copies:
         found: Callable[[], bytes] | None = None if success is None else lambda: success
         manifest = vouched_manifest(where, run_dir.split("/")[0], content, found)
         if success is not None:
-            _write(path.with_name(SUCCESS_NAME), success)
-        _write(path, content)
+            write_whole(path.with_name(SUCCESS_NAME), success)
+        write_whole(path, content)
         return manifest
 
     def _success(self, run_dir: str) -> bytes | None:
@@ -71,16 +72,12 @@ class Copies:
             self.manifest(run_dir)
             return path
         size, sha256 = _promised(self.manifest(run_dir), inside, f"{self.bucket.url}/{run_dir}")
-        with suppress(OSError):
-            if size in (None, path.stat().st_size):
-                os.utime(path)
-                return path
+        if is_here(path, size):
+            return path
         content = self._get(f"{run_dir}/{inside}")
         if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
             raise IntegrityError(f"{self.bucket.url}/{run_dir}/{inside}: checksum differs from run.json")
-        with _ROOM:
-            self._make_room(len(content))
-            _write(path, content)
+        self.room.put(path, content)
         return path
 
     def whole(self, run_dir: str) -> Path:
@@ -99,8 +96,7 @@ class Copies:
         """Take the folder of a run that this machine has committed."""
         target = self.folder / run_dir
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _ROOM:
-            self._make_room(sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()))
+        self.room.make_room(sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()))
         if success is not None:
             (scratch / SUCCESS_NAME).write_bytes(success)
         scratch.rename(target)
@@ -108,36 +104,6 @@ class Copies:
     def forget(self, run_dir: str) -> None:
         """Remove the copies of a run."""
         shutil.rmtree(self.folder / run_dir, ignore_errors=True)
-
-    def _make_room(self, size: int) -> None:
-        """Remove what was used longest ago, until the copies and so many bytes more are within the limit."""
-        if not _is_due(str(self.folder), size, self.limit):
-            return
-        found = []
-        for path in self.folder.glob("*-*/run_id=*/*/*"):
-            with suppress(OSError):  # another process makes room, too
-                stat = path.stat()
-                found.append((stat.st_mtime, stat.st_size, path))
-        total = sum(size for _, size, _ in found)
-        for used, freed, path in sorted(found):
-            if total + size <= self.limit or time.time() - used < IN_USE_S:
-                break
-            path.unlink(missing_ok=True)
-            total -= freed
-        _taken[str(self.folder)] = total + size
-
-
-_ROOM = threading.Lock()  # what is fetched at once takes its room one after the other
-_taken: dict[str, int] = {}  # bytes of copies in a folder, as this process counts them since it last looked
-
-
-def _is_due(folder: str, size: int, limit: int) -> bool:
-    """Whether the folder must be looked at: at first, and when what was added since may be too much."""
-    known = _taken.get(folder)
-    if known is not None and known + size <= limit:
-        _taken[folder] = known + size
-        return False
-    return True
 
 
 @functools.lru_cache(maxsize=4096)
@@ -154,11 +120,3 @@ def _promised(manifest: RunManifest, inside: str, where: str) -> tuple[int | Non
         if path == inside:
             return None, manifest.logs_sha256.get(name)
     raise IntegrityError(f"{where}/{inside}: not part of the run")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Put a copy in place, whole. It is not flushed: a copy that a crash tears has another size or checksum."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    temporary.write_bytes(content)
-    temporary.replace(path)

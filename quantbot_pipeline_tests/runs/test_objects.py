@@ -140,7 +140,7 @@ def test_views_of_files_that_are_elsewhere_are_an_error_and_never_half_an_answer
 def test_copies_stay_within_their_limit(
     proxy: Proxy, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quantbot_pipeline.runs.copies.IN_USE_S", 0.0)
+    monkeypatch.setattr("quantbot_pipeline.copied.IN_USE_S", 0.0)
     here = Machine(proxy, f"s3://{bucket}/lab", tmp_path / "here")
     runs = ["/".join(str(here.commit()).split("/")[-2:]) for _ in range(4)]
     one = sum(path.stat().st_size for path in (here.runs.folder / runs[0]).glob("*/*"))

@@ -87,6 +87,7 @@ class Proxy:
         self.upstream = upstream.removeprefix("http://")
         self.plan: Plan = lambda n, method, path: None
         self.log: list[tuple[str, str, str]] = []
+        self.sent: list[int] = []  # bytes of the body of each answer
         self.hang_s = 5.0
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"proxy": self})
@@ -107,21 +108,23 @@ class Proxy:
     def begin(self, plan: Plan | None = None) -> None:
         """Forget what was, and follow this plan from the next request on, which is number 1."""
         with self._lock:
-            self.log = []
+            self.log, self.sent = [], []
             self.plan = plan or (lambda n, method, path: None)
 
     def decide(self, method: str, path: str) -> tuple[int, Any]:
         """Number a request; return what is to become of it."""
         with self._lock:
             self.log.append((method, path, ""))
+            self.sent.append(0)
             n = len(self.log)
         return n, self.plan(n, method, path)
 
-    def note(self, n: int, what: str) -> None:
+    def note(self, n: int, what: str, sent: int = 0) -> None:
         """Write down what became of request n."""
         with self._lock:
             if n <= len(self.log):
                 self.log[n - 1] = (*self.log[n - 1][:2], what)
+                self.sent[n - 1] = sent
 
 
 class _Cut(Exception):
@@ -164,7 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(int(fault), {"Content-Type": "application/xml"}, b"<Error><Code>Injected</Code></Error>")
             return
         status, headers, content = self._forward(body, fault)
-        self.proxy.note(n, f"{fault or ''} {status}".strip() if isinstance(fault, str | None) else "after")
+        what = f"{fault or ''} {status}".strip() if isinstance(fault, str | None) else "after"
+        self.proxy.note(n, what, len(content))
         if fault in ("lost", "half"):
             raise _Cut
         if callable(fault):

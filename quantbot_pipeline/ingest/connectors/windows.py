@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.ingest.connectors.common import Span, Token
 from quantbot_pipeline.market.candle_files import month_file, readable
+from quantbot_pipeline.market.opening import opened
 from quantbot_pipeline.months import month_of, month_range
 
 Slots = npt.NDArray[np.int64]
@@ -78,7 +79,7 @@ def stored_slots(store: Path, interval: str, windows: Mapping[Token, Sequence[Sp
             continue
         with readable(path):
             table = pq.read_table(
-                path,
+                opened(path),
                 columns=["mint", "ts_ms"],
                 filters=[("mint", "in", sorted(mints))],
                 page_checksum_verification=True,

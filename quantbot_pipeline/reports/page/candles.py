@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from quantbot_pipeline.market.candle_files import month_file
+from quantbot_pipeline.market.opening import opened
 from quantbot_pipeline.months import month_of, month_range
 from quantbot_pipeline.reports.page.encode import Columns
 from quantbot_pipeline.vocabulary import INTERVALS_MS
@@ -41,7 +42,7 @@ def read_windows(store: Path, calls: Sequence[Mapping[str, Any]], most: int) -> 
 def _read(path: Path, mints: set[str]) -> pa.Table | None:
     """Candles of some tokens; None when the file is gone or damaged: a picture is not worth failing for."""
     try:
-        return pq.read_table(path, columns=["mint", "ts_ms", *_PRICES], filters=[("mint", "in", sorted(mints))])
+        return pq.read_table(opened(path), columns=["mint", "ts_ms", *_PRICES], filters=[("mint", "in", sorted(mints))])
     except (pa.ArrowException, OSError):
         return None
 
