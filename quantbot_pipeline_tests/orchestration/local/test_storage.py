@@ -164,6 +164,43 @@ def test_a_file_that_was_removed_is_not_written_to_any_more(instance: dg.Dagster
     assert said(instance, run) == ["said after"]
 
 
+def test_events_of_many_months_are_stored_together_or_not_at_all(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    months = dg.StaticPartitionsDefinition([f"2024-{month:02}" for month in range(1, 13)])
+
+    @dg.asset(partitions_def=months, backfill_policy=dg.BackfillPolicy.single_run())
+    def made() -> None: ...
+
+    tags = {"dagster/asset_partition_range_start": "2024-01", "dagster/asset_partition_range_end": "2024-12"}
+    commits = 0
+
+    def counted(self: Engines, path: str) -> contextlib.AbstractContextManager[object]:
+        nonlocal commits
+        commits += 1
+        return connection(self, path)
+
+    connection = Engines.connection
+    monkeypatch.setattr(Engines, "connection", counted)
+    together, ran = commits, dg.materialize([made], instance=instance, tags=tags)
+    together = commits - together
+    monkeypatch.setenv(storage.BATCH_SIZE, "0")
+    alone, again = commits, dg.materialize([made], instance=instance, tags=tags)
+    alone = commits - alone
+    assert together < alone - 20, "an event has two files"
+    for run in (ran, again):
+        found = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
+        assert sorted(str(record.partition_key) for record in found) == months.get_partition_keys()
+    assert len(instance.fetch_materializations(dg.AssetKey("made"), limit=100).records) == 24
+    events = instance.all_logs(ran.run_id)
+    elsewhere = type(instance.event_log_storage)(str(tmp_path / "elsewhere"), Engines())  # type: ignore[call-arg]
+    with pytest.raises(Exception, match="EventLogEntry"):
+        elsewhere.store_event_batch([*events, "no event"])  # type: ignore[list-item]
+    assert elsewhere.get_logs_for_run(ran.run_id) == []
+    elsewhere.store_event_batch(events)
+    assert elsewhere.get_logs_for_run(ran.run_id) == events
+
+
 def test_a_connection_is_kept_and_dropped_after_an_error(tmp_path: Path) -> None:
     engines, path = Engines(), str(tmp_path / "a.db")
     with engines.connection(path) as first:
