@@ -17,6 +17,7 @@ from quantbot_pipeline.catalog.catalog import Catalog, list_runs, reading
 from quantbot_pipeline.catalog.object_catalog import OBJECT, ObjectCatalog
 from quantbot_pipeline.catalog.postgres import PostgresCatalog
 from quantbot_pipeline.catalog.room import answering
+from quantbot_pipeline.catalog.shared import OvertakenError
 from quantbot_pipeline.catalog.sync import sync
 from quantbot_pipeline.errors import InputError, StoreError
 from quantbot_pipeline.home import Home
@@ -210,8 +211,13 @@ def test_postgres_holds_the_same_tables_and_rows(database: Callable[[str], Catal
     assert wanted.pop("catalog_meta") and found == wanted and len(found["quarantine"]) == 1
     assert rows_of(there) == rows_of(here)
     assert [sync(machine).published for machine in (here, there)] == [False, False]
+    assert here.shared is not None
+    stale = here.shared.pull(here.path)
     LocalRuns(tmp_path / "runs").to_trash(["/".join(first.parts[-2:])])
     assert sync(there).removed == 1 and len(ids(here)) == 2
+    with pytest.raises(OvertakenError, match="another machine was faster"):
+        here.shared.offer(here.path, stale)
+    assert len(ids(there)) == 2
     with answering(here, "SELECT count(*) AS n FROM paths") as answer:
         assert [batch.to_pylist() for batch in answer.batches] == [[{"n": 2}]]
 
@@ -277,6 +283,7 @@ def test_a_second_home_reads_what_the_first_registered(
     assert [run["status"] for run in made.json()] == ["completed"]
     other = tmp_path / "other"
     other.mkdir()
+    before = object_store.read(url.split("/")[2], f"lab/{OBJECT}")
     said = [
         quantbot("query", "SELECT count(*) AS n FROM paths", "--home", other, "--format", "json"),
         quantbot("backtest", "catalog-query", "--home", other, "--format", "json"),
@@ -285,6 +292,7 @@ def test_a_second_home_reads_what_the_first_registered(
     ]
     assert [done.status for done in said] == [0] * 4, said
     assert said[0].json()[0]["n"] > 0 and len(said[1].json()) == 1 and "1 run cataloged" in said[2].err
+    assert object_store.read(url.split("/")[2], f"lab/{OBJECT}") == before, "it had nothing to add"
     text = "".join(done.out + done.err for done in said)
     assert KEY not in text and SECRET not in text and leaks(home, tmp_path) == []
 

@@ -181,6 +181,18 @@ def test_a_folder_without_its_success_is_finished(tmp_path: Path, success: bytes
     assert done[0] == run_dir and "there already, with other bytes" in done[1] and said.read_bytes() == b"!"
 
 
+def test_a_folder_without_its_success_that_holds_other_bytes_is_named_and_left(tmp_path: Path) -> None:
+    source, destination = LocalRuns(tmp_path / "a"), LocalRuns(tmp_path / "b")
+    run_dir = Place(source, lambda *_: None, lambda _: None).commit()
+    shutil.copytree(source.folder / run_dir, destination.folder / run_dir)
+    (destination.folder / run_dir / SUCCESS_NAME).unlink()
+    changed = destination.folder / run_dir / PATHS
+    changed.write_bytes(b"!" + changed.read_bytes()[1:])
+    done = replicate(source, destination)
+    assert "truth/paths.parquet: there already, with other bytes" in done.differing[run_dir]
+    assert changed.read_bytes()[:1] == b"!" and believed(destination) == set()
+
+
 def test_objects_of_a_stopped_copy_are_taken_and_others_are_named(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
