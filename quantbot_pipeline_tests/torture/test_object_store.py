@@ -201,7 +201,7 @@ def test_a_crowd_of_writers_readers_and_syncs(
     def write(number: int) -> None:
         runs = runs_at(proxy, url, tmp_path / f"writer-{number}")
         runs.copies.folder.mkdir(parents=True)
-        (runs.copies.folder / ".probed.json").write_text('{"quoted": true, "plain": true}')
+        (runs.copies.folder / ".probed.json").write_text('{"quoted": false, "plain": true}')
         for _ in range(3):
             try:
                 name = commit(runs).name
