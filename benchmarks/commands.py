@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 # The kinds of run of a backfill that both states have: `quantbot backfill` makes more than it did.
-COMMON = ("full", "v1-baseline", "walk-forward", "evidence")
+COMMON = ("full", "baseline", "walk-forward", "evidence")
 
 
 class Command(NamedTuple):
