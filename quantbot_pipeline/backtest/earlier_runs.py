@@ -6,7 +6,7 @@ Belongs here: what identifies such a run, and reading it. Does not: what its row
 from collections.abc import Sequence
 from typing import Any
 
-from quantbot_pipeline.backtest.features import days_before
+from quantbot_pipeline.backtest.features import known_to_models
 from quantbot_pipeline.backtest.inputs import MonthInputs, bounds_of, joint_hash
 from quantbot_pipeline.backtest.provenance import parameters_of, versions
 from quantbot_pipeline.backtest.run import Run
@@ -49,10 +49,13 @@ class EarlierRuns:
         return None
 
     def _fingerprint(self, i: int) -> str:
-        months = [self._months[i], *self._months[:i]]
-        interval = self._config.interval
-        days = days_before(self._run.home, [m.month for m in months], interval) if self._kind.predicts else []
-        return joint_hash(*(m.fingerprint for m in months), *days)
+        own, earlier = self._months[i], self._months[:i]
+        more = (
+            known_to_models(self._run.home, own.month, [m.month for m in earlier], self._config)
+            if self._kind.predicts
+            else []
+        )
+        return joint_hash(*(m.fingerprint for m in (own, *earlier)), *more)
 
     def _config_hash(self, i: int) -> str:
         config = self._config if i == len(self._months) - 1 else whole(self._config)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from quantbot_pipeline.backtest.inputs import MonthInputs
+from quantbot_pipeline.backtest.inputs import MonthInputs, seen_until
 from quantbot_pipeline.config import BacktestConfig
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.home import Home
@@ -46,9 +46,10 @@ def day_before(home: Home, month: str, interval: str) -> str:
         return UNREADABLE
 
 
-def days_before(home: Home, months: Iterable[str], interval: str) -> list[str]:
-    """Return `day_before` of several months."""
-    return [day_before(home, month, interval) for month in months]
+def known_to_models(home: Home, month: str, earlier: Iterable[str], config: BacktestConfig) -> list[str]:
+    """Return what a month's predictions depend on beside the windows of calls: `day_before` of every month, and `seen_until`."""
+    days = [day_before(home, one, config.interval) for one in (month, *earlier)]
+    return [*days, str(seen_until(home, month, config))]
 
 
 def with_candles(of_calls: Iterable[pa.Table], from_candles: CandleFeatures) -> Iterator[pa.Table]:

@@ -13,9 +13,9 @@ from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.kept import NEVER, Kept
 from quantbot_pipeline.market.calls import MonthCalls, files_of, read_calls
-from quantbot_pipeline.market.candle_files import month_file, rejected_file
+from quantbot_pipeline.market.candle_files import last_candle_ms, month_file, rejected_file
 from quantbot_pipeline.market.candle_reader import NOTHING, CandlePlan, Piece, plan_slices
-from quantbot_pipeline.months import month_of, month_range, month_start_ms, next_month
+from quantbot_pipeline.months import month_of, month_range, month_start_ms, months_before, next_month
 from quantbot_pipeline.runs.content import content_sha256
 from quantbot_pipeline.vocabulary import INTERVALS_MS
 
@@ -53,6 +53,19 @@ def bounds_of(month: str, config: BacktestConfig) -> tuple[int, int]:
 def reach_ms(config: BacktestConfig) -> int:
     """How long after its alert a call can need candles."""
     return config.max_entry_delay_ms + INTERVALS_MS[config.interval] + config.horizon_ms
+
+
+def seen_until(home: Home, month: str, config: BacktestConfig) -> int | None:
+    """Return up to when a month's run can know how calls ended, UTC ms; None without candles.
+
+    That is the end of the newest candle, of whatever token: a token that stopped trading has no more candles, and the window of
+    its call ends all the same. Candles behind the last window of the month change nothing.
+    """
+    end = month_start_ms(next_month(month)) + reach_ms(config)
+    months = month_range(months_before(month, 1), month_of(end))
+    last = [last_candle_ms(home.candles.folder, config.interval, one) for one in months]
+    newest = max((ms for ms in last if ms is not None), default=None)
+    return None if newest is None else min(newest + INTERVALS_MS[config.interval], end)
 
 
 def load_month(home: Home, month: str, config: BacktestConfig, bounds: tuple[int, int]) -> MonthInputs | None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from quantbot_pipeline.backtest.features import day_before, days_before
+from quantbot_pipeline.backtest.features import day_before, known_to_models
 from quantbot_pipeline.backtest.inputs import (
     MonthInputs,
     bounds_of,
@@ -118,7 +118,7 @@ def _plan(home: Home, kind: RunKind, month: str, config: BacktestConfig, stores:
     fingerprint = joint_hash(
         *(m.with_liquidity if kind.weighs_size else m.fingerprint for m in (inputs, *earlier)),
         *([content_sha256(features()), day_before(home, month, config.interval)] if features else []),
-        *(days_before(home, [m.month for m in (inputs, *earlier)], config.interval) if kind.predicts else []),
+        *(known_to_models(home, month, [m.month for m in earlier], config) if kind.predicts else []),
         *(surveyed(home, config, inputs, earlier) if kind.surveys else []),
     )
     parameters = parameters_of(kind, config, bounds, month)

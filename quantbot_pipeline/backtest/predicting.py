@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from quantbot_pipeline.backtest.earlier_runs import config_hash_of, whole
 from quantbot_pipeline.backtest.features import day_before
-from quantbot_pipeline.backtest.inputs import MonthInputs, reach_ms
+from quantbot_pipeline.backtest.inputs import MonthInputs, reach_ms, seen_until
 from quantbot_pipeline.backtest.prediction_columns import MODEL_FEATURES, model_features
 from quantbot_pipeline.backtest.remembered import forget_others
 from quantbot_pipeline.backtest.replaying import Replayed, replay_month
@@ -41,14 +41,14 @@ class MonthArrays(NamedTuple):
 class Calls(NamedTuple):
     """All months, ascending, the made one last: inputs, arrays, and the history that models see; `begins`: of each month's rows.
 
-    data_end: the last moment that a call has seen, UTC ms; None without one.
+    seen_until: up to when it is known how calls ended, UTC ms; None without candles.
     """
 
     months: Sequence[MonthInputs]
     arrays: Sequence[MonthArrays]
     begins: npt.NDArray[np.int64]
     history: "History"
-    data_end: int | None
+    seen_until: int | None
 
     @property
     def own(self) -> slice:
@@ -72,9 +72,10 @@ def calls_of(run: Run, targets: "Sequence[Target]") -> Calls:
         if key not in run.cache or (own and run.excluded is None):  # the made month says which calls are left out
             run.cache[key] = _arrays_of(run, inputs)
         arrays.append(run.cache[key])
-    history, data_end = _history(run, months, arrays, targets)
+    seen = seen_until(run.home, run.inputs.month, run.config)
+    history = _history(run, months, arrays, targets, seen)
     begins = np.cumsum([0, *(m.calls.num_rows for m in months)])
-    return Calls(months, arrays, begins, history, data_end)
+    return Calls(months, arrays, begins, history, seen)
 
 
 def _arrays_of(run: Run, inputs: MonthInputs) -> MonthArrays:
@@ -99,9 +100,12 @@ def _arrays_of(run: Run, inputs: MonthInputs) -> MonthArrays:
 
 
 def _history(
-    run: Run, months: Sequence[MonthInputs], arrays: Sequence[MonthArrays], targets: "Sequence[Target]"
-) -> "tuple[History, int | None]":
-    from quantbot_pipeline.evidence.units import data_end
+    run: Run,
+    months: Sequence[MonthInputs],
+    arrays: Sequence[MonthArrays],
+    targets: "Sequence[Target]",
+    seen: int | None,
+) -> "History":
     from quantbot_pipeline.models.targets import outcomes_of
     from quantbot_pipeline.models.walk import History
     from quantbot_pipeline.replay.results import joined_truth
@@ -109,15 +113,14 @@ def _history(
     truth = joined_truth([month.truth for month in arrays])
     returns = np.concatenate([month.returns for month in arrays])
     included = truth.status == INCLUDED
-    ended = data_end(truth)
     horizon = run.config.horizon_ms
-    known = included & (truth.entry_ts + horizon <= ended) if ended is not None else included
+    known = included & (truth.entry_ts + horizon <= seen) if seen is not None else included
     with np.errstate(all="ignore"):
         peak = truth.peak / truth.p0
         outcomes = {
             target.name: outcomes_of(target, peak, truth.t_multiple >= 0, truth.dd_bps, returns) for target in targets
         }
-    history = History(
+    return History(
         x=np.concatenate([month.x for month in arrays]),
         callers=[name for m in months for name in m.calls["caller_name"].to_pylist()],
         alert=np.concatenate([m.calls["alert_ts_ms"].to_numpy() for m in months]),
@@ -131,7 +134,6 @@ def _history(
         feature_set=FEATURE_SET,
         features=MODEL_FEATURES,
     )
-    return history, ended
 
 
 def known_exclusions(run: Run, calls: Calls) -> "tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]":
@@ -139,5 +141,5 @@ def known_exclusions(run: Run, calls: Calls) -> "tuple[npt.NDArray[np.bool_], np
     history, own = calls.history, calls.own
     included = history.included[own]
     waited = history.alert[own] + reach_ms(run.config)
-    over = waited <= calls.data_end if calls.data_end is not None else np.zeros(len(included), bool)
+    over = waited <= calls.seen_until if calls.seen_until is not None else np.zeros(len(included), bool)
     return ~included, np.where(included, history.known[own], over)

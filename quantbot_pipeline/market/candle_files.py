@@ -106,6 +106,23 @@ def month_file(store: Path, interval: str, month: str) -> Path:
     return store / f"interval={interval}" / f"month={month}" / "candles.parquet"
 
 
+def last_candle_ms(store: Path, interval: str, month: str) -> int | None:
+    """Return the newest time in a month's file, over all tokens; None without candles, or where the file cannot be read."""
+    path = month_file(store, interval, month)
+    if not path.exists():
+        return None
+    try:
+        with pq.ParquetFile(opened(path)) as file:
+            column = file.schema_arrow.get_field_index("ts_ms")
+            groups = [file.metadata.row_group(i).column(column) for i in range(file.metadata.num_row_groups)]
+            if all(group.is_stats_set and group.statistics.has_min_max for group in groups):
+                return max((int(group.statistics.max) for group in groups), default=None)
+            times = file.read(["ts_ms"])["ts_ms"].to_numpy()
+            return int(times.max()) if len(times) else None
+    except (pa.ArrowException, OSError, KeyError):  # a run that needs the file says what is wrong with it
+        return None
+
+
 def rejected_file(store: Path, interval: str, month: str) -> Path:
     """The file of rejected candles of a month."""
     return month_file(store, interval, month).with_name("rejected.parquet")

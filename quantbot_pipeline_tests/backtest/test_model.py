@@ -11,6 +11,7 @@ from quantbot_pipeline.backtest.month import MonthResult, run_month
 from quantbot_pipeline.config import make_config
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.home import Home
+from quantbot_pipeline.ingest.candles import ingest_candles
 from quantbot_pipeline.models.document import model_id_of
 from quantbot_pipeline.runs.inspection import inspect_run
 from quantbot_pipeline_tests.support import builders, forecasts
@@ -129,6 +130,26 @@ def test_an_unchanged_month_is_kept_and_one_with_other_candles_before_is_not(wal
     assert kept is not None and kept.reused
     other = run_month(walked.home, "model", "2024-03", make_config(CONFIG | {"targets": ["win"]}), only_changed=True)
     assert other is not None and not other.reused
+
+
+def test_a_window_ends_though_its_token_stopped_trading(tmp_path: Path) -> None:
+    """How the last calls of a month ended is known when the market went on, whichever tokens did."""
+    rug = builders.candles("rug", "2024-01-31T06:00", 8, interval="1h")
+    home = builders.make_home(tmp_path / "home", [builders.call("rug", "2024-01-31T08:30")], rug, interval="1h")
+
+    def predicted() -> tuple[bool, dict[str, object]]:
+        made = run_month(home, "model", "2024-01", make_config(CONFIG | {"targets": ["peak_1.1"]}), only_changed=True)
+        assert made is not None
+        return made.reused, {name: rows(made, "predictions")[name][0].as_py() for name in OUTCOMES}
+
+    open_still = dict.fromkeys(OUTCOMES)
+    assert predicted() == (False, open_still)
+    assert predicted() == (True, open_still)
+    more = builders.candles("another", "2024-01-31T12:00", 30, interval="1h")
+    ingest_candles([builders.write_csv(tmp_path / "more_1h.csv", more)], home.candles, "1h")
+    reused, known = predicted()
+    assert not reused and None not in known.values()
+    assert known["excluded"] is False and known["outcome_known_ts_ms"] == builders.ms("2024-02-01T09:00")
 
 
 @pytest.mark.parametrize("targets", [[], ["moon"], ["win", "win"]])

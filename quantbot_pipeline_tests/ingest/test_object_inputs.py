@@ -48,7 +48,9 @@ def machine(bucket: str, proxy: Proxy, tmp_path: Path) -> Callable[..., Home]:
     """Make a machine of a name that reaches the store through the proxy, unless told otherwise."""
 
     def made(name: str, endpoint: str = proxy.endpoint, **settings: Any) -> Home:
-        return machine_at(tmp_path / name, inputs=f"s3://{bucket}/lab", store_options=options(endpoint, timeout="60s"), **settings)
+        return machine_at(
+            tmp_path / name, inputs=f"s3://{bucket}/lab", store_options=options(endpoint, timeout="60s"), **settings
+        )
 
     return made
 
