@@ -63,6 +63,7 @@ def ids(catalog: Catalog) -> set[str]:
     return {row["run_id"] for row in list_runs(catalog, limit=1000)}
 
 
+@pytest.mark.torture
 def test_eight_writers_at_once_and_twenty_four_syncs_land(machines: Machines, object_store: Store) -> None:
     machines.endpoint = object_store.endpoint
 
