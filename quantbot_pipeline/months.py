@@ -77,3 +77,15 @@ def parse_day(text: str, *, end: bool) -> int:
 
 def _ms(moment: datetime) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
+def parse_moment(text: str) -> int:
+    """Return a day, a month (its beginning) or an ISO time as UTC ms. Raises InputError for anything else."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            return parse_day(text, end=False)
+        except InputError:
+            raise InputError(f"{text!r}: not a time; write 2024-05, 2024-05-01 or 2024-05-01T12:00Z") from None
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

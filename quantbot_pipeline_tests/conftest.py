@@ -40,6 +40,16 @@ def lab_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def examples_lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home that the examples are written on; whoever changes something copies it."""
+    from examples.lab import make_lab as make_examples_lab
+
+    home = tmp_path_factory.mktemp("examples") / "home"
+    make_examples_lab(home, models=True)
+    return home
+
+
+@pytest.fixture(scope="session")
 def object_store() -> "Iterator[Store]":
     """An S3 server for the session; each test makes a bucket of its own."""
     from quantbot_pipeline_tests.support.object_store import moto_store

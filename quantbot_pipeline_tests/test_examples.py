@@ -9,18 +9,16 @@ from pathlib import Path
 import pytest
 
 from examples.account import CALLER, FIGURE, account, draw
-from examples.lab import MONTHS, make_lab
+from examples.lab import MONTHS
 from examples.render import HERE, PAGE, SNIPPET, rendered
 from quantbot_pipeline import Home
 from quantbot_pipeline_tests.conftest import Quantbot
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def lab(examples_lab: Path) -> Path:
     """The home that the examples were written on."""
-    home = tmp_path_factory.mktemp("examples")
-    make_lab(home)
-    return home
+    return examples_lab
 
 
 def test_the_page_shows_what_the_examples_print(lab: Path) -> None:
@@ -50,6 +48,16 @@ def test_every_query_answers_on_what_the_readme_makes_or_says_why_not(quantbot: 
     assert "no cataloged run holds equity: `quantbot backtest baseline" in done.err
 
 
+def test_the_notebook_ends_with_a_verdict_beside_every_number() -> None:
+    """Its cells were run for the page; it is committed without outputs."""
+    cells = json.loads((HERE / "notebooks" / "verdict.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert all(cell.get("outputs", []) == [] for cell in cells)
+    section = PAGE.read_text(encoding="utf-8").split("<!-- notebooks/verdict.ipynb -->")[1].split("<!-- end -->")[0]
+    shown = section.split("```text\n")[1:]
+    assert len(shown) == sum(cell["cell_type"] == "code" for cell in cells) - 1, "all but the first cell show something"
+    assert "better | earns more" in shown[1] and "better    earns more" in shown[-1]
+
+
 def test_the_figure_is_the_account_of_the_evidence(lab: Path) -> None:
     """The last point of its mean is `e_choice`: none of this caller's choices had a hurdle."""
     home = Home(lab)
@@ -63,7 +71,8 @@ def test_the_figure_is_the_account_of_the_evidence(lab: Path) -> None:
 
 
 def test_no_example_is_missing_in_the_page() -> None:
-    shown = sorted(found[1] for found in SNIPPET.finditer(PAGE.read_text(encoding="utf-8")))
+    page = PAGE.read_text(encoding="utf-8")
+    shown = sorted(found[1] for found in SNIPPET.finditer(page) if not found[1].endswith(".ipynb"))
     there = sorted(
         path.relative_to(HERE).as_posix()
         for kind in ("sql", "python")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from examples.lab import make_lab
 from quantbot_pipeline import Home
 from quantbot_pipeline.errors import InputError
 
@@ -19,11 +19,9 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home like the demo's, of three months."""
-    home = tmp_path_factory.mktemp("python")
-    make_lab(home)
-    return home
+def lab(examples_lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home like the demo's, of three months; the page makes runs in it."""
+    return shutil.copytree(examples_lab, tmp_path_factory.mktemp("python") / "home")
 
 
 def printed(home: Path, *arguments: str) -> list[dict[str, Any]]:
@@ -41,6 +39,8 @@ FRAMES: dict[str, tuple[Callable[[Home], pd.DataFrame], list[str]]] = {
     "frontier": (lambda home: home.frontier(month="2026-03", limit=3), ["frontier", "--month", "2026-03", "--limit", "3"]),
     "walk_forward": (lambda home: home.walk_forward(), ["walk-forward"]),
     "policies": (lambda home: home.policies(caller="sample:coin_flip"), ["policies", "--caller", "sample:coin_flip"]),
+    "models": (lambda home: home.models(), ["models"]),
+    "anomalies": (lambda home: home.anomalies(kind="unit_change"), ["anomalies", "--kind", "unit_change"]),
     "catalog_query": (lambda home: home.catalog_query(limit=20), ["backtest", "catalog-query"]),
     "sql": (
         lambda home: home.sql("SELECT * EXCLUDE run_id FROM trades ORDER BY ALL LIMIT 50"),

@@ -1,9 +1,7 @@
 """`quantbot score`: what the committed models say of calls, with the verdict beside every number."""
 
-import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,64 +11,28 @@ from quantbot_pipeline.cli.options import SHOWN, HomeFolder, OfInterval, add_com
 from quantbot_pipeline.cli.output import note, note_all
 from quantbot_pipeline.cli.showing import show
 from quantbot_pipeline.errors import InputError
-from quantbot_pipeline.months import parse_day
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from quantbot_pipeline.home import Home
-
-ALWAYS = (0, 1 << 62)
 
 
 def _score(given: dict[str, Any]) -> None:
     arrow_without_pandas()
     from quantbot_pipeline.backtest.scoring import SCORES, newest_first, remark_of, score, with_meaning
+    from quantbot_pipeline.ingest.unstored import ONE_OF, calls_since, unstored_calls
     from quantbot_pipeline.reports.predictions import verdicts_of
 
     lab = open_home(given["home"])
     if bool(given["paths"]) == (given["since"] is not None):
-        raise InputError("score wants files of calls, or --since TIME for calls of the store: give one of the two")
-    calls = _of_files(lab, given["paths"]) if given["paths"] else _of_store(lab, given["since"])
+        raise InputError(ONE_OF)
+    if given["paths"]:
+        calls, said = unstored_calls(given["paths"], lab.calls)
+        note_all(said)
+    else:
+        calls = calls_since(lab.calls, given["since"])
     if not calls.num_rows:
         note("no calls to score")
     verdicts = verdicts_of(lab.catalog, given["interval"])
     found = newest_first(score(lab, calls, verdicts, targets=given["target"] or (), interval=given["interval"]))
     show(lab, given, found.to_pylist(), "What models say of calls", SCORES.names, for_people=with_meaning)
     note_all(remark_of(found))
-
-
-def _of_store(lab: "Home", since: str) -> "pa.Table":
-    from quantbot_pipeline.market.calls import read_calls
-
-    return read_calls(lab.calls, _moment(since), ALWAYS[1]).calls
-
-
-def _moment(text: str) -> int:
-    """Return a day, a month or an ISO time as UTC ms. Raises InputError for anything else."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        try:
-            return parse_day(text, end=False)
-        except InputError:
-            raise InputError(f"--since {text!r}: not a time; write 2024-05, 2024-05-01 or 2024-05-01T12:00Z") from None
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def _of_files(lab: "Home", paths: list[Path]) -> "pa.Table":
-    """Return the calls of files, judged as an ingest judges them, and not stored; what is rejected is said."""
-    from quantbot_pipeline.ingest.calls import ingest_calls
-    from quantbot_pipeline.market.calls import CallStore, read_calls
-
-    with tempfile.TemporaryDirectory(prefix="quantbot-score-") as folder:
-        store = CallStore(Path(folder) / "alerts.duckdb", lab.calls.memory_limit, lab.calls.lock_timeout_s)
-        report = ingest_calls(paths, store)
-        report.require_some()
-        read = read_calls(store, *ALWAYS)
-    for reason, rows in read.rejected.items():
-        note(f"{rows} calls rejected: {reason}")
-    return read.calls
 
 
 add_command(

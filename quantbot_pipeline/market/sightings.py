@@ -4,10 +4,11 @@ The tables are those of the store of calls: `call_sightings` has a row for each 
 source and caller. Belongs here: their meaning, and reading them. Does not: what it says of a caller; see `anomalies`.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from quantbot_pipeline.market.calls import CallStore, reading_calls
 
@@ -45,3 +46,13 @@ def read_sightings(store: CallStore, to_ms: int) -> Sightings:
     return Sightings(
         table["call_id"].to_pylist(), table["ingested"].to_numpy(), table["missing"].to_numpy().astype(bool)
     )
+
+
+def read_noted(store: CallStore, table: Literal["call_sightings", "ingests"]) -> pa.Table:
+    """Return a table of sightings as it is stored, in order; an absent store has no row. Raises InputError for a broken store."""
+    with reading_calls(store) as con:
+        found = con.sql(f"FROM {table} ORDER BY ALL").to_arrow_table()
+    if "at" not in found.column_names:
+        return found
+    times = found["at"].cast(pa.timestamp("ms", "UTC"), safe=False)
+    return found.set_column(found.column_names.index("at"), "at", times)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from quantbot_pipeline.catalog.catalog import Catalog
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.reports.remarks import load_newest
-from quantbot_pipeline.runs.manifest import RunDirectory, read_manifest
+from quantbot_pipeline.runs.manifest import RunDirectory, RunManifest, read_manifest
 from quantbot_pipeline.runs.verify import read_artifact
 from quantbot_pipeline.vocabulary import BLEND, MODEL_VERDICTS, TO_DATE, TOO_LITTLE_DATA
 
@@ -59,6 +59,8 @@ PRINTED = (
     "meaning",
 )
 WITH_VERDICT = ("verdict", "money_verdict")
+# Artifacts of numbers that say something only with the verdict of their target.
+JUDGED = ("predictions", "models", "importance", "dependence", "calibration")
 
 
 def model_report(
@@ -125,8 +127,7 @@ def predictions(
 ) -> pa.Table:
     """Return the predictions of the newest run of each month, with `month` and the verdicts of their targets to date."""
     rows = load_newest(catalog, "predictions", interval=interval, month=month)
-    if target is not None:
-        rows = rows.filter(pc.equal(rows["target"], target))
+    rows = _of_target(rows, target)
     if caller is not None:
         rows = rows.filter(pc.equal(rows["caller_name"], caller))
     return with_verdicts(rows, verdicts_of(catalog, interval))
@@ -144,10 +145,46 @@ def explanations(
     catalog: Catalog, artifact: str, *, target: str | None = None, interval: str | None = None
 ) -> pa.Table:
     """Return the newest rows of `importance`, `dependence` or `calibration` of each target, with the verdicts of the targets."""
-    rows = load_newest(catalog, artifact, interval=interval)
-    if target is not None:
-        rows = rows.filter(pc.equal(rows["target"], target))
+    rows = _of_target(load_newest(catalog, artifact, interval=interval), target)
     last = dict(zip(rows["target"].to_pylist(), rows["month"].to_pylist(), strict=True))
     is_last = [last[t] == m for t, m in zip(rows["target"].to_pylist(), rows["month"].to_pylist(), strict=True)]
     newest = rows.filter(pa.array(is_last, pa.bool_()))
     return with_verdicts(newest, verdicts_of(catalog, interval))
+
+
+def measures(
+    catalog: Catalog, *, target: str | None = None, month: str | None = None, interval: str | None = None
+) -> pa.Table:
+    """Return how every model did, month after month, each row with the verdicts of the blend to date of the same run."""
+    rows = _of_target(load_newest(catalog, "model_report", interval=interval, month=month), target)
+    keys = list(zip(rows["run_id"].to_pylist(), rows["target"].to_pylist(), strict=True))
+    for name in WITH_VERDICT:
+        known = {key: said for key, said in zip(keys, rows[name].to_pylist(), strict=True) if said is not None}
+        filled = pa.array([known.get(key) for key in keys], pa.string())
+        rows = rows.set_column(rows.column_names.index(name), name, filled)
+    return rows
+
+
+def documents(
+    catalog: Catalog, *, target: str | None = None, month: str | None = None, interval: str | None = None
+) -> pa.Table:
+    """Return the models of each month as documents, with the verdicts of their targets to date."""
+    rows = _of_target(load_newest(catalog, "models", interval=interval, month=month), target)
+    return with_verdicts(rows, verdicts_of(catalog, interval))
+
+
+def artifact_with_verdicts(
+    run_dir: RunDirectory, manifest: RunManifest, artifact: str, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Return rows of a run's artifact, every byte verified; what needs a verdict has those of the run's own report behind it."""
+    if artifact not in JUDGED:
+        return read_artifact(run_dir, manifest, artifact, columns)
+    asked = None if columns is None else list(dict.fromkeys((*columns, "target")))
+    rows = read_artifact(run_dir, manifest, artifact, asked)
+    known = {row["target"]: (row["verdict"], row["money_verdict"]) for row in report_of_run(run_dir)}
+    judged = with_verdicts(rows, known)
+    return judged if columns is None else judged.select([*columns, *WITH_VERDICT])
+
+
+def _of_target(rows: pa.Table, target: str | None) -> pa.Table:
+    return rows if target is None else rows.filter(pc.equal(rows["target"], target))

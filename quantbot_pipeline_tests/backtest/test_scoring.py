@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from quantbot_pipeline import api
 from quantbot_pipeline.backtest.month import run_month
 from quantbot_pipeline.backtest.scoring import SCORES, remark_of, score
 from quantbot_pipeline.catalog.sync import sync
@@ -87,6 +88,53 @@ def test_reports_begin_with_the_verdict(home: Home) -> None:
         model_report(home.catalog, target="win")
     found = predictions(home.catalog, target="return", caller="ann")
     assert set(found["verdict"].to_pylist()) == {"too little data"} and set(found["caller_name"].to_pylist()) == {"ann"}
+
+
+def test_a_frame_of_predictions_never_comes_without_its_verdict(home: Home) -> None:
+    lab = api.Home(home.path)
+    verdicts = {"verdict": {"too little data"}, "money_verdict": {"not shown"}}
+    frames = {
+        "predictions": lab.predictions(target="return"),
+        "documents": lab.model_documents(month="2024-03"),
+        "report": lab.model_report(target="peak_1.1"),
+        **{name: lab.explanations(name, target="return") for name in ("importance", "dependence")},
+    }
+    run = lab.run(next(iter(frames["documents"].attrs["runs"])))
+    for name in ("predictions", "models", "importance", "dependence", "calibration"):
+        frames[f"{name} of the run"] = run.frame(name)
+    frames["some columns"] = run.frame("predictions", ["call_id", "value"])
+    assert list(frames["some columns"].columns) == ["call_id", "value", "verdict", "money_verdict"]
+    for name, frame in frames.items():
+        assert len(frame), name
+        assert {column: set(frame[column]) for column in verdicts} == verdicts, name
+    assert len(frames["report"]) == 2 * 2 * 5, "months, scopes, models"
+    assert str(frames["predictions"]["take"].dtype) == "boolean"
+
+
+def test_a_frame_of_calls_is_scored_as_the_command_scores_a_file(home: Home) -> None:
+    lab = api.Home(home.path)
+    calls = lab.calls.frame(month="2024-03")
+    scored = lab.score(calls[["call_id", "mint", "caller_name", "chain", "alert_ts_ms"]], targets=["return"])
+    kept = lab.predictions(target="return", month="2024-03").set_index("call_id")["value"]
+    assert scored.set_index("call_id")["value"].sort_index().equals(kept.sort_index())
+    assert set(scored["verdict"]) == {"too little data"}
+    assert scored.attrs["remarks"] == remark_of(score(home, of_month(home, "2024-03", "2024-04"), {}))
+    stored = lab.score(since="2024-03-01T00:00Z", targets=["return"])
+    assert stored.drop(columns="scored_at").equals(scored.drop(columns="scored_at"))
+    bad = lab.score(calls.assign(mint=calls["mint"].where(calls.index > 0, "")), targets=["return"])
+    assert len(bad) == len(scored) - 1 and bad.attrs["remarks"][0].startswith("1 calls rejected")
+    for ask in (lab.score, lambda: lab.score(calls, since="2024-03")):
+        with pytest.raises(InputError, match="give one of the two"):
+            ask()
+    with pytest.raises(InputError, match="not a time"):
+        lab.score(since="soon")
+
+
+def test_what_ingests_saw_is_a_frame(home: Home) -> None:
+    lab = api.Home(home.path)
+    assert set(lab.ingests()["caller_name"]) == {"ann", "bob", "cy"}
+    assert str(lab.ingests()["at"].dtype) == "datetime64[ms, UTC]"
+    assert sorted(lab.call_sightings()["call_id"]) == sorted(lab.calls.frame()["call_id"])
 
 
 def test_the_command_scores_a_file_without_storing_it_and_without_scikit_learn(home: Home, tmp_path: Path) -> None:

@@ -1,18 +1,18 @@
-"""The public Python API: a home, and what one can ask of it, as pandas frames.
+"""The home of the Python API: taking inputs in, making runs, and the reports that are no matter of models.
 
-Belongs here: the words of a question and the frame of its answer. Does not: any number; reports, stores and runs make those.
-Every read takes one run per month, as the reports do; `frame.attrs` says which, and what must be known of them.
+Belongs here: a method for each question. Does not: predictions, tuning and anomalies (`models.py`), one run (`runs.py`).
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from quantbot_pipeline import home as base
+from quantbot_pipeline.api.models import ModelFrames
+from quantbot_pipeline.api.reading import told
+from quantbot_pipeline.api.runs import CommittedRun
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.months import parse_day
-from quantbot_pipeline.runs.manifest import RunManifest, folder_of, read_manifest
 from quantbot_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,60 +22,9 @@ if TYPE_CHECKING:
     from quantbot_pipeline.ingest.frames import Source
     from quantbot_pipeline.ingest.report import IngestReport
     from quantbot_pipeline.reports.tearsheet.frames import Sheet
-    from quantbot_pipeline.runs.manifest import RunDirectory
-    from quantbot_pipeline.runs.notes import Journal, RunNotes
 
 
-class CommittedRun:
-    """One committed run: `manifest` is its run.json, `path` its directory, `frame(artifact)` its rows.
-
-    Of a run in an object store `path` is a handle: its text is the URL, `path / "run.json"` a verified copy on this machine.
-    """
-
-    def __init__(
-        self, path: "RunDirectory", manifest: RunManifest | None = None, journal: "Journal | None" = None
-    ) -> None:
-        self.path = path
-        self.manifest = manifest or read_manifest(path)
-        self._journal = journal
-
-    def __repr__(self) -> str:
-        m = self.manifest
-        return f"CommittedRun({m.run_type} {m.month}, {m.status}, {m.run_id})"
-
-    @property
-    def name(self) -> str | None:
-        """The name that `quantbot runs name` gave it."""
-        return self._notes().name
-
-    @property
-    def note(self) -> str | None:
-        """The note that `quantbot runs note` wrote."""
-        return self._notes().note
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """The tags that `quantbot runs tag` gave it."""
-        return self._notes().tags
-
-    def _notes(self) -> "RunNotes":
-        from quantbot_pipeline.runs.notes import RunNotes, read_notes
-
-        place = self._journal or folder_of(self.path).parent.parent
-        return read_notes(place).get(self.manifest.run_id, RunNotes())
-
-    def frame(self, artifact: str, columns: Sequence[str] | None = None) -> "pd.DataFrame":
-        """Return the rows of one artifact (`paths`, `trades`, …), every byte verified first.
-
-        Raises IntegrityError when the file is not what was committed or the run has no such artifact.
-        """
-        from quantbot_pipeline.frames import frame_of
-        from quantbot_pipeline.runs.verify import read_artifact
-
-        return frame_of(read_artifact(self.path, self.manifest, artifact, columns), run_id=self.manifest.run_id)
-
-
-class Home(base.Home):
+class Home(ModelFrames):
     """A home directory: its stores, runs and catalog, and the reports over them.
 
     `Home("~/lab")`; without a path QUANTBOT_HOME or the current directory. `settings` are those of docs/operations.md, e.g.
@@ -203,7 +152,7 @@ class Home(base.Home):
         rows = leaderboard(self.catalog, interval)
         runs = self._newest("paths", interval=interval) + self._newest("evidence", interval=interval)[-1:]
         said = leaderboard_remarks(self.catalog, rows, interval) + unregistered_remarks(self.catalog)
-        return frame_of_rows(rows, COLUMNS, **_told(runs), remarks=said)
+        return frame_of_rows(rows, COLUMNS, **told(runs), remarks=said)
 
     def paths(
         self, *, caller: str | None = None, month: str | None = None, interval: str | None = None
@@ -222,7 +171,7 @@ class Home(base.Home):
         from quantbot_pipeline.reports.trades import replayed_trades
 
         table, runs = replayed_trades(self.catalog, policy_id=policy_id, caller=caller, month=month)
-        return frame_of(table, **_told(runs))
+        return frame_of(table, **told(runs))
 
     def frontier(
         self,
@@ -252,42 +201,6 @@ class Home(base.Home):
         rows = walk_forward(self.catalog, interval)
         return frame_of_rows(rows, WALK_FORWARD_COLUMNS, **self._attrs("walk_forward", rows, interval=interval))
 
-    def models(self, *, target: str | None = None, interval: str | None = None) -> "pd.DataFrame":
-        """Return a row per target: verdict, money verdict and what they rest on, to date, as `quantbot models` prints them.
-
-        Raises InputError for a target of which there is no report.
-        """
-        from quantbot_pipeline.frames import frame_of_rows
-        from quantbot_pipeline.reports.predictions import MODEL_COLUMNS, model_report
-
-        rows = model_report(self.catalog, target=target, interval=interval)
-        return frame_of_rows(rows, MODEL_COLUMNS, **self._attrs("model_report", (), interval=interval))
-
-    def predictions(self, **which: str | None) -> "pd.DataFrame":
-        """Return what was predicted of calls, with `month` and, beside every number, the verdicts of its target to date.
-
-        which: `target`, `caller`, `month`, `interval`. Read `frame["take"]`: `frame.take` is a method of pandas.
-        """
-        from quantbot_pipeline.frames import frame_of
-        from quantbot_pipeline.reports.predictions import predictions
-
-        behind = {name: which.get(name) for name in ("interval", "month")}
-        return frame_of(predictions(self.catalog, **which), **self._attrs("predictions", (), **behind))
-
-    def scores(self, month: str | None = None) -> "pd.DataFrame":
-        """Return the scores that were kept as calls arrived, of a month or all, with the verdicts as they were then."""
-        from quantbot_pipeline.backtest.scores import kept_scores
-        from quantbot_pipeline.frames import frame_of
-
-        return frame_of(kept_scores(self, month))
-
-    def explanations(self, artifact: Literal["importance", "dependence", "calibration"]) -> "pd.DataFrame":
-        """Return what the newest models go by (`importance`, `dependence`) or how often they were right, with the verdicts."""
-        from quantbot_pipeline.frames import frame_of
-        from quantbot_pipeline.reports.predictions import explanations
-
-        return frame_of(explanations(self.catalog, artifact), **self._attrs(artifact, ()))
-
     def policies(self, *, caller: str | None = None) -> "pd.DataFrame":
         """Return what each replayed policy earned over months, as `quantbot policies` prints it."""
         from quantbot_pipeline.frames import frame_of_rows
@@ -295,17 +208,6 @@ class Home(base.Home):
 
         rows = policies(self.catalog, caller=caller)
         return frame_of_rows(rows, POLICY_COLUMNS, **self._attrs("summary", ()))
-
-    def anomalies(self, *, interval: str | None = None, **which: str | None) -> "pd.DataFrame":
-        """Return what was odd in each month, the worst first, as `quantbot anomalies` prints it.
-
-        which: `severity` (that one and worse ones), `kind`, `subject` (a mint or a caller). Raises InputError for words that do not exist.
-        """
-        from quantbot_pipeline.frames import frame_of_rows
-        from quantbot_pipeline.reports.anomalies import COLUMNS, anomalies
-
-        rows = anomalies(self.catalog, interval=interval, **which)
-        return frame_of_rows(rows, COLUMNS, **self._attrs("anomalies", (), interval=interval))
 
     def catalog_query(self, **filters: Any) -> "pd.DataFrame":
         """Return cataloged runs, newest first, as `quantbot backtest catalog-query` prints them.
@@ -355,39 +257,7 @@ class Home(base.Home):
         from quantbot_pipeline.reports.tearsheet.sheet import sheet_of
 
         found = gather(self.catalog, caller, policy_id, interval, scheme)
-        return Sheet(self, sheet_of(found), {**_told(found.runs), "remarks": found.remarks})
-
-    def _rows(self, artifact: str, caller: str | None, **which: str | None) -> "pd.DataFrame":
-        import pyarrow.compute as pc
-
-        from quantbot_pipeline.frames import frame_of
-        from quantbot_pipeline.reports.remarks import load_newest
-
-        rows = load_newest(self.catalog, artifact, **which)
-        if caller is not None:
-            rows = rows.filter(pc.equal(rows["caller_name"], caller))
-        return frame_of(rows, **self._attrs(artifact, (), **which))
-
-    def _attrs(self, artifact: str, rows: Sequence[dict[str, Any]], **which: str | None) -> dict[str, Any]:
-        from quantbot_pipeline.catalog.last_sync import unregistered_remarks
-        from quantbot_pipeline.reports.remarks import ended_remarks, remarks
-
-        said = remarks(self.catalog, artifact, **which) + ended_remarks(rows) + unregistered_remarks(self.catalog)
-        return _told(self._newest(artifact, **which)) | {"remarks": said}
-
-    def _newest(self, artifact: str, **which: str | None) -> list[RunManifest]:
-        from quantbot_pipeline.catalog.catalog import newest_runs_with
-
-        found = newest_runs_with(self.catalog, artifact, **which)
-        return [read_manifest(self.runs.open(run_dir)) for run_dir in found]
-
-
-def _told(runs: Sequence[RunManifest]) -> dict[str, Any]:
-    """Return what `frame.attrs` says of the runs behind a frame: {run id: month} and {run id: configuration}."""
-    return {
-        "runs": {m.run_id: m.month for m in runs},
-        "config_hashes": {m.run_id: m.parameters.get("config_hash") for m in runs},
-    }
+        return Sheet(self, sheet_of(found), {**told(found.runs), "remarks": found.remarks})
 
 
 def _bounds(months: str) -> dict[str, int]:
