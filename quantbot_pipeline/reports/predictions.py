@@ -70,13 +70,18 @@ def model_report(
 
     `meaning` says the verdict in a sentence. Raises InputError for a target of which there is no report.
     """
-    rows = load_newest(catalog, "model_report", interval=interval, month=month)
-    blend = pc.and_(pc.equal(rows["model"], BLEND), pc.equal(rows["scope"], TO_DATE))
-    newest = {row["target"]: row for row in rows.filter(blend).to_pylist()}  # month after month: the last one stays
+    rows = blend_to_date(load_newest(catalog, "model_report", interval=interval, month=month))
+    newest = {row["target"]: row for row in rows}  # month after month: the last one stays
     if target is not None and target not in newest:
         known = f"targets there: {', '.join(newest)}" if newest else "make one with `quantbot backtest model`"
         raise InputError(f"no report of the target {target!r}; {known}")
-    return _told([row for row in newest.values() if target in (None, row["target"])])
+    return told([row for row in newest.values() if target in (None, row["target"])])
+
+
+def blend_to_date(report: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows of a report that carry the verdicts: the blend to date, month after month."""
+    blend = pc.and_(pc.equal(report["model"], BLEND), pc.equal(report["scope"], TO_DATE))
+    return report.filter(blend).to_pylist()
 
 
 def report_of_run(run_dir: RunDirectory) -> list[dict[str, Any]]:
@@ -86,10 +91,10 @@ def report_of_run(run_dir: RunDirectory) -> list[dict[str, Any]]:
         return []
     rows = read_artifact(run_dir, manifest, "model_report").to_pylist()
     to_date = [row for row in rows if row["model"] == BLEND and row["scope"] == TO_DATE]
-    return _told([row | {"month": manifest.month} for row in to_date])
+    return told([row | {"month": manifest.month} for row in to_date])
 
 
-def _told(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def told(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rows of the blend to date as the report shows them, the best verdicts first."""
     from quantbot_pipeline.models.verdict import sentence
 

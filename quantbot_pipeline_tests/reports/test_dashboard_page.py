@@ -24,7 +24,10 @@ CHARTS = {
     "policies": 2,
     "frontier": 2,
     "walk-forward": 2,
+    "tuning": 0,
     "v1": 1,
+    "predictions": 0,
+    "anomalies": 0,
     "calls": 0,
     "errors": 0,
 }
@@ -375,7 +378,7 @@ def test_keyboard_reaches_everything(open_window: OpenWindow, page_file: Path) -
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     reached = []
-    for _ in range(12):
+    for _ in range(15):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.textContent"))
     assert {"Calls lab", "Overview", "Callers", "Errors", "Dark"} <= set(reached)
@@ -395,14 +398,14 @@ def test_axe_finds_no_fault(open_window: OpenWindow, page_file: Path, market: Ho
     seen = 0
     for section, argument in [(name, "") for name in SECTIONS] + [("caller", MARKUP)]:
         window.go(section, argument)
-        seen += _contrasts(window, dark)
+        seen += contrasts(window, dark)
     sheet = open_window(PublicHome(market.path).tearsheet(MARKUP).write(tmp_path / "sheet.html"), dark=dark)
     sheet.page.goto(sheet.address)
     sheet.page.wait_for_function("document.body.dataset.ready")
-    assert seen + _contrasts(sheet, dark) > 500
+    assert seen + contrasts(sheet, dark) > 500
 
 
-def _contrasts(window: Window, alone: bool) -> int:
+def contrasts(window: Window, alone: bool) -> int:
     """Let axe look at what is shown; return of how many elements it found the contrast to be enough."""
     rules = ["color-contrast"] if alone else ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
     found = Axe().run(window.page, options={"runOnly": rules, "resultTypes": ["violations", "passes"]}).response

@@ -10,7 +10,9 @@ ARGUMENTS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip  # a table: what belongs together stands on one line
-SECTIONS = ("overview", "callers", "policies", "frontier", "walk-forward", "v1", "calls", "errors")
+SECTIONS = (
+    "overview", "callers", "policies", "frontier", "walk-forward", "tuning", "v1", "predictions", "anomalies", "calls", "errors",
+)  # fmt: skip  # a table: what belongs together stands on one line
 
 
 class Window:

@@ -1,17 +1,29 @@
-"""The best and the worst calls, with their trades and, where the store still has them, their candles."""
+"""The best and the worst calls, with their trades and, where the store still has them, their candles.
 
+What was predicted of them stands beside them with its verdict, and what was odd around them.
+"""
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
 
+from quantbot_pipeline.reports.dashboard.anomalies import odd_around
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey, levels_of
-from quantbot_pipeline.reports.page.candles import read_windows
+from quantbot_pipeline.reports.page.candles import read_windows, span_of_call
 from quantbot_pipeline.reports.page.encode import Columns, Index, columns
 
 EACH = 8  # best and worst calls
 MAX_CANDLES = 200  # per chart: neighbours are merged beyond that
+
+
+class Beside(NamedTuple):
+    """What else is known of calls: a function that gives {call id: predictions} of some calls, and all rows of anomalies."""
+
+    predicted: Callable[[list[dict[str, Any]]], dict[str, list[dict[str, Any]]]]
+    odd: Sequence[dict[str, Any]]
 
 
 def calls_section(
@@ -20,6 +32,7 @@ def calls_section(
     candles_dir: Path,
     callers: Index[str],
     policies: Index[PolicyKey],
+    beside: Beside,
 ) -> list[dict[str, Any]]:
     """The calls with the highest peaks and those with the deepest drawdowns; `con` holds the table `replayed`.
 
@@ -37,9 +50,12 @@ def calls_section(
         params={"n": EACH},
     ).to_arrow_table()
     rows = picked.to_pylist()
-    candles = read_windows(candles_dir, rows, MAX_CANDLES)
+    candles = read_windows(candles_dir, [span_of_call(row) for row in rows], MAX_CANDLES)
     levels: dict[int, list[tuple[str, float]]] = {}
+    predicted = beside.predicted(rows)
     for row, drawn in zip(rows, candles, strict=True):
+        row["predictions"] = predicted.get(row["call_id"], [])
+        row["odd"] = odd_around(row, beside.odd)
         row["caller"] = callers.of(row.pop("caller_name"))
         row["trades"] = _trades(con, row["call_id"])
         row["candles"] = drawn

@@ -6,7 +6,9 @@ tokens (`@accent`) that the page replaces by those of the light or the dark them
 
 from typing import Any
 
+from quantbot_pipeline.reports.dashboard.model_charts import MODEL_CHARTS
 from quantbot_pipeline.reports.page.charts import (
+    candle_bars,
     costs,
     data,
     e_months,
@@ -244,14 +246,7 @@ def _finals(alt: Any) -> Any:
 
 def _candles(alt: Any) -> Any:
     """A call's window in multiples of the entry price, with levels of one policy and the exits of all."""
-    x = alt.X("start:Q", title="hours since the entry", scale=alt.Scale(nice=False))
-    y = alt.Y("low:Q", title="multiple of the entry price", scale=alt.Scale(type="log", nice=False))
-    colour = alt.condition("datum.close >= datum.open", alt.value("@good"), alt.value("@bad"))
-    tips = [alt.Tooltip("start:Q", title="hours", format=".2f")]
-    tips += [alt.Tooltip(f"{name}:Q", format=".4~f") for name in ("open", "high", "low", "close")]
-    candles = alt.Chart(data(alt))
-    wicks = candles.mark_rule().encode(x=alt.X("middle:Q"), y=y, y2="high:Q", color=colour, tooltip=tips)
-    bodies = candles.mark_bar(stroke=None).encode(x=x, x2="end:Q", y="open:Q", y2="close:Q", color=colour, tooltip=tips)
+    bars = candle_bars(alt, "hours since the entry", "multiple of the entry price")
     levels = alt.Chart(data(alt, "levels"))
     rules = levels.mark_rule(strokeDash=[5, 4], strokeWidth=1.2, color="@ink", opacity=0.7).encode(y="multiple:Q")
     place = {"x": "beside:Q", "y": "multiple:Q", "text": "label:N"}
@@ -278,7 +273,7 @@ def _candles(alt: Any) -> Any:
         tooltip=exit_tips,
     )
     entry = alt.Chart(data(alt, "entry")).mark_rule(color="@accent", strokeWidth=1.5).encode(x="hours:Q")
-    return sized(wicks + bodies + rules + entry + texts + marked, 380)
+    return sized(bars + rules + entry + texts + marked, 380)
 
 
 _CHARTS = (
@@ -298,4 +293,5 @@ _CHARTS = (
     _equity,
     _finals,
     _candles,
+    *MODEL_CHARTS,
 )

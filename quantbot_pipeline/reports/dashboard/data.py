@@ -8,17 +8,20 @@ from typing import Any
 
 import duckdb
 
-from quantbot_pipeline.catalog.catalog import Catalog
+from quantbot_pipeline.catalog.catalog import Catalog, reading
 from quantbot_pipeline.home import Home
 from quantbot_pipeline.months import iso_now
 from quantbot_pipeline.reports.changes import changes
+from quantbot_pipeline.reports.dashboard.anomalies import anomalies_section
 from quantbot_pipeline.reports.dashboard.callers import callers_section
-from quantbot_pipeline.reports.dashboard.calls import calls_section
+from quantbot_pipeline.reports.dashboard.calls import Beside, calls_section
 from quantbot_pipeline.reports.dashboard.evidence import evidence_section
 from quantbot_pipeline.reports.dashboard.frontiers import frontier_section, v1_section
 from quantbot_pipeline.reports.dashboard.overview import errors, overview
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey, load_replayed, policy_columns, replayed_section
+from quantbot_pipeline.reports.dashboard.predictions import predictions_of, predictions_section
 from quantbot_pipeline.reports.dashboard.runs import runs_section
+from quantbot_pipeline.reports.dashboard.tuning import tuning_section
 from quantbot_pipeline.reports.leaderboard import first_policies
 from quantbot_pipeline.reports.page.encode import Index
 from quantbot_pipeline.reports.remarks import load_newest
@@ -32,7 +35,15 @@ MIN_CALLS = 10  # below that a caller is marked: the same number that the search
 
 
 def collect(home: Home) -> dict[str, Any]:
-    """Everything the page shows. Raises InputError without a catalog, IntegrityError for a changed file of a newest run."""
+    """Everything the page shows, of one state of the catalog.
+
+    Raises InputError without a catalog, IntegrityError for a changed file of a newest run.
+    """
+    with reading(home.catalog):  # one connection for all that is asked
+        return _sections(home)
+
+
+def _sections(home: Home) -> dict[str, Any]:
     catalog = home.catalog
     callers: Index[str] = Index(ALL_CALLERS)
     policies: Index[PolicyKey] = Index()
@@ -61,12 +72,16 @@ def collect(home: Home) -> dict[str, Any]:
         "v1": v1_section(catalog, callers, policies),
         "runs": runs_section(catalog),
     }
+    data["predictions"] = predictions_section(catalog)
+    data["tuning"] = tuning_section(catalog, callers, policies)
+    data["anomalies"], odd = anomalies_section(catalog, home.candles.folder, callers)
+    known = Beside(lambda calls: predictions_of(catalog, calls, data["predictions"]), odd)
     beside, shown = latest_verdicts(catalog, walked), data["callers"]["walk_forward"]
     shown["verdict"] = [beside.get(callers.values[caller]) for caller in shown["caller"]]
     with duckdb.connect() as con:
         settings = load_replayed(con, catalog, policies)
         data["policies"] = replayed_section(con, settings)
-        data["calls"] = calls_section(con, paths, home.candles.folder, callers, policies)
+        data["calls"] = calls_section(con, paths, home.candles.folder, callers, policies, known)
     # Last, when every section has named what it refers to.
     return data | {
         "names": callers.values,

@@ -109,7 +109,7 @@ def _sources(catalog: Catalog) -> Columns:
         "frontier": newest_runs_with(catalog, "frontier", strategy_id="grid-search"),
         "v1-baseline": newest_runs_with(catalog, "frontier", strategy_id="v1-baseline"),
         "walk_forward": newest_runs_with(catalog, "walk_forward"),
-        "evidence": newest_runs_with(catalog, "evidence"),
+        **{name: newest_runs_with(catalog, name) for name in ("evidence", "model_report", "tuned", "anomalies")},
     }
     rows = [
         {
@@ -128,7 +128,15 @@ def _sources(catalog: Catalog) -> Columns:
 
 def _mixed(catalog: Catalog) -> Columns:
     """In which settings the months behind each artifact differ, as the reports of the command line remark it."""
-    behind = (("paths", None), ("frontier", "grid-search"), ("frontier", "v1-baseline"), ("walk_forward", None))
+    behind = (
+        ("paths", None),
+        ("frontier", "grid-search"),
+        ("frontier", "v1-baseline"),
+        ("walk_forward", None),
+        ("model_report", None),
+        ("tuned", None),
+        ("anomalies", None),
+    )
     rows = [
         {"artifact": artifact if strategy in (None, "grid-search") else strategy, "settings": ", ".join(unlike)}
         for artifact, strategy in behind

@@ -13,7 +13,18 @@ SOURCES = html.Sources(
     "quantbot_pipeline.reports.dashboard",
     "Calls lab",
     "#/overview",
-    ("names.js", "evidence.js", "callers.js", "policies.js", "runs.js", "searches.js", "market.js", "app.js"),
+    (
+        "names.js",
+        "evidence.js",
+        "callers.js",
+        "policies.js",
+        "runs.js",
+        "searches.js",
+        "models.js",
+        "anomalies.js",
+        "market.js",
+        "app.js",
+    ),
 )
 
 

@@ -1,8 +1,8 @@
-"""The candles of calls as pictures need them: a window in multiples of the entry price, neighbours merged into bars."""
+"""Candles as pictures need them: a span of time in multiples of a price, neighbours merged into bars."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,22 +20,39 @@ BEFORE_MS = 2 * 3_600_000  # shown before the entry
 _PRICES = ("open", "high", "low", "close")
 
 
-def read_windows(store: Path, calls: Sequence[Mapping[str, Any]], most: int) -> list[Columns | None]:
-    """Return each call's window in multiples of the entry price, at most `most` bars; None where the store has none of it.
+class Span(NamedTuple):
+    """What a picture shows: candles of a token from one time to another, hours from `zero_ms`, prices in multiples of `unit`.
 
-    calls: rows of the artifact `paths`.
+    unit: None takes the first open that is shown.
     """
+
+    mint: str
+    interval: str
+    from_ms: int
+    to_ms: int
+    zero_ms: int
+    unit: float | None
+
+
+def span_of_call(call: Mapping[str, Any]) -> Span:
+    """Return the window of a call, a row of the artifact `paths`, in multiples of its entry price."""
+    entry = call["entry_ts_ms"]
+    start = min(call["alert_ts_ms"], entry - BEFORE_MS)
+    return Span(call["mint"], call["interval"], start, entry + call["observed_ms"], entry, call["p0"])
+
+
+def read_windows(store: Path, spans: Sequence[Span], most: int) -> list[Columns | None]:
+    """Return the candles of each span, at most `most` bars; None where the store has none of it."""
     by_file: dict[Path, set[str]] = {}
     files: list[list[Path]] = []
-    for call in calls:
-        start, end = _span(call)
-        months = month_range(month_of(start), month_of(end))
-        files.append([month_file(store, call["interval"], month) for month in months])
+    for span in spans:
+        months = month_range(month_of(span.from_ms), month_of(span.to_ms))
+        files.append([month_file(store, span.interval, month) for month in months])
         for path in files[-1]:
-            by_file.setdefault(path, set()).add(call["mint"])
+            by_file.setdefault(path, set()).add(span.mint)
     loaded = {path: table for path, mints in by_file.items() if (table := _read(path, mints)) is not None}
     return [
-        _window(call, [loaded[p] for p in paths if p in loaded], most) for call, paths in zip(calls, files, strict=True)
+        _window(span, [loaded[p] for p in paths if p in loaded], most) for span, paths in zip(spans, files, strict=True)
     ]
 
 
@@ -47,31 +64,27 @@ def _read(path: Path, mints: set[str]) -> pa.Table | None:
         return None
 
 
-def _span(call: Mapping[str, Any]) -> tuple[int, int]:
-    return min(call["alert_ts_ms"], call["entry_ts_ms"] - BEFORE_MS), call["entry_ts_ms"] + call["observed_ms"]
-
-
-def _window(call: Mapping[str, Any], tables: list[pa.Table], most: int) -> Columns | None:
-    start, end = _span(call)
-    step = INTERVALS_MS[call["interval"]]
+def _window(span: Span, tables: list[pa.Table], most: int) -> Columns | None:
+    step = INTERVALS_MS[span.interval]
     if not tables:
         return None
     found = pa.concat_tables(tables)
     inside = pc.and_(
-        pc.equal(found["mint"], call["mint"]),
-        pc.and_(pc.greater_equal(found["ts_ms"], start), pc.less(found["ts_ms"], end)),
+        pc.equal(found["mint"], span.mint),
+        pc.and_(pc.greater_equal(found["ts_ms"], span.from_ms), pc.less(found["ts_ms"], span.to_ms)),
     )
     found = found.filter(inside).sort_by("ts_ms")
     if not found.num_rows:
         return None
     rows = {name: found[name].to_numpy() for name in ("ts_ms", *_PRICES)}
-    merged = -(-(end - start) // (step * most))  # candles per bar, rounded up
-    return _bars(rows, call["entry_ts_ms"], call["p0"], step * merged)
+    merged = -(-(span.to_ms - span.from_ms) // (step * most))  # candles per bar, rounded up
+    unit = float(rows["open"][0]) if span.unit is None else span.unit
+    return _bars(rows, span.zero_ms, unit, step * merged)
 
 
-def _bars(rows: dict[str, npt.NDArray[Any]], entry_ts_ms: int, p0: float, width_ms: int) -> Columns:
-    """Candles merged into bars on a grid through the entry; times in hours since the entry."""
-    bar = (rows["ts_ms"] - entry_ts_ms) // width_ms
+def _bars(rows: dict[str, npt.NDArray[Any]], zero_ms: int, unit: float, width_ms: int) -> Columns:
+    """Candles merged into bars on a grid through a time; hours since then."""
+    bar = (rows["ts_ms"] - zero_ms) // width_ms
     first = np.flatnonzero(np.diff(bar, prepend=bar[0] - 1))
     last = np.append(first[1:], len(bar)) - 1
     prices = {
@@ -84,5 +97,5 @@ def _bars(rows: dict[str, npt.NDArray[Any]], entry_ts_ms: int, p0: float, width_
     return {
         "hours": [round(float(b * hours), 4) for b in bar[first]],
         "width": [round(hours, 4)],
-        **{name: [float(f"{v:.5g}") for v in values / p0] for name, values in prices.items()},
+        **{name: [float(f"{v:.5g}") for v in values / unit] for name, values in prices.items()},
     }

@@ -104,3 +104,16 @@ def costs(alt: Any) -> Any:
     errors = alt.Chart(data(alt)).mark_rule(color="@accent", strokeWidth=3, opacity=0.3)
     lines = alt.Chart(data(alt)).mark_line(color="@accent", point=alt.OverlayMarkDef(size=50, color="@accent"))
     return sized(even + errors.encode(x=x, y=alt.Y("low:Q"), y2="high:Q") + lines.encode(x=x, y=y, tooltip=tips), 200)
+
+
+def candle_bars(alt: Any, x_title: str, y_title: str) -> Any:
+    """Candles from `start` to `end`, in multiples of a price; the axis of prices is logarithmic."""
+    x = alt.X("start:Q", title=x_title, scale=alt.Scale(nice=False))
+    y = alt.Y("low:Q", title=y_title, scale=alt.Scale(type="log", nice=False))
+    colour = alt.condition("datum.close >= datum.open", alt.value("@good"), alt.value("@bad"))
+    tips = [alt.Tooltip("start:Q", title="hours", format=".2f")]
+    tips += [alt.Tooltip(f"{name}:Q", format=".4~f") for name in ("open", "high", "low", "close")]
+    candles = alt.Chart(data(alt))
+    wicks = candles.mark_rule().encode(x=alt.X("middle:Q"), y=y, y2="high:Q", color=colour, tooltip=tips)
+    bodies = candles.mark_bar(stroke=None).encode(x=x, x2="end:Q", y="open:Q", y2="close:Q", color=colour, tooltip=tips)
+    return wicks + bodies

@@ -11,7 +11,7 @@ from quantbot_pipeline.months import iso_now
 from quantbot_pipeline.replay.statistics import STAKE
 from quantbot_pipeline.reports.describe import describe
 from quantbot_pipeline.reports.page import html
-from quantbot_pipeline.reports.page.candles import read_windows
+from quantbot_pipeline.reports.page.candles import read_windows, span_of_call
 from quantbot_pipeline.reports.page.drawing import specifications
 from quantbot_pipeline.reports.page.encode import Columns, columns
 from quantbot_pipeline.reports.tearsheet.charts import charts
@@ -105,7 +105,7 @@ def _calls(sheet: TearSheet, candles: Path) -> dict[str, Any]:
     order = [int(i) for i in np.argsort(returns, kind="stable")[: int(np.isfinite(returns).sum())]]
     worst, best = order[:EXTREMES], order[::-1][:EXTREMES]
     drawn = sorted({*range(first, len(rows)), *worst, *best})
-    windows = read_windows(candles, [rows[i] for i in drawn], BARS)
+    windows = read_windows(candles, [span_of_call(rows[i]) for i in drawn], BARS)
     pictures = {i: _picture(rows[i], window) for i, window in zip(drawn, windows, strict=True) if window is not None}
     kept = table.select([name for name in CALL_COLUMNS if name in table.column_names])
     return {

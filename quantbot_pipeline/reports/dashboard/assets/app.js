@@ -6,11 +6,14 @@ const SECTIONS = [
   ['policies', 'Policies', policiesView],
   ['frontier', 'Frontier', frontierView],
   ['walk-forward', 'Walk-forward', walkForwardView],
+  ['tuning', 'Tuning', tuningView],
   ['v1', 'V1 equity', v1View],
+  ['predictions', 'Predictions', predictionsView],
+  ['anomalies', 'Anomalies', anomaliesView],
   ['calls', 'Calls', callsView],
   ['errors', 'Errors', errorsView],
 ];
-const PAGES = { caller: [callerView, 'callers'], call: [callView, 'calls'] };
+const PAGES = { caller: [callerView, 'callers'], call: [callView, 'calls'], anomaly: [anomalyView, 'anomalies'] };
 
 function route() {
   const hash = location.hash.startsWith('#/') ? location.hash : '#/overview';

@@ -96,19 +96,24 @@ function callView(argument) {
     el('div', { class: 'tiles' }, tile(fmt.multiple(c.peak_multiple), 'peak multiple', c.t_peak_ms ? `${fmt.minutes((c.t_peak_ms - c.entry_ts_ms) / 60000)} after the entry` : null), tile(fmt.bps(c.dd_bps), 'dd bps'),
       tile(fmt.number(c.p0), 'p0 (entry price)', `entered ${fmt.time(c.entry_ts_ms)}`), tile(fmt.minutes((c.entry_ts_ms - c.alert_ts_ms) / 60000), 'alert to entry'),
       tile(fmt.minutes(c.observed_ms / 60000), 'observed', c.censored ? 'cut short: the token stopped trading or the data ends' : 'the whole window', c.censored)),
-    card('Candles', callChart(c, trades)), card(null, trades.length ? table({ caption: 'What each replayed policy did with it', rows: trades, sort: ['realized_return_bps', 'down'], columns: [
+    card('Candles', callChart(c, trades)), callPredictions(c), callOdd(c), card(null, trades.length ? table({ caption: 'What each replayed policy did with it', rows: trades, sort: ['realized_return_bps', 'down'], columns: [
       { name: 'policy', text: true, wrap: true, value: (t) => t.words, show: (_, t) => words(t.policy) }, { name: 'exit_reason', text: true, show: label },
       { name: 'exit', label: 'exit after', value: (t) => (t.exit_ts_ms - c.entry_ts_ms) / 60000, show: fmt.minutes }, { name: 'exit_multiple', show: fmt.multiple }, { name: 'realized_return_bps', show: signed },
     ] }) : empty('No policy was replayed on this call.')),
   ];
 }
 
+function candleBars(window) {
+  const width = window.width[0];
+  return rowsOf({ hours: window.hours, open: window.open, high: window.high, low: window.low, close: window.close })
+    .map((k) => ({ ...k, start: k.hours, middle: k.hours + width / 2, end: k.hours + width * 0.86 }));
+}
+
 function callChart(c, trades) {
   if (!c.candles) return empty('The candle store has no candles of this window.');
   let policy = trades.length ? trades[0].policy : null;
-  const candles = rowsOf({ hours: c.candles.hours, open: c.candles.open, high: c.candles.high, low: c.candles.low, close: c.candles.close });
   const width = c.candles.width[0];
-  const rows = candles.map((k) => ({ ...k, start: k.hours, middle: k.hours + width / 2, end: k.hours + width * 0.86 }));
+  const rows = candleBars(c.candles);
   const [from, to] = [rows[0].start, rows.at(-1).start + width];
   const drawing = part(() => {
     const levels = [{ label: 'entry', multiple: 1 }, ...(c.levels[policy] || []).map(([name, multiple]) => ({ label: `${name} ${fmt.multiple(multiple)}`, multiple }))].map((level) => ({ ...level, beside: to, room: to + (to - from) * 0.22 }));

@@ -3,9 +3,9 @@
 let waiting = []; // charts of the view under construction
 let views = []; // what is drawn, to be let go of when the view changes
 
-function chart(name, datasets, { title, height, y, click } = {}) {
+function chart(name, datasets, { title, height, x, y, click } = {}) {
   const node = el('div', { class: 'chart' });
-  node.request = { name, datasets, title, height, y, click };
+  node.request = { name, datasets, title, height, x, y, click };
   waiting.push(node);
   return node;
 }
@@ -20,14 +20,14 @@ async function settle() {
 }
 
 async function draw(node) {
-  const { name, datasets, title, height, y, click } = node.request;
+  const { name, datasets, title, height, x, y, click } = node.request;
   const spec = JSON.parse(coloured(JSON.stringify(D.charts[name])));
   spec.datasets = datasets;
   // A layer without a row would have no extent, and Vega would say so.
   if (spec.layer) spec.layer = spec.layer.filter((layer) => !layer.data || (datasets[layer.data.name] || []).length > 0);
   spec.description = title;
   if (height) spec.height = height;
-  if (y) retitle(spec, y);
+  retitle(spec, { x, y });
   if ((datasets.rows || []).length > 200) shrink(spec);
   const narrow = node.clientWidth < 520;
   const result = await vegaEmbed(node, spec, {
@@ -38,9 +38,11 @@ async function draw(node) {
   views.push(result);
 }
 
-function retitle(spec, title) {
+function retitle(spec, titles) {
   for (const layer of [spec, ...(spec.layer || [])]) {
-    if (layer.encoding && layer.encoding.y && layer.encoding.y.title !== undefined) layer.encoding.y.title = title;
+    for (const [axis, title] of Object.entries(titles)) {
+      if (title && layer.encoding && layer.encoding[axis] && layer.encoding[axis].title !== undefined) layer.encoding[axis].title = title;
+    }
   }
 }
 

@@ -1,6 +1,6 @@
 // Tables that sort, search and filter, reachable by keyboard. Every number keeps its exact value in data-value.
 //
-// A column: {name, label?, help?, text?, wrap?, first?, value?(row), show?(value, row), order?(row)}; a filter: {label, hides(row), on}.
+// A column: {name, label?, help?, text?, wrap? (true, 'narrow', 'wide'), first?, value?(row), show?(value, row), order?(row)}; a filter: {label, hides(row), on}.
 // Rows stay in the order of below(row), a number, however the table is sorted within it.
 
 const SHOWN = 50; // rows of a long table before somebody asks for all of them
@@ -62,7 +62,7 @@ function explained(columns) {
 }
 
 function cellClass(column) {
-  return [column.text && 'text', column.wrap && 'wrap', column.wrap === 'narrow' && 'narrow', column.first && 'first'].filter(Boolean).join(' ') || null;
+  return [column.text && 'text', column.wrap && 'wrap', typeof column.wrap === 'string' && column.wrap, column.first && 'first'].filter(Boolean).join(' ') || null;
 }
 
 function valueOf(column, row) {
