@@ -20,6 +20,7 @@ SECTIONS = {
     "crowd": "a million calls of a thousand callers through ingest, truth and policies",
     "growth": "CPU and memory while calls, callers, months, tokens or runs grow, one at a time",
     "evidence": "false claims, claimed shares, and what a judgement and a backfill of it cost",
+    "models": "features, models, anomalies and a score (`--months 24 --calls 20000` for the sizes of docs/models.md)",
     "commands": "backfills, demo, reports and queries as whole processes, against an earlier state (`--before COMMIT`)",
     "backfill": "24 or more months launched in the UI as one Dagster run, and the same work without Dagster",
 }

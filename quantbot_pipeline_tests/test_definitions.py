@@ -12,7 +12,7 @@ import pytest
 
 from quantbot_pipeline.artifacts.schemas import ARTIFACTS
 from quantbot_pipeline.config import BacktestConfig
-from quantbot_pipeline.definitions import build_defs, defs
+from quantbot_pipeline.definitions import build_defs
 from quantbot_pipeline.orchestration.assets.backtests import LaunchConfig
 from quantbot_pipeline.orchestration.partitions import month_partitions
 from quantbot_pipeline.orchestration.resources import Lab
@@ -33,6 +33,8 @@ def python(code: str, home: Path) -> str:
     return done.stdout
 
 
+# Of a home without calls: `make demo` makes the checkout a home with calls.
+defs = build_defs({"lab": Lab(home=str(Path(__file__).parent / "no-home"))})
 # Dagster looks up an instance while it puts definitions together: done now, before a test has made one and closed it.
 defs.get_repository_def()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from quantbot_pipeline.cli.app import app, backtest_app
-from quantbot_pipeline.cli.arrow import arrow_without_pandas
+from quantbot_pipeline.cli.lighter import arrow_without_pandas
 from quantbot_pipeline.cli.options import (
     add_command,
     days_of,

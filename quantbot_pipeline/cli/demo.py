@@ -5,8 +5,8 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from quantbot_pipeline.cli.app import app
-from quantbot_pipeline.cli.arrow import arrow_without_pandas
 from quantbot_pipeline.cli.hints import command
+from quantbot_pipeline.cli.lighter import arrow_without_pandas
 from quantbot_pipeline.cli.options import Format, HomeFolder, Output, open_home
 from quantbot_pipeline.cli.output import note, note_all, print_rows
 from quantbot_pipeline.errors import InputError, QuantbotError, counted

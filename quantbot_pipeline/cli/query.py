@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from quantbot_pipeline.cli.app import app
-from quantbot_pipeline.cli.arrow import arrow_without_pandas
+from quantbot_pipeline.cli.lighter import arrow_without_pandas
 from quantbot_pipeline.cli.options import HomeFolder, OfFormat, OutFile, open_home, read_text
 from quantbot_pipeline.cli.output import (
     binary_target,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from quantbot_pipeline.cli.app import app
-from quantbot_pipeline.cli.arrow import arrow_without_pandas
+from quantbot_pipeline.cli.lighter import arrow_without_pandas
 from quantbot_pipeline.cli.options import REPORT, Format, HomeFolder, add_command, between_months, open_home
 from quantbot_pipeline.cli.output import (
     chosen_format,

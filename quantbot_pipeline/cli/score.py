@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from quantbot_pipeline.cli.app import app
-from quantbot_pipeline.cli.arrow import arrow_without_pandas
+from quantbot_pipeline.cli.lighter import arrow_without_pandas, kernels_without_scipy
 from quantbot_pipeline.cli.options import SHOWN, HomeFolder, OfInterval, add_command, open_home
 from quantbot_pipeline.cli.output import note, note_all
 from quantbot_pipeline.cli.showing import show
@@ -15,6 +15,7 @@ from quantbot_pipeline.errors import InputError
 
 def _score(given: dict[str, Any]) -> None:
     arrow_without_pandas()
+    kernels_without_scipy()
     from quantbot_pipeline.backtest.scoring import SCORES, newest_first, remark_of, score, with_meaning
     from quantbot_pipeline.ingest.unstored import ONE_OF, calls_since, unstored_calls
     from quantbot_pipeline.reports.predictions import verdicts_of

@@ -146,7 +146,7 @@ def test_the_command_scores_a_file_without_storing_it_and_without_scikit_learn(h
     program = (
         "import sys; from quantbot_pipeline.cli.main import main\n"
         "try: main()\n"
-        "finally: print(sorted({'sklearn', 'pandas'} & sys.modules.keys()), file=sys.stderr)"
+        "finally: print(sorted({'sklearn', 'pandas', 'scipy'} & sys.modules.keys()), file=sys.stderr)"
     )
     arguments = ["score", str(file), "--home", str(home.path), "--format", "json", "--target", "peak_1.1"]
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)

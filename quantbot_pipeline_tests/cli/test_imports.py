@@ -46,7 +46,7 @@ def test_a_frame_is_had_after_a_command_that_hid_pandas() -> None:
     """pyarrow looks for pandas again when somebody asks for a frame, and then tells a Series from a list as ever."""
     program = """
 import sys
-from quantbot_pipeline.cli.arrow import arrow_without_pandas
+from quantbot_pipeline.cli.lighter import arrow_without_pandas
 arrow_without_pandas()
 import pyarrow as pa
 table = pa.table({"a": [1.0, None]})
@@ -55,3 +55,16 @@ print(table.to_pandas()["a"].isna().sum(), pa.array(sys.modules["pandas"].Series
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("1 1\n", "")
+
+
+def test_scipy_is_had_after_a_command_that_hid_it_from_kernels() -> None:
+    program = """
+import sys
+from quantbot_pipeline.cli.lighter import kernels_without_scipy
+kernels_without_scipy()
+assert "scipy" not in sys.modules
+from scipy.special import expit
+print(expit(0.0))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("0.5\n", "")
