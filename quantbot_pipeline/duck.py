@@ -6,10 +6,12 @@ made, quoting. Does not: tables and queries of a store. Values travel as paramet
 
 import contextlib
 import glob
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +22,7 @@ from quantbot_pipeline.errors import InputError, IntegrityError, StoreError
 from quantbot_pipeline.interrupts import stop_if_asked
 
 if TYPE_CHECKING:
-    import duckdb
-import re
+    import pyarrow as pa
 
 
 def quoted(name: str) -> str:
@@ -261,6 +262,8 @@ def untrusted_tables(con: duckdb.DuckDBPyConnection) -> list[str]:
 
 # Databases in memory that a reader left behind: making one takes twice as long as opening a catalog and asking it.
 _idle: list[duckdb.DuckDBPyConnection] = []
+# The one in use: tables of somebody inside the block are asked on a second connection to it.
+_in_use: ContextVar[duckdb.DuckDBPyConnection | None] = ContextVar("_in_use", default=None)
 
 
 @contextmanager
@@ -269,12 +272,25 @@ def memory_database() -> Iterator[duckdb.DuckDBPyConnection]:
     try:
         con = _idle.pop()
     except IndexError:
-        # Without threads of its own: the tables are small, and the process may fork.
+        # Without threads of its own: sums have one order, so that the same rows give the same bits. The process may fork, too.
         con = duckdb.connect(config={"threads": 1, "async_threads": 0})
-        con.execute("SET TimeZone = 'UTC'")
+        con.execute("SET GLOBAL TimeZone = 'UTC'")
+    token = _in_use.set(con)
     try:
         yield con
     except BaseException:
         con.close()
         raise
+    finally:
+        _in_use.reset(token)
     _idle.append(con)
+
+
+@contextmanager
+def database_of(**tables: "pa.Table") -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that knows these Arrow tables by these names, and none of anybody else."""
+    con = _in_use.get()
+    with contextlib.nullcontext(con) if con is not None else memory_database() as whole, whole.cursor() as own:
+        for name, table in tables.items():
+            own.register(name, table)
+        yield own

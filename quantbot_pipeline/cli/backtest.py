@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from quantbot_pipeline.cli.app import app, backtest_app
-from quantbot_pipeline.cli.lighter import arrow_without_pandas
+from quantbot_pipeline.cli.lighter import arrow_without_pandas, kernels_without_scipy
 from quantbot_pipeline.cli.options import (
     add_command,
     days_of,
@@ -121,6 +121,7 @@ def _make(
     from quantbot_pipeline.materialize import materialize, register
 
     arrow_without_pandas()
+    kernels_without_scipy()
     lab = open_home(given["home"], given["calls_from_duckdb"])
     values = _config_values(given) | days_of(given["from_"], given["to"])
     with _options_as_typed():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantbot_pipeline.cli.app import app
 from quantbot_pipeline.cli.hints import command
-from quantbot_pipeline.cli.lighter import arrow_without_pandas
+from quantbot_pipeline.cli.lighter import arrow_without_pandas, kernels_without_scipy
 from quantbot_pipeline.cli.options import Format, HomeFolder, Output, open_home
 from quantbot_pipeline.cli.output import note, note_all, print_rows
 from quantbot_pipeline.errors import InputError, QuantbotError, counted
@@ -31,6 +31,7 @@ def demo(fmt: Format = "table", home: HomeFolder = None) -> None:
     from quantbot_pipeline.reports.searches import frontier, walk_forward
 
     arrow_without_pandas()
+    kernels_without_scipy()
     lab = open_home(home, may_begin=True)
     if lab.path.is_dir() and not lab.settings.data_dir.is_dir() and any(lab.path.iterdir()):
         raise InputError(f"{lab.path}: holds other files and is no home; give a new or empty folder with --home")

@@ -42,6 +42,8 @@ INTERRUPTED = 130  # as shells report Ctrl-C
 gc.set_threshold(50_000, 20, 50)
 # No plugin takes part in our models; to look for some, pydantic reads the metadata of every installed package.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+# OpenBLAS starts a thread per core when numpy loads, which spins for 0.1 s; the only matrices here are a model's, on one thread.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def run() -> NoReturn:

@@ -6,11 +6,11 @@ Belongs here: which columns there are, their order, and how a row reads on a ter
 from collections.abc import Sequence
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.artifacts.schemas import FRONTIER
 from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
+from quantbot_pipeline.duck import database_of
 from quantbot_pipeline.evidence.wording import figure, is_untested, said
 from quantbot_pipeline.months import iso_ms
 from quantbot_pipeline.reports.remarks import ended_remarks, load_newest, read_each, remarks
@@ -140,9 +140,7 @@ def what_followed(paths: pa.Table, first: pa.Table) -> dict[str, dict[str, Any]]
     data_end_share: of the calls whose candles end before the window does. stressed_avg_return_bps: the mean return of the
     caller's first policy of each month, such trades valued at a total loss; null without a search.
     """
-    with duckdb.connect(config={"threads": 1}) as con:  # sums in one order: the same bits at every call
-        con.register("newest_paths", paths)
-        con.register("first_policies", first)
+    with database_of(newest_paths=paths, first_policies=first) as con:
         rows = (
             con.sql(
                 """WITH stressed AS (

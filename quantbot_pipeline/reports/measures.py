@@ -3,8 +3,7 @@
 Belongs here: which numbers of an artifact stand for it. The rows of the artifact are verified first.
 """
 
-import duckdb
-
+from quantbot_pipeline.duck import database_of
 from quantbot_pipeline.runs.manifest import RunDirectory, RunManifest
 from quantbot_pipeline.runs.verify import read_artifact
 from quantbot_pipeline.vocabulary import ALL_CALLERS
@@ -57,8 +56,7 @@ def _measured(run_dir: RunDirectory, manifest: RunManifest, artifact: str) -> li
     if artifact not in manifest.artifacts:
         return []
     names, query = _MEASURES[artifact]
-    with duckdb.connect() as con:
-        con.register("rows", read_artifact(run_dir, manifest, artifact, names))
+    with database_of(rows=read_artifact(run_dir, manifest, artifact, names)) as con:
         rows = con.sql(query, params={"all": ALL_CALLERS} if "$all" in query else None).to_arrow_table().to_pylist()
     return [
         (name, row["of"], value) for row in rows for name, value in row.items() if name != "of" and value is not None

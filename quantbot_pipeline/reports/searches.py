@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantbot_pipeline.artifacts.schemas import TRADES
 from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
+from quantbot_pipeline.duck import database_of
 from quantbot_pipeline.errors import InputError
 from quantbot_pipeline.reports.aggregates import NEEDED, statistics_by
 from quantbot_pipeline.reports.remarks import load_newest, read_each, with_months
@@ -81,8 +81,7 @@ def frontier(
     Raises InputError when the caller has no frontier.
     """
     rows = load_newest(catalog, "frontier", interval=interval, month=month, strategy_id=strategy_id)
-    with duckdb.connect() as con:
-        con.register("rows", rows)
+    with database_of(rows=rows) as con:
         found = (
             con.sql(
                 """SELECT month, * EXCLUDE (month) FROM rows WHERE ($caller::VARCHAR IS NULL OR caller_name = $caller)
@@ -143,8 +142,7 @@ def judge_choices(rows: pa.Table, trades: pa.Table) -> list[dict[str, Any]]:
     What needs the trades is null where those of a run are missing.
     """
     known = _of_trades(rows, trades)
-    with duckdb.connect(config={"threads": 1}) as con:  # sums in one order: the same bits at every call
-        con.register("rows", rows)
+    with database_of(rows=rows) as con:
         found = (
             con.sql(
                 """SELECT caller_name, scheme, count(*) AS months, count(policy_id) AS months_traded,

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from quantbot_pipeline.duck import database_of
 from quantbot_pipeline.evidence.intervals import wilson
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey
 from quantbot_pipeline.reports.leaderboard import COLUMNS, in_order, trends, what_followed
@@ -62,8 +62,7 @@ def _choices(
 ) -> dict[str, dict[str, Any]]:
     """{caller: newest choice of the scheme, and medians over the test trades}."""
     judged = {row["caller_name"]: row for row in rows if row["scheme"] == SCHEME}
-    with duckdb.connect() as con:
-        con.register("rows", walk_forward)
+    with database_of(rows=walk_forward) as con:
         newest = con.execute(
             """SELECT caller_name, month, policy_id, policy_params FROM rows WHERE scheme = ?
                QUALIFY row_number() OVER (PARTITION BY caller_name ORDER BY month DESC) = 1
@@ -119,8 +118,7 @@ def _reached(
 
 
 def _months(paths: pa.Table, callers: Index[str]) -> Columns:
-    with duckdb.connect() as con:
-        con.register("paths", paths)
+    with database_of(paths=paths) as con:
         table = con.sql(
             """SELECT caller_name, month, count(*) AS calls, sum(hit_2x::INT)::BIGINT AS hits_2x,
                       avg(hit_2x::INT) AS hit_2x_rate, median(peak_multiple) AS median_peak_multiple,
@@ -140,8 +138,7 @@ def _walk_forward(rows: list[dict[str, Any]], callers: Index[str]) -> Columns:
 
 def _monthly_choices(walk_forward: pa.Table, callers: Index[str], policies: Index[PolicyKey]) -> Columns:
     """Every caller's choice month by month, both schemes."""
-    with duckdb.connect() as con:
-        con.register("rows", walk_forward)
+    with database_of(rows=walk_forward) as con:
         table = con.sql(
             """SELECT caller_name, policy_id, policy_params, month, scheme, pooled, train_calls, test_calls,
                       out_of_sample_trades, in_sample_avg_return_bps, in_sample_median_return_bps,

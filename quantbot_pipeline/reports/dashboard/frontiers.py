@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantbot_pipeline.catalog.catalog import Catalog, newest_runs_with
+from quantbot_pipeline.duck import database_of
 from quantbot_pipeline.replay.capital import MAX_POSITIONS, MIN_SIZE, START_CAPITAL
 from quantbot_pipeline.reports.dashboard.policies import PolicyKey
 from quantbot_pipeline.reports.page.encode import Columns, Index, columns
@@ -77,15 +78,14 @@ def frontier_section(
     pooled: dict[str, Columns] = {}
     left = POINTS
     run_dirs = newest_runs_with(catalog, "frontier", strategy_id="grid-search")
-    with duckdb.connect() as con:
-        for i, (manifest, table) in enumerate(read_each(catalog, run_dirs[::-1], "frontier", _READ)):
-            if i >= POINT_MONTHS:  # of older months only the best rows are shown
-                table = table.filter(pc.equal(table["rank"], 1))
-            coded = _coded(table, callers, policies, violations)
-            limit = _points_per_caller(
-                pc.count_distinct(coded["caller"]).as_py(), min(len(run_dirs), POINT_MONTHS) - i, left
-            )
-            con.register("rows", coded)
+    for i, (manifest, table) in enumerate(read_each(catalog, run_dirs[::-1], "frontier", _READ)):
+        if i >= POINT_MONTHS:  # of older months only the best rows are shown
+            table = table.filter(pc.equal(table["rank"], 1))
+        coded = _coded(table, callers, policies, violations)
+        limit = _points_per_caller(
+            pc.count_distinct(coded["caller"]).as_py(), min(len(run_dirs), POINT_MONTHS) - i, left
+        )
+        with database_of(rows=coded) as con:
             best.append(_best_rows(con, manifest.month))
             if i < POOLED_MONTHS:
                 pooled[manifest.month] = _pooled_rows(con)
@@ -174,8 +174,7 @@ def _points(con: duckdb.DuckDBPyConnection, month: str, limit: int) -> list[dict
 def v1_section(catalog: Catalog, callers: Index[str], policies: Index[PolicyKey]) -> dict[str, Any]:
     """The best V1 account of each caller and month, and its equity curve, thinned to what a line can show."""
     rows = load_newest(catalog, "frontier", strategy_id="v1-baseline")
-    with duckdb.connect() as con:
-        con.register("rows", rows)
+    with database_of(rows=rows) as con:
         best = con.sql(
             """SELECT caller_name, policy_id, policy_params, month, meets_constraints, objective_score AS final_capital,
                       trades, stop_out_rate, avg_return_bps, median_return_bps, flags, skipped_max_positions,
@@ -202,8 +201,7 @@ def _curves(equity: pa.Table, callers: Index[str]) -> list[dict[str, Any]]:
         return []
     # Rows of an account are in order of its events, which its times alone do not tell.
     numbered = equity.append_column("event_no", pa.array(np.arange(equity.num_rows)))
-    with duckdb.connect() as con:
-        con.register("equity", numbered)
+    with database_of(equity=numbered) as con:
         ((groups,),) = con.execute("SELECT count(DISTINCT (caller_name, month)) FROM equity").fetchall()
         found = con.sql(
             """WITH sized AS (SELECT *, row_number() OVER (PARTITION BY month, caller_name ORDER BY event_no) AS n,

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from quantbot_pipeline.catalog.catalog import Catalog, latest_runs_with, newest_runs_with, quarantined, reading
+from quantbot_pipeline.duck import database_of
 from quantbot_pipeline.errors import IntegrityError
 from quantbot_pipeline.reports.page.encode import Columns, Index, columns, of_rows
 from quantbot_pipeline.reports.remarks import manifests_behind, mixed_settings, read_each
@@ -92,8 +92,7 @@ _QUALITY = (
 def _by_reason(tables: list[pa.Table], where: str, what: str) -> Columns:
     if not tables:
         return {"reason": [], "count": []}
-    with duckdb.connect() as con:
-        con.register("found", pa.concat_tables(tables))
+    with database_of(found=pa.concat_tables(tables)) as con:
         return columns(
             con.sql(
                 f"""SELECT details ->> '$.reason' AS reason, {what} AS count FROM found
@@ -148,8 +147,7 @@ def _mixed(catalog: Catalog) -> Columns:
 def _messages(tables: list[pa.Table]) -> Columns:
     if not tables:
         return {}
-    with duckdb.connect() as con:
-        con.register("found", pa.concat_tables(tables))
+    with database_of(found=pa.concat_tables(tables)) as con:
         return columns(
             con.sql(
                 # "3 candles rejected: price" and "1 candles rejected: price" are one message.
@@ -195,9 +193,7 @@ def _excluded_by_caller(catalog: Catalog, callers: Index[str]) -> Columns:
     alerts = [table for _, table in read_each(catalog, run_dirs, "alerts", ["call_id", "caller_name"])]
     if not found:
         return {"caller": [], "reason": [], "calls": []}
-    with duckdb.connect() as con:
-        con.register("found", pa.concat_tables(found))
-        con.register("alerts", pa.concat_tables(alerts))
+    with database_of(found=pa.concat_tables(found), alerts=pa.concat_tables(alerts)) as con:
         table = con.sql(
             """SELECT caller_name, details ->> '$.reason' AS reason, count(*) AS calls
                FROM found JOIN (SELECT DISTINCT call_id, caller_name FROM alerts) USING (call_id)
