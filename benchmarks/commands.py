@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _commands(months: int) -> list[Command]:
     """The commands, the long ones last; `months` is the smaller backfill, the larger has 60."""
-    backfill = tuple(("backtest", kind) for kind in COMMON)
+    backfill = tuple(("backtest", kind) for kind in (*COMMON, "catalog-sync"))
     path_only = ("backtest", "path-only", "--from", "2024-01", "--to", "2024-01")
     return [
         Command("path-only of a small month", "small", (path_only,), True, 0.6),
@@ -106,9 +106,14 @@ def _measured(
                 shutil.rmtree(home, ignore_errors=True)
             if not home.exists():
                 shutil.copytree(folder / command.home, home)
-            seconds = sum(_cpu_of(root, [*words, *span, "--home", str(home)]) for words in command.words)
+            seconds = sum(_cpu_of(root, _words(words, span, home)) for words in command.words)
             spent[state] += [seconds] if round_ >= 0 else []
     return spent
+
+
+def _words(words: tuple[str, ...], span: tuple[str, ...], home: Path) -> list[str]:
+    """What is typed; a sync takes no range."""
+    return [*words, *(() if words[-1] == "catalog-sync" else span), "--home", str(home)]
 
 
 def _cpu_of(root: Path, words: list[str]) -> float:
