@@ -29,20 +29,25 @@ from quantbot_pipeline.vocabulary import INTERVALS_MS
 
 COPY_MONTHS = 6  # of a sample market; every further half-year has other tokens
 ROUNDS = 3
+RECIPES = ("full", "v1-baseline", "walk-forward", "evidence")  # what both make
 RUN_TIMES = """query ($id: String!) { runsOrError(filter: { tags: [{ key: "dagster/backfill", value: $id }] }) {
     ... on Runs { results { runId creationTime startTime endTime assetMaterializations { partition assetKey { path } } } } } }"""
 
 
 def run(options: argparse.Namespace) -> None:
     """Measure both in turns and print wall seconds."""
-    from quantbot_pipeline.specs import outputs
+    from quantbot_pipeline.specs import KINDS, outputs_of
     from quantbot_pipeline_tests.support.servers import quantbot_ui
 
     rounds, copies = min(options.repeats, ROUNDS), -(-options.months // COPY_MONTHS)
     measuring.title(
         f"Backfill of {copies * COPY_MONTHS} months: one Dagster run launched in the UI, and one process without Dagster"
     )
-    assets = ["inputs/alerts", "inputs/candles", *("/".join(key) for key in outputs())]
+    assets = [
+        "inputs/alerts",
+        "inputs/candles",
+        *("/".join(key) for key in outputs_of([KINDS[name] for name in RECIPES])),
+    ]
     with tempfile.TemporaryDirectory(prefix="quantbot-bench-") as folder:
         lab = Home(Settings(home=Path(folder) / "home"))
         lab.path.mkdir()
@@ -64,16 +69,23 @@ def run(options: argparse.Namespace) -> None:
                 assert answer["partitionBackfillOrError"]["status"] == "COMPLETED_SUCCESS", answer
                 (one,) = server.ask(RUN_TIMES, id=backfill)["runsOrError"]["results"]
                 assert len(one["assetMaterializations"]) == len(months) * len(assets)
-                tick, start = one["creationTime"] - began, one["startTime"] - one["creationTime"]
-                rows.append((plain, tick, start, one["endTime"] - one["startTime"], whole, (whole - tick) / plain))
+                tick, start, spent = (
+                    one["creationTime"] - began,
+                    one["startTime"] - one["creationTime"],
+                    one["endTime"] - one["startTime"],
+                )
+                rows.append((plain, tick, start, spent, whole, (start + spent) / plain, (whole - tick) / plain))
         finally:
             server.stop()
-    head = ("without Dagster s", "daemon tick s", "queue and start s", "run s", "in all s", "(in all - tick) / without")
+    parts = ("without Dagster s", "daemon tick s", "queue and start s", "run s", "in all s")
+    head = (*parts, "(start + run) / without", "(in all - tick) / without")
     measuring.table(("round", *head), [(i + 1, *(f"{v:.2f}" for v in row)) for i, row in enumerate(rows)])
     measuring.table(
         ("", *head), [("median", *(f"{measuring.median([row[i] for row in rows]):.2f}" for i in range(len(head))))]
     )
-    print("target: at most 2.00")
+    print(
+        "target: at most 1.40. Dagster's daemon looks every 30 s whether a backfill has ended; no setting changes that."
+    )
 
 
 def write_market(lab: Home, copies: int) -> list[str]:
@@ -122,8 +134,7 @@ def _work(lab: Home) -> float:
     for month in months:
         for interval in INTERVALS_MS:
             month_rows(lab.candles.folder, interval, month)
-    recipes: tuple[str, ...] = ("full", "v1-baseline", "walk-forward")
-    for recipe in recipes:
+    for recipe in RECIPES:
         cache: ReplayCache = {}
         for month in months:
             run_month(lab, recipe, month, config, cache=cache)
