@@ -177,7 +177,7 @@ def ingest_calls(
             raise StoreError(
                 f"{store.place}: not usable as the store of calls: {str(e).splitlines()[0][:200]}"
             ) from None
-    note_first_month(store)
+    note_first_month(store, merged.earliest)
     return _report(store, len(files), rows, merged, taken, faults)
 
 

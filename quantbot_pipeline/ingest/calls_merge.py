@@ -15,7 +15,7 @@ from quantbot_pipeline.ingest.liquidity import learn
 from quantbot_pipeline.ingest.sightings import note_sightings
 from quantbot_pipeline.ingest.tokens import folded_mint_sql
 from quantbot_pipeline.interrupts import stop_if_asked
-from quantbot_pipeline.market.calls import BATCH, CallsElsewhere, CallStore, bring_up
+from quantbot_pipeline.market.calls import BATCH, CallsElsewhere, CallStore, bring_up, earliest_call_ms
 
 
 def _derived_id(chain: str) -> str:
@@ -35,7 +35,7 @@ ISO_MS = "strftime(make_timestamp_ms(alert_ts_ms), '%Y-%m-%dT%H:%M:%S.%gZ')"
 
 class Merged(NamedTuple):
     """What became of the rows: new, equal to a stored call (with a liquidity that it lacked, or without), of an id that
-    another call has, mentioned before, rejected.
+    another call has, mentioned before, rejected. earliest: the first call of the store, UTC ms.
     """
 
     inserted: int
@@ -46,6 +46,7 @@ class Merged(NamedTuple):
     newly_rejected: int
     reasons: dict[str, int]
     months: list[str]
+    earliest: int | None
 
 
 def merge_calls(incoming: duckdb.DuckDBPyConnection, store: CallStore, files: list[str], spill: str) -> Merged:
@@ -227,7 +228,17 @@ def _insert(con: duckdb.DuckDBPyConnection, repeated: int) -> Merged:
     )[0]
     reasons = con.execute("SELECT reason, count(*) FROM rejected_calls GROUP BY 1 ORDER BY 1").fetchall()
     changed = sorted({*(months or []), *learnt})
-    return Merged(inserted, updated, same - updated, other, repeated, newly_rejected, dict(reasons), changed)
+    return Merged(
+        inserted,
+        updated,
+        same - updated,
+        other,
+        repeated,
+        newly_rejected,
+        dict(reasons),
+        changed,
+        earliest_call_ms(con),
+    )
 
 
 def _one(con: duckdb.DuckDBPyConnection, sql: str) -> tuple:

@@ -18,7 +18,7 @@ from quantbot_pipeline.copied import write_whole
 from quantbot_pipeline.duck import Publication, first_line, published_duckdb, quoted
 from quantbot_pipeline.durable import disk_fault, scratch_folder
 from quantbot_pipeline.errors import StoreError
-from quantbot_pipeline.market.calls import BATCH, CallStore, bring_up, note_first_month
+from quantbot_pipeline.market.calls import BATCH, CallStore, bring_up, earliest_call_ms, note_first_month, reading_calls
 from quantbot_pipeline.market.mirror import LOOK_S, Mirror
 from quantbot_pipeline.market.pointers import Entry, Found, Seen, read_pointer
 from quantbot_pipeline.versions import parquet_metadata
@@ -65,7 +65,9 @@ class ObjectCalls:
                     self._make(publication, found)
             self._note(found)
             if self.path.exists():
-                note_first_month(CallStore(self.path, self.memory_limit, self.lock_timeout_s))
+                store = CallStore(self.path, self.memory_limit, self.lock_timeout_s)
+                with reading_calls(store) as con:
+                    note_first_month(store, earliest_call_ms(con))
         self._looked = time.monotonic()
 
     # --- reading ---

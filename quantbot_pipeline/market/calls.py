@@ -170,7 +170,8 @@ def version_of(store: CallStore) -> Version:
 def read_calls(store: CallStore, from_ms: int, to_ms: int) -> MonthCalls:
     """Return calls with `from_ms <= alert_ts_ms < to_ms`; an absent store has none. Raises InputError for a broken store."""
     if not is_small(store):
-        return _read(store, from_ms, to_ms)
+        with reading_calls(store) as con:
+            return _read(con, store.path, from_ms, to_ms)
     (calls, _, liquidity), rejected = _WHOLE.get(store, files_of(store), lambda: _read_whole(store))
     rows = within(calls, from_ms, to_ms)
     at = rejected["alert_ts_ms"]
@@ -182,25 +183,24 @@ def read_calls(store: CallStore, from_ms: int, to_ms: int) -> MonthCalls:
 
 
 def _read_whole(store: CallStore) -> _Whole:
-    calls = _read(store, -(1 << 63), (1 << 63) - 1)
     with reading_calls(store) as con:
+        calls = _read(con, store.path, -(1 << 63), (1 << 63) - 1)
         rejected = con.sql("SELECT reason, alert_ts_ms FROM rejected_alerts").to_arrow_table()
     return _Whole(calls, rejected)
 
 
-def _read(store: CallStore, from_ms: int, to_ms: int) -> MonthCalls:
-    with reading_calls(store) as con:
-        found = con.sql(
-            """SELECT call_id, mint, caller_name, chain, alert_ts_ms, created_at, liquidity_usd FROM alerts
-               WHERE alert_ts_ms >= ? AND alert_ts_ms < ? ORDER BY alert_ts_ms, call_id""",
-            params=[from_ms, to_ms],
-        )
-        calls = pa.concat_tables(pieces_of(store.path, found))
-        rejected = con.execute(
-            """SELECT reason, count(*) FROM rejected_alerts WHERE alert_ts_ms >= ? AND alert_ts_ms < ?
-               GROUP BY 1 ORDER BY 1""",
-            [from_ms, to_ms],
-        ).fetchall()
+def _read(con: duckdb.DuckDBPyConnection, path: Path, from_ms: int, to_ms: int) -> MonthCalls:
+    found = con.sql(
+        """SELECT call_id, mint, caller_name, chain, alert_ts_ms, created_at, liquidity_usd FROM alerts
+           WHERE alert_ts_ms >= ? AND alert_ts_ms < ? ORDER BY alert_ts_ms, call_id""",
+        params=[from_ms, to_ms],
+    )
+    calls = pa.concat_tables(pieces_of(path, found))
+    rejected = con.execute(
+        """SELECT reason, count(*) FROM rejected_alerts WHERE alert_ts_ms >= ? AND alert_ts_ms < ?
+           GROUP BY 1 ORDER BY 1""",
+        [from_ms, to_ms],
+    ).fetchall()
     amounts = calls["liquidity_usd"].cast(pa.float64()).to_numpy()
     return MonthCalls(calls.drop_columns("liquidity_usd"), dict(rejected), amounts)
 
@@ -260,14 +260,18 @@ def liquidity_statistics(store: CallStore) -> dict[str, tuple[int, int]]:
     return {month: (calls, known) for month, calls, known in found}
 
 
-def note_first_month(store: CallStore) -> None:
-    """Note the first month with calls beside the store, where none or a later one is noted.
+def earliest_call_ms(con: duckdb.DuckDBPyConnection) -> int | None:
+    """Return when the first call of a store was made, UTC ms; None without calls."""
+    ((earliest,),) = con.execute("SELECT min(alert_ts_ms) FROM alerts").fetchall()
+    return earliest
+
+
+def note_first_month(store: CallStore, earliest: int | None) -> None:
+    """Note the month of the earliest call (UTC ms) beside the store, where none or a later one is noted.
 
     It is the first partition of months. It never moves to a later month, so that no partition that was made is lost.
     """
     file = store.path.with_name(FIRST_MONTH_FILE)
-    with reading_calls(store) as con:
-        ((earliest,),) = con.execute("SELECT min(alert_ts_ms) FROM alerts").fetchall()
     noted = file.read_text().strip() if file.exists() else ""
     if earliest is not None and (not noted or month_of(earliest) < noted):
         with replacing(file) as temporary:

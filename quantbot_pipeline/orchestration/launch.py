@@ -175,9 +175,10 @@ def prepare_instance(home: "Home") -> None:
     """Point DAGSTER_HOME to the home (unless it is set) and give it a dagster.yaml if it has none or an earlier one of ours."""
     home.settings.data_dir.mkdir(parents=True, exist_ok=True)
     if home.calls.path.exists() and not home.settings.first_month_file.exists():
-        from quantbot_pipeline.market.calls import note_first_month
+        from quantbot_pipeline.market.calls import earliest_call_ms, note_first_month, reading_calls
 
-        note_first_month(home.calls)  # a home made earlier has no such note
+        with reading_calls(home.calls) as con:  # a home made earlier has no such note
+            note_first_month(home.calls, earliest_call_ms(con))
     folder = Path(os.environ.setdefault("DAGSTER_HOME", str(home.path)))
     if not folder.is_absolute() or not folder.is_dir():
         raise InputError(

@@ -92,7 +92,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> CallStore:
 def test_a_range_of_what_is_kept_is_what_the_store_says(store: CallStore, first: int, length: int) -> None:
     """Content hashes are compared: they are in the fingerprints of runs of earlier versions, null bits included."""
     span = (JAN_1 + first, JAN_1 + first + length)
-    kept, plain = read_calls(store, *span), calls._read(store, *span)
+    with calls.reading_calls(store) as con:
+        plain = calls._read(con, store.path, *span)
+    kept = read_calls(store, *span)
     assert content_sha256(kept.calls) == content_sha256(plain.calls) and kept.calls.equals(plain.calls)
     assert kept.rejected == plain.rejected and kept.liquidity.shape == plain.liquidity.shape
     with call_features(store, *span) as read, features._features(store, *span) as read_anew:

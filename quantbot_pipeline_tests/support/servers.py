@@ -18,14 +18,6 @@ from quantbot_pipeline_tests.support.labs import environment
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_S = 180  # on a busy machine; an idle one needs a quarter
-# What a home gets by itself, but for the pauses: a test would spend its time waiting.
-HASTE = """
-run_coordinator:
-  module: dagster.core.run_coordinator
-  class: QueuedRunCoordinator
-  config:
-    dequeue_interval_seconds: 1
-"""
 Found = TypeVar("Found")
 
 LOCATIONS = """query { workspaceOrError { ... on Workspace { locationEntries {
@@ -40,9 +32,8 @@ BACKFILL = """query ($id: String!) {
 def make_instance(home: Path) -> None:
     """The configuration that every home gets, in a hurry."""
     template = (REPOSITORY / "dagster.yaml").read_text()
-    (home / "dagster.yaml").write_text(
-        template.replace("poll_interval_seconds: 15", "poll_interval_seconds: 2") + HASTE
-    )
+    # What a home gets by itself, but for the pause: a test would spend its time waiting.
+    (home / "dagster.yaml").write_text(template.replace("poll_interval_seconds: 15", "poll_interval_seconds: 2"))
 
 
 class Program:
