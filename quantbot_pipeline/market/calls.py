@@ -239,6 +239,8 @@ def month_statistics(store: CallStore) -> Statistics:
 
 
 def _statistics_of(store: CallStore) -> Statistics:
+    if is_small(store):
+        return _counted(read_calls(store, -(1 << 63), (1 << 63) - 1).calls)
     with reading_calls(store) as con:
         found = con.execute(
             """SELECT strftime(make_timestamp_ms(alert_ts_ms), '%Y-%m') AS month, count(*), count(DISTINCT caller_name),
@@ -246,6 +248,19 @@ def _statistics_of(store: CallStore) -> Statistics:
                FROM alerts GROUP BY 1 ORDER BY 1"""
         ).fetchall()
     return {month: {"calls": n, "callers": callers, "mints": mints} for month, n, callers, mints in found}
+
+
+def _counted(calls: pa.Table) -> Statistics:
+    """The same of calls that are at hand, ordered by time: to open the store takes 0.04 s."""
+    month, first = np.unique(
+        calls["alert_ts_ms"].to_numpy().astype("datetime64[ms]").astype("datetime64[M]"), return_index=True
+    )
+    counts: Statistics = {}
+    for name, start, end in zip(month.astype(str).tolist(), first, [*first[1:], calls.num_rows], strict=True):
+        rows = calls.slice(start, end - start)
+        callers, mints = (pc.count_distinct(rows[column]).as_py() for column in ("caller_name", "mint"))
+        counts[name] = {"calls": rows.num_rows, "callers": callers, "mints": mints}
+    return counts
 
 
 def liquidity_statistics(store: CallStore) -> dict[str, tuple[int, int]]:

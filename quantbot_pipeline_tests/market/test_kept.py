@@ -103,6 +103,13 @@ def test_a_range_of_what_is_kept_is_what_the_store_says(store: CallStore, first:
         assert content_sha256(read()) == content_sha256(anew)
 
 
+def test_counts_of_months_are_what_the_store_says(store: CallStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_kept = calls._statistics_of(store)
+    monkeypatch.setattr(calls, "KEPT_FILE", 0)  # too large to be kept
+    assert of_kept == calls._statistics_of(store)
+    assert sum(counts["calls"] for counts in of_kept.values()) == 400
+
+
 def test_calls_that_come_are_read(tmp_path: Path) -> None:
     store = CallStore(tmp_path / "alerts.duckdb")
     for i in range(3):
