@@ -46,7 +46,11 @@ AXES: dict[str, tuple[dict[int, Size], tuple[str, ...], int]] = {
         ("full", "v1-baseline", "walk-forward", "evidence", *REPORTS),
         3,
     ),
-    "tokens with 8,928 candles": ({n: Size(2_000, tokens=n) for n in (20, 200, 2_000)}, (*INGEST, "policy"), 2),
+    "tokens with 8,928 candles": (
+        {n: Size(2_000, tokens=n) for n in (20, 200, 2_000)},
+        (*INGEST, "policy", "anomalies"),
+        2,
+    ),
     "runs": ({n: Size(n) for n in (100, 1_000, 10_000, 100_000)}, SYNC, 3),
 }
 

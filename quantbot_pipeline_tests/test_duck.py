@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pytest
 
-from quantbot_pipeline.duck import STORAGE_NUMBER, published_duckdb, storage_number
+from quantbot_pipeline.duck import STORAGE_NUMBER, database_of, memory_database, published_duckdb, storage_number
 from quantbot_pipeline_tests.conftest import Quantbot
 
 
@@ -20,6 +21,19 @@ def synced(home: Path, quantbot: Quantbot) -> Path:
     assert quantbot("backtest", "path-only", "--from", "2024-01", "--to", "2024-01").status == 0
     assert quantbot("backtest", "catalog-sync").status == 0
     return home
+
+
+def test_tables_are_known_inside_their_block_alone() -> None:
+    two, one = pa.table({"x": [1, 2]}), pa.table({"x": [7]})
+    with memory_database() as whole, database_of(rows=two) as con:
+        assert con.execute("SELECT sum(x), current_setting('TimeZone') FROM rows").fetchall() == [(3, "UTC")]
+        with database_of(rows=one) as inner:  # the same name, for somebody else
+            assert inner.execute("SELECT sum(x) FROM rows").fetchall() == [(7,)]
+        assert con.execute("SELECT sum(x) FROM rows").fetchall() == [(3,)]
+        with pytest.raises(duckdb.CatalogException):
+            whole.execute("FROM rows")
+    with database_of(others=one) as later, pytest.raises(duckdb.CatalogException):
+        later.execute("FROM rows")
 
 
 def test_files_are_in_the_oldest_storage(synced: Path) -> None:

@@ -88,6 +88,8 @@ def test_time_shifts_are_those_of_the_oracle(seed: int, hours: int, holes: float
     factor = odd.factor_of(rng, span)
     made = [odd.token(rng, span, f"m{i}", factor, holes, beta=2) for i in range(6)]
     made[2] = odd.shifted(made[2], hours * 3_600_000, span)
+    # One trades for too few hours of a week, one for enough of the first.
+    made += [odd.first_days(odd.token(rng, span, f"s{days}", factor, beta=2), span, days) for days in (2, 4)]
     said = {
         (f.subject, f.details["lag_ms"] // span.interval_ms): f.details["weeks"]
         for f in odd.found_in(made, span)

@@ -1,5 +1,6 @@
 """What a command loads: a short one must not wait for libraries that it does not use."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,14 @@ print(table.to_pandas()["a"].isna().sum(), pa.array(sys.modules["pandas"].Series
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("1 1\n", "")
+
+
+def test_openblas_starts_no_thread_unless_somebody_asks() -> None:
+    program = "import os, quantbot_pipeline.cli.main as m; print(os.environ['OPENBLAS_NUM_THREADS'])"
+    for given in ({}, {"OPENBLAS_NUM_THREADS": "3"}):
+        env = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"} | given
+        done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+        assert done.stdout == f"{given.get('OPENBLAS_NUM_THREADS', '1')}\n", done.stderr
 
 
 def test_scipy_is_had_after_a_command_that_hid_it_from_kernels() -> None:

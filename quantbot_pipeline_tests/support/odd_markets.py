@@ -115,6 +115,11 @@ def copied(candles: Series, mint: str, price: float) -> Series:
     return _priced(candles, lambda column: column * price)._replace(mint=mint)
 
 
+def first_days(own: Series, span: Span, days: int) -> Series:
+    """The token, if it stopped trading so many days after the month's begin."""
+    return kept(own, own.ts < span.start + days * DAY_MS)
+
+
 def shifted(candles: Series, ms: int, span: Span) -> Series:
     """Move all times; what leaves the data is cut."""
     moved = candles._replace(ts=candles.ts + ms)
