@@ -43,20 +43,20 @@ def time_shifts(steps: Mapping[str, Steps], span: Span) -> Iterator[Finding]:
     In such a week the correlation at that lag is 0.25 or more and 6 standard deviations above the one at lag 0. The weeks are
     four of 7 days from the month's first day on.
     """
-    mints = sorted(steps)
+    steps = dict(sorted(steps.items()))
     size = WEEK_MS // span.interval_ms
     farthest = min(FARTHEST_MS // span.interval_ms, size // 2)
-    said: dict[str, list[tuple[int, float, float, int]]] = {mint: [] for mint in mints}
+    said: dict[str, list[tuple[int, float, float, int]]] = {mint: [] for mint in steps}
     for week in range(4):
         if (week + 1) * size > (span.end - span.start) // span.interval_ms:
             break
-        known, matrix = _week_of({mint: steps[mint] for mint in mints}, week * size, size)
+        known, matrix = _week_of(steps, week * size, size)
         others = _median_of_others(matrix)
         for mint, own, market in zip(known, matrix.T, others.T, strict=True):
             found = _shift(own, market, farthest)
             if found is not None:
                 said[mint].append(found)
-    for mint in mints:
+    for mint in steps:
         lags = Counter(lag for lag, *_ in said[mint])
         for lag, weeks in sorted(lags.items()):
             if weeks >= WEEKS:

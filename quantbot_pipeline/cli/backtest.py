@@ -121,11 +121,11 @@ def _make(
     from quantbot_pipeline.materialize import materialize, register
 
     arrow_without_pandas()
-    kernels_without_scipy()
     lab = open_home(given["home"], given["calls_from_duckdb"])
     values = _config_values(given) | days_of(given["from_"], given["to"])
     with _options_as_typed():
         config = make_config(values)
+    kernels_without_scipy()  # loads numba: after what may be wrong with the arguments
     runs, failure = materialize(kind, config, lab, only_changed=given["only_changed"])
     printed(lab, runs, failure)
     if given["sync"]:

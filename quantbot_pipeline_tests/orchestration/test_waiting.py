@@ -25,7 +25,7 @@ MINUTE_S = 60.0
 FREED = """
   # The slots of its pools (catalog_writer, input_writer) are free again so long after its end, at the next look.
   free_slots_after_run_end_seconds: 15"""
-QUEUE = """# A run that was asked for begins within a second. One look at the queue costs a few ms.
+QUEUE = """# A run that was asked for leaves the queue within a second.
 run_queue:
   dequeue_interval_seconds: 1
 
